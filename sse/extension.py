@@ -1,0 +1,205 @@
+"""The Flask extension: ``sse = SSE(app)``.
+
+It owns the worker's log and hub and opens both when they are first needed, after the server has forked.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import flask
+
+from sse import accesslog, publish
+from sse.auth import Authenticator, parse_networks, sse_commands
+from sse.auth.origin import all_loopback
+from sse.event import Event
+from sse.group import Subscription
+from sse.hub import CANARY_CHANNEL, Hub, Status
+from sse.log import Log, open_log
+from sse.pull import PullStream
+from sse.responder import STREAM_HEADERS, Item, respond
+from sse.runtime import offload
+from sse.settings import Settings
+from sse.stats import Stats
+from sse.stream import OWN_CLIENT, Stream
+from sse.views import blueprint
+
+logger = logging.getLogger("headwater")
+
+# An append of more events than this is done in a thread of its own under gevent, so that the loop goes on.
+OFFLOAD_EVENTS = 100
+
+
+class SSE:
+    """Server-Sent Events for a Flask app: the routes under ``/events``, and :meth:`publish` and :meth:`response`
+    for the app's own views.
+
+    settings: by default read from ``app.config`` (the names of docs/settings.md), else their defaults.
+    Raises pydantic's ValidationError for a setting that cannot be.
+    """
+
+    settings: Settings
+    authenticator: Authenticator
+
+    def __init__(self, app: flask.Flask | None = None, settings: Settings | None = None) -> None:
+        self.stats = Stats()
+        # The addresses that the server really listens on; None until a server has told (see sse.gunicorn).
+        self.listening: Sequence[Any] | None = None
+        self._lock = threading.Lock()
+        self._log: Log | None = None
+        self._hub: Hub | None = None
+        self._responses = 0
+        self._last_call = threading.Event()
+        if app is not None:
+            self.init_app(app, settings)
+
+    def init_app(self, app: flask.Flask, settings: Settings | None = None) -> None:
+        """Add the routes to ``app``, and this extension as ``app.extensions["sse"]``."""
+        if "sse" in app.extensions:
+            raise RuntimeError("this app has an SSE extension already")
+        self.settings = settings or Settings.from_mapping(app.config)
+        self.trusted_networks = parse_networks(tuple(self.settings.sse_trusted_proxies))
+        self.authenticator = Authenticator(self.settings, loopback_only=self._loopback_only)
+        app.extensions["sse"] = self
+        app.register_blueprint(blueprint)
+        app.cli.add_command(sse_commands(lambda: self.settings))
+
+    def _loopback_only(self) -> bool:
+        return self.listening is not None and all_loopback(self.listening)
+
+    # ── the worker's log and hub ──────────────────────────────────────────────────────────────────────────
+
+    @property
+    def log(self) -> Log:
+        """The log; opened at the first use. Raises LogRefused, LogUnavailable."""
+        if self._log is None:
+            with self._lock:
+                if self._log is None:
+                    settings = self.settings
+                    self._log = open_log(
+                        settings.sse_log,
+                        retain_events=settings.sse_retain_events,
+                        retain_seconds=settings.sse_retain_seconds,
+                        prefix=settings.sse_redis_prefix,
+                    )
+        return self._log
+
+    @property
+    def hub(self) -> Hub:
+        """The hub; started at the first use. Raises LogRefused, LogUnavailable."""
+        if self._hub is None:
+            log = self.log
+            with self._lock:
+                if self._hub is None:
+                    hub = Hub(log, self.settings, self.stats, on_close=accesslog.stream_ended)
+                    hub.start()
+                    self._hub = hub
+        return self._hub
+
+    def start(self) -> Hub:
+        """Open the log and begin to follow it now, rather than with the first request. To be called in each worker,
+        after the fork. Raises LogRefused, LogUnavailable."""
+        return self.hub
+
+    def stop(self) -> None:
+        """Stop following and close the log."""
+        if self._hub is not None:
+            self._hub.stop()
+        if self._log is not None:
+            self._log.close()
+
+    # ── for an app's own views ────────────────────────────────────────────────────────────────────────────
+
+    def publish(self, channel: str, data: str, event: str | None = None, retry: int | None = None) -> str:
+        """Append one event; returns its id once the log holds it.
+
+        retry: the client's reconnection time in milliseconds. Raises InvalidEvent, LogUnavailable (nothing stored).
+        """
+        (position,) = self.append([Event(channel, data, event, retry)])
+        return f"{position >> 20}-{position & 0xFFFFF}"
+
+    def append(self, events: Sequence[Event], *, key: str | None = None) -> list[int]:
+        """Append events in order, all or none, and return their positions. ``key``: idempotency key.
+
+        Raises LogUnavailable (nothing stored), IdempotencyConflict.
+        """
+        digest = b"" if key is None else publish.digest_of(events)
+        if len(events) > OFFLOAD_EVENTS:
+            positions = offload(lambda: self.log.append(events, key=key, digest=digest))
+        else:
+            positions = self.log.append(events, key=key, digest=digest)
+        self.stats.published += len(events)
+        return positions
+
+    def response(self, iterable: Iterable[Item]) -> flask.Response:
+        """Stream a view's own iterable of strings, :class:`sse.Message` or mappings as events, with heartbeats while it
+        is silent. The iterable is closed when the client goes; when it raises, the stream ends with an ``error``
+        event and the log has the traceback. To be called in a view; the request stays available to the iterable."""
+        environ = flask.request.environ
+        settings = self.settings
+        context: Callable[[Callable[[], None]], Callable[[], None]] = flask.copy_current_request_context
+        with self._lock:
+            self._responses += 1
+        self.stats.opened += 1
+
+        def closed(reason: str, events: int, size: int) -> None:
+            with self._lock:
+                self._responses -= 1
+            self.stats.closed[reason] += 1
+            self.stats.delivered += events
+            self.stats.bytes_sent += size
+
+        body = respond(
+            iterable,
+            run=context,
+            heartbeat=settings.sse_heartbeat,
+            retry_ms=settings.sse_retry,
+            hung_up=environ.get("sse.hung_up"),
+            should_end=self._last_call.is_set,
+            on_close=closed,
+        )
+        return flask.Response(body, headers=STREAM_HEADERS)
+
+    def end_responses(self) -> None:
+        """Let every :meth:`response` end at its next turn: the end of a drain."""
+        self._last_call.set()
+
+    # ── the one interface that health looks through ───────────────────────────────────────────────────────
+
+    def status(self) -> Status:
+        """What this worker's hub is doing, without touching the log."""
+        if self._hub is None:
+            return Status(False, False, 0.0, 0, {}, False)
+        return self._hub.status()
+
+    def attach(self, sock: socket.socket, channel: str = CANARY_CHANNEL) -> None:
+        """Hand one end of a socket pair to the hub as a real, close-delimited stream of a channel; the hub owns it from
+        then on. Raises RuntimeError where streams are not taken over."""
+        hub = self.hub
+        if hub.adopt is None:
+            raise RuntimeError("this worker does not take sockets over")
+        stream = self._own_stream(hub, channel, pull=False)
+        hub.adopt(stream, sock.detach())
+
+    def open(self, channel: str = CANARY_CHANNEL) -> Iterator[bytes]:
+        """The same through the generator path: what a stream of the channel is sent."""
+        stream = self._own_stream(self.hub, channel, pull=True)
+        assert isinstance(stream, PullStream)
+        return stream.chunks()
+
+    @staticmethod
+    def _own_stream(hub: Hub, channel: str, *, pull: bool) -> Stream:
+        """A stream of the process itself: outside every limit and lease."""
+        group = hub.join(Subscription(frozenset({channel})))
+        hub.streams += 1
+        now = time.monotonic()
+        position = group.position(hub.window.position)
+        never = float("inf")
+        if pull:
+            return PullStream(hub, group, position, now=now, ends_at=never, client=OWN_CLIENT)
+        return Stream(group, position, now=now, ends_at=never, client=OWN_CLIENT, chunked=False)

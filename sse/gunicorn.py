@@ -1,0 +1,45 @@
+"""Hooks for gunicorn's configuration file.
+
+    from sse.gunicorn import post_worker_init, when_ready
+
+``post_worker_init`` makes the extension work under gunicorn's own worker classes, too; with ``when_ready`` a second
+SIGTERM to the master hurries the drain.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import Any, Final
+
+# Threads of a gthread worker that streams may not take: one for a probe, one for a publisher.
+FREE_THREADS: Final = 2
+
+
+def post_worker_init(worker: Any) -> None:
+    """In a worker whose app is loaded: start the hub, and tell the extension what it cannot see by itself.
+
+    Raises LogRefused, LogUnavailable.
+    """
+    sse = getattr(worker.wsgi, "extensions", {}).get("sse")
+    if sse is None:
+        return
+    if sse.listening is None:
+        sse.listening = [sock.getsockname() for sock in worker.sockets]
+    hub = sse.start()
+    if hub.adopt is None and worker.cfg.worker_class_str == "gthread":
+        # Each stream holds a thread: without this the first few streams would be the last requests served.
+        hub.pull_limit = max(0, worker.cfg.threads - FREE_THREADS)
+
+
+def when_ready(server: Any) -> None:
+    """In the master, once it listens: the second SIGTERM counts as SIGQUIT, which gunicorn passes on at once."""
+    usual = signal.getsignal(signal.SIGTERM)
+    seen = False
+
+    def terminate(signum: int, frame: Any) -> None:
+        nonlocal seen
+        if callable(usual):
+            usual(signal.SIGQUIT if seen else signum, frame)
+        seen = True
+
+    signal.signal(signal.SIGTERM, terminate)

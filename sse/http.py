@@ -1,0 +1,126 @@
+"""gunicorn's HTTP/1 parser and response, with our deadlines and headers.
+
+gunicorn parses and frames; what it leaves out is added at the two places where bytes pass: the reader, which knows
+how long it may wait and how much a header may hold, and the response, which honours a view's
+``Connection: close`` (gunicorn drops it) and sends the head together with the first bytes of the body.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.http.unreader import SocketUnreader
+from gunicorn.http.wsgi import Response as GunicornResponse
+from werkzeug.exceptions import RequestTimeout
+
+if TYPE_CHECKING:
+    from sse.connection import Connection
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class HeaderTimeout(Exception):
+    """The request's header did not come in time; the connection is closed without an answer, as Go does."""
+
+
+class Reader(SocketUnreader):
+    """Reads for the parser, each read bounded by the deadline of what is being read."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection.sock)
+        self._connection = connection
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        """The next bytes. Raises HeaderTimeout; RequestTimeout (408) in the body; LimitRequestHeaders (431)."""
+        connection = self._connection
+        if connection.reading_body:
+            return self._body_chunk(size_hint)
+        connection.sock.settimeout(connection.header_time_left())
+        try:
+            data: bytes = connection.sock.recv(min(connection.header_room(), self.mxchunk))
+        except TimeoutError:
+            raise HeaderTimeout from None
+        connection.took_header_bytes(len(data))
+        return data
+
+    def _body_chunk(self, size_hint: int | None) -> bytes:
+        connection = self._connection
+        if connection.expects_continue:
+            # Only a view that wants the body asks for it (RFC 9110 §10.1.1): one that refuses saves both the bytes.
+            connection.expects_continue = False
+            connection.sock.sendall(CONTINUE)
+        connection.sock.settimeout(connection.body_time_left())
+        try:
+            data: bytes = super().chunk(size_hint)
+        except TimeoutError:
+            connection.broken = "read-timeout"
+            raise RequestTimeout("the request's body did not come in time (SSE_READ_TIMEOUT)") from None
+        return data
+
+
+class Response(GunicornResponse):
+    """One response on one connection."""
+
+    def __init__(self, req: Any, sock: Any, cfg: Any, connection: Connection) -> None:
+        super().__init__(req, sock, cfg)
+        self._connection = connection
+        self.headers_sent = False
+        self._head = b""
+        self._deadline = 0.0
+        self.event_stream = False
+
+    def process_headers(self, headers: list[tuple[str, str]]) -> None:
+        """As gunicorn's; and a view's ``Connection: close`` closes, and so does an event stream: after its end the
+        connection cannot be used again."""
+        for name, value in headers:
+            lowered = name.lower()
+            if lowered == "connection" and "close" in value.lower():
+                self.force_close()
+            elif lowered == "content-type" and value.startswith("text/event-stream"):
+                self.event_stream = True
+                self.force_close()
+        super().process_headers(headers)
+
+    def default_headers(self) -> list[str]:
+        if self._connection.must_close():
+            self.force_close()
+        headers: list[str] = super().default_headers()
+        server = self._connection.server_header
+        headers[1] = f"Server: {server}\r\n" if server else ""  # gunicorn's second line is its own name
+        return headers
+
+    def send_headers(self) -> None:
+        """Make the head; it leaves with the first bytes of the body, in one write."""
+        if not self.headers_sent:
+            lines = self.default_headers()
+            lines += [f"{name}: {value}\r\n" for name, value in self.headers]
+            self._head = "".join(lines).encode("latin-1") + b"\r\n"
+            self.headers_sent = True
+
+    def _emit_body(self, data: bytes) -> None:
+        self._send(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+
+    def close(self) -> None:
+        """End the response: the terminating chunk, and the head if there was no body."""
+        self.send_headers()
+        if self.chunked:
+            self._send(b"0\r\n\r\n")
+        elif self._head:
+            self._send(b"")
+
+    def _send(self, data: bytes) -> None:
+        """Write, within the write time-out: one for the whole of an ordinary response, from its first byte on; one for
+        each write of an event stream, whose duration has no bound. Raises TimeoutError, OSError."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        limit = self._connection.write_timeout
+        if limit:
+            now = time.monotonic()
+            if not self._deadline or self.event_stream:
+                self._deadline = now + limit
+            self.sock.settimeout(max(self._deadline - now, 0.001))
+        else:
+            self.sock.settimeout(None)
+        self.sock.sendall(data)
+

@@ -1,0 +1,393 @@
+"""The hub: one per worker. It follows the log from its own position and hands what comes to the groups.
+
+    log ──follow──▶ tailer ──▶ window ──▶ groups ──▶ fan-out (sockets that were taken over)
+                                               └───▶ wakes generator streams, which pull from the window
+
+Live delivery, replay and resume are one mechanism, "read after position"; what makes the seam between replay and
+live safe is one number, the *group's position*: a stream is live exactly when it has been served through it.
+
+Threads. The tailer and the keeper are threads (greenlets under gevent). ``lock`` guards window, groups and
+pending lists against the threads of generator streams; the fan-out runs in the tailer's own event loop and, as it
+never switches between reading and changing them, needs no lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from sse.event import Frame, Record, ResetReason, encode_frame, heartbeat_block, make_position, reset_block
+from sse.group import Group, Subscription
+from sse.log import Bounds, Log, LogError, LogUnavailable
+from sse.runtime import SingleFlight, offload
+from sse.settings import Settings
+from sse.stats import Stats
+from sse.stream import Stream
+from sse.window import Page, Window, matches
+
+logger = logging.getLogger("headwater.hub")
+
+CANARY_CHANNEL = "_canary"
+CANARY_INTERVAL = 1.0  # seconds between two canary heartbeats; /readyz tolerates five
+
+# One page of a replay. Large enough that a page costs one write, small enough that a slow reader pins little.
+PAGE_BYTES = 64 * 1024
+PAGE_EVENTS = 1000
+
+# A large batch enters the worker in steps of so many events, between which the event loop is let run.
+RECORDS_PER_STEP = 500
+
+# A tailer that lost its log tries again after this long, doubling to the second figure, each ±50 %, so that the
+# workers of many pods do not come back in step.
+RETRY_FIRST, RETRY_MOST = 0.1, 2.0
+
+# How long an opening stream waits for the tailer to reach the cursor that it brought from another worker.
+SYNC_TIMEOUT = 2.0
+
+TRIM_INTERVAL = 1.0  # seconds between two looks at retention when there is nothing to trim
+
+
+class Pulling(Protocol):
+    """A generator stream, as its hub sees it."""
+
+    state: str
+
+    def end(self, reason: str) -> None: ...
+
+
+class FellBehind(Exception):
+    """The log no longer holds what follows this cursor."""
+
+
+class Start(NamedTuple):
+    """Where a stream begins: served through ``cursor``; ``reset`` is the block that tells it of a gap."""
+
+    cursor: int
+    reset: bytes | None
+
+
+class Status(NamedTuple):
+    """What health may know of a worker's hub. Seconds, positions, streams."""
+
+    started: bool
+    draining: bool
+    tail_age: float
+    position: int
+    streams: dict[str, int]
+    hub_alive: bool
+
+
+class Hub:
+    """See the module's text.
+
+    log: the log to follow; settings: limits and intervals; on_close: called once per stream that ended, with its
+    reason (the access log).
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        settings: Settings,
+        stats: Stats,
+        *,
+        on_close: Callable[[Stream, str, float], None] | None = None,
+    ) -> None:
+        self.log = log
+        self.settings = settings
+        self.stats = stats
+        self.window = Window(settings.sse_window_bytes)
+        self.lock = threading.RLock()
+        self.groups: dict[Subscription, Group] = {}
+        self.dirty: deque[Group] = deque()
+        # Set by the fan-out of a worker that takes sockets over: called when `dirty` has something.
+        self.on_dirty: Callable[[], None] | None = None
+        # Set with it: makes a socket's descriptor a stream of this worker's.
+        self.adopt: Callable[[Stream, int], None] | None = None
+        self.extra_counts: Callable[[], Counter[str]] | None = None
+        # Streams that hold a thread each (gthread) are bounded by it; None = no such bound.
+        self.pull_limit: int | None = None
+        self.streams = 0
+        self.pulling: set[Pulling] = set()
+        self.draining = False
+        self._by_channel: dict[str, dict[Group, None]] = {}
+        self._per_client: Counter[str] = Counter()
+        self._on_close = on_close
+        self._flights = SingleFlight()
+        self._stop = threading.Event()
+        self._ready = threading.Event()
+        self._advanced = threading.Condition(self.lock)
+        self._answered_at = time.monotonic()
+        self._threads: list[threading.Thread] = []
+
+    # ── life ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def start(self) -> None:
+        """Begin to follow the log. Idempotent; to be called after a worker has forked."""
+        with self.lock:
+            if self._threads:
+                return
+            for name, work in (("sse-tailer", self._tail), ("sse-keeper", self._keep)):
+                thread = threading.Thread(target=work, name=name, daemon=True)
+                self._threads.append(thread)
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop following. Streams are left as they are."""
+        self._stop.set()
+        self.log.wake()
+        for thread in self._threads:
+            thread.join(2.0)
+
+    def wait_ready(self, timeout: float) -> bool:
+        """Wait until the log was reached and the window is warm; False when that takes longer than ``timeout`` s."""
+        return self._ready.wait(timeout)
+
+    def status(self) -> Status:
+        counts: Counter[str] = Counter(stream.state for stream in list(self.pulling))
+        if self.extra_counts is not None:
+            counts += self.extra_counts()
+        return Status(
+            started=self._ready.is_set(),
+            draining=self.draining,
+            tail_age=time.monotonic() - self._answered_at,
+            position=self.window.position,
+            streams=dict(counts),
+            hub_alive=all(thread.is_alive() for thread in self._threads) and bool(self._threads),
+        )
+
+    # ── from the log ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _tail(self) -> None:
+        delay = RETRY_FIRST
+        while not self._stop.is_set():
+            try:
+                if not self._ready.is_set():
+                    self._warm()
+                for batch in self.log.follow(self.window.position, self._stop):
+                    self._answered_at = time.monotonic()
+                    if delay > RETRY_FIRST:
+                        logger.warning("the log answers again, resumed after %d", self.window.position)
+                        delay = RETRY_FIRST
+                    for begin in range(0, len(batch), RECORDS_PER_STEP):
+                        self.dispatch(batch[begin : begin + RECORDS_PER_STEP])
+                        if begin + RECORDS_PER_STEP < len(batch):
+                            time.sleep(0)
+                    if self._stop.is_set():
+                        return
+            except LogError as error:
+                if delay == RETRY_FIRST:
+                    logger.warning("the log cannot be followed, streams stay open: %s", error)
+            except Exception:
+                logger.exception("the tailer failed; it starts again")
+            self._stop.wait(delay * random.uniform(0.5, 1.5))
+            delay = min(delay * 2, RETRY_MOST)
+
+    def _warm(self) -> None:
+        bounds = self.log.bounds()
+        half = self.settings.sse_window_bytes // 2
+        records = self.log.newest(None, self.settings.sse_retain_events, half)
+        with self.lock:
+            whole = not records or bounds.oldest is None or records[0].position <= bounds.oldest
+            self.window.reset(bounds.trimmed if whole else records[0].position - 1)
+            self.window.extend(encode_frame(record) for record in records)
+            self.window.position = max(self.window.position, bounds.latest)
+        self._answered_at = time.monotonic()
+        self._ready.set()
+
+    def dispatch(self, records: list[Record]) -> None:
+        """Take in what follows the window's position: encode once, remember, and give to every group concerned."""
+        frames = [encode_frame(record) for record in records]
+        with self.lock:
+            self.window.extend(frames)
+            for frame in frames:
+                groups = self._by_channel.get(frame.channel)
+                if groups:
+                    for group in groups:
+                        if matches(frame, group.subscription.types):
+                            self._give(group, frame)
+            self._advanced.notify_all()
+        if self.dirty and self.on_dirty is not None:
+            self.on_dirty()
+
+    def _give(self, group: Group, frame: Frame) -> None:
+        if group.live:
+            group.pending.append(frame)
+            if not group.dirty:
+                group.dirty = True
+                self.dirty.append(group)
+        for waiter in group.waiters:
+            waiter.wake()
+
+    def inject(self, channel: str, wire: bytes) -> None:
+        """Send a block that is in no log to everyone who listens to a reserved channel now (canary, statistics)."""
+        with self.lock:
+            for group in self._by_channel.get(channel, ()):
+                if group.live:
+                    group.pending.append(Frame(self.window.position, channel, None, wire))
+                    if not group.dirty:
+                        group.dirty = True
+                        self.dirty.append(group)
+                for waiter in group.waiters:
+                    waiter.push(wire)
+        if self.dirty and self.on_dirty is not None:
+            self.on_dirty()
+
+    def _keep(self) -> None:
+        """Once a second: the canary's heartbeat, and a bite of retention."""
+        trim_at = 0.0
+        while not self._stop.wait(CANARY_INTERVAL):
+            if CANARY_CHANNEL in self._by_channel:
+                self.inject(CANARY_CHANNEL, heartbeat_block(self.window.position, time.time_ns() // 1_000_000))
+            if self._ready.is_set() and time.monotonic() >= trim_at:
+                try:
+                    while offload(self.log.trim) and not self._stop.is_set():
+                        time.sleep(0.005)  # let publishers have the write lock between two bites
+                except LogUnavailable:
+                    pass  # the tailer says so, and publishers are told
+                except Exception:
+                    logger.exception("trimming failed")
+                trim_at = time.monotonic() + TRIM_INTERVAL
+
+    # ── opening a stream ──────────────────────────────────────────────────────────────────────────────────
+
+    def admit(self, client: str) -> str | None:
+        """Count one more stream; or say what forbids it: ``streams``, ``threads``, ``streams-per-ip``, ``drain``."""
+        if self.draining:
+            reason = "drain"
+        elif self.streams >= self.settings.sse_max_streams:
+            reason = "streams"
+        elif self.pull_limit is not None and self.streams >= self.pull_limit:
+            reason = "threads"
+        elif 0 < self.settings.sse_max_streams_per_ip <= self._per_client[client]:
+            reason = "streams-per-ip"
+        else:
+            with self.lock:
+                self.streams += 1
+                if self.settings.sse_max_streams_per_ip:
+                    self._per_client[client] += 1
+            return None
+        self.stats.refused[reason] += 1
+        return reason
+
+    def join(self, subscription: Subscription) -> Group:
+        """The group of this subscription, with one more member."""
+        with self.lock:
+            group = self.groups.get(subscription)
+            if group is None:
+                group = self.groups[subscription] = Group(subscription, time.monotonic())
+                for channel in subscription.channels:
+                    self._by_channel.setdefault(channel, {})[group] = None
+            group.members += 1
+            return group
+
+    def closed(self, stream: Stream, reason: str) -> None:
+        """Account for a stream that has ended, and log it."""
+        self.leave(stream)
+        self.stats.closed[reason] += 1
+        if self._on_close is not None:
+            self._on_close(stream, reason, time.monotonic())
+
+    def leave(self, stream: Stream) -> None:
+        """One stream less; its group is forgotten with its last member."""
+        with self.lock:
+            group = stream.group
+            group.members -= 1
+            if group.members == 0:
+                del self.groups[group.subscription]
+                for channel in group.subscription.channels:
+                    others = self._by_channel[channel]
+                    del others[group]
+                    if not others:
+                        del self._by_channel[channel]
+            self.streams -= 1
+            if self.settings.sse_max_streams_per_ip:
+                self._per_client[stream.client] -= 1
+                if self._per_client[stream.client] <= 0:
+                    del self._per_client[stream.client]
+
+    def bounds(self) -> Bounds:
+        """The log's bounds; callers that ask at once share one look. Raises LogUnavailable."""
+        return self._flights.do("bounds", lambda: offload(self.log.bounds))
+
+    def resolve(self, group: Group, requested: str | None, cursor: int | None) -> Start:
+        """Where a stream begins (DESIGN: "Event ids are times").
+
+        requested: the cursor as the client gave it, None without one; cursor: the same parsed, None when it cannot
+        be. Raises LogUnavailable when only the log could tell and it does not answer.
+        """
+        subscription = group.subscription
+        if requested is None:
+            return Start(group.position(self.window.position), None)
+        reason: ResetReason | None = None
+        if cursor is None:
+            reason = "malformed"
+        elif cursor > self.window.position:
+            reason, cursor = self._ahead(cursor)
+        elif cursor < self.window.floor and cursor < self.bounds().trimmed and cursor > 0:
+            reason = "expired"
+        if reason or cursor is None or cursor <= 0:
+            cursor = self.bounds().trimmed
+        keep = self.settings.sse_replay_limit
+        if cursor >= self.window.floor:
+            cut = self.window.keep_newest(subscription.channels, subscription.types, cursor, keep)
+        else:
+            after = cursor
+            cut = self._flights.do(
+                ("floor", subscription.channels, after),
+                lambda: offload(self.log.floor, subscription.channels, after, keep),
+            )
+        if cut is not None:
+            reason, cursor = reason or "too-far", cut
+        if reason is None:
+            return Start(cursor, None)
+        self.stats.resets[reason] += 1
+        bounds = self.bounds()
+        return Start(cursor, reset_block(reason, requested, bounds.oldest, bounds.latest, cursor))
+
+    def _ahead(self, cursor: int) -> tuple[ResetReason | None, int]:
+        """A cursor beyond what this worker has read: from a worker that is ahead, a time, or from nowhere."""
+        latest = self.bounds().latest
+        self.log.wake()
+        deadline = time.monotonic() + SYNC_TIMEOUT
+        with self.lock:
+            while self.window.position < min(cursor, latest):
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._advanced.wait(left):
+                    raise LogUnavailable("this worker has not caught up with the log", retry_after=1.0)
+        if cursor > max(latest, make_position(time.time_ns() // 1_000_000 + 1)):
+            return "unknown", 0
+        # A time between the newest event and now: nothing has happened since.
+        return None, min(cursor, self.window.position)
+
+    # ── reading for one stream ────────────────────────────────────────────────────────────────────────────
+
+    def read_page(self, subscription: Subscription, after: int, through: int) -> Page:
+        """The next page of a subscription after a cursor, from the window, else from the log (one read in flight
+        per page). Blocks. Raises FellBehind when the log was trimmed beyond the cursor, LogUnavailable."""
+        with self.lock:
+            if after >= self.window.floor:
+                return self.window.read(
+                    subscription.channels, subscription.types, after, through, PAGE_BYTES
+                )
+        records, trimmed = self._flights.do(
+            ("page", subscription.channels, after),
+            lambda: offload(self._read_log, subscription.channels, after),
+        )
+        if trimmed > after:
+            raise FellBehind
+        # Only an empty page says that the log holds no more: then everything through `through` was in it, because
+        # the tailer had read that far before. What lies beyond comes with the live events.
+        position = min(records[-1].position, through) if records else through
+        frames = [encode_frame(record) for record in records if record.position <= through]
+        types = subscription.types
+        return Page([frame for frame in frames if matches(frame, types)], position)
+
+    def _read_log(self, channels: frozenset[str], after: int) -> tuple[list[Record], int]:
+        records = self.log.read(channels, after, PAGE_EVENTS, PAGE_BYTES)
+        return records, self.log.bounds().trimmed

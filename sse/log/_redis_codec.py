@@ -1,0 +1,96 @@
+"""Names of keys, ids, index members and stream entries, to and fro. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, TypeAlias
+
+from sse.event import MAX_POSITION, MAX_SEQUENCE, SEQUENCE_BITS, Record
+
+logger = logging.getLogger("headwater.log.redis")
+
+Entry: TypeAlias = Sequence[Any]  # [id, [field, value, …]], all of them bytes
+
+_PREFIX: Final = re.compile(r"[A-Za-z0-9{][A-Za-z0-9._:{}-]{0,63}")
+
+
+class Keys:
+    """The names of a log's keys. `_redis_scripts` tells what is in them."""
+
+    def __init__(self, prefix: str) -> None:
+        if not _PREFIX.fullmatch(prefix):
+            raise ValueError(f"Redis key prefix {prefix!r}: must be 1 to 64 of A-Z a-z 0-9 . _ : - {{ }}")
+        # A hash tag keeps a log's keys in one slot: scripts must not reach over several in a Redis cluster.
+        root = prefix if re.search(r"\{[^}]+\}", prefix) else f"{{{prefix}}}"
+        self.meta = f"{root}:meta"
+        self.events = f"{root}:events"
+        self.claim = f"{root}:trim"
+        self.scratch = f"{root}:check"
+        self.index = f"{root}:ch:"
+        self._remembered = f"{root}:key:"
+
+    def channel(self, name: str) -> str:
+        return self.index + name
+
+    def remembered(self, key: str) -> str:
+        """For an idempotency key. Hashed: it is a client's text, of a client's length."""
+        return self._remembered + hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def position_of(raw: bytes) -> int:
+    """The position of a stream id. One that a foreign writer made too large is clipped as `parse_id` does."""
+    ms, _, n = raw.partition(b"-")
+    return min((int(ms) << SEQUENCE_BITS) + min(int(n), MAX_SEQUENCE), MAX_POSITION)
+
+
+def to_member(position: int) -> bytes:
+    return position.to_bytes(8, "big")
+
+
+def from_members(members: Iterable[bytes]) -> list[int]:
+    joined = b"".join(members)
+    return list(struct.unpack(f">{len(joined) // 8}Q", joined))
+
+
+def decode(entries: Iterable[Entry]) -> list[Record]:
+    """The records of stream entries. What is not one of ours is left out: it must not stop those behind it."""
+    return list(_decode(entries))
+
+
+def _decode(entries: Iterable[Entry]) -> Iterator[Record]:
+    # The hot path: each event passes here once in every worker.
+    for raw, fields in entries:
+        ms, _, n = raw.partition(b"-")
+        sequence = int(n)
+        event = retry = None
+        if len(fields) == 8:
+            event = str(fields[5], "utf-8", "replace") or None
+            retry = int(fields[7]) if fields[7].isdigit() else None
+        elif len(fields) != 4:
+            fields = (b"",) * 4
+        if fields[0] != b"c" or fields[2] != b"d" or sequence > MAX_SEQUENCE:
+            logger.warning("the entry %s of the stream was not written by this service: it is left out", raw)
+            continue
+        yield Record(
+            int(ms) << SEQUENCE_BITS | sequence,
+            str(fields[1], "utf-8", "replace"),
+            event,
+            retry,
+            str(fields[3], "utf-8", "replace"),
+        )
+
+
+def batches(records: list[Record], chars: int) -> Iterator[list[Record]]:
+    """The records, cut into lists whose data is at most so long, or that hold just one record."""
+    begin = size = 0
+    for i, record in enumerate(records):
+        size += len(record.data)
+        if size > chars and i > begin:
+            yield records[begin:i]
+            begin, size = i, len(record.data)
+    if begin < len(records):
+        yield records[begin:]

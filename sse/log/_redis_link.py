@@ -1,0 +1,292 @@
+"""Connections to Redis: making them, keeping a few, and what their errors mean.
+
+redis-py's `Connection` does the work (sockets, TLS, AUTH, RESP through hiredis). Its client and its pools are left
+out, for three reasons: they repeat a command whose answer was lost, which for an append means the event twice; they
+cost 50 µs a command; and they share connections between threads, which gevent forbids for those of its thread pool
+(a socket belongs to the event loop that it was made in).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, TypeAlias
+
+import redis
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+
+from sse.log._redis_scripts import Script
+from sse.log._redis_url import RedisUrl
+from sse.log.base import LogUnavailable
+
+Argument: TypeAlias = str | bytes | int
+Command: TypeAlias = Sequence[Argument]
+
+CONNECT_TIMEOUT: Final = 1.0  # seconds; a healthy Redis accepts within a network round trip
+COMMAND_TIMEOUT: Final = 2.0  # seconds; the slowest of our commands, a batch of 10,000, takes it 0.1
+# Requests wait for one of these rather than open their own: 8 at 1 ms a round trip are 8,000 appends/s.
+POOL_SIZE: Final = 8
+RETRY_AFTER: Final = 1.0  # seconds; what publishers are told after an error that may pass
+
+
+class Link:
+    """One connection. Its methods raise redis-py's errors; after any but a `ResponseError` it is to be closed."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def call(self, commands: Sequence[Command], timeout: float | None = None) -> list[Any]:
+        """The replies to commands that are sent in one write; raises the first error among them.
+
+        timeout: seconds without a byte of an answer, None for that of the connection.
+        """
+        connection = self._connection
+        packed = [piece for command in commands for piece in connection.pack_command(*command)]
+        connection.send_packed_command([b"".join(packed)] if len(packed) > 1 else packed)
+        options = {} if timeout is None else {"timeout": timeout}
+        replies: list[Any] = []
+        refused: redis.ResponseError | None = None
+        for _ in commands:
+            try:
+                replies.append(connection.read_response(**options))
+            except redis.ResponseError as error:
+                refused = refused or error
+        if refused is not None:
+            raise refused
+        return replies
+
+    def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        """What a script returns."""
+        return self.run_with(script, keys, args)[0]
+
+    def run_with(
+        self, script: Script, keys: Sequence[str], args: Sequence[Argument], *more: Command
+    ) -> list[Any]:
+        """What a script returns, and the replies to commands sent in the same write."""
+        rest = (len(keys), *keys, *args)
+        try:
+            return self.call([("EVALSHA", script.sha, *rest), *more])
+        except redis.exceptions.NoScriptError:  # a new Redis, or one that restarted; EVAL also makes it known
+            return self.call([("EVAL", script.source, *rest), *more])
+
+    def idle(self) -> bool:
+        """Is it open, with nothing to be read? A server that went away, or restarted, has closed it meanwhile."""
+        try:
+            return not self._connection.can_read(0)
+        except redis.RedisError:
+            return False
+
+    def interrupt(self) -> None:
+        """Make a `call` that waits in another thread or greenlet fail now; closing is left to its owner."""
+        sock = self._connection._get_socket()
+        if sock is not None:
+            # Through a duplicate: TLS sockets have a shutdown of their own, which is not for another thread.
+            with contextlib.suppress(OSError, ValueError), socket.socket(fileno=os.dup(sock.fileno())) as twin:
+                twin.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._connection.disconnect()
+
+
+class Connector:
+    """Makes connections to the master that a URL means."""
+
+    def __init__(self, target: RedisUrl) -> None:
+        self.target = target
+        self._sentinels = list(target.hosts) if target.service else []
+
+    def connect(self, *, timeout: float = COMMAND_TIMEOUT, patience: float = CONNECT_TIMEOUT) -> Link:
+        """A new connection, authenticated, its database selected.
+
+        timeout: seconds that an answer may take; patience: that connecting may, with a Sentinel for each of them.
+        Raises redis-py's `ConnectionError` (`AuthenticationError` is one) and `TimeoutError`.
+        """
+        target = self.target
+        options: dict[str, Any] = {"username": target.username, "password": target.password, "db": target.db}
+        options |= {"socket_timeout": timeout, "socket_connect_timeout": patience}
+        if target.path:
+            return _open(UnixDomainSocketConnection, path=target.path, **options)
+        host, port = self._master(patience) if target.service else target.hosts[0]
+        link = self._open_tcp(host, port, **options)
+        if target.service:
+            self._check_role(link, f"{host}:{port}")
+        return link
+
+    def _open_tcp(self, host: str, port: int, **options: Any) -> Link:
+        if self.target.tls:
+            return _open(SSLConnection, host=host, port=port, **self.target.ssl, **options)
+        return _open(Connection, host=host, port=port, **options)
+
+    def _master(self, patience: float) -> tuple[str, int]:
+        """Ask one Sentinel after the other, the one that answered last first.
+
+        https://redis.io/docs/latest/develop/reference/sentinel-clients/, steps 1 and 2.
+        """
+        said = []
+        for host, port in list(self._sentinels):
+            try:
+                address = self._ask(host, port, patience)
+            except redis.RedisError as error:
+                said.append(f"{host}:{port}: {error}")
+                continue
+            if address is None:
+                said.append(f"{host}:{port} does not know it")
+                continue
+            self._sentinels.remove((host, port))
+            self._sentinels.insert(0, (host, port))
+            return address[0].decode(), int(address[1])
+        raise redis.ConnectionError(f"no Sentinel names a master of {self.target.service}: {'; '.join(said)}")
+
+    def _ask(self, host: str, port: int, patience: float) -> list[bytes] | None:
+        options: dict[str, Any] = {"socket_timeout": patience, "socket_connect_timeout": patience}
+        question = [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.target.service)]
+        with contextlib.closing(self._open_tcp(host, port, **options)) as link:
+            try:
+                address: list[bytes] | None = link.call(question)[0]
+                return address
+            except redis.AuthenticationError:
+                if not self.target.password:
+                    raise
+        # Most set-ups leave Sentinels open; those that do not have the server's own credentials for them.
+        options |= {"username": self.target.username, "password": self.target.password}
+        with contextlib.closing(self._open_tcp(host, port, **options)) as link:
+            address = link.call(question)[0]
+            return address
+
+    @staticmethod
+    def _check_role(link: Link, where: str) -> None:
+        """Step 3 of the same page: during a failover a Sentinel may still name the old master."""
+        try:
+            role = link.call([("ROLE",)])[0][0]
+        except redis.exceptions.NoPermissionError:
+            return
+        except BaseException:
+            link.close()
+            raise
+        if role != b"master":
+            link.close()
+            raise redis.ConnectionError(f"{where} is a {role.decode()} now, not the master")
+
+
+def _open(kind: Any, **options: Any) -> Link:
+    # RESP2: its replies are plain lists. No CLIENT SETINFO: two round trips, and a right that an ACL may withhold.
+    connection = kind(protocol=2, driver_info=None, **options)
+    try:
+        connection.connect()
+    except BaseException:
+        connection.disconnect()
+        raise
+    return Link(connection)
+
+
+class Pool:
+    """A few connections for short requests. Under gevent each native thread has its own few: see above."""
+
+    def __init__(self, connector: Connector, size: int = POOL_SIZE) -> None:
+        self._connector = connector
+        self._size = size
+        self._pid = os.getpid()
+        self._shelves: dict[int, _Shelf] = {}
+
+    @contextlib.contextmanager
+    def lease(self, *, patience: float = CONNECT_TIMEOUT) -> Iterator[Link]:
+        """Have a connection, a new one if none is idle; wait at most `COMMAND_TIMEOUT` for one to come free.
+
+        patience: seconds that connecting may take. Raises what `Connector.connect` does, and `LogUnavailable`.
+        """
+        shelf = self._shelf()
+        if not shelf.room.acquire(timeout=COMMAND_TIMEOUT):
+            raise LogUnavailable(f"all {self._size} connections to Redis are busy", RETRY_AFTER)
+        try:
+            link = self._idle(shelf) or self._connector.connect(patience=patience)
+            try:
+                yield link
+            except (redis.ResponseError, LogUnavailable):
+                shelf.links.append(link)
+                raise
+            except BaseException:  # a greenlet that was killed, too: an answer may still be on its way
+                link.close()
+                raise
+            shelf.links.append(link)
+        finally:
+            shelf.room.release()
+
+    def clear(self) -> None:
+        """Close what is idle here: after a failover it leads to the wrong server."""
+        links = self._shelf().links
+        while links:
+            links.pop().close()
+
+    def _idle(self, shelf: _Shelf) -> Link | None:
+        while shelf.links:
+            link = shelf.links.pop()  # the one used last: the others may age and be closed by the server
+            if link.idle():
+                return link
+            link.close()
+        return None
+
+    def _shelf(self) -> _Shelf:
+        if os.getpid() != self._pid:
+            # Forked with open connections: they are the parent's. Only forgotten, their descriptors close with us.
+            self._shelves, self._pid = {}, os.getpid()
+        thread = threading.get_native_id() if _patched() else 0
+        shelf = self._shelves.get(thread)
+        if shelf is None:
+            shelf = self._shelves.setdefault(thread, _Shelf(self._size))
+        return shelf
+
+
+class _Shelf:
+    __slots__ = ("links", "room")
+
+    def __init__(self, size: int) -> None:
+        self.links: list[Link] = []
+        self.room = threading.BoundedSemaphore(size)
+
+
+def _patched() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+# What error replies mean, and what helps. The first word decides; inside a script Redis 6 puts it in the middle.
+_REPLIES: Final = {
+    "OOM": "Redis is full (maxmemory): give it more, or retain less",
+    "READONLY": "this Redis is a replica",
+    "MISCONF": "Redis cannot save to its disk and takes no writes",
+    "NOREPLICAS": "Redis has too few replicas to take writes (min-replicas-to-write)",
+    "LOADING": "Redis is loading its data",
+    "MASTERDOWN": "this Redis is a replica that has lost its master",
+    "BUSY": "Redis is busy with a script",
+    "UNBLOCKED": "this Redis has become a replica",
+    "NOPERM": "the Redis user lacks a right",
+    "WRONGTYPE": "another program's key is in the way",
+    "FORMAT": "the log in Redis is of another version",
+}
+
+
+def explain(error: Exception) -> str:
+    """One line on a redis-py error: what it means, and Redis's own words."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, redis.TimeoutError):
+        return f"Redis did not answer in time ({text})"
+    words = [getattr(error, "status_code", None) or "", text.split(None, 1)[0]]
+    word = next((word for word in _REPLIES if word in words or f"-{word} " in text), "")
+    if word:
+        return f"{_REPLIES[word]} ({text})"
+    if isinstance(error, redis.AuthenticationError):
+        return f"Redis refuses the user or the password ({text})"
+    if isinstance(error, redis.ResponseError):
+        return f"Redis refuses the command ({text})"
+    return f"Redis cannot be reached ({text})"
+
+
+def is_read_only(error: Exception) -> bool:
+    """Did a former master answer, one that has been made a replica?"""
+    return isinstance(error, redis.ReadOnlyError) or "READONLY" in str(error)

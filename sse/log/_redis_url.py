@@ -1,0 +1,138 @@
+"""Redis URLs: which servers, which credentials, which options.
+
+    redis://[[user]:password@]host[:port][/db]
+    rediss://…                                      the same over TLS
+    unix://[[user]:password@]/path/of/socket
+    redis+sentinel://[[user]:password@]host[:port][,host[:port]…]/service     (rediss+sentinel: over TLS)
+
+    ?db=0                   database (unix and sentinel; elsewhere the path says it)
+    ?replicas=1             an event counts as stored once this many replicas have it, too (WAIT). Without it the
+                            newest events of a master that dies can be missing on the replica that takes its place.
+    ?ssl_ca_certs=, ssl_certfile=, ssl_keyfile=     files, PEM
+    ?ssl_check_hostname=0, ?ssl_cert_reqs=none      weaken the check of the server's certificate
+
+Anything else is refused: an option that is silently ignored is a promise that is silently broken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+REDIS_PORT: Final = 6379
+SENTINEL_PORT: Final = 26379
+MAX_REPLICAS: Final = 16
+
+_ALLOWED: Final = (
+    "redis://[user:password@]host:port/db, rediss://…, unix:///path or "
+    "redis+sentinel://[user:password@]host:port,host:port/service"
+)
+_SSL_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_YES_NO: Final = {"1": True, "true": True, "0": False, "false": False}
+
+
+def redact(url: str) -> str:
+    """The URL without its user and password, for messages."""
+    scheme, sep, rest = url.partition("://")
+    # Up to the very last @: a password may hold @, / and ? that nobody escaped.
+    _, at, shown = rest.rpartition("@")
+    return f"{scheme}{sep}{'***' if at else ''}{at}{shown}" if sep else "***"
+
+
+@dataclass(frozen=True, slots=True)
+class RedisUrl:
+    """What a URL says. hosts: of the server, or of all Sentinels; empty for a socket, then `path` is its file."""
+
+    hosts: tuple[tuple[str, int], ...] = ()
+    path: str = ""
+    service: str = ""  # the name by which Sentinels know the master; empty without Sentinel
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    db: int = 0
+    tls: bool = False
+    ssl: dict[str, Any] = field(default_factory=dict)
+    replicas: int = 0
+
+    @property
+    def where(self) -> str:
+        """For messages: never with credentials."""
+        hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
+        return self.path or (f"{self.service} (Sentinel {hosts})" if self.service else hosts)
+
+
+def parse_url(url: str) -> RedisUrl:
+    """What the URL says. Raises `ValueError` that names it, redacted, and what is allowed."""
+    try:
+        return _parse(url)
+    except ValueError as error:
+        raise ValueError(f"{redact(url)}: {error}; allowed: {_ALLOWED}") from None
+
+
+def _parse(url: str) -> RedisUrl:
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"):
+        raise ValueError("not a Redis URL")
+    address, _, query = rest.partition("?")
+    authority, _, path = address.partition("/")
+    credentials, at, hosts = authority.rpartition("@")
+    username, colon, password = credentials.partition(":")
+    if at and not colon:
+        raise ValueError("a user without a password (user:password@, or :password@)")
+    path = unquote(path)
+    options = _options(query)
+    known: dict[str, Any] = {
+        "username": unquote(username) or None,
+        "password": unquote(password) or None,
+        "tls": scheme.startswith("rediss"),
+    }
+    if scheme == "unix":
+        if hosts or not path:
+            raise ValueError("the path of a socket is missing")
+        known["path"] = f"/{path}"
+    elif scheme.endswith("+sentinel"):
+        if not path or "/" in path:
+            raise ValueError("the name of the service is missing or not one word")
+        known |= {"service": path, "hosts": tuple(_host(host, SENTINEL_PORT) for host in hosts.split(","))}
+    else:
+        known["hosts"] = (_host(hosts, REDIS_PORT),)
+        if path:
+            options["db"] = _number("database", path, 2**31 - 1)
+    if options["ssl"] and not known["tls"]:
+        raise ValueError("ssl_… options need rediss")
+    return RedisUrl(**options, **known)
+
+
+def _host(text: str, port: int) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname or "", port if parts.port is None else parts.port
+    except ValueError:
+        host = ""
+    if not host or not port or parts.path:
+        raise ValueError("a host or its port is not valid")
+    return host, port
+
+
+def _number(name: str, text: str, most: int) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) > most:
+        raise ValueError(f"{name} must be a number from 0 to {most}")
+    return int(text)
+
+
+def _options(query: str) -> dict[str, Any]:
+    options: dict[str, Any] = {"ssl": {}}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name == "db":
+            options["db"] = _number("db", value, 2**31 - 1)
+        elif name == "replicas":
+            options["replicas"] = _number("replicas", value, MAX_REPLICAS)
+        elif name in _SSL_FILES and value:
+            options["ssl"][name] = value
+        elif name == "ssl_check_hostname" and value.lower() in _YES_NO:
+            options["ssl"][name] = _YES_NO[value.lower()]
+        elif name == "ssl_cert_reqs" and value in ("none", "optional", "required"):
+            options["ssl"][name] = value
+        else:
+            raise ValueError(f"the option {name} is unknown or its value is not valid")
+    return options

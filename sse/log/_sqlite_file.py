@@ -1,0 +1,198 @@
+"""The file of a SQLite log: how it is made, recognised, connected to, and what its errors mean.
+
+**Never open this file, or its ``-shm``, by any way but SQLite's.** POSIX drops all locks that a process has
+on a file when it closes *any* descriptor of it, so a well-meant ``open(path).read(16)`` beside a live
+connection takes that connection's locks away, and two processes then write at once
+(sqlite.org/howtocorrupt.html, 2.2).
+
+A file is recognised by the application id and user version in its header. What is not recognised is looked at
+through connections that cannot write it, and stays as it is, byte for byte.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+from sse.event import make_position
+from sse.log.base import LogRefused, LogUnavailable
+
+T = TypeVar("T")
+
+APPLICATION_ID: Final = 0x48575452  # "HWTR"
+FORMAT: Final = 1  # user_version: raised whenever an older program could not read or write the file rightly
+
+# `position` is the rowid, so an index on `channel` alone is sorted by channel, then position: one channel's
+# replay reads that channel. A publish's positions follow each other, so `first` and `count` tell them all.
+_SCHEMA: Final = (
+    "CREATE TABLE events (position INTEGER PRIMARY KEY, channel TEXT NOT NULL, event TEXT, retry INTEGER,"
+    " data TEXT NOT NULL)",
+    "CREATE INDEX events_by_channel ON events (channel)",
+    "CREATE TABLE publishes (key TEXT PRIMARY KEY, digest BLOB NOT NULL, first INTEGER NOT NULL,"
+    " count INTEGER NOT NULL, created INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX publishes_by_age ON publishes (created)",
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+)
+
+# Every page of a file up to this size is checked when it is opened (0.1 s); of a larger one its header,
+# schema and both ends, because each worker of a pod that starts would read all of it.
+CHECK_BYTES: Final = 64 * 1024 * 1024
+
+# How long we wait for the write lock in all, and between two tries, seconds. SQLite's own busy timeout
+# would sleep in C, with the event loop's thread; ours is cooperative where time.sleep is.
+LOCK_SECONDS: Final = 5.0
+_PAUSE_FIRST, _PAUSE_MOST, _PAUSE_GROWTH = 0.0001, 0.01, 1.5
+
+_CONTENTION: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_UNTOUCHED: Final = "it was left as it is"
+_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
+
+
+def connect(path: str, *, timeout: float = 0.0, **pragmas: int | str) -> sqlite3.Connection:
+    """A connection in autocommit mode with these pragmas, for use by any one thread at a time.
+
+    timeout: SQLite's own, in seconds; 0 wherever an event loop may be waiting (see `patiently`).
+    """
+    database = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+    try:
+        for name, value in pragmas.items():
+            patiently(database.execute, f"PRAGMA {name} = {value}")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def patiently(call: Callable[..., T], *args: Any) -> T:
+    """``call(*args)``, again and again while another process has the lock, for `LOCK_SECONDS` at most."""
+    pause = _PAUSE_FIRST
+    deadline = 0.0
+    while True:
+        try:
+            return call(*args)
+        except sqlite3.OperationalError as error:
+            if code_of(error) not in _CONTENTION:
+                raise
+            now = time.monotonic()
+            deadline = deadline or now + LOCK_SECONDS
+            if now >= deadline:
+                raise
+        time.sleep(pause)
+        pause = min(pause * _PAUSE_GROWTH, _PAUSE_MOST)
+
+
+def code_of(error: sqlite3.Error) -> int:
+    """SQLite's primary result code (sqlite.org/rescode.html); 0 for an error that the Python module made."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def unavailable(error: Exception, path: str) -> LogUnavailable:
+    """What a failed statement or system call is to the log's user. Its transaction has been rolled back."""
+    if isinstance(error, LogUnavailable):
+        return error
+    if isinstance(error, sqlite3.Error):
+        code = code_of(error)
+        if code in _CONTENTION:
+            return LogUnavailable(f"{path}: locked by another process for {LOCK_SECONDS:g} s")
+        if code == sqlite3.SQLITE_FULL:
+            return LogUnavailable(f"{path}: {error}", retry_after=5.0)
+    return LogUnavailable(f"{path}: {error}")
+
+
+def prepare(path: str) -> None:
+    """Make the file and its directory if there are none (or an empty file), and make sure that it is ours.
+
+    Raises `LogRefused`, and `LogUnavailable` for what may pass (a full disk, a lock) or is a matter of
+    rights.
+    """
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        size = _size(path)
+        if size:
+            _examine(path, size)
+        with closing(connect(path)) as database:
+            _create(database, path)
+    except OSError as error:
+        raise LogUnavailable(f"{path}: cannot be opened: {error.strerror}") from error
+    except sqlite3.Error as error:
+        if code_of(error) in _DAMAGE:
+            raise LogRefused(f"{path}: damaged: {error}; {_UNTOUCHED}") from error
+        raise unavailable(error, path) from error
+
+
+def _size(path: str) -> int:
+    """In bytes, 0 where there is nothing; raises `LogRefused` for what is no file."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return 0
+    if not stat.S_ISREG(found.st_mode):
+        raise LogRefused(f"{path}: is not a regular file")
+    return found.st_size
+
+
+def _examine(path: str, size: int) -> None:
+    # First as if on a read-only medium: no lock, no -wal, no -shm is made beside a file that may be anyone's.
+    with closing(sqlite3.connect(f"file:{quote(path)}?immutable=1", uri=True)) as database:
+        _recognise(database, path)
+    # Then with what its -wal holds; still without the right to write, also not at closing (a checkpoint
+    # would).
+    with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=LOCK_SECONDS)) as database:
+        if not _recognise(database, path):
+            return  # nothing in it, whoever made it: as good as an empty file
+        if size <= CHECK_BYTES:
+            (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise LogRefused(f"{path}: damaged: {verdict.strip()}; {_UNTOUCHED}")
+        for order in ("ASC", "DESC"):
+            database.execute(f"SELECT * FROM events ORDER BY position {order} LIMIT 1").fetchone()
+        database.execute("SELECT * FROM publishes LIMIT 1").fetchone()
+        if database.execute("SELECT value FROM meta WHERE name = 'trimmed'").fetchone() is None:
+            raise LogRefused(f"{path}: damaged: its trim mark is missing; {_UNTOUCHED}")
+
+
+def _recognise(database: sqlite3.Connection, path: str) -> bool:
+    """True for a log of ours, False for a database with nothing in it; raises `LogRefused` for any other."""
+    application, version = (
+        database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+    )
+    if application == APPLICATION_ID and version == FORMAT:
+        return True
+    if application == APPLICATION_ID:
+        raise LogRefused(
+            f"{path}: has format {version}; this version of Headwater reads format {FORMAT}; {_UNTOUCHED}"
+        )
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application or version or tables:
+        raise LogRefused(f"{path}: is another program's SQLite database; {_UNTOUCHED}")
+    return False
+
+
+def _create(database: sqlite3.Connection, path: str) -> None:
+    # An empty file needs no journal to go back to; without one, a process that is killed here leaves behind
+    # either an empty file or a valid, empty database, and the next one starts afresh from both.
+    if database.execute("PRAGMA page_count").fetchone()[0] == 0:
+        try:
+            database.execute("PRAGMA journal_mode = MEMORY")
+        except sqlite3.OperationalError as error:
+            if code_of(error) not in _CONTENTION:
+                raise  # else another worker has made the log since, and uses it
+    (mode,) = patiently(database.execute, "PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise LogRefused(f"{path}: its file system cannot share memory between processes (SQLite's WAL mode)")
+    patiently(database.execute, "BEGIN IMMEDIATE")  # of several workers that start at once, one makes the log
+    if not _recognise(database, path):
+        for statement in _SCHEMA:
+            database.execute(statement)
+        created = make_position(time.time_ns() // 1_000_000)
+        marks = [("trimmed", created), ("removed", 0), ("checkpoints", 0)]
+        database.executemany("INSERT INTO meta VALUES (?, ?)", marks)
+        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        database.execute(f"PRAGMA user_version = {FORMAT}")
+    database.execute("COMMIT")

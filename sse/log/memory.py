@@ -1,0 +1,163 @@
+"""The memory engine: for one process, forgotten when it ends. For trying things out, and for tests."""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Final
+
+from sse.event import Event, Record, make_position
+from sse.log.base import (
+    FOLLOW_CHARS,
+    FOLLOW_RECORDS,
+    IDEMPOTENCY_SECONDS,
+    QUIET_SECONDS,
+    TRIM_BITE,
+    Bounds,
+    IdempotencyConflict,
+    LogUnavailable,
+)
+
+_POSITION: Final[Callable[[Record], int]] = lambda record: record.position  # noqa: E731
+
+
+class MemoryLog:
+    """retain_events: events to keep; retain_seconds: how long."""
+
+    shared = False
+
+    def __init__(self, *, retain_events: int, retain_seconds: float) -> None:
+        self._retain_events = retain_events
+        self._retain_ms = int(retain_seconds * 1000)
+        self._records: list[Record] = []
+        self._latest = self._trimmed = make_position(time.time_ns() // 1_000_000)
+        # By key: digest, positions, unix ms. Oldest first, as keys are never stored again.
+        self._publishes: dict[str, tuple[bytes, range, int]] = {}
+        self._closed = False
+        self._signals = 0  # appends and wakes so far
+        self._changed = threading.Condition()  # guards everything
+
+    def append(self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"") -> list[int]:
+        if not events:
+            return []
+        with self._changed:
+            self._check_open()
+            now_ms = time.time_ns() // 1_000_000
+            first = max(make_position(now_ms), self._latest + 1)
+            positions = range(first, first + len(events))
+            if key is not None:
+                known = self._publishes.setdefault(key, (digest, positions, now_ms))
+                if known[0] != digest:
+                    raise IdempotencyConflict("this idempotency key came with another content")
+                if known[1] is not positions:
+                    return list(known[1])
+            self._records.extend(
+                Record(position, e.channel, e.event, e.retry, e.data)
+                for position, e in zip(positions, events, strict=True)
+            )
+            self._latest = positions[-1]
+            self._signals += 1
+            self._changed.notify_all()
+        return list(positions)
+
+    def read(self, channels: Collection[str] | None, after: int, limit: int, max_bytes: int) -> list[Record]:
+        with self._changed:
+            self._check_open()
+            records = self._records
+            start = bisect_right(records, after, key=_POSITION)
+            return _page((records[n] for n in range(start, len(records))), channels, limit, max_bytes)
+
+    def newest(self, channels: Collection[str] | None, limit: int, max_bytes: int) -> list[Record]:
+        with self._changed:
+            self._check_open()
+            page = _page(reversed(self._records), channels, limit, max_bytes)
+        page.reverse()
+        return page
+
+    def floor(self, channels: Collection[str] | None, after: int, keep: int) -> int | None:
+        with self._changed:
+            self._check_open()
+            for record in reversed(self._records):
+                if record.position <= after:
+                    break
+                if channels is None or record.channel in channels:
+                    if keep == 0:
+                        return record.position
+                    keep -= 1
+        return None
+
+    def bounds(self) -> Bounds:
+        with self._changed:
+            self._check_open()
+            oldest = self._records[0].position if self._records else None
+            return Bounds(oldest, self._latest, self._trimmed)
+
+    def follow(self, after: int, stop: threading.Event) -> Iterator[list[Record]]:
+        with self._changed:
+            self._check_open()
+        quiet_at = 0.0  # the first answer comes at once, even if it is empty
+        while not (stop.is_set() or self._closed):
+            signals = self._signals
+            batch = self.read(None, after, FOLLOW_RECORDS, FOLLOW_CHARS)
+            now = time.monotonic()
+            if batch or now >= quiet_at:
+                after = batch[-1].position if batch else after
+                yield batch
+                quiet_at = now + QUIET_SECONDS
+                time.sleep(0)  # between two pages of a backlog, others get their turn
+            else:
+                with self._changed:
+                    if self._signals == signals and not self._closed:
+                        self._changed.wait(quiet_at - now)
+
+    def wake(self) -> None:
+        with self._changed:
+            self._signals += 1
+            self._changed.notify_all()
+
+    def trim(self) -> int:
+        with self._changed:
+            self._check_open()
+            now_ms = time.time_ns() // 1_000_000
+            expired = make_position(max(now_ms - self._retain_ms, 0))
+            count = max(
+                len(self._records) - self._retain_events, bisect_left(self._records, expired, key=_POSITION)
+            )
+            bite = self._records[: min(max(count, 0), TRIM_BITE)]
+            if bite:
+                self._trimmed = bite[-1].position
+                del self._records[: len(bite)]
+            forgotten: list[str] = []
+            for key, (_, _, created_ms) in self._publishes.items():
+                if created_ms >= now_ms - IDEMPOTENCY_SECONDS * 1000 or len(forgotten) == TRIM_BITE:
+                    break
+                forgotten.append(key)
+            for key in forgotten:
+                del self._publishes[key]
+            return len(bite) + len(forgotten)
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LogUnavailable("the log is closed")
+
+
+def _page(
+    records: Iterable[Record], channels: Collection[str] | None, limit: int, max_chars: int
+) -> list[Record]:
+    """The first matching records, through the one whose data brings their sum to `max_chars` characters."""
+    page: list[Record] = []
+    if limit > 0:
+        for record in records:
+            if channels is None or record.channel in channels:
+                page.append(record)
+                max_chars -= len(record.data)
+                if len(page) == limit or max_chars <= 0:
+                    break
+    return page

@@ -1,0 +1,47 @@
+"""Errors as ``application/problem+json`` (RFC 9457)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from flask import Response
+from werkzeug.exceptions import HTTPException
+from werkzeug.http import HTTP_STATUS_CODES
+
+
+class Problem(Exception):
+    """An answer that refuses. ``status``: HTTP status; ``detail``: one sentence that names the thing and the limit;
+    ``headers``: such as Retry-After; ``extra``: further members of the problem object (RFC 9457 §3.2)."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **extra: object,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.extra = extra
+
+    def response(self) -> Response:
+        title = HTTP_STATUS_CODES.get(self.status, "Error")
+        body = {"title": title, "status": self.status, "detail": self.detail, **self.extra}
+        response = Response(
+            json.dumps(body) + "\n", self.status, self.headers, mimetype="application/problem+json"
+        )
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+
+def problem_of(error: HTTPException) -> Response:
+    """Flask's own errors (404, 405, 413, …) in the same form, with the headers that they carry (Allow)."""
+    original = error.get_response()
+    headers = {
+        name: value for name, value in original.headers if name.lower() not in ("content-type", "content-length")
+    }
+    return Problem(error.code or 500, error.description or error.name, headers=headers).response()

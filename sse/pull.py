@@ -1,0 +1,118 @@
+"""Generator streams: a stream that is served by its own greenlet or thread, under any WSGI server.
+
+The generator pulls from the window (else the log) whenever the hub wakes it. It is the path for servers that do not
+offer the takeover: stock gevent and gthread workers, Flask's development server, TLS on the listener.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Iterator
+
+from sse.event import heartbeat_block, retry_block
+from sse.group import Group
+from sse.hub import FellBehind, Hub
+from sse.log import LogUnavailable
+from sse.stream import CLOSED, ENDING, LIVE, REPLAYING, Stream, end_reason, spread_retry
+
+# A stream whose log is down looks again after this long; its heartbeats go on.
+LOG_RETRY = 0.5
+
+
+class PullStream(Stream):
+    """A stream with a way to be woken, and nothing queued but the newest injected block."""
+
+    __slots__ = ("_end", "_inbox", "_woken", "hub")
+
+    def __init__(self, hub: Hub, group: Group, cursor: int, *, now: float, ends_at: float, client: str) -> None:
+        super().__init__(group, cursor, now=now, ends_at=ends_at, client=client)
+        self.hub = hub
+        self._woken = threading.Event()
+        self._inbox = b""
+        self._end: str | None = None
+
+    def wake(self) -> None:
+        """There may be something to pull."""
+        self._woken.set()
+
+    def push(self, wire: bytes) -> None:
+        """A block that is in no log. Only the newest is kept: canaries and statistics replace each other."""
+        self._inbox = wire
+        self._woken.set()
+
+    def end(self, reason: str) -> None:
+        """End cleanly after what it is owed."""
+        self._end = self._end or reason
+        self._woken.set()
+
+    def chunks(self) -> Iterator[bytes]:
+        """What the client is to be sent from the stream's cursor on, until it ends or the generator is closed."""
+        hub, reason = self.hub, "client"
+        heartbeat = hub.settings.sse_heartbeat
+        self.become(REPLAYING)
+        with hub.lock:
+            self.group.waiters.add(self)
+            hub.pulling.add(self)
+        try:
+            while True:
+                self._woken.clear()
+                if self._inbox:
+                    wire, self._inbox = self._inbox, b""
+                    yield wire
+                    continue
+                try:
+                    moved = yield from self._page()
+                except LogUnavailable:
+                    moved = False
+                    self._woken.wait(LOG_RETRY)
+                if moved:
+                    continue
+                if self.state is REPLAYING:
+                    self.become(LIVE)
+                now = time.monotonic()
+                if self._end is None and self.ends_at <= now:
+                    self._end = end_reason(self, hub.settings.sse_max_stream_age)
+                if self._end is not None:
+                    reason = self._end
+                    self.become(ENDING)
+                    yield retry_block(spread_retry(hub.settings.sse_retry))
+                    return
+                due = self.beat + heartbeat if heartbeat else float("inf")
+                if due <= now:
+                    self.beat = now
+                    yield heartbeat_block(self.cursor, time.time_ns() // 1_000_000)
+                    continue
+                left = min(due, self.ends_at) - now
+                self._woken.wait(left if left < threading.TIMEOUT_MAX else None)
+        except FellBehind:
+            reason = "fell-behind"
+        finally:
+            with hub.lock:
+                self.group.waiters.discard(self)
+                hub.pulling.discard(self)
+            self.state = CLOSED
+            hub.closed(self, reason)
+
+    def _page(self) -> Generator[bytes, None, bool]:
+        """Send one page if there is any; returns whether the cursor moved."""
+        hub = self.hub
+        tail = hub.window.position
+        if self.cursor >= tail:
+            return False
+        page = hub.read_page(self.group.subscription, self.cursor, tail)
+        if page.frames:
+            body = b"".join([frame.wire for frame in page.frames])
+            self.beat = time.monotonic()
+            yield body
+            self.events += len(page.frames)
+            self.bytes += len(body)
+            if self.state is REPLAYING:
+                hub.stats.replayed += len(page.frames)
+            hub.stats.delivered += len(page.frames)
+            hub.stats.bytes_sent += len(body)
+        moved = page.position > self.cursor
+        self.cursor = page.position
+        return moved
+
+

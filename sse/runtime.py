@@ -1,0 +1,75 @@
+"""What differs between a worker with threads and one whose standard library gevent has patched.
+
+``threading`` and ``time.sleep`` are cooperative under gevent's monkey patching, so nearly all code is the same.
+The exceptions are here: work that would hold up the event loop, and knowing whether there is one.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def cooperative() -> bool:
+    """Is this process's threading patched by gevent?"""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def offload(work: Callable[..., T], *args: Any) -> T:
+    """Run blocking disk or network work without holding up other streams: under gevent in a real thread of its
+    thread pool, elsewhere just here. Returns what the work returns; raises what it raises."""
+    if not cooperative():
+        return work(*args)
+    from gevent import get_hub
+
+    result: T = get_hub().threadpool.apply(work, args)
+    return result
+
+
+class SingleFlight:
+    """Callers that ask for the same thing while it is being fetched share one fetch.
+
+    Threat: ten thousand clients resume after the same event, and each reads the same page of the log.
+    """
+
+    def __init__(self) -> None:
+        self._flights: dict[Hashable, _Flight] = {}
+        self._lock = threading.Lock()
+
+    def do(self, key: Hashable, fetch: Callable[[], T]) -> T:
+        """What ``fetch`` returns or raises, fetched once for all who ask for ``key`` meanwhile."""
+        with self._lock:
+            flight = self._flights.get(key)
+            leader = flight is None
+            if flight is None:
+                flight = self._flights[key] = _Flight()
+        if leader:
+            try:
+                flight.value = fetch()
+            except BaseException as error:
+                flight.error = error
+                raise
+            finally:
+                with self._lock:
+                    del self._flights[key]
+                flight.landed.set()
+        else:
+            flight.landed.wait()
+            if flight.error is not None:
+                raise flight.error
+        value: T = flight.value
+        return value
+
+
+class _Flight:
+    __slots__ = ("error", "landed", "value")
+
+    def __init__(self) -> None:
+        self.landed = threading.Event()
+        self.value: Any = None
+        self.error: BaseException | None = None

@@ -1,0 +1,133 @@
+"""What is said about settings that cannot be used: one line each, with name, value and what is allowed.
+
+Values are escaped (a line break must not forge a second line) and cut; secrets and passwords in URLs never
+appear.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+
+_SHOWN = 120    # characters of a value; a pasted file must not fill the terminal
+_HIDDEN = "***"
+PREFIXES = ("SSE_", "HEALTH_")
+
+# What Kubernetes puts into every container's environment for a Service named, for example, `sse` or `health`
+# (https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables).
+# The plain `<NAME>_PORT` among them is told by its value.
+_SERVICE_LINK = re.compile(
+    r".+_SERVICE_HOST|.+_SERVICE_PORT(_[A-Z0-9_]+)?|.+_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?"
+)
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+", re.IGNORECASE)
+
+_PASSWORD = re.compile(r"(?i)((?:password|passwd|pass|secret|token)=)[^&\s]*")
+
+
+class SettingsError(ValueError):
+    """One or several settings cannot be used. ``lines`` has one line for each, without secrets."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.lines = tuple(lines)
+        super().__init__("\n".join(self.lines))
+
+
+def redact_url(url: str) -> str:
+    """``url`` without its user information and the passwords in its query, also when it cannot be parsed."""
+    head, at, tail = url.rpartition("@")
+    if at:
+        scheme, slashes, _ = head.partition("//")
+        url = f"{scheme}//{_HIDDEN}@{tail}" if slashes else f"{_HIDDEN}@{tail}"
+    return _PASSWORD.sub(rf"\1{_HIDDEN}", url)
+
+
+def is_service_address(value: object) -> bool:
+    """Is this what Kubernetes sets ``<NAME>_PORT`` to for a Service of that name: ``tcp://10.0.0.7:8081``?"""
+    return isinstance(value, str) and bool(_SERVICE_ADDRESS.fullmatch(value.strip()))
+
+
+def unknown_names(environ: Mapping[str, str], known: Collection[str]) -> list[str]:
+    """One line for each variable that looks like a setting of ours and is none: most likely a slip.
+
+    :param known: the names of all settings.
+    """
+    lines = []
+    for name in sorted(environ):
+        if not name.startswith(PREFIXES) or name in known or _SERVICE_LINK.fullmatch(name):
+            continue
+        if name.endswith("_PORT") and is_service_address(environ[name]):
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        lines.append(f"{shown(name)} is not a setting{hint}; it is ignored")
+    return lines
+
+
+def shown(text: str) -> str:
+    """``text`` as it may stand in a line of a log: printable, and not too long."""
+    safe = text if text.isprintable() else ascii(text)[1:-1]
+    return safe if len(safe) <= _SHOWN else f"{safe[:_SHOWN]}…"
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Must this setting's value never be shown?"""
+    return "SecretStr" in str(field.annotation)
+
+
+def allowed(field: FieldInfo) -> str:
+    """What this setting may be, as the words after "must be"."""
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and extra.get("allowed"):
+        return str(extra["allowed"])
+    kind = "a whole number" if field.annotation is int else "a number"
+    unit = f" of {field.title}" if field.title else ""
+    low, high = bounds(field)
+    return f"{kind}{unit} from {low:.12g} to {high:.12g}"
+
+
+def bounds(field: FieldInfo) -> tuple[float, float]:
+    """The least and the greatest value of a number."""
+    low: Any = next(m.ge for m in field.metadata if hasattr(m, "ge"))
+    high: Any = next(m.le for m in field.metadata if hasattr(m, "le"))
+    return low, high
+
+
+def line(name: str, value: object, field: FieldInfo, reason: str = "") -> str:
+    """The line for one setting that cannot be used."""
+    if is_secret(field):
+        text = _HIDDEN
+    elif isinstance(value, str):
+        text = f"'{shown(redact_url(value))}'"
+    else:
+        text = shown(repr(value))
+    because = f" ({reason})" if reason else ""
+    return f"{name}={text} cannot be used{because}: it must be {allowed(field)}"
+
+
+def explain(error: ValidationError, fields: Mapping[str, FieldInfo]) -> SettingsError:
+    """The lines for what pydantic found: one for each setting, in the order of ``fields``.
+
+    :param fields: the model's fields by their attribute names.
+    """
+    lines: dict[str, str] = {}
+    for problem in error.errors(include_url=False):
+        context = problem.get("ctx", {})
+        if problem["type"] == "conflict":
+            lines |= {text: text for text in context["lines"]}
+            continue
+        name = str(problem["loc"][0]).upper()
+        field = fields.get(name.lower())
+        if field is None:
+            lines.setdefault(name, f"{shown(name)} is not a setting")
+            continue
+        value = problem["input"]
+        if isinstance(value, SecretStr):
+            value = _HIDDEN
+        reason = str(context["error"]) if problem["type"] == "value_error" else ""
+        lines.setdefault(name, line(name, value, field, reason))
+    return SettingsError(lines.values())

@@ -1,0 +1,43 @@
+"""Where values come from: the environment, by exact names, and what of it does not count."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic_settings import PydanticBaseSettingsSource
+
+from sse.settings.report import is_service_address
+
+# Kubernetes sets HEALTH_PORT to its address for a Service that is named `health`; that is not meant for us.
+_PORTS = ("port", "health_port")
+_MAY_BE_EMPTY = "sse_server_header"
+
+
+class Environment(PydanticBaseSettingsSource):
+    """The environment, by exact names: ``PORT``, and not ``port``, which is another variable on Unix."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return os.environ.get(field_name.upper()), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: os.environ.get(name.upper()) for name in self.settings_cls.model_fields}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def what_is_set(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` without those that say nothing.
+
+    An empty entry of a ConfigMap or a Compose file is "not set", save for the Server header, which it takes
+    out. Blanks around a value are mostly the line break at a Secret's end.
+    """
+    kept = {}
+    for name, value in values.items():
+        if isinstance(value, str):
+            value = value.strip()
+        empty = value is None or (value == "" and name != _MAY_BE_EMPTY)
+        if not empty and not (name in _PORTS and is_service_address(value)):
+            kept[name] = value
+    return kept

@@ -1,0 +1,52 @@
+"""The settings as a table for docs/settings.md, printed from the class so that the two cannot differ."""
+
+from __future__ import annotations
+
+from pydantic.fields import FieldInfo
+
+from sse.settings.model import Settings
+from sse.settings.report import allowed, bounds
+
+# The first setting of each group, and the group's heading.
+_GROUPS = {
+    "host": "Listening",
+    "log_level": "Logging",
+    "sse_log": "The event log",
+    "sse_retry": "Streams",
+    "sse_max_event_bytes": "Publishing",
+    "sse_read_header_timeout": "Time-outs and limits of connections",
+    "sse_drain_delay": "Draining",
+    "sse_auth": "Who may do what",
+    "health_canary_max_age": "Health",
+}
+
+_HEAD = ("| setting | default | unit and range | what it is for |", "|---|---|---|---|")
+
+
+def table() -> str:
+    """All settings as Markdown, a table for each group."""
+    lines: list[str] = []
+    for name, field in Settings.model_fields.items():
+        if name in _GROUPS:
+            lines += ["", f"## {_GROUPS[name]}", "", *_HEAD]
+        cells = (f"`{name.upper()}`", _default(field), _unit(field), field.description or "")
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if value is None or value == ():
+        return ""
+    if isinstance(value, bool):
+        return f"`{value}`".lower()
+    if isinstance(value, tuple):
+        return f"`{','.join(value)}`"
+    return f"`{value:.12g}`" if isinstance(value, float | int) else f"`{value}`"
+
+
+def _unit(field: FieldInfo) -> str:
+    if field.annotation not in (int, float):
+        return allowed(field)
+    low, high = bounds(field)
+    return f"{field.title or 'number'}, {low:.12g} to {high:.12g}"

@@ -1,0 +1,160 @@
+"""The kinds of value that settings have, beyond plain numbers: each a type that says what is wrong.
+
+Text from the environment goes in, a value that the code can trust comes out. All validators raise
+``ValueError`` with a short reason and without the value: the report adds it, redacted where it may hold a
+secret.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+
+# RFC 1123 §2.1. The last label may not be a number: "256.1.1.1" is a slip, not a name.
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST_NAME = re.compile(rf"(?:{_LABEL}\.)*(?![0-9]+\Z){_LABEL}")
+_CHANNEL_PATTERN = re.compile(r"\*|[A-Za-z0-9_][A-Za-z0-9._:-]{0,127}\*?")
+_BEARER_KEY = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+_REDIS_PREFIX = re.compile(r"[A-Za-z0-9{][A-Za-z0-9._:{}-]{0,63}")
+_REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel")
+# One good one of each kind: fewer ways to go wrong.
+ALGORITHMS = frozenset({"HS256", "RS256", "ES256", "EdDSA"})
+_MAX_SERVER_HEADER = 256    # characters; it goes out with every response
+
+
+def _host(text: str) -> str:
+    """An address or a host name to listen on; brackets around an IPv6 address are taken off."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        pass
+    if len(text) > 253 or not _HOST_NAME.fullmatch(text):
+        raise ValueError("neither an IP address nor a host name")
+    return text
+
+
+def _log_url(text: str) -> str:
+    """The URL of an event log, by its scheme; the engine checks the finer points when it opens the log."""
+    scheme, colon, rest = text.partition(":")
+    if not colon:
+        raise ValueError("no scheme")
+    if scheme == "memory":
+        if rest:
+            raise ValueError("nothing may follow memory:")
+    elif scheme == "sqlite":
+        path = rest.removeprefix("///")
+        if not rest.startswith("///") or not path.strip("/"):
+            raise ValueError("a path after three slashes is missing")
+        if path.startswith(":memory:"):
+            raise ValueError("a log in memory is called memory:")
+    elif scheme in _REDIS_SCHEMES:
+        _redis_url(text, several=scheme == "redis+sentinel")
+    else:
+        raise ValueError("unknown scheme")
+    return text
+
+
+def _redis_url(text: str, *, several: bool) -> None:
+    parts = urlsplit(text)
+    hosts = parts.netloc.rpartition("@")[2]
+    if not hosts:
+        raise ValueError("no host")
+    for host in hosts.split(",") if several else [hosts]:
+        try:
+            one = urlsplit(f"//{host}")
+            if not one.hostname or one.port == 0:
+                raise ValueError
+        except ValueError:
+            raise ValueError("the host or its port is not valid") from None
+
+
+def _secret_key(secret: SecretStr) -> SecretStr:
+    """A key that fits into ``Authorization: Bearer <key>`` (RFC 6750 §2.1: b64token), and is not guessed."""
+    key = secret.get_secret_value()
+    if len(key) < 16:
+        raise ValueError("too short: it could be guessed")
+    if not _BEARER_KEY.fullmatch(key):
+        raise ValueError("a header cannot carry it")
+    return secret
+
+
+def _server_header(text: str) -> str:
+    if len(text) > _MAX_SERVER_HEADER:
+        raise ValueError("too long")
+    if not text.isascii() or not (text.isprintable() or text == ""):
+        raise ValueError("not printable ASCII")     # a line break would be header injection by configuration
+    return text
+
+
+def _redis_prefix(text: str) -> str:
+    if not _REDIS_PREFIX.fullmatch(text):
+        raise ValueError("not usable in a key")
+    return text
+
+
+def _split(value: object) -> object:
+    """``"a, b"`` → ``("a", "b")``; what is a sequence already (from ``app.config``) is taken as it is."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if isinstance(value, list | set | frozenset):
+        return tuple(value)
+    return value
+
+
+def _algorithms(names: Iterable[str]) -> tuple[str, ...]:
+    names = tuple(names)
+    if not ALGORITHMS.issuperset(names):
+        raise ValueError("unknown, or not safe enough")
+    return names
+
+
+def _channel_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
+    patterns = tuple(patterns)
+    if not all(_CHANNEL_PATTERN.fullmatch(pattern) for pattern in patterns):
+        raise ValueError("not a channel name")
+    return patterns
+
+
+def _origins(origins: Iterable[str]) -> tuple[str, ...]:
+    """Origins as a browser sends them (RFC 6454 §6.2): scheme, host, port unless default; no path."""
+    origins = tuple(origin.lower().removesuffix("/") for origin in origins)
+    if not all(origin == "*" or _is_origin(origin) for origin in origins):
+        raise ValueError("not an origin")
+    return origins
+
+
+def _is_origin(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        whole = f"{parts.scheme}://{parts.netloc}" == text and parts.scheme in ("http", "https")
+        return whole and bool(parts.hostname) and parts.port != 0 and "@" not in text
+    except ValueError:      # a port that is no number, a broken IPv6 address
+        return False
+
+
+def _networks(networks: Iterable[str]) -> tuple[str, ...]:
+    try:
+        return tuple(str(ipaddress.ip_network(network, strict=False)) for network in networks)
+    except ValueError:      # its message quotes the value, which the report does in its own way
+        raise ValueError("not an address or a network") from None
+
+
+Host = Annotated[str, AfterValidator(_host)]
+LogUrl = Annotated[str, AfterValidator(_log_url)]
+SecretKey = Annotated[SecretStr, AfterValidator(_secret_key)]
+ServerHeader = Annotated[str, AfterValidator(_server_header)]
+RedisPrefix = Annotated[str, AfterValidator(_redis_prefix)]
+
+_Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Algorithms = Annotated[_Words, AfterValidator(_algorithms)]
+ChannelPatterns = Annotated[_Words, AfterValidator(_channel_patterns)]
+Origins = Annotated[_Words, AfterValidator(_origins)]
+Networks = Annotated[_Words, AfterValidator(_networks)]
+
+Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)

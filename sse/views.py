@@ -1,0 +1,259 @@
+"""The routes: publishing and streaming (DESIGN section 5). Everything here is the translation between HTTP and the
+log or the hub; what it refuses it refuses as a problem (RFC 9457), with the thing and the limit named."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from flask import Blueprint, Response, current_app, request
+from werkzeug.exceptions import HTTPException
+
+from sse import publish
+from sse.auth import AccessDenied, Grant, client_address, cors_headers
+from sse.event import InvalidEvent, MalformedCursor, check_channel, opening_block, parse_id, parse_since, retry_block
+from sse.group import Subscription
+from sse.hub import CANARY_CHANNEL, Hub, Start
+from sse.log import IdempotencyConflict, LogUnavailable
+from sse.problems import Problem, problem_of
+from sse.pull import PullStream
+from sse.responder import STREAM_HEADERS
+from sse.stream import OPENING, Stream, lease, spread_retry
+
+if TYPE_CHECKING:
+    from sse.extension import SSE
+
+blueprint = Blueprint("sse", __name__)
+
+# Reserved channels that a client may listen to.
+READABLE_RESERVED: Final = frozenset({CANARY_CHANNEL})
+
+# How long a stream that comes while the worker still reads its log is kept waiting, seconds, before it is sent away
+# with a retry:.
+START_PATIENCE: Final = 2.0
+
+
+def _sse() -> SSE:
+    extension: SSE = current_app.extensions["sse"]
+    return extension
+
+
+# ── publishing ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@blueprint.post("/events/<channel>")
+def publish_one(channel: str) -> Response:
+    """Append the body, verbatim, to a channel: 201 once the log holds it."""
+    sse = _sse()
+    _checked_channel(channel)
+    sse.authenticator.may_publish(request, (channel,))
+    body = _body(sse.settings.sse_max_event_bytes, "an event", "SSE_MAX_EVENT_BYTES")
+    event = publish.single(channel, body, request.args.get("event"), request.args.get("retry"))
+    (position,) = sse.append([event], key=publish.idempotency_key(request.headers.get("Idempotency-Key")))
+    # An id and a checked channel hold nothing that JSON would escape.
+    return Response(
+        f'{{"id": "{position >> 20}-{position & 0xFFFFF}", "channel": "{channel}"}}\n',
+        201,
+        mimetype="application/json",
+    )
+
+
+@blueprint.post("/events")
+def publish_batch() -> Response:
+    """Append a batch (NDJSON), all or nothing and in order."""
+    sse = _sse()
+    if request.mimetype != "application/x-ndjson":
+        accepted = {"Accept-Post": "application/x-ndjson"}
+        raise Problem(415, "a batch is application/x-ndjson; one event goes to /events/<channel>", headers=accepted)
+    limits = sse.settings
+    # Who may not publish at all is refused before a body of megabytes is read.
+    sse.authenticator.may_publish(request, ())
+    body = _body(limits.sse_max_batch_bytes, "a batch", "SSE_MAX_BATCH_BYTES")
+    events = publish.batch(
+        body, max_events=limits.sse_max_batch_events, max_event_bytes=limits.sse_max_event_bytes
+    )
+    sse.authenticator.may_publish(request, {event.channel for event in events})
+    positions = sse.append(events, key=publish.idempotency_key(request.headers.get("Idempotency-Key")))
+    ids = ", ".join([f'"{position >> 20}-{position & 0xFFFFF}"' for position in positions])
+    return Response(f'{{"ids": [{ids}]}}\n', 201, mimetype="application/json")
+
+
+def _body(limit: int, what: str, setting: str) -> bytes:
+    """The request's body, at most ``limit`` bytes of it. Raises Problem (413)."""
+    too_large = Problem(413, f"{what} is at most {limit} bytes ({setting})", limit=limit)
+    if request.content_length is not None and request.content_length > limit:
+        raise too_large
+    # One more than allowed: a chunked body says no length.
+    body = request.stream.read(limit + 1)
+    if len(body) > limit:
+        raise too_large
+    if request.content_length is not None and len(body) < request.content_length:
+        raise Problem(400, f"the body ended after {len(body)} of {request.content_length} bytes")
+    return body
+
+
+# ── streaming ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@blueprint.get("/events/<channel>")
+def stream_one(channel: str) -> Response:
+    """Stream one channel."""
+    return _stream((channel,))
+
+
+@blueprint.get("/events")
+def stream_many() -> Response:
+    """Stream several channels, in id order across them."""
+    return _stream(tuple(request.args.getlist("channel")))
+
+
+def _stream(channels: tuple[str, ...]) -> Response:
+    sse = _sse()
+    limit = sse.settings.sse_max_channels
+    if not channels:
+        raise Problem(400, "name at least one channel: /events/<channel> or /events?channel=a&channel=b")
+    if len(channels) > limit:
+        detail = f"a stream has at most {limit} channels (SSE_MAX_CHANNELS), not {len(channels)}"
+        raise Problem(400, detail, limit=limit)
+    for channel in channels:
+        _checked_channel(channel, reading=True)
+    if request.accept_mimetypes and not request.accept_mimetypes["text/event-stream"]:
+        raise Problem(406, "this is a text/event-stream, which the Accept header excludes")
+    grant = sse.authenticator.may_subscribe(request, channels)
+    if request.method == "HEAD":
+        return Response(headers=STREAM_HEADERS)
+    types = frozenset(request.args.getlist("event")) or None
+    return _open(sse, Subscription(frozenset(channels), types), grant)
+
+
+def _open(sse: SSE, subscription: Subscription, grant: Grant) -> Response:
+    hub = sse.hub
+    client = client_address(request.environ, sse.trusted_networks)
+    if not hub.wait_ready(START_PATIENCE):
+        return _send_away(sse)
+    if hub.admit(client) is not None:
+        return _send_away(sse)
+    now = time.monotonic()
+    expires_in = None if grant.expires_at is None else grant.expires_at - time.time()
+    ends_at = lease(now, sse.settings.sse_max_stream_age, expires_in)
+    takeover: Callable[[Hub, Stream], None] | None = request.environ.get("sse.takeover")
+    group = hub.join(subscription)
+    stream: Stream
+    if takeover is None:
+        stream = PullStream(hub, group, 0, now=now, ends_at=ends_at, client=client)
+    else:
+        chunked = request.environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
+        stream = Stream(group, 0, now=now, ends_at=ends_at, client=client, chunked=chunked)
+    try:
+        start = hub.resolve(group, *_cursor())
+    except LogUnavailable:
+        # Only the log could say where this client was; a 503 would make an EventSource give up for ever.
+        hub.leave(stream)
+        hub.stats.refused["log"] += 1
+        return _send_away(sse)
+    except BaseException:
+        hub.leave(stream)
+        raise
+    stream.cursor = start.cursor
+    hub.stats.opened += 1
+    response = Response(_chunks(hub, stream, start, takeover), headers=STREAM_HEADERS)
+
+    @response.call_on_close
+    def _() -> None:
+        if stream.state == OPENING:
+            # The client went before a byte of it could be sent; nobody else will account for this stream.
+            hub.closed(stream, "client")
+
+    return response
+
+
+def _chunks(
+    hub: Hub, stream: Stream, start: Start, takeover: Callable[[Hub, Stream], None] | None
+) -> Iterator[bytes]:
+    """The response's body: the opening, then whoever serves this stream from here on."""
+    yield opening_block(start.cursor, hub.settings.sse_retry) + (start.reset or b"")
+    if takeover is not None:
+        takeover(hub, stream)
+    elif isinstance(stream, PullStream):
+        yield from stream.chunks()
+
+
+def _send_away(sse: SSE) -> Response:
+    """A stream that cannot be had now: 200, a randomised ``retry:`` and a clean end, which an EventSource takes for a
+    reconnect; on any other status it gives up for ever (WHATWG HTML §9.2.3)."""
+    return Response(retry_block(spread_retry(sse.settings.sse_retry)), headers=STREAM_HEADERS)
+
+
+def _checked_channel(channel: str, *, reading: bool = False) -> str:
+    try:
+        return check_channel(channel, reserved_ok=reading and channel in READABLE_RESERVED)
+    except InvalidEvent as error:
+        raise Problem(400, str(error), field="channel") from None
+
+
+def _cursor() -> tuple[str | None, int | None]:
+    """Where the client asks to begin: as it said it, and parsed (None when it cannot be). The header first: it is what
+    a reconnecting EventSource sends, while the query is still that of its first connection."""
+    header = request.headers.get("Last-Event-ID")
+    if header:
+        return header, _parsed(parse_id, header)
+    for name in ("lastEventId", "last_event_id"):
+        value = request.args.get(name)
+        if value:
+            return value, _parsed(parse_id, value)
+    since = request.args.get("since")
+    return (since, _parsed(parse_since, since)) if since else (None, None)
+
+
+def _parsed(parse: Callable[[str], int], text: str) -> int | None:
+    try:
+        return parse(text)
+    except MalformedCursor:
+        return None
+
+
+# ── what every answer has ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@blueprint.route("/events", methods=["OPTIONS"])
+@blueprint.route("/events/<channel>", methods=["OPTIONS"])
+def options(channel: str | None = None) -> Response:
+    """Preflight (Fetch §3.2.2) and plain OPTIONS."""
+    response = Response(status=204)
+    response.headers["Allow"] = "GET, HEAD, OPTIONS, POST"
+    response.headers.update(cors_headers(_sse().settings, request.headers.get("Origin"), preflight=True))
+    return response
+
+
+@blueprint.after_request
+def _cors(response: Response) -> Response:
+    if request.method != "OPTIONS":
+        response.headers.update(cors_headers(_sse().settings, request.headers.get("Origin")))
+    return response
+
+
+@blueprint.errorhandler(Problem)
+def _on_problem(problem: Problem) -> Response:
+    return problem.response()
+
+
+@blueprint.errorhandler(AccessDenied)
+def _on_denied(denied: AccessDenied) -> Response:
+    return Problem(denied.status, denied.detail, headers=denied.headers).response()
+
+
+@blueprint.errorhandler(LogUnavailable)
+def _on_unavailable(error: LogUnavailable) -> Response:
+    headers = {"Retry-After": str(max(1, round(error.retry_after)))}
+    return Problem(503, f"the log cannot be written now, nothing was stored: {error}", headers=headers).response()
+
+
+@blueprint.errorhandler(IdempotencyConflict)
+def _on_conflict(error: IdempotencyConflict) -> Response:
+    return Problem(422, "this Idempotency-Key was used with another body").response()
+
+
+@blueprint.errorhandler(HTTPException)
+def _on_http_error(error: HTTPException) -> Response:
+    return problem_of(error)

@@ -1,0 +1,176 @@
+"""The window: the newest frames of the log, held in memory and bounded in bytes.
+
+It answers nearly every resume without touching the log, so that ten thousand clients which come back
+after a rolling restart do not each read it. Two facts describe it at any time:
+
+    floor     every event that the log holds with  floor < position <= position  is in the window
+    position  the newest position that the tailer has read
+
+A cursor at or above ``floor`` is served from here; an older one is the log's business.
+Frames are kept once, in order, and indexed by channel, so reading one quiet channel out of a busy log costs
+what that channel holds, not what the window holds.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from sse.event import Frame
+
+# What a frame costs beside its wire bytes (tuple, ints, index entries), so that the bound in bytes is honest
+# for small events, too.
+FRAME_OVERHEAD_BYTES = 320
+
+# A channel's run drops its evicted head once that is this long and more than half of the list:
+# amortised constant time per eviction, and at most twice the pointers.
+COMPACT_AFTER = 256
+
+
+class Page(NamedTuple):
+    """Frames in order, and the position through which they are complete for their subscription."""
+
+    frames: list[Frame]
+    position: int
+
+
+class _Run:
+    """One channel's frames, oldest first; ``start`` is the index of the oldest one that is still held."""
+
+    __slots__ = ("frames", "positions", "start")
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+        self.positions: list[int] = []
+        self.start = 0
+
+    def after(self, position: int) -> int:
+        return bisect_right(self.positions, position, self.start)
+
+    def drop_oldest(self) -> bool:
+        """Forget the oldest frame; say whether the run is empty now."""
+        self.start += 1
+        if self.start == len(self.frames):
+            return True
+        if self.start >= COMPACT_AFTER and self.start * 2 > len(self.frames):
+            del self.frames[: self.start], self.positions[: self.start]
+            self.start = 0
+        return False
+
+
+def matches(frame: Frame, types: frozenset[str] | None) -> bool:
+    """Does a stream that asked for these event types get this frame? A frame without a type is a ``message``
+    (WHATWG HTML §9.2.6: an empty event type buffer dispatches as ``message``)."""
+    return types is None or (frame.event or "message") in types
+
+
+class Window:
+    """See the module's text. Not locked: its owner, the hub, is the only writer.
+
+    max_bytes: bound on wire bytes plus :data:`FRAME_OVERHEAD_BYTES` per frame.
+    """
+
+    __slots__ = ("_frames", "_max_bytes", "_runs", "floor", "position", "size")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self.reset(0)
+
+    def reset(self, position: int) -> None:
+        """Empty the window; it is complete from ``position`` on."""
+        self._frames: deque[Frame] = deque()
+        self._runs: dict[str, _Run] = {}
+        self.size = 0
+        self.floor = position
+        self.position = position
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def extend(self, frames: Iterable[Frame]) -> None:
+        """Take in frames that follow ``position`` in ascending order, and forget the oldest beyond the bound."""
+        held, runs = self._frames, self._runs
+        for frame in frames:
+            held.append(frame)
+            run = runs.get(frame.channel)
+            if run is None:
+                run = runs[frame.channel] = _Run()
+            run.frames.append(frame)
+            run.positions.append(frame.position)
+            self.size += len(frame.wire) + FRAME_OVERHEAD_BYTES
+            self.position = frame.position
+        while self.size > self._max_bytes and held:
+            oldest = held.popleft()
+            self.size -= len(oldest.wire) + FRAME_OVERHEAD_BYTES
+            self.floor = oldest.position
+            if runs[oldest.channel].drop_oldest():
+                del runs[oldest.channel]
+
+    def read(
+        self,
+        channels: Collection[str],
+        types: frozenset[str] | None,
+        after: int,
+        through: int,
+        max_bytes: int,
+    ) -> Page:
+        """The frames of a subscription with ``after < position <= through``, in order, at most about
+        ``max_bytes`` of wire bytes read (at least one frame). The page's position is how far it is complete: a page
+        may be empty and still advance, when ``types`` keeps none of what was read."""
+        parts = []
+        for channel in channels:
+            run = self._runs.get(channel)
+            if run is None:
+                continue
+            first, last, size = run.after(after), run.after(through), 0
+            for index in range(first, last):
+                # Each channel alone may fill the page; what is over is cut after the merge.
+                size += len(run.frames[index].wire)
+                if size >= max_bytes:
+                    last = index + 1
+                    break
+            if first < last:
+                parts.append(run.frames[first:last])
+        if not parts:
+            return Page([], through)
+        if len(parts) == 1:
+            merged = parts[0]
+        else:
+            merged = [frame for part in parts for frame in part]
+            merged.sort()
+        # A part that was cut holds max_bytes by itself, so the cut of the whole lies at or before its end:
+        # nothing beyond the end of a cut part is ever given out.
+        size = 0
+        for count, frame in enumerate(merged, 1):
+            size += len(frame.wire)
+            if size >= max_bytes:
+                del merged[count:]
+                through = frame.position
+                break
+        if types is not None:
+            merged = [frame for frame in merged if matches(frame, types)]
+        return Page(merged, through)
+
+    def keep_newest(
+        self, channels: Collection[str], types: frozenset[str] | None, after: int, keep: int
+    ) -> int | None:
+        """None when at most ``keep`` frames of a subscription follow ``after``; else the position after which
+        exactly ``keep`` of them follow."""
+        runs = [run for channel in channels if (run := self._runs.get(channel)) is not None]
+        if sum(len(run.positions) - run.after(after) for run in runs) <= keep:
+            return None
+        if types is None:
+            positions = [p for run in runs for p in run.positions[run.after(after) :][-keep - 1 :]]
+        else:
+            positions = [
+                frame.position
+                for run in runs
+                for frame in run.frames[run.after(after) :]
+                if matches(frame, types)
+            ]
+        if len(positions) <= keep:
+            return None
+        positions.sort()
+        return positions[-keep - 1]

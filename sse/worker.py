@@ -1,0 +1,320 @@
+"""``SSEWorker``: gunicorn's gevent worker with Go's time-outs, the takeover of streams, and a drain that loses nothing.
+
+Theory of operation.
+
+*Listeners.* Each has a pool of its own (``worker_connections``), so a full one starves nobody else. A stream that was
+taken over has left the pool: the pool bounds connections that are being read or answered, SSE_MAX_STREAMS the rest.
+
+*Life of a worker*, forced on by signals:
+
+    serving    until SIGTERM (drain), SIGQUIT or SIGINT (hurried drain), or until gunicorn's master is gone
+    delaying   SSE_DRAIN_DELAY: readiness fails, everything is still accepted and served, because endpoints are removed
+               with a delay; a new stream is sent away with 200, ``retry:`` and a clean end
+    ending     the main listeners are closed; streams end one by one over SSE_DRAIN_WINDOW, requests in flight finish;
+               health goes on answering
+    gone       when nothing is left, or the window and a margin are over
+
+A second SIGTERM, or SIGQUIT, hurries: all that is left ends now. After a reload (SIGHUP) the new workers accept on the
+same sockets, so an old one skips the delay.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import ssl
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from gevent.pool import Pool
+from gevent.server import StreamServer
+from gevent.socket import wait_read
+from gunicorn.http import wsgi
+from gunicorn.sock import ssl_context
+from gunicorn.workers.ggevent import GeventWorker
+
+from sse import accesslog
+from sse.auth.redact import redact
+from sse.connection import Connection
+from sse.extension import SSE
+from sse.fanout import Fanout
+from sse.http import Response
+from sse.hub import Hub
+from sse.settings import Settings
+from sse.stats import Stats
+
+# Seconds that a hurried drain may take: gunicorn's master kills 2 s after it has passed SIGQUIT on.
+HURRY = 1.5
+# Seconds beyond the drain's window for what is still being written; below the margin in `graceful_timeout`.
+AFTER_WINDOW = 3.0
+# Of the connections of a full pool, the idle ones are closed, so that new ones come in.
+EVICT_SHARE = 0.1
+
+
+class SSEWorker(GeventWorker):
+    """See the module's text. ``worker_class = "sse.worker.SSEWorker"`` in gunicorn's configuration."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.draining = False
+        self.hurried = False
+        # Set by the reload hook's reader (see health): a successor accepts already.
+        self.replaced: Callable[[], bool] = lambda: False
+        self._connections: set[Connection] = set()
+        self._fanouts: dict[Hub, Fanout] = {}
+
+    # ── start ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def load_wsgi(self) -> None:
+        """Load the app, and open its log before the first request: a log that cannot be opened ends the start."""
+        super().load_wsgi()
+        self._woken = Event()
+        self.sse: SSE | None = getattr(self.wsgi, "extensions", {}).get("sse")
+        if self.sse is None:
+            self.settings, self._stats = Settings.from_environ(), Stats()
+            return
+        self.settings, self._stats = self.sse.settings, self.sse.stats
+        health_port = self.settings.health_port
+        names = [sock.getsockname() for sock in self.sockets]
+        self.sse.listening = [
+            name for name in names if not (isinstance(name, tuple) and name[1] == health_port and len(names) > 1)
+        ]
+        self._fanout(self.sse.start())
+
+    def _fanout(self, hub: Hub) -> Fanout:
+        fanout = self._fanouts.get(hub)
+        if fanout is None:
+            fanout = self._fanouts[hub] = Fanout(hub)
+            fanout.start()
+        return fanout
+
+    def run(self) -> None:
+        """The worker's main loop."""
+        servers = [self._serve(sock) for sock in self.sockets]
+        gevent.spawn(self._watch_signals)
+        while self.alive:
+            self.notify()
+            self._evict(servers)
+            self._woken.wait(1.0)
+        self._drain(servers)
+
+    def _serve(self, sock: Any) -> StreamServer:
+        sock.setblocking(True)
+        options = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
+        if options:
+            self.log.info("TLS on the listener: streams keep their greenlets (no takeover)")
+        pool = Pool(self.worker_connections)
+        server = StreamServer(sock, handle=partial(self.handle, sock), spawn=pool, **options)
+        if self.cfg.workers > 1:
+            server.max_accept = 1  # the others are to have their share
+        server.start()
+        return server
+
+    def _evict(self, servers: list[StreamServer]) -> None:
+        if all(server.pool.free_count() for server in servers):
+            return
+        idle = sorted((c for c in self._connections if c.state == "idle"), key=lambda c: c.opened)
+        for connection in idle[: max(1, int(len(idle) * EVICT_SHARE))] if idle else ():
+            self._stats.connections_closed["evicted"] += 1
+            connection.hang_up()
+
+    # ── signals ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _watch_signals(self) -> None:
+        """Python runs signal handlers between bytecodes; gevent's loop may sleep long before the next one. The wake-up
+        pipe that gunicorn sets makes it look at once."""
+        while True:
+            wait_read(self.PIPE[0])
+            try:
+                os.read(self.PIPE[0], 512)
+            except BlockingIOError:
+                pass
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """SIGTERM: drain; the second one hurries."""
+        if not self.alive:
+            self.hurried = True
+        self._leave()
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """SIGQUIT, SIGINT: drain now."""
+        self.hurried = True
+        self._leave()
+
+    def _leave(self) -> None:
+        self.alive = False
+        self.draining = True
+        for hub in self._fanouts:
+            hub.draining = True
+        self._woken.set()
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        signal.siginterrupt(signal.SIGQUIT, False)
+
+    def notify(self) -> None:
+        """Tell the master that the loop turns; leave when there is no master any more."""
+        self.tmp.notify()
+        if self.ppid != os.getppid():
+            self.log.warning("the master is gone, leaving")
+            self.hurried = True
+            self._leave()
+
+    # ── drain ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _drain(self, servers: list[StreamServer]) -> None:
+        settings = self.settings
+        began = time.monotonic()
+        delay = 0.0 if self.replaced() else settings.sse_drain_delay
+        while time.monotonic() < began + delay and not self.hurried:
+            self.notify()
+            gevent.sleep(0.1)
+        for server in servers:
+            if not self._is_health(server):
+                server.close()
+        for connection in list(self._connections):
+            if connection.state == "idle" and not self._for_health(connection):
+                connection.hang_up()
+        window = 0.0 if self.hurried else settings.sse_drain_window
+        self._end_streams(window)
+        deadline = time.monotonic() + (HURRY if self.hurried else window + AFTER_WINDOW)
+        last_call = time.monotonic() + window
+        while self._busy() and time.monotonic() < deadline:
+            self.notify()
+            if self.hurried and window:
+                window = 0.0
+                self._end_streams(0.0)
+                deadline = last_call = min(deadline, time.monotonic() + HURRY)
+            if self.sse is not None and (time.monotonic() >= last_call or self.hurried):
+                self.sse.end_responses()
+            gevent.sleep(0.05)
+        left = self._busy()
+        self.log.info("drained in %.1f s%s", time.monotonic() - began, f", {left} connections cut" if left else "")
+        for server in servers:
+            server.stop(timeout=0.1)
+        for fanout in self._fanouts.values():
+            fanout.stop()
+        if self.sse is not None:
+            self.sse.stop()
+
+    def _end_streams(self, window: float) -> None:
+        for hub, fanout in self._fanouts.items():
+            fanout.drain(window)
+            for stream in list(hub.pulling):
+                gevent.spawn_later(random.uniform(0, window), stream.end, "drain")
+
+    def _busy(self) -> int:
+        """How many streams and requests have not ended."""
+        streams = sum(fanout.count - fanout.own + len(hub.pulling) for hub, fanout in self._fanouts.items())
+        return streams + sum(
+            1 for connection in self._connections if connection.state == "active" and not self._for_health(connection)
+        )
+
+    def _is_health(self, server: StreamServer) -> bool:
+        name = server.socket.getsockname()
+        return len(self.sockets) > 1 and isinstance(name, tuple) and name[1] == self.settings.health_port
+
+    def _for_health(self, connection: Connection) -> bool:
+        return len(self.sockets) > 1 and connection.port == self.settings.health_port
+
+    # ── connections ───────────────────────────────────────────────────────────────────────────────────────
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """One connection, from accept to close or takeover."""
+        name = listener.getsockname()
+        connection = Connection(client, addr, self.settings, lambda: self.draining)
+        connection.port = name[1] if isinstance(name, tuple) else 0
+        self._connections.add(connection)
+        closed = self._stats.connections_closed
+        request = None
+
+        def answer(req: Any) -> bool:
+            nonlocal request
+            request = req
+            return self._answer(name, connection, req)
+
+        def count(reason: str) -> None:
+            closed[reason] += 1
+
+        try:
+            connection.requests(self.cfg, answer, count)
+        except gevent.GreenletExit:
+            pass
+        except TimeoutError:
+            count("write-timeout")
+        except ssl.SSLError as error:
+            self.log.debug("TLS error: %s", error)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF):
+                self.log.exception("socket error")
+        except Exception as error:
+            # What the parser refuses, and what the app let fall before the head was sent.
+            count("bad-request")
+            connection.broken = "bad-request"
+            client.settimeout(1.0)
+            self.handle_error(request, client, addr, error)
+        finally:
+            self._connections.discard(connection)
+            if connection.takeover is None:
+                connection.finish()
+
+    def _answer(self, listener_name: Any, connection: Connection, req: Any) -> bool:
+        """Have the app answer one request; says whether the connection may be kept."""
+        began = time.monotonic()
+        sock = connection.sock
+        environ: dict[str, Any] = {}
+        resp: Response | None = None
+        try:
+            self.cfg.pre_request(self, req)
+            resp, environ = wsgi.create(
+                req,
+                sock,
+                connection.addr,
+                listener_name,
+                self.cfg,
+                response_class=Response,
+                response_args=(connection,),
+            )
+            environ["wsgi.multithread"] = True
+            environ["sse.hung_up"] = connection.hung_up
+            if not self.cfg.is_ssl:
+                environ["sse.takeover"] = connection.take_over
+            self.nr += 1
+            body = self.wsgi(environ, resp.start_response)
+            try:
+                if req.method == "HEAD":
+                    pass  # a generator that never ends would never end
+                elif isinstance(body, wsgi.FileWrapper):
+                    resp.write_file(body)
+                else:
+                    for item in body:
+                        resp.write(item)
+                if connection.takeover is not None:
+                    hub, stream = connection.takeover
+                    self._fanout(hub).adopt(stream, sock.detach())
+                    return False
+                resp.close()
+            finally:
+                if hasattr(body, "close"):
+                    body.close()
+            return not resp.should_close()
+        except OSError:
+            raise
+        except Exception:
+            if resp is None or not resp.headers_sent:
+                raise
+            # A second head in the middle of a body would be worse than a body that is visibly cut.
+            self.log.exception("the app failed in the middle of its answer")
+            return False
+        finally:
+            if resp is not None and connection.takeover is None and not self._for_health(connection):
+                target = redact(req.uri)
+                accesslog.request_answered(environ, target, str(resp.status), resp.sent, began)
+            self.cfg.post_request(self, req, environ, resp)
+
