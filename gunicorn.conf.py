@@ -12,13 +12,8 @@ from sse.logs import config as log_config
 
 settings = load()
 
-
-def _address(port: int) -> str:
-    return f"[{settings.host}]:{port}" if ":" in settings.host else f"{settings.host}:{port}"
-
-
 # Streams, publishing and the console; and, with connections of its own, health.
-bind = [_address(settings.port), _address(settings.health_port)]
+bind = [settings.bind, settings.health_bind]
 worker_class = "sse.worker.SSEWorker"
 workers = settings.web_concurrency
 # Connections per listener that are being read or answered; a stream leaves this pool when it is taken over.

@@ -24,6 +24,7 @@ from gunicorn.http import get_parser
 from gunicorn.http.errors import LimitRequestHeaders, NoMoreData
 
 from sse.http import HeaderTimeout, Reader
+from sse.runtime import breathe
 from sse.settings import Settings
 
 if TYPE_CHECKING:
@@ -198,6 +199,9 @@ class Connection:
             self.reading_body = False
             self._header_bytes = len(parser.unreader.buf.getvalue())
             self.state = "idle"
+            # A client that always has the next request ready would never let anyone else run: gevent only switches
+            # where a read would block.
+            breathe()
 
     def _body_deadline(self) -> float:
         left = self.body_time_left()

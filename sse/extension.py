@@ -40,7 +40,7 @@ class SSE:
     for the app's own views.
 
     settings: by default read from ``app.config`` (the names of docs/settings.md), else their defaults.
-    Raises pydantic's ValidationError for a setting that cannot be.
+    Raises SettingsError for a setting that cannot be.
     """
 
     settings: Settings
@@ -142,7 +142,11 @@ class SSE:
         event and the log has the traceback. To be called in a view; the request stays available to the iterable."""
         environ = flask.request.environ
         settings = self.settings
-        context: Callable[[Callable[[], None]], Callable[[], None]] = flask.copy_current_request_context
+
+        @flask.copy_current_request_context
+        def in_context(work: Callable[[], None]) -> None:
+            work()
+
         with self._lock:
             self._responses += 1
         self.stats.opened += 1
@@ -156,7 +160,7 @@ class SSE:
 
         body = respond(
             iterable,
-            run=context,
+            run=in_context,
             heartbeat=settings.sse_heartbeat,
             retry_ms=settings.sse_retry,
             hung_up=environ.get("sse.hung_up"),

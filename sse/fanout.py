@@ -6,7 +6,7 @@ nothing changes under it. Three greenlets share the work:
     passes   a group with pending frames gets a *pass*: the frames are joined into one chunk, once, and written to
              each live socket, without blocking. After PASS_SLICE seconds of writing the loop is let run, so probes
              and new requests stay fast; what arrives meanwhile is joined into the next chunk, and under such load
-             the next pass begins only after others had as much time as the last pass took.
+             the next pass begins only after a gap, which is where the throughput comes from.
     poller   hang-ups, input from peers, sockets that have room again
     ticker   heartbeats (a sweep over the table of descriptors, so they are spread over the interval), leases,
              write time-outs, the drain's schedule
@@ -33,6 +33,7 @@ from sse.event import heartbeat_block, retry_block
 from sse.group import Group
 from sse.hub import FellBehind, Hub
 from sse.log import LogError
+from sse.runtime import breathe
 from sse.stream import (
     CLOSED,
     ENDING,
@@ -63,7 +64,11 @@ TICK = 0.05  # seconds; the drain's grain, and the finest heartbeat
 SWEEP = 1.0  # seconds for one round over all streams; heartbeats come up to this much early
 END_CHUNK = b"0\r\n\r\n"
 
-_LET_LOOP_RUN = 1e-6  # gevent.sleep(0) only runs what is ready; a timer makes the loop look at its sockets
+# Under load the gap between two passes is this many times the last pass, within bounds in seconds: publishing and all
+# else get three quarters of the core, chunks join what has come, and an event waits no longer than the bound for it.
+GAP_SHARE = 3.0
+GAP_MOST = 0.015
+
 
 
 class Fanout:
@@ -86,6 +91,7 @@ class Fanout:
         self._log_work = GeventEvent()
         self._sweep_at = 0
         self._slice_ends = 0.0
+        self._breathed = 0.0  # seconds of the current passes that others had
         self._drain: list[Stream] = []
         self._drain_began = 0.0
         self._drain_window = 0.0
@@ -144,6 +150,7 @@ class Fanout:
         self._work.wait()
         self._work.clear()
         self._slice_ends = perf_counter() + PASS_SLICE
+        self._breathed = 0.0
         began = perf_counter()
         while dirty:
             group = dirty.popleft()
@@ -151,11 +158,10 @@ class Fanout:
             self._pass(group)
             if perf_counter() > self._slice_ends:
                 self._breathe()
-        took = perf_counter() - began
+        took = perf_counter() - began - self._breathed
         if self._work.is_set():
-            # Events arrived during the pass: there is load. Give the same time to publishers, so that the next
-            # chunk joins more events; without load a pass begins at once.
-            gevent.sleep(min(took, 0.02))
+            # Events arrived during the pass: there is load. Without it a pass begins at once.
+            gevent.sleep(min(took * GAP_SHARE, GAP_MOST))
 
     def _pass(self, group: Group) -> None:
         frames = group.pending
@@ -229,8 +235,11 @@ class Fanout:
 
     def _breathe(self) -> None:
         """Let the loop run once: probes, publishers, new streams."""
-        gevent.sleep(_LET_LOOP_RUN)
-        self._slice_ends = perf_counter() + PASS_SLICE
+        began = perf_counter()
+        breathe()
+        now = perf_counter()
+        self._breathed += now - began
+        self._slice_ends = now + PASS_SLICE
 
     def _fall_back(
         self, stream: Stream, rest: memoryview | bytes, cursor: int, events: int, size: int, counted: bool

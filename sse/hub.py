@@ -24,7 +24,7 @@ from typing import NamedTuple, Protocol
 from sse.event import Frame, Record, ResetReason, encode_frame, heartbeat_block, make_position, reset_block
 from sse.group import Group, Subscription
 from sse.log import Bounds, Log, LogError, LogUnavailable
-from sse.runtime import SingleFlight, offload
+from sse.runtime import SingleFlight, breathe, offload
 from sse.settings import Settings
 from sse.stats import Stats
 from sse.stream import Stream
@@ -177,7 +177,7 @@ class Hub:
                     for begin in range(0, len(batch), RECORDS_PER_STEP):
                         self.dispatch(batch[begin : begin + RECORDS_PER_STEP])
                         if begin + RECORDS_PER_STEP < len(batch):
-                            time.sleep(0)
+                            breathe()
                     if self._stop.is_set():
                         return
             except LogError as error:

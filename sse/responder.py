@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from sse.event import comment_block, encode_block, retry_block
@@ -64,13 +65,13 @@ def encode_item(item: Item) -> bytes:
 class Pump:
     """Runs the iterable beside the response; holds one item at most, so a slow client slows the iterable down."""
 
-    def __init__(self, iterable: Iterable[Item], run: Callable[[Callable[[], None]], Callable[[], None]]) -> None:
+    def __init__(self, iterable: Iterable[Item], run: Callable[[Callable[[], None]], None]) -> None:
         self._iterable = iterable
         self._changed = threading.Condition()
         self._slot: list[Any] = []
         self._closed = False
         self.error: BaseException | None = None
-        work = run(self._work)
+        work = partial(run, self._work)
         if cooperative():
             import gevent
 
@@ -129,7 +130,7 @@ class Pump:
 def respond(
     iterable: Iterable[Item],
     *,
-    run: Callable[[Callable[[], None]], Callable[[], None]],
+    run: Callable[[Callable[[], None]], None],
     heartbeat: float,
     retry_ms: int,
     hung_up: Callable[[], bool] | None,
@@ -138,7 +139,7 @@ def respond(
 ) -> Iterator[bytes]:
     """The body of the response.
 
-    run: wraps what the iterable runs in (the request's context); heartbeat: seconds of silence before a comment, 0 =
+    run: calls what the iterable runs in (with the request's context); heartbeat: seconds of silence before a comment, 0 =
     never; hung_up: can tell that the client has gone, None where nobody can; should_end: the worker is at the end of
     its drain; on_close: called once with reason, events and bytes.
     """

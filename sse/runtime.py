@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
@@ -29,6 +30,22 @@ def offload(work: Callable[..., T], *args: Any) -> T:
 
     result: T = get_hub().threadpool.apply(work, args)
     return result
+
+
+def breathe() -> None:
+    """Let others run: everything that is ready, new requests and probes among it.
+
+    ``gevent.sleep(0)`` does not do that: it lets run what was scheduled, and gevent looks at its sockets only after a
+    thousand such turns. A timer that has already expired makes the loop poll them once, without waiting.
+    """
+    if not cooperative():
+        time.sleep(0)
+        return
+    from gevent import get_hub
+
+    hub = get_hub()
+    with hub.loop.timer(0) as timer:
+        hub.wait(timer)
 
 
 class SingleFlight:

@@ -33,6 +33,9 @@ POOL_SIZE: Final = 8
 RETRY_AFTER: Final = 1.0  # seconds; what publishers are told after an error that may pass
 
 
+REFUSALS: Final = (redis.AuthenticationError, redis.exceptions.AuthorizationError)  # of a connection
+
+
 class Link:
     """One connection. Its methods raise redis-py's errors; after any but a `ResponseError` it is to be closed."""
 
@@ -105,7 +108,7 @@ class Connector:
         """A new connection, authenticated, its database selected.
 
         timeout: seconds that an answer may take; patience: that connecting may, with a Sentinel for each of them.
-        Raises redis-py's `ConnectionError` (`AuthenticationError` is one) and `TimeoutError`.
+        Raises redis-py's `ConnectionError` (`REFUSALS` are such) and `TimeoutError`.
         """
         target = self.target
         options: dict[str, Any] = {"username": target.username, "password": target.password, "db": target.db}
@@ -179,6 +182,9 @@ def _open(kind: Any, **options: Any) -> Link:
     connection = kind(protocol=2, driver_info=None, **options)
     try:
         connection.connect()
+    except redis.ResponseError as error:  # to AUTH or SELECT: this database is not for this user, or there is none
+        connection.disconnect()
+        raise redis.exceptions.AuthorizationError(str(error)) from error
     except BaseException:
         connection.disconnect()
         raise
@@ -280,8 +286,8 @@ def explain(error: Exception) -> str:
     word = next((word for word in _REPLIES if word in words or f"-{word} " in text), "")
     if word:
         return f"{_REPLIES[word]} ({text})"
-    if isinstance(error, redis.AuthenticationError):
-        return f"Redis refuses the user or the password ({text})"
+    if isinstance(error, REFUSALS):
+        return f"Redis refuses the user, the password or the database ({text})"
     if isinstance(error, redis.ResponseError):
         return f"Redis refuses the command ({text})"
     return f"Redis cannot be reached ({text})"

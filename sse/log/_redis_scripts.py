@@ -30,18 +30,17 @@ from typing import Final
 
 FORMAT: Final = "1"  # of the keys above; another one is refused, never rewritten
 
-_HEAD: Final = (
-    """
-local META, EVENTS, FORMAT = KEYS[1], KEYS[2], '%s'
+_HEAD: Final = f"local FORMAT = '{FORMAT}'\n" + """
+local META, EVENTS = KEYS[1], KEYS[2]
 local MOST = 1048575  -- the largest n, 2^20 - 1
 
 local function split(id)
-  local ms, n = string.match(id, '^(%%d+)%%-(%%d+)$')
+  local ms, n = string.match(id, '^(%d+)%-(%d+)$')
   return tonumber(ms), tonumber(n)
 end
 
 local function text(ms, n)
-  return string.format('%%.0f-%%.0f', ms, n)
+  return string.format('%.0f-%.0f', ms, n)
 end
 
 local function following(ms, n)
@@ -62,7 +61,7 @@ local function newest(a, b)
 end
 
 local function member(ms, n)  -- the position, ms * 2^20 + n, in two halves
-  return struct.pack('>I4I4', math.floor(ms / 4096), (ms %% 4096) * 1048576 + math.min(n, MOST))
+  return struct.pack('>I4I4', math.floor(ms / 4096), (ms % 4096) * 1048576 + math.min(n, MOST))
 end
 
 local function clock()
@@ -99,12 +98,13 @@ local function open()
   local raw = redis.call('HMGET', META, 'format', 'created', 'last', 'oldest', 'trimmed')
   if not raw[1] then return create() end
   if raw[1] ~= FORMAT then
-    error({err = 'FORMAT ' .. META .. ' is of format ' .. raw[1] .. ', this program knows ' .. FORMAT})
+    error('-FORMAT ' .. META .. ' is of format ' .. raw[1] .. ', this program knows ' .. FORMAT, 0)
   end
   return {created = raw[2], last = raw[3], oldest = raw[4], trimmed = raw[5]}
 end
 
--- Somebody else's XTRIM, XDEL or DEL: the stream begins later than the log's own book says. Takes the book along.
+-- Somebody else's XTRIM, XDEL or DEL: the stream begins later than the log's book says. The book itself is only
+-- corrected by the script that trims, whose worker then tidies the indexes, too.
 local function reconcile(log, info)
   if log.oldest == info.first then return 0 end
   local foreign = 0
@@ -114,12 +114,9 @@ local function reconcile(log, info)
     foreign = 1
   end
   log.oldest = info.first
-  redis.call('HSET', META, 'oldest', log.oldest, 'trimmed', log.trimmed)
   return foreign
 end
 """
-    % FORMAT
-)
 
 
 class Script:
@@ -231,8 +228,11 @@ end
 local keep, age, most, bytes = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local log, info = open(), stream()
 local foreign = reconcile(log, info)
+if foreign == 1 then redis.call('HSET', META, 'oldest', log.oldest, 'trimmed', log.trimmed) end
 local excess, before = (info.length or 0) - keep, clock() - age
-local removed, through, first = 0, {}, info.first
+local first = info.first
+if first == '' or (excess <= 0 and split(first) >= before) then return {0, foreign, log.trimmed} end
+local removed, through = 0, {}
 local gone
 while first ~= '' and removed < most and bytes > 0 do
   local page = redis.call('XRANGE', EVENTS, gone and '(' .. gone or '-', '+', 'COUNT', 100)

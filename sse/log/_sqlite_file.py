@@ -16,7 +16,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -51,7 +51,8 @@ _PAUSE_FIRST, _PAUSE_MOST, _PAUSE_GROWTH = 0.0001, 0.01, 1.5
 
 _CONTENTION: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _UNTOUCHED: Final = "it was left as it is"
-_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
+# SQLITE_ERROR: a statement that does not fit the schema; a table or column of it is missing.
+_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 
 
 def connect(path: str, *, timeout: float = 0.0, **pragmas: int | str) -> sqlite3.Connection:
@@ -108,16 +109,14 @@ def unavailable(error: Exception, path: str) -> LogUnavailable:
 def prepare(path: str) -> None:
     """Make the file and its directory if there are none (or an empty file), and make sure that it is ours.
 
-    Raises `LogRefused`, and `LogUnavailable` for what may pass (a full disk, a lock) or is a matter of
-    rights.
+    Raises `LogRefused`; `LogUnavailable` for what may pass (a full disk, a lock) or is a matter of rights.
     """
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         size = _size(path)
-        if size:
-            _examine(path, size)
-        with closing(connect(path)) as database:
-            _create(database, path)
+        if not (size and _examine(path, size)):
+            with closing(connect(path)) as database:
+                _create(database, path)
     except OSError as error:
         raise LogUnavailable(f"{path}: cannot be opened: {error.strerror}") from error
     except sqlite3.Error as error:
@@ -137,15 +136,17 @@ def _size(path: str) -> int:
     return found.st_size
 
 
-def _examine(path: str, size: int) -> None:
+def _examine(path: str, size: int) -> bool:
+    """True for a sound log, False for a database with nothing in it; raises `LogRefused` for all else."""
     # First as if on a read-only medium: no lock, no -wal, no -shm is made beside a file that may be anyone's.
     with closing(sqlite3.connect(f"file:{quote(path)}?immutable=1", uri=True)) as database:
-        _recognise(database, path)
-    # Then with what its -wal holds; still without the right to write, also not at closing (a checkpoint
-    # would).
+        # A log of ours that is in use, or was killed, may well look torn without its -wal: not to be judged yet.
+        with suppress(sqlite3.Error):
+            _recognise(database, path)
+    # Then with what its -wal holds; still without the right to write (the checkpoint at closing would).
     with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=LOCK_SECONDS)) as database:
         if not _recognise(database, path):
-            return  # nothing in it, whoever made it: as good as an empty file
+            return False  # whoever made it: as good as an empty file
         if size <= CHECK_BYTES:
             (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
@@ -155,10 +156,11 @@ def _examine(path: str, size: int) -> None:
         database.execute("SELECT * FROM publishes LIMIT 1").fetchone()
         if database.execute("SELECT value FROM meta WHERE name = 'trimmed'").fetchone() is None:
             raise LogRefused(f"{path}: damaged: its trim mark is missing; {_UNTOUCHED}")
+    return True
 
 
 def _recognise(database: sqlite3.Connection, path: str) -> bool:
-    """True for a log of ours, False for a database with nothing in it; raises `LogRefused` for any other."""
+    """The same by the header alone."""
     application, version = (
         database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
     )

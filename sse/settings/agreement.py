@@ -43,16 +43,15 @@ def _tokens(settings: Settings) -> list[str]:
     lines = []
     if settings.sse_jwt_key is not None:
         key = settings.sse_jwt_key.get_secret_value()
-        public = "-----BEGIN " in key
-        shared = "HS256" in settings.sse_jwt_algorithms
-        if public and shared:
-            # Key confusion: who knows the public key, that is everybody, could sign an HS256 token with it.
+        pem = "-----BEGIN " in key
+        algorithms = ",".join(settings.sse_jwt_algorithms)
+        if pem and algorithms == "HS256":
             lines.append("SSE_JWT_ALGORITHMS='HS256' cannot be used with the public key in SSE_JWT_KEY: "
                          "it must be that key's algorithm, RS256, ES256 or EdDSA")
-        elif not public and not shared:
-            lines.append("SSE_JWT_KEY=*** cannot be used with SSE_JWT_ALGORITHMS="
-                         f"{','.join(settings.sse_jwt_algorithms)!r}: it must be a public key in PEM form")
-        elif shared and len(key.encode()) < _HS256_BYTES:
+        elif not pem and "HS256" not in settings.sse_jwt_algorithms:
+            lines.append(f"SSE_JWT_KEY=*** cannot be used with SSE_JWT_ALGORITHMS={algorithms!r}: "
+                         "it must be a public key in PEM form")
+        elif not pem and len(key.encode()) < _HS256_BYTES:
             lines.append("SSE_JWT_KEY=*** cannot be used (too short for HS256): "
                          f"it must be at least {_HS256_BYTES} bytes")
     if settings.sse_jwks_file is not None and "sse_jwt_algorithms" not in settings.model_fields_set:

@@ -49,29 +49,20 @@ def _log_url(text: str) -> str:
             raise ValueError("nothing may follow memory:")
     elif scheme == "sqlite":
         path = rest.removeprefix("///")
-        if not rest.startswith("///") or not path.strip("/"):
-            raise ValueError("a path after three slashes is missing")
-        if path.startswith(":memory:"):
+        if not rest.startswith("///") or path.endswith("/") or not path:
+            raise ValueError("a file's path after three slashes is missing")
+        if path.endswith(":memory:"):
             raise ValueError("a log in memory is called memory:")
     elif scheme in _REDIS_SCHEMES:
-        _redis_url(text, several=scheme == "redis+sentinel")
+        from sse.log._redis_url import parse_url  # only now: it brings the engines along
+
+        try:
+            parse_url(text)
+        except ValueError as error:     # which quotes URL and rules; the bare reason is what it was made from
+            raise ValueError(str(error.__context__ or error)) from None
     else:
         raise ValueError("unknown scheme")
     return text
-
-
-def _redis_url(text: str, *, several: bool) -> None:
-    parts = urlsplit(text)
-    hosts = parts.netloc.rpartition("@")[2]
-    if not hosts:
-        raise ValueError("no host")
-    for host in hosts.split(",") if several else [hosts]:
-        try:
-            one = urlsplit(f"//{host}")
-            if not one.hostname or one.port == 0:
-                raise ValueError
-        except ValueError:
-            raise ValueError("the host or its port is not valid") from None
 
 
 def _secret_key(secret: SecretStr) -> SecretStr:

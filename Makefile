@@ -1,0 +1,55 @@
+# Headwater. `make run` and `make test` are all that a fresh clone needs: Python 3.11+ and make.
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+# The first of these that is new enough; PYTHON=/path/to/python make … picks another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-slow lint bench clean
+.DELETE_ON_ERROR:
+
+help:                ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.dev  ## .venv with everything for running and testing
+
+run: $(VENV)/.run    ## the service, on http://localhost:8080 (settings: docs/settings.md)
+	@exec $(BIN)/gunicorn -c gunicorn.conf.py wsgi:app
+
+test: $(VENV)/.dev   ## the tests, without the slow ones; ARGS="-k word" picks
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/.dev  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/.dev   ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev  ## the benchmarks side by side with the peers; QUICK=1 for a short run
+	$(BIN)/python -m bench $(if $(QUICK),--quick)
+
+clean:               ## removes .venv, caches and builds; never var/, where the event log is
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamp files: the packages are installed once, and again when the list of them changes.
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo >&2 "Headwater needs Python 3.11 or newer. None was found on PATH; \
+	install one, or name it: make PYTHON=/path/to/python3.12 …"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo >&2 \
+	"Headwater needs Python 3.11 or newer; $(PYTHON) is $$("$(PYTHON)" --version 2>&1)."; exit 1; }
+	@echo "Setting up $(VENV) (once) with $$("$(PYTHON)" --version)"
+	@"$(PYTHON)" -m venv $(VENV) || { echo >&2 "No virtual environment could be made; on Debian and Ubuntu: \
+	apt-get install python3-venv"; exit 1; }
+	@touch $@
+
+$(VENV)/.run: requirements.txt $(VENV)/.made
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,35 @@
+"""The servers that are measured side by side; `KNOWN` has them by name."""
+
+from __future__ import annotations
+
+from bench.peers.base import Peer
+from bench.peers.better_sse import BetterSSE
+from bench.peers.centrifugo import Centrifugo
+from bench.peers.flask_plain import PlainGevent, PlainGthread
+from bench.peers.flask_sse import FlaskSSE
+from bench.peers.golang import Go
+from bench.peers.headwater import Headwater
+from bench.peers.mercure import Mercure
+from bench.peers.nchan import Nchan
+from bench.peers.starlette import Starlette
+
+_ALL: list[Peer] = [
+    Headwater(),
+    Headwater(log="memory"),
+    Headwater(log="redis"),
+    Headwater(workers=2),
+    Go(),
+    Nchan(),
+    BetterSSE(),
+    Starlette(),
+    PlainGevent(),
+    PlainGthread(),
+    FlaskSSE(),
+    Mercure(),
+    Centrifugo(),
+]
+
+KNOWN: dict[str, Peer] = {peer.name: peer for peer in _ALL}
+
+# What runs when nothing is chosen; the other variants of Headwater are asked for by name.
+DEFAULT = [name for name in KNOWN if not name.startswith("headwater-")]

@@ -1,0 +1,191 @@
+"""How a server under test is started, addressed, watched and stopped.
+
+Everything that belongs to the serving side (all workers, and a Redis where there is one) runs on SERVER_CPU,
+and the load generator on LOAD_CPU, so every figure is "per core".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SERVER_CPU = 0
+LOAD_CPU = 1
+START_DEADLINE = 30.0  # seconds until a peer must answer
+STOP_DEADLINE = 5.0  # seconds after SIGTERM until SIGKILL
+
+
+class PeerFailed(RuntimeError):
+    """A peer did not start, or died; the message ends with what it logged last."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where and how the load generator streams and publishes; the defaults are the contract of Headwater."""
+
+    path: str = "/events/{channel}"
+    publish_path: str = "/events/{channel}"
+    body: str = "{data}"
+    content_type: str = "text/plain"
+    headers: tuple[str, ...] = ()
+    publish_headers: tuple[str, ...] = ()
+    lazy_head: bool = False  # the response's head comes only with the first event
+    settle: float = 0.3  # seconds between the last stream's opening and the first publish
+
+    def arguments(self) -> list[str]:
+        """The load generator's options."""
+        given = [f"--path={self.path}", f"--publish-path={self.publish_path}", f"--body={self.body}"]
+        given += [f"--content-type={self.content_type}", f"--settle={self.settle}"]
+        given += [f"--header={each}" for each in self.headers]
+        given += [f"--publish-header={each}" for each in self.publish_headers]
+        return [*given, "--lazy-head=1"] if self.lazy_head else given
+
+
+@dataclass(frozen=True)
+class Command:
+    """One process of a peer."""
+
+    argv: list[str]
+    env: dict[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+
+
+def free_port() -> int:
+    """A TCP port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Peer:
+    """A kind of server. Subclasses say what to run; `started()` runs it."""
+
+    name = ""  # on the command line and in the result file
+    title = ""  # in the report
+    target = Target()
+    batch_target: Target | None = None  # how to publish several events in one request, where there is a way
+    most_streams = 0  # 0: any number
+    resumes = False  # does it replay after Last-Event-ID?
+    ready_path = "/healthz"
+    cpus: tuple[int, ...] = (SERVER_CPU,)
+
+    def prepare(self) -> None:
+        """Builds or installs what the peer needs; raises build.Unavailable with the reason it cannot run."""
+
+    def version(self) -> str:
+        """What was measured, for the report."""
+        return ""
+
+    def commands(self, port: int, folder: Path, streams: int) -> list[Command]:
+        """The processes to start, in order, the server that listens at `port` last.
+
+        `folder` is an empty temporary directory; `streams` is how many streams it must be able to hold.
+        """
+        raise NotImplementedError
+
+    @contextlib.contextmanager
+    def started(self, streams: int) -> Iterator[Running]:
+        """Starts the peer, waits until it answers, and stops it at the end whatever happened."""
+        self.prepare()
+        folder = Path(tempfile.mkdtemp(prefix=f"bench-{self.name}-"))
+        port = free_port()
+        processes: list[subprocess.Popen[bytes]] = []
+        log = folder / "log.txt"
+        try:
+            for command in self.commands(port, folder, streams):
+                processes.append(self._spawn(command, log))
+            running = Running(self, port, [process.pid for process in processes], folder)
+            _wait_ready(port, self.ready_path, processes[-1], log)
+            yield running
+        finally:
+            for process in reversed(processes):
+                _stop(process)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _spawn(self, command: Command, log: Path) -> subprocess.Popen[bytes]:
+        cpus = set(self.cpus) & os.sched_getaffinity(0) or os.sched_getaffinity(0)
+
+        def child() -> None:
+            os.sched_setaffinity(0, cpus)
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+        with log.open("ab") as out:
+            return subprocess.Popen(
+                command.argv,
+                env={**os.environ, **command.env},
+                cwd=command.cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                preexec_fn=child,
+            )
+
+
+@dataclass(frozen=True)
+class Running:
+    """A peer that answers."""
+
+    peer: Peer
+    port: int
+    sessions: list[int]  # one session (setsid) per process that was started
+    folder: Path
+
+    def pids(self) -> list[int]:
+        """All processes of the serving side, workers and helpers too."""
+        return [int(path.name) for path in Path("/proc").glob("[0-9]*") if _session(path) in self.sessions]
+
+    def arguments(self, channel: str, target: Target | None = None) -> list[str]:
+        """The load generator's options for this server."""
+        chosen = target or self.peer.target
+        given = [f"--port={self.port}", f"--channel={channel}", f"--cpu={LOAD_CPU}"]
+        return [*given, *chosen.arguments(), *(f"--watch={pid}" for pid in self.pids())]
+
+
+def _session(process: Path) -> int:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[3])
+    except (OSError, IndexError, ValueError):  # it ended while we looked
+        return -1
+
+
+def _wait_ready(port: int, path: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_DEADLINE
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+        try:
+            connection.request("GET", path)
+            if connection.getresponse().status < 500:
+                return
+        except (OSError, http.client.HTTPException):
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.05)
+    said = log.read_text(errors="replace")[-2000:] if log.exists() else ""
+    raise PeerFailed(f"no answer on GET {path} within {START_DEADLINE:g} s: {said.strip()}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends the process and its session's children."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_DEADLINE)
+    with contextlib.suppress(ProcessLookupError):  # workers that outlived their master
+        os.killpg(process.pid, signal.SIGKILL)

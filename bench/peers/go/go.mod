@@ -1,0 +1,3 @@
+module headwater/peer
+
+go 1.19

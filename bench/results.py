@@ -1,0 +1,126 @@
+"""The result file: every single run, so that medians and doubts can be worked out again.
+
+A new run of a scenario replaces that scenario's runs and leaves the others, so a report can be put together piece by
+piece while the machine is quiet.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.peers.base import Peer
+from bench.scenarios import Case, Scenario
+
+FILE = "benchmarks.json"
+CEILING = "ceiling"
+VERSION = 1
+
+
+def pick(metrics: dict[str, Any], path: str) -> float | None:
+    """A metric by its dotted name, if this run has it."""
+    value: Any = metrics
+    for word in _words(path):
+        if not isinstance(value, dict) or word not in value:
+            return None
+        value = value[word]
+    return float(value)
+
+
+def _words(path: str) -> list[str]:
+    head, _, rest = path.partition(".")  # "latency_us.p99.9" has two words
+    return [head, rest] if rest else [head]
+
+
+class Results:
+    """Runs by scenario, peer and case."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.machine: dict[str, str] = {}
+        self.peers: dict[str, dict[str, str]] = {}
+        self.skipped: dict[str, str] = {}
+        self.scenarios: dict[str, dict[str, Any]] = {}
+
+    @property
+    def path(self) -> Path:
+        """The result file."""
+        return self.folder / FILE
+
+    @classmethod
+    def load(cls, folder: Path) -> Results:
+        """What is there already, if it has this version's form."""
+        results = cls(folder)
+        if results.path.exists():
+            found = json.loads(results.path.read_text())
+            if found.get("version") == VERSION:
+                results.peers, results.skipped = found["peers"], found["skipped"]
+                results.scenarios, results.machine = found["scenarios"], found["machine"]
+        return results
+
+    def save(self) -> None:
+        """Writes the file."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = {
+            "version": VERSION,
+            "machine": self.machine,
+            "peers": self.peers,
+            "skipped": self.skipped,
+            "scenarios": self.scenarios,
+        }
+        self.path.write_text(json.dumps(content, indent=1) + "\n")
+
+    def known(self, peer: Peer) -> None:
+        """Records a peer's title and version."""
+        self.peers[peer.name] = {"title": peer.title, "version": peer.version()}
+        self.skipped.pop(peer.title, None)
+
+    def skip(self, peer: Peer, reason: str) -> None:
+        """Records a peer that could not be run."""
+        self.skipped[peer.title] = reason
+
+    def begin(self, scenario: Scenario) -> None:
+        """Forgets the scenario's earlier runs."""
+        self.scenarios[scenario.name] = {
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "rounds": scenario.rounds,
+            "seconds": scenario.seconds,
+            "runs": [],
+        }
+
+    def add(self, scenario: Scenario, peer: Peer, case: Case, number: int, metrics: dict[str, Any]) -> None:
+        """Records one run."""
+        run = {"peer": peer.name, "case": case, "round": number, "metrics": metrics}
+        self.scenarios[scenario.name]["runs"].append(run)
+
+    def add_ceiling(self, scenario: Scenario, case: Case, number: int, metrics: dict[str, Any]) -> None:
+        """Records one run of the bare sender."""
+        joined = {**case, "joined": metrics["joined"]}
+        run = {"peer": CEILING, "case": joined, "round": number, "metrics": metrics}
+        self.scenarios[scenario.name]["runs"].append(run)
+
+    def runs(self, scenario: str, peer: str, case: Case) -> list[dict[str, Any]]:
+        """The metrics of every run of this case."""
+        runs = self.scenarios.get(scenario, {}).get("runs", [])
+        return [run["metrics"] for run in runs if run["peer"] == peer and run["case"] == case]
+
+    def median(self, scenario: str, peer: str, case: Case, metric: str) -> float | None:
+        """The median over the rounds."""
+        values = [v for v in (pick(metrics, metric) for metrics in self.runs(scenario, peer, case)) if v is not None]
+        return statistics.median(values) if values else None
+
+    def cases(self, scenario: str) -> list[Case]:
+        """The cases that were run, in order, the ceiling's not among them."""
+        found: list[Case] = []
+        for run in self.scenarios.get(scenario, {}).get("runs", []):
+            if run["peer"] != CEILING and run["case"] not in found:
+                found.append(run["case"])
+        return found
+
+    def measured_peers(self, scenario: str) -> list[str]:
+        """The peers with runs in this scenario, in order of first appearance."""
+        names = [run["peer"] for run in self.scenarios.get(scenario, {}).get("runs", [])]
+        return [name for name in dict.fromkeys(names) if name != CEILING]

@@ -1,0 +1,152 @@
+"""Runs the scenarios side by side: A B C, then C B A, and so on over several rounds.
+
+    python -m bench                                    everything; writes docs/benchmarks.md
+    python -m bench --quick                            under three minutes
+    python -m bench --peers go,headwater --scenario saturation --streams 1000 --rounds 3 --seconds 5
+
+A run that is not the full one writes into build/bench/ unless --out says otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench import build, load, machine, peers, report, scenarios
+from bench.peers.base import Peer, PeerFailed
+from bench.results import Results
+from bench.scenarios import Case, Scenario
+
+ROOT = build.BENCH.parent
+QUICK_PEERS = ["headwater", "go", "nchan", "better-sse", "flask-gevent"]
+CEILING_JOINED = (1, 8)  # events per send
+CEILING_SECONDS = 3.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    chosen = _peers(options)
+    plan = [_shaped(scenarios.KNOWN[name], options) for name in options.scenario]
+    results = Results.load(_out(options))
+    results.machine = machine.describe()
+    ready = _prepared(chosen, results)
+    began = time.monotonic()
+    for scenario in plan:
+        _run(scenario, [peer for peer in ready if scenario.fits(peer)], results)
+    results.save()
+    path = report.write(results)
+    print(f"\n{path} and {results.path}, in {time.monotonic() - began:.0f} s")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--quick", action="store_true", help="fewer peers, cases and rounds: under three minutes")
+    parser.add_argument("--peers", type=_names(peers.KNOWN), help=f"of {', '.join(peers.KNOWN)}")
+    parser.add_argument("--scenario", type=_names(scenarios.KNOWN), help=f"of {', '.join(scenarios.KNOWN)}")
+    parser.add_argument("--streams", type=_integers, help="only the cases with these numbers of streams")
+    parser.add_argument("--size", type=_integers, help="only the cases with these event sizes, in bytes")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--seconds", type=float, help="measured seconds a run")
+    parser.add_argument("--out", type=Path, help="folder of benchmarks.md (docs for a full run, else build/bench)")
+    parser.set_defaults(scenario=list(scenarios.KNOWN))
+    return parser
+
+
+def _names(known: dict[str, Any]) -> Any:
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(known)}")
+        return names
+
+    return parse
+
+
+def _integers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
+def _out(options: argparse.Namespace) -> Path:
+    if options.out is not None:
+        return Path(options.out)
+    narrowed = (options.peers, options.streams, options.size, options.rounds, options.seconds)
+    is_full = not options.quick and set(options.scenario) == set(scenarios.KNOWN) and not any(narrowed)
+    return ROOT / "docs" if is_full else ROOT / "build" / "bench"
+
+
+def _peers(options: argparse.Namespace) -> list[Peer]:
+    names = options.peers or (QUICK_PEERS if options.quick else peers.DEFAULT)
+    return [peers.KNOWN[name] for name in names]
+
+
+def _shaped(scenario: Scenario, options: argparse.Namespace) -> Scenario:
+    """The scenario as the command line wants it; numbers that no case has make cases of their own."""
+    shaped = scenario.quick() if options.quick else scenario
+    for name in ("streams", "size"):
+        wanted = getattr(options, name)
+        if wanted and any(name in case for case in shaped.cases):
+            rest = {str({k: v for k, v in case.items() if k != name}): case for case in shaped.cases}
+            shaped = replace(shaped, cases=[{**case, name: value} for case in rest.values() for value in wanted])
+    given = {name: getattr(options, name) for name in ("rounds", "seconds") if getattr(options, name)}
+    return replace(shaped, **given)
+
+
+def _prepared(chosen: list[Peer], results: Results) -> list[Peer]:
+    ready = []
+    for peer in chosen:
+        try:
+            peer.prepare()
+        except build.Unavailable as reason:
+            results.skip(peer, str(reason))
+            print(f"not run: {peer.title}: {reason}")
+        else:
+            results.known(peer)
+            ready.append(peer)
+    return ready
+
+
+def _run(scenario: Scenario, chosen: list[Peer], results: Results) -> None:
+    print(f"\n{scenario.title}", flush=True)
+    results.begin(scenario)
+    for number in range(scenario.rounds):
+        for case in scenario.cases:
+            if scenario.name == "saturation":
+                _ceilings(scenario, case, number, results)
+            for peer in _interleaved(chosen, number):
+                metrics = _measured(scenario, peer, case)
+                results.add(scenario, peer, case, number, metrics)
+                print(f"  {number + 1}  {scenarios.label(case):34} {peer.name:18} {report.line(scenario, metrics)}")
+                sys.stdout.flush()
+        results.save()
+
+
+def _interleaved(chosen: list[Peer], number: int) -> Iterator[Peer]:
+    yield from chosen if number % 2 == 0 else reversed(chosen)
+
+
+def _ceilings(scenario: Scenario, case: Case, number: int, results: Results) -> None:
+    for joined in CEILING_JOINED:
+        metrics = scenarios.ceiling(case, min(CEILING_SECONDS, scenario.seconds), joined)
+        results.add_ceiling(scenario, case, number, metrics)
+        rate = metrics["events_per_second"]
+        print(f"  {number + 1}  {scenarios.label(case):34} {f'(ceiling x {joined})':18} {rate:,.0f} events/s")
+
+
+def _measured(scenario: Scenario, peer: Peer, case: Case) -> dict[str, Any]:
+    streams = case.get("streams", 0)
+    if peer.most_streams and streams > peer.most_streams:
+        return {"skipped": f"more than {peer.most_streams:,} streams"}
+    try:
+        with peer.started(streams) as running:
+            return scenario.measure(running, case, scenario.seconds)
+    except (PeerFailed, load.LoadFailed) as error:
+        return {"failed": str(error)[-500:]}

@@ -1,0 +1,29 @@
+"""A Flask app of one's own with live updates: the streams, and a view that publishes.
+
+    gunicorn -c gunicorn.conf.py examples.own_app:app        (or: flask --app examples.own_app run -p 8080)
+    curl -N localhost:8080/events/orders
+    curl -X POST localhost:8080/orders -H 'Content-Type: application/json' -d '{"item": "tea"}'
+"""
+
+import itertools
+import json
+from typing import Any
+
+from flask import Flask, request
+
+from health import Health
+from sse import SSE
+
+app = Flask(__name__)
+app.config.from_prefixed_env()      # FLASK_SSE_HEARTBEAT=5 becomes SSE_HEARTBEAT; see docs/settings.md
+sse = SSE(app)                      # adds /events/<channel>
+health = Health(app)                # adds /healthz, /readyz and /startupz
+numbers = itertools.count(1)
+
+
+@app.post("/orders")
+def create_order() -> tuple[dict[str, Any], int]:
+    """Take an order, and tell everybody who listens to the channel ``orders``."""
+    order = {"number": next(numbers), "item": request.get_json()["item"]}
+    event_id = sse.publish("orders", json.dumps(order), event="created")
+    return {**order, "event": event_id}, 201

@@ -1,0 +1,76 @@
+"""What health is told: a few settings, from the service's ``Settings`` or from ``app.config``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from health.checks import Limits
+
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+class Settings(Protocol):
+    """The service's settings, as far as health reads them (docs/settings.md has their meaning and units)."""
+
+    @property
+    def port(self) -> int: ...
+    @property
+    def health_port(self) -> int: ...
+    @property
+    def health_canary_max_age(self) -> float: ...
+    @property
+    def health_loop_lag_max(self) -> float: ...
+    @property
+    def health_ready_strict(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """health_port: the second listener's port; 0: whatever gunicorn's last listener has; None: there is no
+    second one."""
+
+    limits: Limits = Limits()
+    health_port: int | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        limits = Limits(
+            canary_max_age=settings.health_canary_max_age,
+            loop_lag_max=settings.health_loop_lag_max,
+            strict=settings.health_ready_strict,
+        )
+        return cls(limits, settings.health_port)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+        """From ``app.config``: HEALTH_CANARY_MAX_AGE, HEALTH_LOOP_LAG_MAX (seconds), HEALTH_READY_STRICT, and
+        HEALTH_PORT, without which there is no second listener. Raises ValueError naming the setting."""
+        strict = mapping.get("HEALTH_READY_STRICT", False)
+        if isinstance(strict, str):
+            word = strict.strip().lower()
+            strict = True if word in _TRUE else False if word in _FALSE else None
+        if not isinstance(strict, (bool, int)):
+            raise ValueError(f"HEALTH_READY_STRICT={mapping['HEALTH_READY_STRICT']!r}: true or false")
+        default = Limits()
+        limits = Limits(
+            canary_max_age=_seconds(mapping, "HEALTH_CANARY_MAX_AGE", default.canary_max_age),
+            loop_lag_max=_seconds(mapping, "HEALTH_LOOP_LAG_MAX", default.loop_lag_max),
+            strict=bool(strict),
+        )
+        port = mapping.get("HEALTH_PORT")
+        if port is not None and not (str(port).isdecimal() and int(port) <= 65535):
+            raise ValueError(f"HEALTH_PORT={port!r}: a port, 0 to 65535")
+        return cls(limits, None if port is None else int(port))
+
+
+def _seconds(mapping: Mapping[str, Any], name: str, default: float) -> float:
+    value = mapping.get(name, default)
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds <= 3600:
+        raise ValueError(f"{name}={value!r}: seconds, above 0 and up to 3600")
+    return seconds

@@ -1,0 +1,156 @@
+"""The Flask extension: ``health = Health(app)``."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import flask
+
+from health import board, metrics, metrics_files
+from health.checks import Question, Report, ask
+from health.config import Config, Settings
+from health.source import Source
+from health.user_checks import CheckFunction, UserChecks
+from health.views import make_blueprint
+from health.vitals import Vitals
+
+
+class Health:
+    """Health routes for one Flask app: ``/healthz``, ``/livez``, ``/readyz``, ``/startupz``, ``/metrics``.
+
+    It watches ``app.extensions["sse"]`` when there is one (:class:`health.source.Source`), and works without.
+
+    :param settings: where its settings are read from; without, ``app.config`` (see
+    :class:`health.config.Config`).
+    """
+
+    def __init__(self, app: flask.Flask | None = None, settings: Settings | None = None) -> None:
+        self._app: flask.Flask | None = None
+        self._config = Config()
+        self._checks = UserChecks()
+        self._vitals: Vitals | None = None
+        self._exporter: metrics.Exporter | None = None
+        self._directory: Path | None = None
+        self._lock = threading.Lock()
+        if app is not None:
+            self.init_app(app, settings)
+
+    def init_app(self, app: flask.Flask, settings: Settings | None = None) -> None:
+        """Add the routes to ``app``, and this extension as ``app.extensions["health"]``.
+
+        :raises ValueError: for a setting in ``app.config`` that cannot be.
+        """
+        if self._app is not None or "health" in app.extensions:
+            raise RuntimeError("this app, or this extension, has been initialised already")
+        self._config = (
+            Config.from_mapping(app.config) if settings is None else Config.from_settings(settings)
+        )
+        self._app = app
+        app.extensions["health"] = self
+        app.register_blueprint(make_blueprint(self))
+
+    def add_check(
+        self,
+        name: str,
+        function: CheckFunction,
+        live: bool = False,
+        ready: bool = True,
+        interval: float = 10.0,
+        timeout: float = 2.0,
+    ) -> None:
+        """Add a check of the app's own, such as whether its database answers.
+
+        It runs in the background, every ``interval`` seconds (at least 0.5), in a real thread, one run at a
+        time; probes only read what came of it last. A run that takes longer than ``timeout`` seconds counts
+        as failed until it returns.
+
+        :param name: as ``?verbose`` shows it: printable ASCII without spaces.
+        :param function: passes by returning None or True; fails by returning False or a text with the reason,
+        which
+            whoever asks can read, or by raising (then the log has the details and the answer only the type).
+        :param live: count it for ``/healthz``: a failure restarts the container. Never for a dependency.
+        :param ready: count it for ``/readyz``. Until its first run has ended the pod is not ready.
+        :raises ValueError: for a name that is taken, or a value that cannot be.
+        """
+        self._checks.add(name, function, live=live, ready=ready, interval=interval, timeout=timeout)
+
+    # ── life ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def start(self) -> Vitals:
+        """Start what runs in the background in this process. Idempotent. A worker should call it once it has
+        forked and gevent has patched it (gunicorn's ``post_worker_init``); else the first probe does."""
+        vitals = self._vitals
+        if vitals is not None and vitals.pid == os.getpid():  # a fork takes objects along, but no threads
+            return vitals
+        with self._lock:
+            if self._vitals is not None and self._vitals.pid == os.getpid():
+                return self._vitals
+            self._exporter = None
+            vitals = self._vitals = Vitals(self._source, self._config.limits, self._checks, self._flush)
+        # Not under the lock: starting a greenlet switches, and the lock may be older than gevent's patches.
+        vitals.start()
+        return vitals
+
+    def stop(self) -> None:
+        """Stop what runs in the background."""
+        if self._vitals is not None:
+            self._vitals.stop()
+            self._vitals = None
+        if self._exporter is not None:
+            self._exporter.close()
+
+    def _source(self) -> Source | None:
+        source: Source | None = None if self._app is None else self._app.extensions.get("sse")
+        return source
+
+    # ── answers ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def ask(self, question: Question) -> Report:
+        """Put one question to the checks that count for it. Reads memory only."""
+        vitals = self.start()
+        if question == "started" and vitals.seat.board.started:
+            return Report("started", ())
+        report = ask(question, vitals.table(), vitals.snapshot())
+        if question == "started" and report.ok:
+            vitals.seat.board.mark_started()
+        return report
+
+    def on_health_port(self) -> bool | None:
+        """Did this request come in through the health listener? None when there is no second listener."""
+        port = self._config.health_port
+        listening = board.process.listening if board.in_worker() else ()
+        if port is None or len(listening) == 1:
+            return None
+        if port == 0:
+            if not listening:
+                return None
+            port = listening[-1]
+        return bool(flask.request.environ.get("SERVER_PORT") == str(port))
+
+    def metrics(self) -> tuple[str, bytes]:
+        """Content type and body of ``/metrics``, for the whole pod."""
+        vitals = self.start()
+        self._flush()
+        return metrics.CONTENT_TYPE, metrics.exposition(self._metrics_directory(), vitals.seat.board)
+
+    def _metrics_directory(self) -> Path:
+        """The master's directory; without one, this process's own."""
+        if (given := metrics_files.pod_directory()) is not None:
+            return given
+        if self._directory is None:
+            self._directory = metrics_files.make_directory()
+        return self._directory
+
+    def _flush(self) -> None:
+        source = self._source()
+        stats = getattr(source, "stats", None)
+        if source is None or stats is None:
+            return
+        values = {row.attribute: getattr(stats, row.attribute, None) for row in metrics.ROWS}
+        values["streams"] = source.status().streams
+        with self._lock:
+            if self._exporter is None:
+                self._exporter = metrics.Exporter(self._metrics_directory())
+        self._exporter.flush(values)

@@ -1,0 +1,75 @@
+"""The routes: ``/healthz`` (alias ``/livez``), ``/readyz``, ``/startupz`` and ``/metrics``.
+
+Every answer ends its connection. The kubelet opens one for every probe, and an answer on a kept-alive
+connection is what once restarted pods (kubernetes#15643).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import flask
+
+from health.checks import Question
+
+if TYPE_CHECKING:
+    from health.extension import Health
+
+PATHS: dict[str, Question] = {
+    "/healthz": "live",
+    "/livez": "live",
+    "/readyz": "ready",
+    "/startupz": "started",
+}
+METRICS_PATH = "/metrics"
+
+TEXT = "text/plain; charset=utf-8"
+
+
+def answer(body: str | bytes, status: int, content_type: str = TEXT) -> flask.Response:
+    """A complete answer, on a connection that ends with it."""
+    response = flask.Response(body, status, content_type=content_type)
+    response.headers["Connection"] = "close"
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def make_blueprint(health: Health) -> flask.Blueprint:
+    """The routes of one app. HEAD is answered as GET; other methods get 405."""
+    blueprint = flask.Blueprint("health", __name__)
+
+    def probe(question: Question) -> flask.Response:
+        report = health.ask(question)
+        text = report.text(verbose="verbose" in flask.request.args)
+        return answer(text, 200 if report.ok else 503)
+
+    def metrics() -> flask.Response:
+        if health.on_health_port() is False:
+            return not_found()
+        content_type, body = health.metrics()
+        return answer(body, 200, content_type)
+
+    for path, question in PATHS.items():
+        blueprint.add_url_rule(
+            path, path[1:], probe, defaults={"question": question}, provide_automatic_options=False
+        )
+    blueprint.add_url_rule(METRICS_PATH, "metrics", metrics, provide_automatic_options=False)
+
+    @blueprint.before_app_request
+    def gate() -> flask.Response | None:
+        """Streams and publishing must not be reachable through the port whose connections are the probes'."""
+        health.start()  # where no hook of the server did
+        path = flask.request.path
+        if path in PATHS or path == METRICS_PATH:
+            if flask.request.method in ("GET", "HEAD"):
+                return None
+            refusal = answer("method not allowed\n", 405)
+            refusal.headers["Allow"] = "GET, HEAD"
+            return refusal
+        return not_found() if health.on_health_port() else None
+
+    return blueprint
+
+
+def not_found() -> flask.Response:
+    return answer("not found\n", 404)

@@ -1,0 +1,159 @@
+"""A worker's vital signs: what runs in the background, and the snapshot that a probe is answered from.
+
+Three threads (greenlets under gevent): the lag probe, the canary, and the pulse, which writes the board twice
+a second, flushes the counters once a second and begins the runs of an app's own checks. A probe only reads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from health import board
+from health.board import DRAINING, RUNNING, Record, Seat
+from health.canary import Canary
+from health.checks import TABLE, Check, Limits, Snapshot, ask
+from health.lag import LagProbe
+from health.source import Source
+from health.user_checks import UserChecks
+
+logger = logging.getLogger("headwater.health")
+
+FLUSH_BEATS: Final = 2  # the counters are flushed every so many beats
+
+
+class Vitals:
+    """One process's signs; made and started in the process itself, after the fork.
+
+    :param source: finds the service that is watched; None when there is none.
+    :param flush: moves the counters to where the metrics are read from.
+    """
+
+    def __init__(
+        self,
+        source: Callable[[], Source | None],
+        limits: Limits,
+        user_checks: UserChecks,
+        flush: Callable[[], None],
+    ) -> None:
+        self.pid = os.getpid()
+        self.seat: Seat = board.take_seat()
+        self._source = source
+        self._limits = limits
+        self._user_checks = user_checks
+        self._flush = flush
+        self._stop = threading.Event()
+        self._since = time.monotonic()
+        own = None if self.seat.slot is None else self.seat.board.read(self.seat.slot)
+        # The generation that this worker was forked in, which a reload since then must not change.
+        self._generation = self.seat.board.generation if own is None else own.generation
+        self.lag = LagProbe(self._stop)
+        self.canary = Canary(source, self._stop)
+        self._failing: set[str] = set()
+
+    def start(self) -> None:
+        self._guarded("beat", self._beat)
+        for name, run in (("lag", self.lag.run), ("canary", self.canary.run), ("pulse", self._pulse)):
+            threading.Thread(target=run, name=f"health-{name}", daemon=True).start()
+
+    def stop(self) -> None:
+        """Let the threads end; they are not waited for."""
+        self._stop.set()
+
+    # ── the pulse ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _pulse(self) -> None:
+        beats = 0
+        while not self._stop.wait(board.BEAT_INTERVAL):
+            beats += 1
+            self._guarded("beat", self._beat)
+            self._guarded("checks", self._user_checks.run_due)
+            self._guarded("startup", self._latch)
+            if beats % FLUSH_BEATS == 0:
+                self._guarded("metrics", self._flush)
+
+    def _guarded(self, name: str, work: Callable[[], None]) -> None:
+        """One part that fails must not end the others; it is logged once, until it has worked again."""
+        try:
+            work()
+        except Exception:
+            if name not in self._failing:
+                logger.exception("health: %s failed", name)
+            self._failing.add(name)
+        else:
+            self._failing.discard(name)
+
+    def _beat(self) -> None:
+        record = self._record()[0]
+        if self.seat.slot is not None:
+            self.seat.board.write(record)
+
+    def _latch(self) -> None:
+        """``/startupz`` stays passed, also when nobody asked in time and for workers that come later."""
+        if not self.seat.board.started and ask("started", self.table(), self.snapshot()).ok:
+            self.seat.board.mark_started()
+
+    def _record(self) -> tuple[Record, bool]:
+        """This worker as it is now, and whether its log is ready."""
+        source = self._source()
+        record = Record(
+            slot=-1 if self.seat.slot is None else self.seat.slot,
+            pid=self.pid,
+            generation=self._generation,
+            state=RUNNING,
+            since=self._since,
+            beat=time.monotonic(),
+            canary=self.canary.seen,
+            lag=self.lag.longest(),
+        )
+        if source is None:
+            return record, True
+        status = source.status()
+        return record._replace(
+            state=DRAINING if status.draining else RUNNING,
+            hub_alive=status.hub_alive,
+            tail_age=status.tail_age,
+            streams=sum(status.streams.values()),
+        ), status.started
+
+    # ── for the probes ────────────────────────────────────────────────────────────────────────────────────
+
+    def table(self) -> tuple[Check, ...]:
+        """All checks: the built-in ones, then the app's own."""
+        return TABLE + self._user_checks.table
+
+    def snapshot(self) -> Snapshot:
+        """Everything that a verdict looks at. Reads memory only: no lock, no log, no network."""
+        shared = self.seat.board
+        log_ready = False
+        try:
+            own, log_ready = self._record()
+        except Exception as error:
+            # The service cannot even say how it is.
+            own = Record(-1, self.pid, self._generation, RUNNING, hub_alive=False, beat=time.monotonic())
+            logger.warning("health: the status cannot be read: %r", error)
+        return Snapshot(
+            now=time.monotonic(),
+            workers=tuple(self._merged(own)),
+            expected=shared.expected,
+            generation=shared.generation,
+            lag=self.lag.current(),
+            started=shared.started,
+            has_hub=self._source() is not None,
+            log_ready=log_ready,
+            canary=self.canary.seen,
+            limits=self._limits,
+        )
+
+    def _merged(self, own: Record) -> list[Record]:
+        """The board, on which the answering worker counts as it is this moment, not as it last wrote: a drain
+        shows with the first answer. Its beat is what it wrote, so that every worker judges it alike."""
+        records = self.seat.board.records()
+        return [
+            own._replace(slot=record.slot, beat=record.beat) if record.slot == self.seat.slot else record
+            for record in records
+        ]

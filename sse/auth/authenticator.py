@@ -1,0 +1,218 @@
+"""The one thing that views ask: may this request publish to these channels, or read them?
+
+Puts the parts together: the rule (`policy`), the credential (`bearer`), the key (`publish_key`) or token
+(`tokens`), and for requests that no key vouches for, where they come from (`origin`).
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Final
+
+from flask import Request
+
+from sse.auth import publish_key
+from sse.auth.address import address_bucket, client_address, parse_networks
+from sse.auth.bearer import Credential, find_credential
+from sse.auth.configure import AuthSettings, checked, publish_keys, token_verifier
+from sse.auth.decision import (
+    BadAuthSetting,
+    Grant,
+    credentials_missing,
+    forbidden,
+    insufficient_scope,
+    invalid_token,
+)
+from sse.auth.origin import is_allowed, is_own, local_publish_refusal, parse_allow_list
+from sse.auth.policy import CANARY, Patterns, Publishing, Reading, Rule, check_pattern, decide, is_reserved
+from sse.auth.redact import one_line
+from sse.event import CHANNEL_PATTERN
+
+if TYPE_CHECKING:
+    from sse.auth.tokens import Claims
+
+# The subject of everybody who has the publish key. No fingerprint of it: a log must not help in guessing it.
+KEY_SUBJECT: Final = "publish-key"
+
+# Characters of a token's `sub` that are kept: it goes into log lines and is a key of the rate limit's memory.
+MAX_SUBJECT_CHARS: Final = 128
+
+_HOW_TO_OPEN: Final = (
+    "publishing is closed, since other machines can reach this service (or it does not know who can) and no"
+    " key is set: set SSE_PUBLISH_KEY, or SSE_JWT_KEY or SSE_JWKS_FILE with SSE_JWT_ALGORITHMS; or"
+    " SSE_AUTH=none, which lets everybody publish who can reach it"
+)
+
+
+class Authenticator:
+    """Decides about requests. One for an app; thread-safe.
+
+    `loopback_only` says whether the addresses that are *really* listened on are all loopback addresses. It is
+    asked for each publish that this matters for, so it must be cheap; when it does not know, it must say
+    False. `clock` gives unix seconds, `monotonic` seconds of any origin (for key files).
+
+    Raises BadAuthSetting for settings that nobody should start with: a key that is too short, an unreadable
+    file, an algorithm that does not fit, keys beside SSE_AUTH=none.
+    """
+
+    def __init__(
+        self,
+        settings: AuthSettings,
+        *,
+        loopback_only: Callable[[], bool],
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._loopback_only = loopback_only
+        self._clock = clock
+        self._publish_keys = publish_keys(settings, monotonic)
+        self._tokens = token_verifier(settings, monotonic)
+        self._on_loopback, self._reachable = (self._decide(settings.sse_auth, here) for here in (True, False))
+        self._origins = tuple(settings.sse_cors_origins)
+        checked("SSE_CORS_ORIGINS", parse_allow_list, self._origins)
+        self._proxies = checked("SSE_TRUSTED_PROXIES", parse_networks, tuple(settings.sse_trusted_proxies))
+        self._public = Patterns(
+            checked("SSE_PUBLIC_CHANNELS", check_pattern, pattern) for pattern in settings.sse_public_channels
+        )
+
+    def _decide(self, auth: str, loopback: bool) -> Rule:
+        key, jwt = bool(self._publish_keys), self._tokens is not None
+        if auth == "none" and (key or jwt):
+            raise BadAuthSetting("SSE_AUTH", "none cannot be used with a key, which it would make useless")
+        try:
+            return decide(auth=auth, key=key, jwt=jwt, loopback=loopback)
+        except LookupError:
+            raise BadAuthSetting("SSE_AUTH", "it must be auto or none") from None
+
+    # -- Publishing
+
+    def publishing(self) -> Publishing:
+        """What a publisher has to show now."""
+        if self._on_loopback == self._reachable:
+            return self._reachable.publishing
+        return (self._on_loopback if self._loopback_only() else self._reachable).publishing
+
+    def may_publish(self, request: Request, channels: Collection[str]) -> Grant:
+        """The grant to publish to all of `channels`.
+
+        Without channels: whether this request may publish at all, for before its body is read. A batch names
+        its channels in the body, and is asked about once more. Raises AccessDenied.
+        """
+        match self.publishing():
+            case Publishing.OPEN:
+                return self._publish_anonymously(request, channels)
+            case Publishing.LOCAL:
+                refusal = local_publish_refusal(request.environ, self._origins)
+                if refusal is not None:
+                    raise forbidden(
+                        "Publishing needs a key",
+                        "without one, only direct requests from this machine may publish; as for this one,"
+                        f" {refusal}",
+                    )
+                return self._publish_anonymously(request, channels)
+            case Publishing.CLOSED:
+                raise forbidden("Publishing is closed", _HOW_TO_OPEN)
+            case Publishing.KEY | Publishing.TOKEN | Publishing.KEY_OR_TOKEN:
+                return self._publish_by_credential(request, channels)
+
+    def _publish_anonymously(self, request: Request, channels: Collection[str]) -> Grant:
+        _no_reserved(channels)
+        return self._anonymous(request)
+
+    def _publish_by_credential(self, request: Request, channels: Collection[str]) -> Grant:
+        credential = find_credential(request)
+        if credential is None:
+            raise credentials_missing("publishing needs a key or a token, as Authorization: Bearer")
+        if credential.way == "cookie":
+            self._check_cross_site(request)
+        if self._is_publish_key(credential):
+            _no_reserved(channels)
+            return Grant(KEY_SUBJECT)
+        claims = self._claims(credential)
+        missing = claims.publish.first_missing(channels)
+        if missing is not None or not claims.publish:
+            detail = _naming("publishing to", missing)
+            raise insufficient_scope("the token does not allow publishing here", detail)
+        return _grant(claims, credential)
+
+    def _check_cross_site(self, request: Request) -> None:
+        """A cookie comes along whichever page sends the request (CSRF): the page has to be one of ours."""
+        origin = request.headers.get("Origin")
+        if origin is None or not (
+            is_allowed(origin, self._origins) or is_own(origin, request.environ, self._proxies)
+        ):
+            raise forbidden(
+                "Origin not allowed",
+                "publishing with the cookie needs an Origin header that is this service's own or is in"
+                " SSE_CORS_ORIGINS (or the token as Authorization: Bearer)",
+            )
+
+    # -- Reading
+
+    def may_subscribe(self, request: Request, channels: Collection[str]) -> Grant:
+        """The grant to read all of `channels`. Raises AccessDenied.
+
+        Credentials are not looked at where everybody may read: a bad token does no harm there, and a good one
+        does not end the stream.
+        """
+        guarded = [channel for channel in channels if channel != CANARY]
+        if self._reachable.reading is Reading.PUBLIC:
+            _no_reserved(guarded)
+            return self._anonymous(request)
+        guarded = [channel for channel in guarded if not self._public.covers(channel)]
+        if channels and not guarded:
+            return self._anonymous(request)
+        credential = find_credential(request)
+        if credential is None:
+            raise credentials_missing(
+                "reading this needs a token, as Authorization: Bearer, the cookie sse_token or ?access_token="
+            )
+        if self._is_publish_key(credential):
+            raise insufficient_scope("the publish key does not allow reading")
+        claims = self._claims(credential)
+        missing = claims.subscribe.first_missing(guarded)
+        if missing is not None or not claims.subscribe:
+            raise insufficient_scope("the token does not allow reading this", _naming("reading", missing))
+        return _grant(claims, credential)
+
+    # -- Parts
+
+    def startup_line(self) -> str:
+        """One line for the log at the start: who may publish and read, as it is now."""
+        publishing = self.publishing()
+        hint = f"; {_HOW_TO_OPEN}" if publishing is Publishing.CLOSED else ""
+        return f"publishing: {publishing.value}; reading: {self._reachable.reading.value}{hint}"
+
+    def client_address(self, request: Request) -> str:
+        """The client's address, by SSE_TRUSTED_PROXIES."""
+        return client_address(request.environ, self._proxies)
+
+    def _anonymous(self, request: Request) -> Grant:
+        return Grant(f"address:{address_bucket(self.client_address(request))}")
+
+    def _is_publish_key(self, credential: Credential) -> bool:
+        digests = [known for source in self._publish_keys for known in source()]
+        return publish_key.matches(credential.value, digests)
+
+    def _claims(self, credential: Credential) -> "Claims":
+        if self._tokens is None:
+            raise invalid_token("this is not the key")
+        return self._tokens.verify(credential.value, self._clock())
+
+
+def _no_reserved(channels: Collection[str]) -> None:
+    if any(is_reserved(channel) for channel in channels):
+        raise forbidden("Reserved channel", "channels whose names begin with _ are the service's own")
+
+
+def _grant(claims: "Claims", credential: Credential) -> Grant:
+    if claims.subject:
+        return Grant(f"token:{one_line(claims.subject, MAX_SUBJECT_CHARS)}", claims.expires_at)
+    # Nobody in particular: each token counts for itself.
+    return Grant(f"token#{hashlib.sha256(credential.value.encode()).hexdigest()[:16]}", claims.expires_at)
+
+
+def _naming(action: str, channel: str | None) -> str:
+    """The detail of a refusal. A channel is named only if it is one: no text of the request's making."""
+    known = channel is not None and CHANNEL_PATTERN.fullmatch(channel)
+    return f"the token's sse claim does not cover {action} {channel if known else 'this'}"

@@ -1,0 +1,61 @@
+"""Where a request carries its key or token: a header, a cookie, or the query (RFC 6750 §2)."""
+
+import re
+from typing import Final, Literal, NamedTuple
+
+from flask import Request
+
+from sse.auth.decision import invalid_request
+
+COOKIE: Final = "sse_token"
+PARAMETER: Final = "access_token"
+
+# RFC 6750 §2.1: b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"=". Nothing in it needs
+# escaping in a header, a cookie or a log line; and the redaction of logs knows where such a value ends.
+B64TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+
+# A token of more than this is not one of ours (a claim of 256 patterns of 20 characters takes 8,000). The
+# worker bounds headers anyway; this bounds what is parsed and hashed for whoever asks.
+MAX_CREDENTIAL_CHARS: Final = 12_288
+
+Way = Literal["header", "query", "cookie"]
+
+
+class Credential(NamedTuple):
+    """A key or a token as it was presented. Not yet checked against anything."""
+
+    value: str
+    way: Way
+
+    def __repr__(self) -> str:
+        return f"Credential(***, {self.way})"  # must not show up in a traceback or a debug log
+
+
+def find_credential(request: Request) -> Credential | None:
+    """The credential of this request, or None.
+
+    The same one in several ways is fine and counts as the most deliberate of them: the header, then the
+    query, then the cookie, which a browser adds by itself. Several that differ are ambiguous, and refused
+    with invalid_request (RFC 6750 §2: "Clients MUST NOT use more than one method"): which of them decides
+    must not be left to the order in which we happen to look.
+
+    Another scheme than Bearer (say, Basic for a proxy on the way) is not a credential for us.
+    """
+    found = [
+        *_from_header(request),
+        *(Credential(value, "query") for value in request.args.getlist(PARAMETER)),
+        *(Credential(value, "cookie") for value in request.cookies.getlist(COOKIE)),
+    ]
+    for credential in found:
+        if len(credential.value) > MAX_CREDENTIAL_CHARS or not B64TOKEN.fullmatch(credential.value):
+            raise invalid_request("the credentials are empty, too long, or not a bearer token")
+    if len({credential.value for credential in found}) > 1:
+        raise invalid_request("several different credentials in one request: use one way only")
+    return found[0] if found else None
+
+
+def _from_header(request: Request) -> list[Credential]:
+    # RFC 9110 §11.1: the scheme is case-insensitive. WSGI joins repeated headers with a comma, which is not
+    # in B64TOKEN: two headers are refused, not read as one.
+    scheme, _, value = request.headers.get("Authorization", "").strip(" \t").partition(" ")
+    return [Credential(value.strip(" \t"), "header")] if scheme.lower() == "bearer" else []

@@ -1,0 +1,173 @@
+"""Keys that tokens are verified (and minted) with.
+
+*No key confusion.* The classic attack on JWT is a token that names its own algorithm: ``none``, or HS256 with
+the server's public RSA key as the "secret". Here the algorithm belongs to the key: it follows from the key's
+type when the key is loaded, and a token is only ever tried against keys of the algorithm that it names (RFC
+8725 §3.1). Text that looks like an asymmetric key is one or is refused; it never becomes an HMAC secret.
+
+*No weak keys.* HMAC secrets have at least 256 bits (RFC 7518 §3.2), RSA keys at least 2048 (§3.3), curves are
+P-256 and Ed25519. Anything less is refused when it is loaded: at the start, the process does not come up.
+
+This module imports PyJWT and cryptography (9 MB): it is itself imported only where tokens are configured.
+"""
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt.algorithms import HMACAlgorithm
+
+SUPPORTED: Final = ("HS256", "RS256", "ES256", "EdDSA")
+
+MIN_SECRET_BYTES: Final = 32
+MIN_RSA_BITS: Final = 2048
+
+# A token without `kid` is tried against each key that fits: the bound on what one bad token costs (30 µs a
+# key).
+MAX_KEYS: Final = 32
+
+PublicKey: TypeAlias = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
+PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+_PEM_BLOCK: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key and the one algorithm that it is for. Its material does not show in a repr."""
+
+    algorithm: str
+    kid: str | None
+    verifier: bytes | PublicKey = field(repr=False)
+    signer: bytes | PrivateKey | None = field(repr=False, default=None)
+
+
+def parse_key(content: bytes, *, allowed: Collection[str]) -> Sequence[Key]:
+    """The keys in `content`: PEM blocks, or else one HMAC secret, its bytes as they are but for blanks
+    around.
+
+    A private key in PEM form verifies by its public half. Raises ValueError, which shows no key material, for
+    text that is neither, for a weak key, and for one whose algorithm is not in `allowed`.
+    """
+    content = content.strip()
+    if b"-----BEGIN" in content:
+        text = content.decode("ascii", errors="replace")
+        # In an environment variable line feeds are often written as \n.
+        text = text if "\n" in text else text.replace("\\n", "\n")
+        # `openssl ecparam -genkey` writes the curve's parameters in front of the key, which has them, too.
+        blocks = [block for block in _PEM_BLOCK.finditer(text) if block[1] != "EC PARAMETERS"]
+        if not blocks:
+            raise ValueError("not a complete PEM block (-----BEGIN … KEY----- to -----END … KEY-----)")
+        keys = [_from_pem(block[0], block[1]) for block in blocks[: MAX_KEYS + 1]]
+    else:
+        keys = [_from_secret(content)]
+    for key in keys:
+        if key.algorithm not in allowed:
+            raise ValueError(f"it is for {key.algorithm}, and SSE_JWT_ALGORITHMS allows {', '.join(allowed)}")
+    return _bounded(keys)
+
+
+def parse_jwks(content: bytes, *, allowed: Collection[str]) -> Sequence[Key]:
+    """The usable keys of a JWK Set (RFC 7517 §5), "use" and "key_ops" respected.
+
+    Keys of other types, algorithms and uses are passed over (§5: an implementation should ignore what it does
+    not understand; providers list keys for others too). Raises ValueError when none is left, or the content
+    is not a JWK Set; the message shows none of it.
+    """
+    try:
+        members = json.loads(content)["keys"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        members = None
+    if not isinstance(members, list):
+        raise ValueError('not a JWK Set: a JSON object with an array "keys"')
+    keys = [key for member in members if (key := _from_jwk(member)) is not None and key.algorithm in allowed]
+    if not keys:
+        raise ValueError(f"there is no usable signing key for {', '.join(allowed)} in it")
+    return _bounded(keys)
+
+
+def _bounded(keys: list[Key]) -> list[Key]:
+    if len(keys) > MAX_KEYS:
+        raise ValueError(f"more than {MAX_KEYS} keys")
+    return keys
+
+
+def _from_secret(secret: bytes) -> Key:
+    if len(secret) < MIN_SECRET_BYTES:
+        raise ValueError(
+            f"an HMAC secret has at least {MIN_SECRET_BYTES} bytes (256 bits, RFC 7518 §3.2),"
+            f" this has {len(secret)}"
+        )
+    try:
+        HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
+    except jwt.InvalidKeyError:
+        # ssh-rsa …, a JWK, a certificate in DER: published things, no secrets
+        raise ValueError("this is not a secret but an asymmetric key, a certificate or a JWK") from None
+    return Key("HS256", None, secret, secret)
+
+
+def _from_pem(block: str, label: str) -> Key:
+    try:
+        if label.endswith("PRIVATE KEY"):
+            return _from_private(serialization.load_pem_private_key(block.encode(), password=None))
+        if label.endswith("PUBLIC KEY"):
+            return _from_public(serialization.load_pem_public_key(block.encode()))
+    except _Unsuitable:
+        raise
+    except Exception:  # cryptography raises many types, some with parts of the key in their text
+        raise ValueError(f"the PEM block {label!r} cannot be read (or is encrypted)") from None
+    raise ValueError(f"PEM block {label!r}: only public and private keys are understood (extract it first)")
+
+
+class _Unsuitable(ValueError):
+    """A key that was understood, and must not be used."""
+
+
+def _from_private(key: object, kid: str | None = None) -> Key:
+    if isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
+        public = _from_public(key.public_key(), kid)
+        return Key(public.algorithm, kid, public.verifier, key)
+    raise _Unsuitable(f"a key of this type is not supported; supported are {', '.join(SUPPORTED)}")
+
+
+def _from_public(key: object, kid: str | None = None) -> Key:
+    if isinstance(key, rsa.RSAPublicKey):
+        if key.key_size < MIN_RSA_BITS:
+            raise _Unsuitable(f"an RSA key has at least {MIN_RSA_BITS} bits, this has {key.key_size}")
+        return Key("RS256", kid, key)
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        if not isinstance(key.curve, ec.SECP256R1):
+            raise _Unsuitable(f"ES256 is for the curve P-256, not {key.curve.name}")
+        return Key("ES256", kid, key)
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return Key("EdDSA", kid, key)
+    raise _Unsuitable(f"a key of this type is not supported; supported are {', '.join(SUPPORTED)}")
+
+
+def _from_jwk(member: Any) -> Key | None:
+    """The key of one member of a JWK Set, or None if it is not one for us."""
+    if not isinstance(member, dict):
+        return None
+    kid, operations = member.get("kid"), member.get("key_ops", ["verify"])
+    if not isinstance(kid, str | None) or not isinstance(operations, list):
+        return None
+    if member.get("use", "sig") != "sig" or not ("verify" in operations or "sign" in operations):
+        return None
+    try:
+        material = jwt.PyJWK(member).key
+        if isinstance(material, bytes):
+            secret = _from_secret(material)
+            key = Key(secret.algorithm, kid, material, material)
+        elif hasattr(material, "public_key"):
+            key = _from_private(material, kid)
+        else:
+            key = _from_public(material, kid)
+    except Exception:  # PyJWT's and cryptography's errors, whose text holds the whole JWK
+        return None
+    # "alg" (RFC 7517 §4.4) narrows a key down: one for RS512 or PS256 is not for RS256.
+    return key if member.get("alg", key.algorithm) == key.algorithm else None

@@ -1,0 +1,118 @@
+"""How the Redis log calls its Redis: a pooled connection, through the breaker, with errors in the log's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import redis
+
+from sse.event import format_id
+from sse.log._redis_breaker import Breaker
+from sse.log._redis_check import check
+from sse.log._redis_codec import Keys
+from sse.log._redis_link import CONNECT_TIMEOUT, RETRY_AFTER, Argument, Connector, Link, Pool, explain, is_read_only
+from sse.log._redis_scripts import Script
+from sse.log._redis_url import RedisUrl
+from sse.log.base import LogRefused, LogUnavailable
+
+T = TypeVar("T")
+
+# While Redis is known to be down, the one request that probes waits this long to connect, and for its answer: so it,
+# too, is over in less than 250 ms.
+PROBE_TIMEOUT: Final = 0.1
+
+
+class Client:
+    """One worker's access to the log's keys.
+
+    seen: the newest position that this worker, and so perhaps a client, knows. Scripts are told.
+    """
+
+    def __init__(self, target: RedisUrl, prefix: str) -> None:
+        self.target = target
+        self.keys = Keys(prefix)
+        self.breaker = Breaker()
+        self.closed = False
+        self.seen = 0
+        self._connector = Connector(target)
+        self._pool = Pool(self._connector)
+        self._checked = False
+
+    def call(self, work: Callable[[Link], T]) -> T:
+        """Do work on a pooled connection. Raises `LogUnavailable` for whatever goes wrong."""
+        if self.closed:
+            raise LogUnavailable("the log is closed")
+        probe, connected = self.breaker.admit(), False
+        try:
+            with self._pool.lease(patience=PROBE_TIMEOUT if probe else CONNECT_TIMEOUT) as link:
+                connected = True
+                if probe:
+                    link.call([("PING",)], timeout=PROBE_TIMEOUT)
+                    self.breaker.succeeded(probe=True)
+                    probe = False
+                elif not self.breaker.closed:  # found to be down while we waited for a connection
+                    raise LogUnavailable("Redis is down", RETRY_AFTER)
+                self._check(link)
+                return work(link)
+        except LogRefused as error:
+            raise LogUnavailable(str(error), RETRY_AFTER) from error
+        except redis.RedisError as error:
+            if probe or not connected or isinstance(error, redis.TimeoutError):
+                self.breaker.failed(explain(error), probe=probe)
+                probe = False
+            raise self.unavailable(error) from error
+        finally:
+            if probe:
+                self.breaker.forgo()
+
+    def pipeline(self, *commands: Sequence[Argument]) -> list[Any]:
+        """The replies to commands sent in one write."""
+        return self.call(lambda link: link.call(commands))
+
+    def one(self, *command: Argument) -> Any:
+        """The reply to one command."""
+        return self.pipeline(command)[0]
+
+    def run(self, script: Script, args: Sequence[Argument], *keys: str) -> Any:
+        """What a script returns. keys: beyond the two that every script has; args: beyond `seen`."""
+        return self.call(lambda link: self.run_on(link, script, args, *keys))
+
+    def run_on(self, link: Link, script: Script, args: Sequence[Argument], *keys: str) -> Any:
+        """The same on a certain connection, with redis-py's errors."""
+        return link.run(script, [self.keys.meta, self.keys.events, *keys], [format_id(self.seen), *args])
+
+    def connect(self, timeout: float) -> Link:
+        """A new connection outside of the pool and the breaker, which learns how it went. Redis-py's errors."""
+        if self.closed:
+            raise LogUnavailable("the log is closed")
+        try:
+            link = self._connector.connect(timeout=timeout)
+        except redis.RedisError as error:
+            self.breaker.failed(explain(error))
+            raise
+        try:
+            self._check(link)
+        except LogRefused as error:
+            link.close()
+            raise LogUnavailable(str(error), RETRY_AFTER) from error
+        except BaseException:
+            link.close()
+            raise
+        self.breaker.succeeded()
+        return link
+
+    def unavailable(self, error: redis.RedisError) -> LogUnavailable:
+        """What the log says of an error of redis-py."""
+        if is_read_only(error):
+            self._pool.clear()  # the master is another one now: new connections find it
+        return LogUnavailable(explain(error), RETRY_AFTER)
+
+    def close(self) -> None:
+        self.closed = True
+        self._pool.clear()
+
+    def _check(self, link: Link) -> None:
+        if not self._checked:
+            check(link, self.keys, self.target.where)
+            self._checked = True

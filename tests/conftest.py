@@ -1,0 +1,54 @@
+"""Fixtures that start the real service; see tests/support for what they hand out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import pytest
+
+from tests.support.programs import require_program as _require_program
+from tests.support.server import Server
+from tests.support.sse_client import SSEClient
+
+
+class StartServer(Protocol):
+    """The type of the ``start_server`` fixture."""
+
+    def __call__(self, *args: str, **env: Any) -> Server: ...
+
+
+@pytest.fixture
+def start_server() -> Iterator[StartServer]:
+    """``start_server(**env)`` starts a server that ends with the test; any number of them."""
+    with contextlib.ExitStack() as servers:
+
+        def start(*args: str, **env: Any) -> Server:
+            return servers.enter_context(Server(*args, **env))
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """One server with default settings, shared by a module: use a channel of your own in each test."""
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def open_stream() -> Iterator[Callable[..., SSEClient]]:
+    """``open_stream(server, target, **options)`` opens a stream that is closed with the test."""
+    with contextlib.ExitStack() as clients:
+
+        def connect(where: Server, target: str, **options: Any) -> SSEClient:
+            return clients.enter_context(SSEClient(where.port, target, **options))
+
+        yield connect
+
+
+@pytest.fixture
+def require_program() -> Callable[[str, str], str]:
+    """:func:`tests.support.programs.require_program`, for tests that would rather not import it."""
+    return _require_program

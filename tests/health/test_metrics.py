@@ -1,0 +1,233 @@
+"""The exposition, read by prometheus_client's own parser; files are written by several processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from health import metrics, metrics_files
+from health.board import DRAINING, RUNNING, Board, Record
+from health.metrics import BOARD_ROWS, ROWS, Exporter, exposition
+
+ROOT = Path(__file__).parents[2]
+
+
+def samples(text: bytes) -> dict[str, float]:
+    """``name{label="value"}`` → value."""
+    found = {}
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
+            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return found
+
+
+def values(opened: int = 1, **more: object) -> dict[str, object]:
+    return {"opened": opened, **more}
+
+
+def as_process(monkeypatch: pytest.MonkeyPatch, directory: Path, pid: int, numbers: dict[str, Any]) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: pid)
+    exporter = Exporter(directory)
+    exporter.flush(numbers)
+    exporter.close()
+    monkeypatch.undo()
+
+
+def test_counters_of_all_processes_are_added_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    as_process(monkeypatch, tmp_path, 11, values(5, closed=Counter(client=2, drain=1)))
+    as_process(monkeypatch, tmp_path, 12, values(7, closed=Counter(client=3)))
+    found = samples(exposition(tmp_path, Board.create(1)))
+    assert found["sse_streams_opened_total"] == 12
+    assert found['sse_streams_closed_total{reason="client"}'] == 5
+    assert found['sse_streams_closed_total{reason="drain"}'] == 1
+
+
+def test_values_are_absolute_and_can_be_flushed_again_and_again(tmp_path: Path) -> None:
+    exporter = Exporter(tmp_path)
+    for opened in (3, 3, 9):
+        exporter.flush(values(opened))
+    assert samples(exposition(tmp_path, Board.create(1)))["sse_streams_opened_total"] == 9
+    exporter.close()
+    exporter.flush(values(1))
+
+
+def test_a_histogram_is_exported_with_cumulated_buckets_sum_and_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    state = SimpleNamespace(bounds=(0.1, 1.0), counts=[1, 2, 4], total=9.5)
+    as_process(monkeypatch, tmp_path, 11, values(delivery=state))
+    as_process(monkeypatch, tmp_path, 12, values(delivery=state))
+    found = samples(exposition(tmp_path, Board.create(1)))
+    assert found['sse_delivery_seconds_bucket{le="0.1"}'] == 2
+    assert found['sse_delivery_seconds_bucket{le="1.0"}'] == 6
+    assert found['sse_delivery_seconds_bucket{le="+Inf"}'] == 14
+    assert found["sse_delivery_seconds_count"] == 14
+    assert found["sse_delivery_seconds_sum"] == 19.0
+
+
+def test_a_state_that_nothing_is_in_any_more_is_zero(tmp_path: Path) -> None:
+    exporter = Exporter(tmp_path)
+    exporter.flush({"streams": {"live": 4, "lagging": 2}})
+    exporter.flush({"streams": {"live": 5}})
+    found = samples(exposition(tmp_path, Board.create(1)))
+    assert (found['sse_streams{state="live"}'], found['sse_streams{state="lagging"}']) == (5, 0)
+    exporter.close()
+
+
+def test_a_dead_workers_gauges_go_and_its_counters_stay_however_many_die(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    state = SimpleNamespace(bounds=(1.0,), counts=[1, 1], total=2.0)
+    for pid in (11, 12, 13):
+        as_process(
+            monkeypatch,
+            tmp_path,
+            pid,
+            values(5, streams={"live": 10}, resets=Counter(expired=1), passes=state),
+        )
+    for pid in (11, 12):
+        metrics_files.fold(tmp_path, pid)
+    found = samples(exposition(tmp_path, Board.create(1)))
+    assert found['sse_streams{state="live"}'] == 10
+    assert found["sse_streams_opened_total"] == 15
+    assert found['sse_resets_total{reason="expired"}'] == 3
+    assert found["sse_fanout_pass_seconds_count"] == 6
+    metrics_files.fold(tmp_path, 13)
+    assert samples(exposition(tmp_path, Board.create(1)))["sse_streams_opened_total"] == 15
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["counter_sse-0.db", "histogram_sse-0.db"]
+
+
+def test_a_process_id_that_is_used_again_counts_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    as_process(monkeypatch, tmp_path, 11, values(5))
+    metrics_files.fold(tmp_path, 11)
+    as_process(monkeypatch, tmp_path, 11, values(2))
+    assert samples(exposition(tmp_path, Board.create(1)))["sse_streams_opened_total"] == 7
+
+
+def test_the_counters_of_an_apps_own_metrics_are_kept_as_well(tmp_path: Path) -> None:
+    code = (
+        "from prometheus_client import Counter, Gauge; import os\n"
+        "Counter('orders', 'help', ['kind']).labels('new').inc(4)\n"
+        "Gauge('depth', 'help', multiprocess_mode='livesum').set(3); print(os.getpid())"
+    )
+    environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True, timeout=20
+    )
+    before = samples(exposition(tmp_path, Board.create(1)))
+    assert (before['orders_total{kind="new"}'], before["depth"]) == (4, 3)
+    metrics_files.fold(tmp_path, int(done.stdout))
+    after = samples(exposition(tmp_path, Board.create(1)))
+    assert after['orders_total{kind="new"}'] == 4
+    assert "depth" not in after
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\x00" * 100, b"\xff" * 64, b"\x40\x00\x00\x00" + b"\x00" * 60, b"", b"\x00\x10\x00\x00"]
+)
+def test_a_file_that_a_killed_worker_left_half_made_does_no_harm(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "counter_sse-11.db").write_bytes(damage)
+    metrics_files.fold(tmp_path, 11)
+    assert not (tmp_path / "counter_sse-11.db").exists()
+    exposition(tmp_path, Board.create(1))
+
+
+def test_a_file_that_is_being_made_fails_no_scrape(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    as_process(monkeypatch, tmp_path, 11, values(5))
+    half_made = tmp_path / "counter_sse-12.db"
+    half_made.write_bytes(b"")
+    monkeypatch.setattr(time, "sleep", lambda seconds: half_made.unlink(missing_ok=True))
+    assert samples(exposition(tmp_path, Board.create(1)))["sse_streams_opened_total"] == 5
+
+
+def test_folding_leaves_the_files_of_others_alone(tmp_path: Path) -> None:
+    for name in ("headwater.db", "counter_sse-1.db", "counter_sse-111.db", "gauge_livesum_sse-1.db"):
+        (tmp_path / name).write_bytes(b"\x08" + b"\x00" * 63)
+    metrics_files.fold(tmp_path, 11)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_scrape_while_counters_are_moved_begins_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shared = Board.create(1)
+    as_process(monkeypatch, tmp_path, 11, values(5))
+    pauses = []
+    folding = shared.folding()
+    folding.__enter__()
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            folding.__exit__(None, None, None)
+
+    monkeypatch.setattr(time, "sleep", pause)
+    assert samples(exposition(tmp_path, shared))["sse_streams_opened_total"] == 5
+    assert len(pauses) == 3
+
+
+def test_a_master_that_died_while_moving_them_does_not_hold_up_scrapes_for_ever(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shared = Board.create(1)
+    as_process(monkeypatch, tmp_path, 11, values(5))
+    monkeypatch.setattr(metrics, "FOLD_PAUSE", 0.001)
+    with shared.folding():
+        assert samples(exposition(tmp_path, shared))["sse_streams_opened_total"] == 5
+
+
+def test_the_ages_of_a_worker_that_is_stuck_grow(tmp_path: Path) -> None:
+    now = time.monotonic()
+    shared = Board.create(4)
+    shared.set_expected(3)
+    shared.write(Record(0, 10, 1, RUNNING, True, now - 90, now - 0.1, now - 0.5, 0.02, 0.3, 5))
+    shared.write(Record(1, 11, 1, RUNNING, True, now - 90, now - 40.0, now - 41.0, 0.02, 0.3, 5))
+    shared.write(Record(2, 12, 1, DRAINING, True, now - 8, now - 0.1, 0.0, 0.02, 0.3, 5))
+    found = samples(exposition(tmp_path, shared))
+    assert found['health_canary_age_seconds{worker="0"}'] == pytest.approx(0.5, abs=0.3)
+    assert found['health_canary_age_seconds{worker="1"}'] == pytest.approx(41.0, abs=0.3)
+    assert found['health_canary_age_seconds{worker="2"}'] == pytest.approx(8.0, abs=0.3)
+    assert found['health_loop_lag_seconds{worker="0"}'] == 0.02
+    assert found['health_loop_lag_seconds{worker="1"}'] == pytest.approx(39.5, abs=0.3)
+    assert found['sse_log_tail_age_seconds{worker="1"}'] == pytest.approx(40.3, abs=0.3)
+    assert (found['health_workers{state="running"}'], found['health_workers{state="draining"}']) == (2, 1)
+    assert found["health_workers_expected"] == 3
+
+
+def test_workers_of_an_older_generation_are_not_shown(tmp_path: Path) -> None:
+    now = time.monotonic()
+    shared = Board.create(2)
+    shared.write(Record(0, 10, 1, DRAINING, True, now, now))
+    shared.bump_generation()
+    shared.write(Record(1, 11, 2, RUNNING, True, now, now))
+    found = samples(exposition(tmp_path, shared))
+    assert 'health_loop_lag_seconds{worker="1"}' in found
+    assert 'health_loop_lag_seconds{worker="0"}' not in found
+
+
+def test_every_metric_of_the_contract_is_exported_with_its_help(tmp_path: Path) -> None:
+    contract = """sse_streams{state} sse_streams_opened_total sse_streams_closed_total{reason}
+        sse_events_published_total sse_events_delivered_total sse_bytes_sent_total sse_resets_total{reason}
+        sse_replayed_events_total sse_delivery_seconds sse_fanout_pass_seconds sse_log_tail_age_seconds
+        health_loop_lag_seconds health_canary_age_seconds sse_connections{state}"""
+    ours = {row.name: row.label for row in ROWS} | dict.fromkeys(BOARD_ROWS, "")
+    for entry in contract.split():
+        name, _, label = entry.rstrip("}").partition("{")
+        assert ours.get(name) == label, entry
+    assert all(row.help for row in ROWS)
+    assert all(BOARD_ROWS.values())
+
+
+def test_the_service_counts_what_the_rows_ask_for() -> None:
+    stats = pytest.importorskip("sse.stats").Stats()
+    elsewhere = {"connections", "streams"}
+    missing = [row.attribute for row in ROWS if not hasattr(stats, row.attribute)]
+    assert set(missing) <= elsewhere

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from health import probe
+from health.probe import Dechunk, Failed, Heartbeats, main, split_url
+from tests.health.fakes import heartbeat
+
+ROOT = Path(__file__).parents[2]
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+PLAIN = HEAD + b"\r\n"
+Script = Callable[[socket.socket], None]
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+class OneShotServer:
+    """Answers each connection by a script, and keeps the requests."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/events/_canary"
+        self.script: Script = lambda connection: None
+        self.requests: list[bytes] = []
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self.listener.accept()
+            with connection:
+                if self.over.is_set():
+                    return
+                connection.settimeout(5)
+                self.requests.append(connection.recv(65536))
+                try:
+                    self.script(connection)
+                except OSError:
+                    pass  # the probe has seen enough
+
+    def close(self) -> None:
+        self.over.set()
+        with socket.create_connection(self.listener.getsockname()):
+            self.thread.join(5)
+        self.listener.close()
+        assert not self.thread.is_alive()
+
+    def until_hang_up(self, connection: socket.socket) -> None:
+        while connection.recv(1024):
+            pass
+
+
+@pytest.fixture
+def server() -> Iterator[OneShotServer]:
+    server = OneShotServer()
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize(
+    "make_pieces",
+    [
+        pytest.param(lambda: [CHUNKED, chunk(heartbeat())], id="chunked"),
+        pytest.param(lambda: [PLAIN, heartbeat()], id="close-delimited"),
+        pytest.param(lambda: [CHUNKED + chunk(b"retry: 9\n\n" + heartbeat())], id="all in one"),
+        pytest.param(lambda: [CHUNKED, *(chunk(bytes((b,))) for b in heartbeat())], id="a chunk a byte"),
+        pytest.param(
+            lambda: [CHUNKED, chunk(heartbeat(age=60)), chunk(heartbeat())],
+            id="an old one first, then a fresh one",
+        ),
+        pytest.param(
+            lambda: [HEAD.replace(b"event-stream", b"event-stream; charset=utf-8") + b"\r\n", heartbeat()],
+            id="with charset",
+        ),
+    ],
+)
+def test_a_fresh_heartbeat_passes(server: OneShotServer, make_pieces: Callable[[], list[bytes]]) -> None:
+    def script(connection: socket.socket) -> None:
+        for piece in make_pieces():
+            connection.sendall(piece)
+        server.until_hang_up(connection)
+
+    server.script = script
+    began = time.monotonic()
+    assert probe.probe(server.url, 5.0, 3.0).startswith("a heartbeat 0.")
+    assert time.monotonic() - began < 1.0
+    request = server.requests[0].decode()
+    assert request.startswith("GET /events/_canary HTTP/1.1\r\nHost: 127.0.0.1:")
+    assert "\r\nConnection: close\r\n" in request
+
+
+def _answer(*pieces: bytes | Callable[[], bytes], hold: bool = True) -> Callable[[OneShotServer], Script]:
+    def make(server: OneShotServer) -> Script:
+        def script(connection: socket.socket) -> None:
+            for piece in pieces:
+                connection.sendall(piece if isinstance(piece, bytes) else piece())
+            if hold:
+                server.until_hang_up(connection)
+
+        return script
+
+    return make
+
+
+def _drip(server: OneShotServer) -> Script:
+    def script(connection: socket.socket) -> None:
+        connection.sendall(PLAIN)
+        while True:
+            connection.sendall(b":\n")
+            time.sleep(0.05)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        pytest.param(_answer(), "connected, but no answer within 0.4 s", id="silence"),
+        pytest.param(_answer(CHUNKED), "the stream opened, but no heartbeat within", id="200 but no events"),
+        pytest.param(_drip, "the stream opened, but no heartbeat within", id="comments only, drop by drop"),
+        pytest.param(
+            _answer(CHUNKED, lambda: chunk(heartbeat(age=60))),
+            "its heartbeat is 60.",
+            id="stale heartbeats only",
+        ),
+        pytest.param(_answer(CHUNKED, lambda: chunk(heartbeat(age=-60))), "its heartbeat is -", id="from the future"),
+        pytest.param(_answer(b"HTTP/1.1 503 Service Unavailable\r\n\r\n"), "answered 'HTTP/1.1 503", id="a 503"),
+        pytest.param(
+            _answer(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n"),
+            "content type 'text/html'",
+            id="HTML",
+        ),
+        pytest.param(_answer(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), "answered 'SSH-2.0", id="another protocol"),
+        pytest.param(_answer(b"x" * 40000), "bytes of headers", id="headers without end"),
+        pytest.param(_answer(PLAIN, b"data:" + b"x" * 90000), "not an event stream", id="a line without end"),
+        pytest.param(_answer(hold=False), "closed the connection", id="hung up at once"),
+        pytest.param(_answer(CHUNKED, b"0\r\n\r\n", hold=False), "the stream ended", id="a stream that ends"),
+        pytest.param(_answer(CHUNKED, heartbeat()), "broken chunked coding", id="chunked announced and not sent"),
+        pytest.param(_answer(CHUNKED, b"5\r\nid: 1xx\r\n"), "broken chunked coding", id="a chunk longer than it said"),
+    ],
+)
+def test_anything_else_fails_in_time_and_says_what_was_seen(
+    server: OneShotServer, make: Callable[[OneShotServer], Script], reason: str
+) -> None:
+    server.script = make(server)
+    began = time.monotonic()
+    with pytest.raises(Failed) as failure:
+        probe.probe(server.url, 5.0, 0.4)
+    assert reason in str(failure.value)
+    assert time.monotonic() - began < 1.0
+
+
+@pytest.mark.parametrize("size", range(1, 40))
+def test_heartbeats_are_found_however_the_bytes_are_split(size: int) -> None:
+    stream = b": hi\n\nid: 9-1\nevent: heartbeat\ndata: 1234\n\ndata: 77\n\nevent:heartbeat\r\ndata:5678\r\n\r\n"
+    heartbeats = Heartbeats()
+    found = [time for at in range(0, len(stream), size) for time in heartbeats.feed(stream[at : at + size])]
+    assert found == [1234, 5678]
+
+
+@pytest.mark.parametrize("size", range(1, 30))
+def test_chunks_are_taken_off_however_the_bytes_are_split(size: int) -> None:
+    wire = chunk(b"event: a\n") + b"A;ext=1\r\n0123456789\r\n" + b"0\r\n\r\n"
+    dechunk = Dechunk()
+    data = b"".join(dechunk.feed(wire[at : at + size]) for at in range(0, len(wire), size))
+    assert (data, dechunk.ended) == (b"event: a\n0123456789", True)
+
+
+@pytest.mark.parametrize("size", [b"-5", b"+5", b"0x5", b"5_0", b"", b" ", b"g"])
+def test_a_chunk_size_is_hexadecimal_digits_and_nothing_else(size: bytes) -> None:
+    with pytest.raises(ValueError, match="chunked"):
+        Dechunk().feed(size + b"\r\nabcde\r\n")
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"),
+    [
+        ("http://127.0.0.1:8080/events/_canary", ("127.0.0.1", 8080, "/events/_canary")),
+        ("http://[::1]:9/x?y=1", ("::1", 9, "/x?y=1")),
+        ("http://pod", ("pod", 80, "/")),
+    ],
+)
+def test_urls_are_taken_apart(url: str, parts: tuple[str, int, str]) -> None:
+    assert split_url(url) == parts
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "/events",
+        "https://x/",
+        "http://",
+        "http://x:y/",
+        "http://x:0/",
+        "http://x:99999/",
+        "http://x/\r\nA: b",
+    ],
+)
+def test_what_is_no_url_is_a_usage_error(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--url", url]) == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--timeout", "x"], ["--timeout"], ["--max-age=0"], ["--max-age", "nan"], ["--verbose"], ["8080"]],
+)
+def test_wrong_arguments_are_a_usage_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    streams = capsys.readouterr()
+    assert (streams.out, "usage:" in streams.err) == ("", True)
+
+
+def test_the_port_comes_from_the_environment_when_no_url_is_given(
+    server: OneShotServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(os.environ, "PORT", server.url.split(":")[2].split("/")[0])
+    server.script = _answer(PLAIN, heartbeat())(server)
+    assert main([]) == 0
+    assert capsys.readouterr().out.startswith("ok: a heartbeat ")
+
+
+WAYS = [
+    pytest.param(["-m", "health.probe"], id="as a module"),
+    pytest.param(["health/probe.py"], id="as a file"),
+    pytest.param(["-I", "-S", "health/probe.py"], id="without site-packages"),
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_command_prints_one_line_and_exits_with_its_verdict(server: OneShotServer, way: list[str]) -> None:
+    command = [sys.executable, *way, "--url", server.url, "--timeout"]
+    for script, status, line in (
+        (_answer(CHUNKED, chunk(heartbeat())), 0, "ok: a heartbeat"),
+        (_answer(CHUNKED), 1, "failed: the stream opened, but no heartbeat within 0.2 s"),
+    ):
+        server.script = script(server)
+        done = subprocess.run([*command, "0.2"], cwd=ROOT, capture_output=True, text=True, timeout=20)
+        assert (done.returncode, done.stderr) == (status, "")
+        assert done.stdout.startswith(line)
+        assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_run_costs_at_most_60_ms_of_cpu(server: OneShotServer, way: list[str]) -> None:
+    server.script = _answer(CHUNKED, chunk(heartbeat()))(server)
+    command = [sys.executable, *way, "--url", server.url]
+    costs = []
+    for _ in range(20):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=20)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        costs.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    figures = [f"{1000 * cost:.1f}" for cost in (min(costs), statistics.median(costs), max(costs))]
+    print(f"\nCPU ms, min/median/max: {'/'.join(figures)}")
+    assert statistics.median(costs) <= 0.060, figures
+
+
+def test_the_probe_loads_neither_flask_nor_the_heavy_half_of_the_library() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import health.probe\n"
+        "print(sorted(name for name in set(sys.modules) - before if name[0] != '_'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env={**os.environ},
+    )
+    assert done.stdout == "['health', 'health.probe']\n", done.stdout + done.stderr

@@ -1,0 +1,259 @@
+"""What the routes answer. Flask's test client cannot see what gunicorn makes of ``Connection: close``; the lab and
+tests/live do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import flask
+import pytest
+
+from health import Health, board
+from tests.health.fakes import FakeSource, heartbeat
+from tests.support.wait import eventually
+
+MAIN, PROBES = "8080", "8081"
+
+
+class Site:
+    """An app with health, and a service to watch that obeys the test."""
+
+    def __init__(self, source: FakeSource | None, **config: Any) -> None:
+        self.app = flask.Flask("site")
+        self.app.config.update(config)
+        self.source = source
+        if source is not None:
+            self.app.extensions["sse"] = source
+        self.health = Health(self.app)
+        self.app.add_url_rule("/events/<channel>", "events", lambda channel: f"stream of {channel}")
+
+    def ask(self, path: str, port: str = MAIN, method: str = "GET") -> Any:
+        client = self.app.test_client()
+        return client.open(path, method=method, environ_overrides={"SERVER_PORT": port})
+
+    def close(self) -> None:
+        self.health.stop()
+        if self.source is not None:
+            self.source.close()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    source = FakeSource()
+    site = Site(source, HEALTH_PORT=8081)
+    site.health.start()
+    eventually(lambda: source.attached)
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def started(site: Site) -> Site:
+    assert site.source is not None
+    site.source.send(heartbeat())
+    eventually(lambda: site.ask("/startupz").status_code == 200)
+    # The canary that has arrived is on the board with the next beat, at the latest.
+    eventually(lambda: site.ask("/readyz").status_code == 200)
+    return site
+
+
+@pytest.mark.parametrize("port", [MAIN, PROBES])
+@pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz", "/startupz"])
+def test_a_probe_that_passes_is_answered_byte_for_byte_as_documented(started: Site, path: str, port: str) -> None:
+    answer = started.ask(path, port)
+    assert (answer.status_code, answer.data) == (200, b"ok\n")
+    assert dict(answer.headers) == {
+        "Content-Type": "text/plain; charset=utf-8",
+        "Content-Length": "3",
+        "Connection": "close",
+        "Cache-Control": "no-store",
+    }
+
+
+def test_head_is_answered_with_the_headers_of_get_and_no_body(started: Site) -> None:
+    answer = started.ask("/readyz", method="HEAD")
+    assert (answer.status_code, answer.data, answer.headers["Content-Length"]) == (200, b"", "3")
+    assert answer.headers["Connection"] == "close"
+
+
+def test_a_failing_probe_is_503_with_a_line_per_failure(site: Site) -> None:
+    answer = site.ask("/startupz")
+    assert answer.status_code == 503
+    assert answer.data == b"[-]first-canary failed: the first canary has not arrived yet\n"
+    assert answer.headers["Content-Length"] == str(len(answer.data))
+    assert answer.headers["Connection"] == "close"
+
+
+def test_verbose_lists_every_check(started: Site) -> None:
+    text = started.ask("/readyz?verbose").text
+    assert text.splitlines() == [
+        "[+]startup ok",
+        "[+]workers ok",
+        "[+]drain ok",
+        "[+]hub ok",
+        "[+]canary ok",
+        "[+]log-tail ok",
+        "readyz check passed",
+    ]
+
+
+def test_a_drain_shows_with_the_very_next_answer(started: Site) -> None:
+    assert started.source is not None
+    started.source.now.draining = True
+    answer = started.ask("/readyz")
+    assert (answer.status_code, b"drain failed" in answer.data) == (503, True)
+    assert started.ask("/healthz").status_code == 200, "who drains must not be restarted"
+
+
+def test_startup_latches(started: Site) -> None:
+    assert started.source is not None
+    started.source.now.started = False
+    assert started.ask("/startupz").status_code == 200
+
+
+def test_startup_latches_without_anybody_asking(site: Site) -> None:
+    assert site.source is not None
+    site.source.send(heartbeat())
+    vitals = site.health.start()
+    eventually(lambda: vitals.seat.board.started, 3.0)
+
+
+def test_a_service_that_cannot_say_how_it_is_makes_the_pod_unready_and_is_not_restarted(
+    started: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise OSError("gone")
+
+    monkeypatch.setattr(started.source, "status", broken)
+    assert started.ask("/readyz").status_code == 503
+    assert started.ask("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
+def test_a_probe_route_refuses_other_methods_and_ends_the_connection(site: Site, method: str) -> None:
+    answer = site.ask("/healthz", method=method)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD")
+    assert answer.headers["Connection"] == "close"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/events/orders", "/", "/nothing", "/healthz/", "/openapi.json"])
+def test_the_health_port_serves_nothing_but_health(site: Site, path: str, method: str) -> None:
+    answer = site.ask(path, PROBES, method)
+    assert answer.status_code == 404
+    assert answer.headers["Connection"] == "close"
+    assert b"stream" not in answer.data
+
+
+def test_the_main_port_serves_the_app(site: Site) -> None:
+    assert site.ask("/events/orders").data == b"stream of orders"
+
+
+def test_metrics_are_on_the_health_port_only(started: Site) -> None:
+    assert started.ask("/metrics").status_code == 404
+    answer = started.ask("/metrics", PROBES)
+    assert answer.status_code == 200
+    assert answer.headers["Connection"] == "close"
+    assert answer.headers["Content-Type"].startswith("text/plain; version=")
+    assert 'health_workers{state="running"} 1.0' in answer.text
+
+
+def test_with_one_listener_metrics_are_on_it() -> None:
+    site = Site(None)
+    try:
+        assert site.ask("/metrics").status_code == 200
+        assert site.ask("/events/orders").status_code == 200
+    finally:
+        site.close()
+
+
+@pytest.mark.parametrize(
+    ("configured", "listening", "port", "expected"),
+    [
+        pytest.param(8081, (8080, 8081), "8081", True, id="the second of two"),
+        pytest.param(8081, (8080, 8081), "8080", False, id="the first of two"),
+        pytest.param(0, (40001, 40002), "40002", True, id="a free port was taken: the last"),
+        pytest.param(0, (40001, 40002), "40001", False, id="a free port was taken: the first"),
+        pytest.param(8081, (8080,), "8080", None, id="configured, but there is one listener"),
+    ],
+)
+def test_the_health_listener_is_told_by_its_port(
+    monkeypatch: pytest.MonkeyPatch,
+    configured: int,
+    listening: tuple[int, ...],
+    port: str,
+    expected: bool | None,
+) -> None:
+    site = Site(None, HEALTH_PORT=configured)
+    monkeypatch.setattr(board, "in_worker", lambda: True)
+    monkeypatch.setattr(board.process, "listening", listening)
+    with site.app.test_request_context("/", environ_overrides={"SERVER_PORT": port}):
+        assert site.health.on_health_port() is expected
+
+
+def test_an_app_without_streams_has_health_too() -> None:
+    site = Site(None)
+    try:
+        eventually(lambda: site.ask("/readyz").status_code == 200, 3.0)
+        assert site.ask("/healthz").data == b"ok\n"
+    finally:
+        site.close()
+
+
+def test_the_pulse_keeps_the_board_fresh(started: Site) -> None:
+    seat = started.health.start().seat
+    assert seat.slot is not None
+    first = seat.board.read(seat.slot)
+    eventually(lambda: seat.board.read(seat.slot or 0) != first, 2.0)
+    found = seat.board.read(seat.slot)
+    assert found is not None
+    assert (found.streams, found.state) == (4, "running")
+
+
+def test_an_added_check_is_asked_by_readyz(started: Site) -> None:
+    started.health.add_check("db", lambda: "no answer from the primary")
+    eventually(lambda: b"[-]db failed: no answer from the primary\n" == started.ask("/readyz").data, 3.0)
+    assert started.ask("/healthz").status_code == 200
+
+
+def test_two_extensions_for_one_app_are_refused() -> None:
+    app = flask.Flask("x")
+    Health(app)
+    with pytest.raises(RuntimeError, match="already"):
+        Health(app)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HEALTH_CANARY_MAX_AGE", "soon"),
+        ("HEALTH_CANARY_MAX_AGE", 0),
+        ("HEALTH_LOOP_LAG_MAX", float("nan")),
+        ("HEALTH_READY_STRICT", "maybe"),
+        ("HEALTH_PORT", "http"),
+        ("HEALTH_PORT", 65536),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(name: str, value: object) -> None:
+    app = flask.Flask("x")
+    app.config[name] = value
+    with pytest.raises(ValueError, match=name):
+        Health(app)
+
+
+def test_settings_objects_are_read_as_well() -> None:
+    settings = SimpleNamespace(
+        port=8080, health_port=9, health_canary_max_age=7.0, health_loop_lag_max=1.0, health_ready_strict=True
+    )
+    health = Health(flask.Flask("x"), settings)
+    assert (health._config.health_port, health._config.limits.canary_max_age) == (9, 7.0)
+    assert health._config.limits.strict
+
+
+@pytest.mark.parametrize(("text", "strict"), [("1", True), ("off", False), (True, True)])
+def test_booleans_are_read_as_in_the_environment(text: object, strict: bool) -> None:
+    app = flask.Flask("x")
+    app.config["HEALTH_READY_STRICT"] = text
+    assert Health(app)._config.limits.strict is strict

@@ -1,0 +1,81 @@
+"""Where credentials are found, and what is refused as unclear."""
+
+from typing import Any
+
+import pytest
+
+from sse.auth.bearer import MAX_CREDENTIAL_CHARS, Credential, find_credential
+from sse.auth.decision import AccessDenied
+
+from .fakes import request
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "expected"),
+    [
+        pytest.param("/", {}, None, id="nothing"),
+        pytest.param("/", {"Authorization": "Bearer abc"}, ("abc", "header"), id="header"),
+        pytest.param("/", {"Authorization": "bEARER abc"}, ("abc", "header"), id="the scheme in any case"),
+        pytest.param("/", {"Authorization": "Bearer   abc "}, ("abc", "header"), id="blanks around"),
+        pytest.param("/", {"Authorization": "Basic dXNlcjpwYXNz"}, None, id="another scheme is not for us"),
+        pytest.param("/", {"Authorization": "Bearerabc"}, None, id="another scheme that begins alike"),
+        pytest.param("/", {"Authorization": ""}, None, id="an empty header"),
+        pytest.param("/?access_token=abc", {}, ("abc", "query"), id="query"),
+        pytest.param("/?access%5Ftoken=abc", {}, ("abc", "query"), id="query with an encoded name"),
+        pytest.param("/?Access_Token=abc", {}, None, id="query names have their case"),
+        pytest.param("/", {"Cookie": "a=b; sse_token=abc; c=d"}, ("abc", "cookie"), id="cookie"),
+        pytest.param("/", {"Cookie": "sse_tokens=abc"}, None, id="another cookie"),
+        pytest.param(
+            "/?access_token=abc",
+            {"Authorization": "Bearer abc", "Cookie": "sse_token=abc"},
+            ("abc", "header"),
+            id="the same one in three ways: the header counts",
+        ),
+        pytest.param(
+            "/?access_token=abc", {"Cookie": "sse_token=abc"}, ("abc", "query"), id="query before cookie"
+        ),
+        pytest.param(
+            "/?access_token=abc",
+            {"Authorization": "Basic dXNlcjpwYXNz"},
+            ("abc", "query"),
+            id="a proxy's Basic beside our query",
+        ),
+    ],
+)
+def test_a_credential_is_found(path: str, headers: dict[str, str], expected: Any) -> None:
+    assert find_credential(request("GET", path, **headers)) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        pytest.param("/?access_token=abc", {"Authorization": "Bearer xyz"}, id="header and query differ"),
+        pytest.param(
+            "/", {"Authorization": "Bearer abc", "Cookie": "sse_token=xyz"}, id="header and cookie differ"
+        ),
+        pytest.param("/?access_token=abc", {"Cookie": "sse_token=xyz"}, id="query and cookie differ"),
+        pytest.param("/?access_token=abc&access_token=xyz", {}, id="two in the query"),
+        pytest.param("/", {"Cookie": "sse_token=abc; sse_token=xyz"}, id="two cookies"),
+        pytest.param("/", {"Authorization": "Bearer abc,Bearer xyz"}, id="two headers, joined"),
+        pytest.param("/", {"Authorization": "Bearer abc xyz"}, id="two words"),
+        pytest.param("/", {"Authorization": "Bearer"}, id="a scheme without anything"),
+        pytest.param("/?access_token=", {}, id="an empty parameter"),
+        pytest.param("/?access_token=abc&access_token=", {}, id="an empty one beside a good one"),
+        pytest.param("/?access_token=a%0D%0Ab", {}, id="line breaks"),
+        pytest.param("/?access_token=%C3%A4", {}, id="not ASCII"),
+        pytest.param("/?access_token=%00", {}, id="NUL"),
+        pytest.param("/?access_token=%ED%A0%80", {}, id="a lone surrogate"),
+        pytest.param("/", {"Authorization": "Bearer a=b"}, id="an equals sign inside"),
+        pytest.param("/", {"Authorization": "Bearer " + "a" * (MAX_CREDENTIAL_CHARS + 1)}, id="too long"),
+    ],
+)
+def test_unclear_credentials_are_an_invalid_request(path: str, headers: dict[str, str]) -> None:
+    with pytest.raises(AccessDenied) as denied:
+        find_credential(request("GET", path, **headers))
+    assert denied.value.status == 401
+    assert 'error="invalid_request"' in denied.value.headers["WWW-Authenticate"]
+    assert "abc" not in denied.value.detail and "xyz" not in denied.value.detail
+
+
+def test_a_credential_does_not_show_itself() -> None:
+    assert "abc" not in repr(Credential("abc", "header")) and "abc" not in f"{Credential('abc', 'query')}"

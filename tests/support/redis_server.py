@@ -1,0 +1,116 @@
+"""A real redis-server as a child process, with the faults that tests need."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import redis
+
+from tests.support.ports import ReservedPort
+from tests.support.programs import require_program
+from tests.support.reaper import reaper
+from tests.support.wait import eventually
+
+
+class RedisServer:
+    """One redis-server on a free port of 127.0.0.1 that outlives its restarts. Use it as a context manager.
+
+    :param config: settings by their names in redis.conf, ``_`` for ``-``; the append-only file is on by default.
+    :param sentinel: start it with ``--sentinel``; ``config`` then holds whole lines as values of any name.
+    """
+
+    def __init__(self, *, sentinel: bool = False, **config: str | int) -> None:
+        self._program = require_program("redis-server", "redis-server")
+        self.directory = Path(tempfile.mkdtemp(prefix="headwater-redis-"))
+        self._reserved = ReservedPort()
+        self.port = self._reserved.number
+        self._sentinel = sentinel
+        settings: dict[str, str | int] = {"save": '""', "appendonly": "yes", **config}
+        lines = [str(line) for line in config.values()] if sentinel else [
+            f"{name.replace('_', '-')} {value}" for name, value in settings.items()
+        ]
+        lines += [f"port {self.port}", "bind 127.0.0.1", f"dir {self.directory}", "loglevel warning"]
+        self._config = self.directory / "redis.conf"
+        self._config.write_text("\n".join(lines) + "\n")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    # --- life -----------------------------------------------------------------------------------------------
+
+    def start(self, *, ready: bool = True) -> Self:
+        """Start it, and wait until it answers unless ``ready`` is false."""
+        with (self.directory / "redis.log").open("ab") as output:
+            self._process = subprocess.Popen(
+                [self._program, str(self._config), *(["--sentinel"] if self._sentinel else [])],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        reaper.watch(self._process.pid)
+        if ready:
+            eventually(self.answers, 10.0, self.output)
+        return self
+
+    def answers(self) -> bool:
+        try:
+            with contextlib.closing(self.client(socket_timeout=1)) as client:
+                return bool(client.ping())
+        except redis.RedisError as error:
+            return isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError)
+
+    def kill(self) -> None:
+        """``kill -9``, and wait for its end."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait(10)
+            reaper.release(process.pid)
+
+    def pause(self) -> None:
+        """It stops to answer; connections stay, and new ones are still accepted by the kernel."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        self.kill()
+        self._reserved.release()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- use ------------------------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def client(self, **options: Any) -> redis.Redis:
+        """A client of redis-py for what a test does behind the log's back."""
+        return redis.Redis(port=self.port, protocol=2, driver_info=None, **options)
+
+    def run(self, *command: Any) -> Any:
+        """The reply to one command, as redis-py returns it."""
+        with contextlib.closing(self.client(socket_timeout=10)) as client:
+            return client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    def output(self) -> str:
+        """What it wrote, for the message of a failed test."""
+        return (self.directory / "redis.log").read_text(errors="replace")[-4000:]
