@@ -6,7 +6,7 @@ from flask import Flask
 from werkzeug.exceptions import HTTPException
 
 from health import Health
-from sse import SSE
+from sse import SSE, pages
 from sse.problems import problem_of
 from sse.settings import Settings
 
@@ -18,5 +18,6 @@ def create_app(settings: Settings) -> Flask:
     app.url_map.merge_slashes = False
     app.register_error_handler(HTTPException, problem_of)
     SSE(app, settings)
+    app.register_blueprint(pages.blueprint)
     Health(app)
     return app

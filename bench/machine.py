@@ -9,7 +9,7 @@ from pathlib import Path
 
 def describe() -> dict[str, str]:
     """Processor, cores, memory, kernel, and the limits that bound the number of streams."""
-    facts = {"processor": "unknown", "cores": str(os.cpu_count()), "kernel": platform.release()}
+    facts = {"processor": "unknown", "cores": str(os.cpu_count()), "kernel": platform.release().split("-")[0]}
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "model name":

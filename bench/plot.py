@@ -154,14 +154,14 @@ def lines(
 
 def bars(values: dict[str, float], title: str, unit: str) -> str:
     """Horizontal bars from zero, one a peer, its value at the end."""
-    step, left, right = 30, 250, 110
+    step, left, right = 30, 250, 130
     height = TOP + step * len(values) + 16
     most = max(values.values(), default=1.0)
     parts = []
     for index, (name, value) in enumerate(values.items()):
         y = TOP + step * index
         length = (WIDTH - left - right) * value / most
-        colour = COLOURS[0] if index == 0 else "#9aa5b1"
+        colour = COLOURS[0] if name.startswith("Headwater") else "#9aa5b1"
         parts.append(_text(left - 8, y + 18, name, "end"))
         parts.append(f'<rect x="{left}" y="{y + 4}" width="{length:.1f}" height="{step - 10}" fill="{colour}"/>')
         parts.append(_text(left + length + 8, y + 18, f"{value:,.0f} {unit}", "start"))

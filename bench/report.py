@@ -132,8 +132,8 @@ def _doubts(runs: list[dict[str, Any]]) -> list[str]:
     return doubts
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+def _table(head: list[str], rows: list[list[str]], *, figures: bool = True) -> str:
+    lines = [head, ["---"] + ["---:" if figures else "---"] * (len(head) - 1), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
@@ -238,7 +238,7 @@ def _preamble(results: Results) -> str:
         "other; the peers take turns within each round, and every figure is the median over the rounds.\n\n"
     )
     rows = [[known["title"], known["version"]] for known in results.peers.values()]
-    text += _table(["peer", "version"], rows)
+    text += _table(["peer", "version"], rows, figures=False)
     for title, reason in results.skipped.items():
         text += f"\nNot run: {title} ({reason}).  "
     return text + "\n\n"

@@ -32,13 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     options = _parser().parse_args(arguments)
     chosen = _peers(options)
-    plan = [_shaped(scenarios.KNOWN[name], options) for name in options.scenario]
+    plan = [_shaped(scenario, options) for scenario in _scenarios(options)]
     results = Results.load(_out(options))
     results.machine = machine.describe()
     ready = _prepared(chosen, results)
     began = time.monotonic()
     for scenario in plan:
-        _run(scenario, [peer for peer in ready if scenario.fits(peer)], results)
+        _run(scenario, [peer for peer in ready if scenario.concerns(peer)], results)
     results.save()
     path = report.write(results)
     print(f"\n{path} and {results.path}, in {time.monotonic() - began:.0f} s")
@@ -56,7 +56,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="measured seconds a run")
     parser.add_argument("--out", type=Path, help="folder of benchmarks.md (docs for a full run, else build/bench)")
-    parser.set_defaults(scenario=list(scenarios.KNOWN))
     return parser
 
 
@@ -79,13 +78,19 @@ def _out(options: argparse.Namespace) -> Path:
     if options.out is not None:
         return Path(options.out)
     narrowed = (options.peers, options.streams, options.size, options.rounds, options.seconds)
-    is_full = not options.quick and set(options.scenario) == set(scenarios.KNOWN) and not any(narrowed)
+    is_full = not options.quick and not options.scenario and not any(narrowed)
     return ROOT / "docs" if is_full else ROOT / "build" / "bench"
 
 
 def _peers(options: argparse.Namespace) -> list[Peer]:
     names = options.peers or (QUICK_PEERS if options.quick else peers.DEFAULT)
     return [peers.KNOWN[name] for name in names]
+
+
+def _scenarios(options: argparse.Namespace) -> list[Scenario]:
+    if options.scenario:
+        return [scenarios.KNOWN[name] for name in options.scenario]
+    return [each for each in scenarios.KNOWN.values() if each.in_quick or not options.quick]
 
 
 def _shaped(scenario: Scenario, options: argparse.Namespace) -> Scenario:
@@ -142,11 +147,11 @@ def _ceilings(scenario: Scenario, case: Case, number: int, results: Results) -> 
 
 
 def _measured(scenario: Scenario, peer: Peer, case: Case) -> dict[str, Any]:
-    streams = case.get("streams", 0)
-    if peer.most_streams and streams > peer.most_streams:
-        return {"skipped": f"more than {peer.most_streams:,} streams"}
+    reason = scenario.misfit(peer, case)
+    if reason:
+        return {"skipped": reason}
     try:
-        with peer.started(streams) as running:
+        with peer.started(case.get("streams", 0)) as running:
             return scenario.measure(running, case, scenario.seconds)
     except (PeerFailed, load.LoadFailed) as error:
         return {"failed": str(error)[-500:]}

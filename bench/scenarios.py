@@ -41,12 +41,19 @@ class Scenario:
     rounds: int = 3
     quick_rounds: int = 1
     only_resuming: bool = False
-    only_headwater: bool = False
+    in_quick: bool = True
 
-    def fits(self, peer: Peer) -> bool:
+    def misfit(self, peer: Peer, case: Case) -> str:
+        """Why this case cannot be measured on this peer; empty when it can."""
+        streams = case.get("streams", 0)
+        if peer.most_streams and streams > peer.most_streams:
+            return f"more than {peer.most_streams:,} streams"
+        if case.get("batch", 1) > 1 and peer.batch_target is None:
+            return "no batches"
+        return ""
+
+    def concerns(self, peer: Peer) -> bool:
         """Is there anything to measure on this peer?"""
-        if self.only_headwater and not peer.name.startswith("headwater"):
-            return False
         return peer.resumes or not self.only_resuming
 
     def quick(self) -> Scenario:
@@ -104,8 +111,6 @@ def channels(running: Running, case: Case, seconds: float) -> Metrics:
 def publish(running: Running, case: Case, seconds: float) -> Metrics:
     """Publishing with nobody listening: what one request costs."""
     batch = case.get("batch", 1)
-    if batch > 1 and running.peer.batch_target is None:
-        return {"skipped": "no batches"}
     result = _load(running, case, seconds, publish="closed", publishers=case["publishers"], batch=batch)
     return {**result, "published_per_second": result["publishes_per_second"] * batch}
 
@@ -218,6 +223,7 @@ KNOWN: dict[str, Scenario] = {
             [{"size": 1024, "streams": 1000, "rate": 30, "never": 1, "trickle": 1}],
             slow_readers,
             seconds=12,
+            in_quick=False,
         ),
         Scenario(
             "channels",
@@ -229,6 +235,7 @@ KNOWN: dict[str, Scenario] = {
             [{"size": 100, "streams": 10000}],
             [{"size": 100, "streams": 1000}],
             channels,
+            in_quick=False,
         ),
         Scenario(
             "publish",

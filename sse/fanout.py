@@ -29,9 +29,9 @@ import gevent
 from gevent.event import Event as GeventEvent
 
 from sse import transport
-from sse.event import heartbeat_block, retry_block
+from sse.event import SEQUENCE_BITS, heartbeat_block, retry_block
 from sse.group import Group
-from sse.hub import FellBehind, Hub
+from sse.hub import INJECTED_CHANNELS, FellBehind, Hub
 from sse.log import LogError
 from sse.runtime import breathe
 from sse.stream import (
@@ -190,8 +190,9 @@ class Fanout:
         self._write_all(group, chunk, body, events, before, through)
         group.passing = False
         ended = time.time()
-        for frame in frames:
-            self._stats.delivery.observe(ended - (frame.position >> 20) / 1000)
+        if group.subscription.channels.isdisjoint(INJECTED_CHANNELS):
+            for frame in frames:
+                self._stats.delivery.observe(ended - (frame.position >> SEQUENCE_BITS) / 1000)
         self._stats.passes.observe(perf_counter() - began)
         self._run_deferred(group)
 

@@ -33,6 +33,9 @@ from sse.window import Page, Window, matches
 logger = logging.getLogger("headwater.hub")
 
 CANARY_CHANNEL = "_canary"
+# Reserved channels whose blocks are injected and are in no log. A stream of one has no other channel, because their
+# frames have no place in the order of ids.
+INJECTED_CHANNELS = frozenset({CANARY_CHANNEL})
 CANARY_INTERVAL = 1.0  # seconds between two canary heartbeats; /readyz tolerates five
 
 # One page of a replay. Large enough that a page costs one write, small enough that a slow reader pins little.

@@ -139,9 +139,9 @@ def respond(
 ) -> Iterator[bytes]:
     """The body of the response.
 
-    run: calls what the iterable runs in (with the request's context); heartbeat: seconds of silence before a comment, 0 =
-    never; hung_up: can tell that the client has gone, None where nobody can; should_end: the worker is at the end of
-    its drain; on_close: called once with reason, events and bytes.
+    run: calls what the iterable runs in (with the request's context); heartbeat: seconds of silence before a comment,
+    0 = never; hung_up: can tell that the client has gone, None where nobody can; should_end: the worker is at the
+    end of its drain; on_close: called once with reason, events and bytes.
     """
     pump = Pump(iterable, run)
     events = size = 0

@@ -14,7 +14,7 @@ from sse import publish
 from sse.auth import AccessDenied, Grant, client_address, cors_headers
 from sse.event import InvalidEvent, MalformedCursor, check_channel, opening_block, parse_id, parse_since, retry_block
 from sse.group import Subscription
-from sse.hub import CANARY_CHANNEL, Hub, Start
+from sse.hub import INJECTED_CHANNELS, Hub, Start
 from sse.log import IdempotencyConflict, LogUnavailable
 from sse.problems import Problem, problem_of
 from sse.pull import PullStream
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from sse.extension import SSE
 
 blueprint = Blueprint("sse", __name__)
-
-# Reserved channels that a client may listen to.
-READABLE_RESERVED: Final = frozenset({CANARY_CHANNEL})
 
 # How long a stream that comes while the worker still reads its log is kept waiting, seconds, before it is sent away
 # with a retry:.
@@ -118,6 +115,8 @@ def _stream(channels: tuple[str, ...]) -> Response:
         raise Problem(400, detail, limit=limit)
     for channel in channels:
         _checked_channel(channel, reading=True)
+    if len(set(channels)) > 1 and not INJECTED_CHANNELS.isdisjoint(channels):
+        raise Problem(400, f"a reserved channel ({', '.join(sorted(INJECTED_CHANNELS))}) is streamed alone")
     if request.accept_mimetypes and not request.accept_mimetypes["text/event-stream"]:
         raise Problem(406, "this is a text/event-stream, which the Accept header excludes")
     grant = sse.authenticator.may_subscribe(request, channels)
@@ -187,7 +186,7 @@ def _send_away(sse: SSE) -> Response:
 
 def _checked_channel(channel: str, *, reading: bool = False) -> str:
     try:
-        return check_channel(channel, reserved_ok=reading and channel in READABLE_RESERVED)
+        return check_channel(channel, reserved_ok=reading and channel in INJECTED_CHANNELS)
     except InvalidEvent as error:
         raise Problem(400, str(error), field="channel") from None
 

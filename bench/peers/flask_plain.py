@@ -12,6 +12,14 @@ from bench.peers.base import Command, Peer
 SOURCE = build.BENCH / "peers" / "plain"
 
 
+def _room(streams: int) -> int:
+    """Connections that the worker must be able to hold.
+
+    More than the streams: one whose client is gone keeps its place until the next write to it fails.
+    """
+    return 3 * streams + 1000
+
+
 class PlainGevent(Peer):
     """Stock gevent worker."""
 
@@ -23,7 +31,7 @@ class PlainGevent(Peer):
 
     def options(self, streams: int) -> list[str]:
         """gunicorn's options."""
-        return ["--worker-class", "gevent", "--worker-connections", str(streams + 1000)]
+        return ["--worker-class", "gevent", "--worker-connections", str(_room(streams))]
 
     def commands(self, port: int, folder: Path, streams: int) -> list[Command]:
         argv = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", "1"]
@@ -43,6 +51,6 @@ class PlainGthread(PlainGevent):
 
     def options(self, streams: int) -> list[str]:
         return [
-            *("--worker-class", "gthread", "--threads", str(streams + 16)),
-            *("--worker-connections", str(streams + 1000), "--keep-alive", "75"),
+            *("--worker-class", "gthread", "--threads", str(2 * streams + 64)),
+            *("--worker-connections", str(_room(streams)), "--keep-alive", "75"),
         ]

@@ -9,7 +9,7 @@ from typing import Final
 import redis
 
 from sse.log._redis_codec import Keys
-from sse.log._redis_link import Link, explain
+from sse.log._redis_link import Link, error_word, explain
 from sse.log._redis_scripts import CHECK
 from sse.log.base import LogRefused
 
@@ -37,8 +37,7 @@ def check(link: Link, keys: Keys, where: str) -> None:
                 raise LogRefused(f"Redis {where}: the key {key} is a {kind}, not a {wanted}: it is not ours")
         link.run(CHECK, [keys.meta, keys.events, keys.scratch], ["0-0"])
     except (redis.ResponseError, redis.AuthenticationError) as error:
-        words = (getattr(error, "status_code", None) or "", str(error).partition(" ")[0])
-        if any(word in words or f"-{word} " in str(error) for word in _PASSING):
+        if error_word(error) in _PASSING:
             raise
         raise LogRefused(f"Redis {where}: {explain(error)}") from error
     if info.get("aof_enabled") == "0":

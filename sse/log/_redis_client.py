@@ -11,7 +11,7 @@ from sse.event import format_id
 from sse.log._redis_breaker import Breaker
 from sse.log._redis_check import check
 from sse.log._redis_codec import Keys
-from sse.log._redis_link import CONNECT_TIMEOUT, RETRY_AFTER, Argument, Connector, Link, Pool, explain, is_read_only
+from sse.log._redis_link import CONNECT_TIMEOUT, RETRY_AFTER, Argument, Connector, Link, Pool, error_word, explain
 from sse.log._redis_scripts import Script
 from sse.log._redis_url import RedisUrl
 from sse.log.base import LogRefused, LogUnavailable
@@ -104,7 +104,7 @@ class Client:
 
     def unavailable(self, error: redis.RedisError) -> LogUnavailable:
         """What the log says of an error of redis-py."""
-        if is_read_only(error):
+        if error_word(error) == "READONLY":
             self._pool.clear()  # the master is another one now: new connections find it
         return LogUnavailable(explain(error), RETRY_AFTER)
 

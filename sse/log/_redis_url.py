@@ -16,6 +16,7 @@ Anything else is refused: an option that is silently ignored is a promise that i
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -29,13 +30,13 @@ _ALLOWED: Final = (
     "redis+sentinel://[user:password@]host:port,host:port/service"
 )
 _SSL_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_HOST: Final = re.compile(r"[A-Za-z0-9._:%-]+")  # names, IPv4, IPv6 with its zone
 _YES_NO: Final = {"1": True, "true": True, "0": False, "false": False}
 
 
 def redact(url: str) -> str:
     """The URL without its user and password, for messages."""
     scheme, sep, rest = url.partition("://")
-    # Up to the very last @: a password may hold @, / and ? that nobody escaped.
     _, at, shown = rest.rpartition("@")
     return f"{scheme}{sep}{'***' if at else ''}{at}{shown}" if sep else "***"
 
@@ -73,9 +74,10 @@ def _parse(url: str) -> RedisUrl:
     scheme, _, rest = url.partition("://")
     if scheme not in ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"):
         raise ValueError("not a Redis URL")
+    # The very last @ ends the credentials: a password may hold @, / and ? that nobody escaped.
+    credentials, at, rest = rest.rpartition("@")
     address, _, query = rest.partition("?")
-    authority, _, path = address.partition("/")
-    credentials, at, hosts = authority.rpartition("@")
+    hosts, _, path = address.partition("/")
     username, colon, password = credentials.partition(":")
     if at and not colon:
         raise ValueError("a user without a password (user:password@, or :password@)")
@@ -109,7 +111,7 @@ def _host(text: str, port: int) -> tuple[str, int]:
         host, port = parts.hostname or "", port if parts.port is None else parts.port
     except ValueError:
         host = ""
-    if not host or not port or parts.path:
+    if not _HOST.fullmatch(host) or not port or parts.path:
         raise ValueError("a host or its port is not valid")
     return host, port
 

@@ -120,20 +120,22 @@ class RedisLog:
         if not events:
             return []
         client = self._client
-        numbers = {name: i for i, name in enumerate(dict.fromkeys(event.channel for event in events), 1)}
+        numbers: dict[str, int] = {}  # of the channels, in the order in which the script is given them
+        body: list[Argument] = []
+        for event in events:
+            number = numbers.setdefault(event.channel, len(numbers) + 1)
+            retry = "" if event.retry is None else event.retry
+            body += (number, event.data, event.event or "", retry)
         keys = [client.keys.meta, client.keys.events]
         lifetime: Argument = ""
         if key is not None:
             keys.append(client.keys.remembered(key))
             lifetime = int(IDEMPOTENCY_SECONDS * 1000)
         keys += map(client.keys.channel, numbers)
-        body: list[Argument] = [lifetime, digest.hex(), len(numbers), *numbers]
-        for event in events:
-            retry = "" if event.retry is None else event.retry
-            body += (numbers[event.channel], event.data, event.event or "", retry)
+        head = lifetime, digest.hex(), len(numbers), *numbers
 
         def store(link: Link) -> Any:
-            args = [format_id(client.seen), self._deadline(), *body]
+            args = [format_id(client.seen), self._deadline(), *head, *body]
             if not client.target.replicas:
                 return link.run(APPEND, keys, args)
             wait = "WAIT", client.target.replicas, REPLICA_TIMEOUT_MS

@@ -1,5 +1,5 @@
-"""A gunicorn configuration and an app in one file, for tests/health/test_gunicorn.py: the hooks of health, and a service
-to watch whose workers obey files in a directory (``drain-<pid>``, ``mute-<pid>``)."""
+"""A gunicorn configuration and an app in one file, for tests/health/test_gunicorn.py: the hooks of health, and a
+service to watch whose workers obey files in a directory (``drain-<pid>``, ``mute-<pid>``)."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ class Service(FakeSource):
 
 def make_app() -> flask.Flask:
     app = flask.Flask("pod")
+    app.config["HEALTH_CANARY_MAX_AGE"] = 2
     app.extensions["sse"] = Service(os.environ["POD_DIRECTORY"])
     Health(app)
 

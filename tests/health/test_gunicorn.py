@@ -76,6 +76,14 @@ class Pod:
         except OSError:
             return 0
 
+    def says_otherwise(self, word: str) -> bool:
+        """One answer is 503 for this reason. A probe that the blocked worker itself accepted gets none."""
+        try:
+            status, text, _ = self.ask("/readyz", timeout=0.3)
+        except OSError:
+            return False
+        return status == 503 and word in text
+
     def answers(self, times: int = 12) -> list[tuple[int, str, int]]:
         return [self.ask("/readyz?verbose") for _ in range(times)]
 
@@ -158,13 +166,8 @@ def test_a_stopped_worker_shows_within_3_seconds_and_is_forgiven_when_it_goes_on
 def test_a_worker_whose_view_blocks_the_loop_shows_within_3_seconds(pod: Pod) -> None:
     with socket.create_connection(("127.0.0.1", pod.port.number)) as client:
         began = time.monotonic()
-        client.sendall(b"GET /block/4.0 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        eventually(
-            lambda: any(status == 503 and "has not beaten" in text for status, text, _ in pod.answers(2)),
-            3.0,
-            interval=0.05,
-        )
-        assert time.monotonic() - began < 3.0
+        client.sendall(b"GET /block/3.3 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        eventually(lambda: pod.says_otherwise("has not beaten"), 3.0 - (time.monotonic() - began), interval=0.05)
         client.settimeout(5)
         assert client.recv(64).startswith(b"HTTP/1.1 200")
     eventually(pod.is_ready, 5.0)
@@ -188,7 +191,7 @@ def test_a_canary_that_falls_silent_in_one_worker_makes_the_pod_unready(pod: Pod
     began = time.monotonic()
     order = pod.tell("mute", victim)
     try:
-        seen_by_all_others(pod, f"(pid {victim}) has delivered no event for", 7.5, began)
+        seen_by_all_others(pod, f"(pid {victim}) has delivered no event for", 4.5, began)
         assert {pod.status("/healthz") for _ in range(8)} == {200}
     finally:
         order.unlink()

@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.support.ports import ReservedPort
 from tests.support.programs import require_program
@@ -24,19 +26,23 @@ class RedisServer:
 
     :param config: settings by their names in redis.conf, ``_`` for ``-``; the append-only file is on by default.
     :param sentinel: start it with ``--sentinel``; ``config`` then holds whole lines as values of any name.
+    :param tls: listen on a second port, for TLS only (:attr:`tls_url`).
     """
 
-    def __init__(self, *, sentinel: bool = False, **config: str | int) -> None:
+    def __init__(self, *, sentinel: bool = False, tls: bool = False, **config: str | int) -> None:
         self._program = require_program("redis-server", "redis-server")
         self.directory = Path(tempfile.mkdtemp(prefix="headwater-redis-"))
         self._reserved = ReservedPort()
         self.port = self._reserved.number
+        self._tls = ReservedPort() if tls else None
         self._sentinel = sentinel
         settings: dict[str, str | int] = {"save": '""', "appendonly": "yes", **config}
         lines = [str(line) for line in config.values()] if sentinel else [
             f"{name.replace('_', '-')} {value}" for name, value in settings.items()
         ]
         lines += [f"port {self.port}", "bind 127.0.0.1", f"dir {self.directory}", "loglevel warning"]
+        if self._tls is not None:
+            lines.append(f"tls-port {self._tls.number}")
         self._config = self.directory / "redis.conf"
         self._config.write_text("\n".join(lines) + "\n")
         self._process: subprocess.Popen[bytes] | None = None
@@ -86,6 +92,8 @@ class RedisServer:
     def close(self) -> None:
         self.kill()
         self._reserved.release()
+        if self._tls is not None:
+            self._tls.release()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -102,9 +110,19 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def tls_url(self) -> str:
+        assert self._tls is not None
+        return f"rediss://127.0.0.1:{self._tls.number}/0"
+
     def client(self, **options: Any) -> redis.Redis:
         """A client of redis-py for what a test does behind the log's back."""
-        return redis.Redis(port=self.port, protocol=2, driver_info=None, **options)
+        return redis.Redis(port=self.port, protocol=2, driver_info=None, retry=Retry(NoBackoff(), 0), **options)
 
     def run(self, *command: Any) -> Any:
         """The reply to one command, as redis-py returns it."""

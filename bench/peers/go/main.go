@@ -211,9 +211,8 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request) {
 	}
 	flusher := w.(http.Flusher)
 	conn := r.Context().Value(connKey{}).(net.Conn)
-	// ReadTimeout's deadline is still set, and net/http reads in the background to notice that the client went
-	// away: left alone it would cancel the context of every stream after ReadTimeout.
-	_ = conn.SetReadDeadline(time.Time{})
+	// WriteTimeout's deadline would end every stream so long after its request. (ReadTimeout's needs nothing: net/http
+	// clears it when it begins to read in the background, to notice that the client went away.)
 	_ = conn.SetWriteDeadline(time.Time{})
 	write := func(block []byte) bool {
 		if s.settings.writeTimeout > 0 {

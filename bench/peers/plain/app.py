@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -27,7 +26,6 @@ HEARTBEAT = 15  # seconds
 app = Flask(__name__)
 clients: defaultdict[str, set[Any]] = defaultdict(set)
 ids = itertools.count(1)
-lock = threading.Lock()
 
 
 @app.get("/healthz")
@@ -39,17 +37,15 @@ def healthz() -> str:
 def publish(channel: str) -> tuple[dict[str, Any], int]:
     number = next(ids)
     message = f"id: {number}\ndata: {request.get_data(as_text=True)}\n\n"
-    with lock:
-        for queue in clients[channel]:
-            queue.put(message)
+    for queue in list(clients[channel]):  # a copy: streams come and go while this loop waits
+        queue.put(message)
     return {"id": number}, 201
 
 
 @app.get("/events/<channel>")
 def events(channel: str) -> Response:
     queue = SimpleQueue()
-    with lock:
-        clients[channel].add(queue)
+    clients[channel].add(queue)
 
     def stream() -> Iterator[str]:
         try:
@@ -60,7 +56,6 @@ def events(channel: str) -> Response:
                 except Empty:
                     yield "event: heartbeat\ndata: -\n\n"
         finally:
-            with lock:
-                clients[channel].discard(queue)
+            clients[channel].discard(queue)
 
     return Response(stream(), mimetype="text/event-stream")

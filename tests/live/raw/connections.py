@@ -108,19 +108,18 @@ OLD = (
 )
 
 _GONE = (
-    Case("nothing sent, then the end", (Mark(), HalfClose(), Closed(), LetsGo())),
+    Case("nothing sent, then the end", (HalfClose(), Closed(), LetsGo())),
     Case("nothing sent, then closed at once", (Close(), LetsGo(), Healthy())),
     Case("nothing sent, then reset at once", (Reset(unseen=True), Healthy())),
     Case(
         "half a request line, then the end",
-        (Send(b"GET /op"), Mark(), HalfClose(), Closed(quietly=False), LetsGo()),
+        (Send(b"GET /op"), HalfClose(), Closed(quietly=False), LetsGo()),
     ),
-    Case("half a header, then reset", (Send(PAGE[:-8]), Mark(), Reset(), LetsGo())),
+    Case("half a header, then reset", (Send(PAGE[:-8]), Reset(), LetsGo())),
     Case(
         "half a body, then the end",
         (
             Send(request("POST", "/events/half-body", "Content-Length: 10", body=b"01234")),
-            Mark(),
             HalfClose(),
             Closed(quietly=False),
             LetsGo(),
@@ -130,18 +129,17 @@ _GONE = (
         "half a body, then reset",
         (
             Send(request("POST", "/events/half-body", "Content-Length: 10", body=b"01234")),
-            Mark(),
             Reset(),
             LetsGo(),
         ),
     ),
     Case(
         "half-close after a whole request",
-        (Send(post("kept", b"x")), Mark(), HalfClose(), Answer(201), Closed()),
+        (Send(post("kept", b"x")), HalfClose(), Answer(201), Closed()),
     ),
-    Case("half-close of an idle connection", (Send(PAGE), Answer(200), Mark(), HalfClose(), Closed(), LetsGo())),
-    Case("reset of an idle connection", (Send(PAGE), Answer(200), Mark(), Reset(), LetsGo())),
-    Case("reset instead of reading the answers", (Send(PAGE * 20), Mark(), Reset(), LetsGo(), Healthy())),
+    Case("half-close of an idle connection", (Send(PAGE), Answer(200), HalfClose(), Closed(), LetsGo())),
+    Case("reset of an idle connection", (Send(PAGE), Answer(200), Reset(), LetsGo())),
+    Case("reset instead of reading the answers", (Send(PAGE * 20), Reset(), LetsGo(), Healthy())),
 )
 
 #: Where no time-out could be the reason of the end.

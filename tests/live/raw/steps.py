@@ -107,10 +107,11 @@ class Pause:
 
 @dataclass(frozen=True)
 class HalfClose:
-    """FIN, and stay to read."""
+    """FIN, and stay to read. Time counts from here, as with the other ways to go."""
 
     def run(self, talk: Conversation) -> None:
         talk.remember_socket()
+        talk.mark = time.monotonic()
         talk.sock.shutdown(socket.SHUT_WR)
 
 
@@ -120,6 +121,7 @@ class Close:
 
     def run(self, talk: Conversation) -> None:
         talk.remember_socket()
+        talk.mark = time.monotonic()
         talk.sock.close()
 
 
@@ -132,6 +134,7 @@ class Reset:
     def run(self, talk: Conversation) -> None:
         if not self.unseen:
             talk.remember_socket()
+        talk.mark = time.monotonic()
         talk.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         talk.sock.close()
 

@@ -13,7 +13,6 @@ from tests.live.raw.steps import (
     Healthy,
     Holds,
     LetsGo,
-    Mark,
     Publish,
     Reset,
     Send,
@@ -34,13 +33,13 @@ _DEAF = (
 GOING = (
     Case(
         "half-close of a stream",
-        (_open("half"), Stream(), Mark(), HalfClose(), Closed(quietly=False), LetsGo()),
+        (_open("half"), Stream(), HalfClose(), Closed(quietly=False), LetsGo()),
     ),
-    Case("reset of a stream", (_open("reset"), Stream(), Mark(), Reset(), LetsGo())),
-    Case("close of a stream", (_open("closed"), Stream(), Mark(), Close(), LetsGo())),
+    Case("reset of a stream", (_open("reset"), Stream(), Reset(), LetsGo())),
+    Case("close of a stream", (_open("closed"), Stream(), Close(), LetsGo())),
     Case(
         "reset of a stream that has just sent something",
-        (_open("just"), Stream(), Publish("just", b"one"), Mark(), Reset(), LetsGo()),
+        (_open("just"), Stream(), Publish("just", b"one"), Reset(), LetsGo()),
     ),
     Case(
         "bytes and then the end, during a stream",
@@ -48,7 +47,6 @@ GOING = (
             _open("last-words"),
             Stream(),
             Send(b"bye\r\n"),
-            Mark(),
             HalfClose(),
             Closed(quietly=False),
             LetsGo(),
@@ -57,7 +55,7 @@ GOING = (
     ),
     Case(
         "a flood and then a reset, during a stream",
-        (_open("flood-reset"), Stream(), Flood(8_000_000), Mark(), Reset(), LetsGo(), Healthy()),
+        (_open("flood-reset"), Stream(), Flood(8_000_000), Reset(), LetsGo(), Healthy()),
         go=Differs(_DEAF, (_open("flood-reset"), Stream(), Flood(8_000_000), Reset(), Holds(2.0), Healthy())),
     ),
 )
@@ -95,7 +93,6 @@ TALKING = (
         (
             Send(request("GET", "/events/packet-end") + b"GET /"),
             Stream(),
-            Mark(),
             HalfClose(),
             Closed(quietly=False),
             LetsGo(),
@@ -111,7 +108,6 @@ SHAPES = (
             Stream(delimited=True),
             Publish("old", b"plain"),
             Events(b"plain"),
-            Mark(),
             HalfClose(),
             Closed(),
             LetsGo(),

@@ -44,7 +44,7 @@ TOO_LATE = Answer(408, {"content-type": "application/problem+json", "connection"
 HEADERS = (
     Case("silence after the connect", (Closed(due(HEADER)),)),
     Case("slow header", (Send(PARTIAL), Closed(due(HEADER)))),
-    Case("byte-by-byte header without an end", (Trickle(PARTIAL + b"x" * 400, 0.005), Closed(due(HEADER)))),
+    Case("byte-by-byte header without an end", (Send(PARTIAL), Trickle(b"x" * 200, 0.01), Closed(due(HEADER)))),
     Case("byte-by-byte header in time", (Trickle(request("GET", "/openapi.json"), 0.002), Answer(200))),
     Case("empty line of the header in two pieces", (Send(PAGE[:-1]), Pause(0.2), Send(PAGE[-1:]), Answer(200))),
     Case(
@@ -92,6 +92,14 @@ IDLES = (
 EVENT = b"e" * 32_000
 SMALL_EVENT = b"e" * 4_000
 
+# Linux wakes a writer when a third of the send buffer is free, so at 10 KB/s it takes seconds until it does.
+_SLOWLY: tuple[Step, ...] = (
+    Send(request("GET", "/events/slowly")),
+    Stream(),
+    Publish("slowly", SMALL_EVENT, 100),
+    ReadSlowly(1024, 0.1, WRITE * 4),
+)
+
 WRITES = (
     Case(
         "reader that stops, of ordinary answers",
@@ -106,6 +114,15 @@ WRITES = (
             Mark(),
             Publish("stopped", EVENT, 60),
             LetsGo(due(WRITE, 4)),
+        ),
+        small_buffers=True,
+    ),
+    Case(
+        "reader that trickles so slowly that the kernel asks for no more bytes within the time-out",
+        (*_SLOWLY, Events(SMALL_EVENT, 100), StaysOpen(0.3)),
+        go=Differs(
+            "net/http's write deadline sees that a write has not ended, not that the client goes on reading",
+            (*_SLOWLY, LetsGo(due(WRITE, 60))),
         ),
         small_buffers=True,
     ),

@@ -105,10 +105,10 @@ def test_no_password_of_a_log_address_survives(password: str, before: str, after
     ["eyJ", "eyJ-", "eyJa.", "a://", "http://", "@", "bearer ", "token", "%74oken", " ", "redis://a@b "],
 )
 def test_a_long_hostile_line_takes_no_long_time(piece: str) -> None:
-    text = "x://@" + piece * (200_000 // len(piece))
+    text = "x://@" + piece * (50_000 // len(piece))
     started = time.perf_counter()
     redact(text)
-    assert time.perf_counter() - started < 2, "linear: about 0.05 s; quadratic would be minutes"
+    assert time.perf_counter() - started < 0.5, "linear: some ms"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from sse.event import Record
 from sse.log import Log, open_log
 from sse.log.sqlite import SQLiteLog
 from tests.sse.log.redis_place import redis_url
+from tests.support.wait import eventually
 
 # Each engine by the URL of a fresh place of its own. A new engine is one line here.
 ENGINES: dict[str, Callable[[pytest.FixtureRequest], str]] = {
@@ -57,6 +58,11 @@ class Follower:
                 self.reports += 1
         except Exception as error:
             self.error = error
+
+    def wait_for(self, count: int, timeout: float = 5.0) -> None:
+        """Wait until so many records have come, and no more than these."""
+        eventually(lambda: len(self.records) >= count, timeout, interval=0.001)
+        assert len(self.records) == count
 
     def ended(self, timeout: float = 5.0) -> bool:
         self._thread.join(timeout)

@@ -60,8 +60,7 @@ def test_what_goes_in_comes_out(log: Log) -> None:
     ]
     positions = log.append(written)
     assert log.read(None, 0, LIMIT, BYTES) == [
-        Record(position, e.channel, e.event, e.retry, e.data)
-        for position, e in zip(positions, written, strict=True)
+        Record(position, e.channel, e.event, e.retry, e.data) for position, e in zip(positions, written, strict=True)
     ]
     assert all(type(record) is Record for record in log.read(None, 0, LIMIT, BYTES))
 
@@ -202,17 +201,13 @@ def test_key_is_remembered_by_other_workers_and_after_a_restart(shared_place: Pl
         pytest.param({"a", "b", "c"}, 4, 100, BYTES, "56789", id="a set"),
         pytest.param([], -1, 100, BYTES, "", id="no channel"),
         pytest.param(["A", "a*", "%", "nobody"], -1, 100, BYTES, "", id="names match exactly"),
-        pytest.param(
-            ["b", *(f"x{n}" for n in range(700))], -1, 100, BYTES, "147", id="more channels than SQL allows"
-        ),
+        pytest.param(["b", *(f"x{n}" for n in range(700))], -1, 100, BYTES, "147", id="more channels than SQL allows"),
         pytest.param(None, -1, 100, 3, "012", id="ends with the record that reaches max_bytes"),
         pytest.param(["a"], 0, 100, 1, "3", id="at least one record"),
         pytest.param(["a"], 0, 100, 0, "3", id="at least one record, even for no bytes"),
     ],
 )
-def test_read(
-    log: Log, channels: list[str] | None, after: int, limit: int, max_bytes: int, expected: str
-) -> None:
+def test_read(log: Log, channels: list[str] | None, after: int, limit: int, max_bytes: int, expected: str) -> None:
     positions = fill(log, "abcabcabca")
     found = log.read(channels, 0 if after < 0 else positions[after], limit, max_bytes)
     assert "".join(data(found)) == expected
@@ -271,10 +266,10 @@ def test_floor(log: Log, channels: list[str] | None, after: int, keep: int, expe
 def test_follower_gets_the_backlog_then_what_comes(log: Log, follow: Callable[..., Follower]) -> None:
     positions = [p for _ in range(5) for p in log.append([Event("a", "x" * 2000)] * 700)]
     follower = follow(log, positions[9])
-    eventually(lambda: len(follower.records) == 3490)
+    follower.wait_for(3490)
     for n in range(20):
         positions += fill(log, "ab")
-        eventually(lambda wanted=3492 + 2 * n: len(follower.records) == wanted, interval=0.001)
+        follower.wait_for(3492 + 2 * n)
     assert [record.position for record in follower.records] == positions[10:]
 
 
@@ -284,22 +279,18 @@ def test_follower_is_woken_at_once(log: Log, follow: Callable[..., Follower]) ->
     started = time.monotonic()
     for n in range(1, 11):
         fill(log, "a")
-        eventually(lambda wanted=n: len(follower.records) == wanted, interval=0.0005)
+        follower.wait_for(n)
     assert time.monotonic() - started < 1.0  # one look a second of its own would take ten
 
 
-def test_follower_of_a_quiet_log_reports_at_least_once_a_second(
-    log: Log, follow: Callable[..., Follower]
-) -> None:
+def test_follower_of_a_quiet_log_reports_at_least_once_a_second(log: Log, follow: Callable[..., Follower]) -> None:
     follower = follow(log)
     eventually(lambda: follower.reports == 1, 0.5)
     eventually(lambda: follower.reports == 2, 1.5)
     assert follower.records == []
 
 
-def test_follower_that_begins_before_what_was_trimmed_rests_too(
-    place: Place, follow: Callable[..., Follower]
-) -> None:
+def test_follower_that_begins_before_what_was_trimmed_rests_too(place: Place, follow: Callable[..., Follower]) -> None:
     log = place.open(retain_events=1)
     fill(log, "aaa")
     trim_all(log)
@@ -322,19 +313,17 @@ def test_two_followers_of_one_log_get_everything_each(log: Log, follow: Callable
     for _ in range(50):
         fill(log, "ab")
     for follower in followers:
-        eventually(lambda: len(follower.records) == 100)  # noqa: B023
+        follower.wait_for(100)
         assert follower.records == log.read(None, 0, LIMIT, BYTES)
 
 
-def test_worker_follows_what_another_one_appends(
-    shared_place: Place, follow: Callable[..., Follower]
-) -> None:
+def test_worker_follows_what_another_one_appends(shared_place: Place, follow: Callable[..., Follower]) -> None:
     writer, reader = shared_place.open(), shared_place.open()
     follower = follow(reader)
     started = time.monotonic()
     for n in range(1, 11):
         fill(writer, "a")
-        eventually(lambda wanted=n: len(follower.records) == wanted, interval=0.0005)
+        follower.wait_for(n)
     assert time.monotonic() - started < 1.0
     assert follower.records == reader.read(None, 0, LIMIT, BYTES)
 

@@ -11,9 +11,7 @@ def open_default(url: str, **options: float) -> object:
     return open_log(url, **{"retain_events": 10, "retain_seconds": 10, **options})  # type: ignore[arg-type]
 
 
-def test_three_slashes_are_a_path_below_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_three_slashes_are_a_path_below_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     log = open_default("sqlite:///var/deep er/log%20?.db")
     assert isinstance(log, SQLiteLog) and log.shared

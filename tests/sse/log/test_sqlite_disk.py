@@ -71,9 +71,7 @@ def test_full_disk_is_unavailable_and_writing_goes_on_once_there_is_room(
     eventually(lambda: [record.position for record in follower.records] == stored)
 
 
-def test_retention_goes_on_after_a_full_disk(
-    small_disk: Path, open_sqlite: Callable[..., SQLiteLog]
-) -> None:
+def test_retention_goes_on_after_a_full_disk(small_disk: Path, open_sqlite: Callable[..., SQLiteLog]) -> None:
     log = open_sqlite(retain_events=5)
     filler = small_disk / "filler"
     filler.write_bytes(bytes(5 * 512 * 1024))
@@ -134,9 +132,7 @@ def test_failing_writes_store_nothing_and_writing_goes_on_when_they_cease(path: 
     assert str(path) in message
 
 
-def test_follower_fails_by_name_when_the_file_cannot_be_read(
-    path: Path, open_sqlite: Callable[..., SQLiteLog]
-) -> None:
+def test_follower_fails_by_name_when_the_file_cannot_be_read(path: Path, open_sqlite: Callable[..., SQLiteLog]) -> None:
     log = open_sqlite()
     log._writer.execute("DROP TABLE events")
     with pytest.raises(LogUnavailable, match="no such table"):

@@ -1,0 +1,113 @@
+"""From single runs to tables: medians, ratios, doubts, and prose that stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from bench import peers, plot, report, run, scenarios
+from bench.results import Results, pick
+
+SATURATION = scenarios.KNOWN["saturation"].quick()
+CASE = SATURATION.cases[0]
+
+
+def results_of(folder: Path, rates: dict[str, list[float]], **extra: Any) -> Results:
+    results = Results(folder)
+    results.begin(SATURATION)
+    for name, values in rates.items():
+        results.peers[name] = {"title": peers.KNOWN[name].title, "version": "1"}
+        for number, value in enumerate(values):
+            metrics = {"events_per_second": value, "events": 1000, **extra.get(name, {})}
+            results.add(SATURATION, peers.KNOWN[name], CASE, number, metrics)
+    results.save()
+    return results
+
+
+def test_the_ratio_is_taken_from_the_medians(tmp_path: Path) -> None:
+    results = results_of(tmp_path, {"headwater": [900.0, 600.0, 10.0], "go": [100.0, 99.0, 5000.0]})
+    text = report.write(results).read_text()
+    assert "| 6.00 × |" in text
+
+
+def test_prose_around_the_tables_survives_the_next_run(tmp_path: Path) -> None:
+    results = results_of(tmp_path, {"go": [1.0]})
+    document = report.write(results)
+    old = document.read_text()
+    document.write_text("# Ours\n\nBefore.\n\n" + old[old.index(report.BEGIN) :] + "\nAfter.\n")
+    report.write(results_of(tmp_path, {"go": [77.0]}))
+    new = document.read_text()
+    assert new.startswith("# Ours\n\nBefore.\n\n" + report.BEGIN)
+    assert new.endswith(report.END + "\n\nAfter.\n")
+    assert "| 77 |" in new
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        pytest.param({"generator_saturated": True}, "a lower bound", id="the generator was the bottleneck"),
+        pytest.param({"gaps": 600, "undelivered": 400}, "lost or late: 50.0%", id="events lost"),
+        pytest.param({"duplicates": 3}, "3 duplicates", id="duplicates"),
+        pytest.param({"closed_early": 2}, "2 streams cut", id="streams cut"),
+    ],
+)
+def test_what_makes_a_figure_doubtful_stands_under_its_table(
+    tmp_path: Path, metrics: dict[str, Any], words: str
+) -> None:
+    text = report.write(results_of(tmp_path, {"go": [5.0]}, go=metrics)).read_text()
+    assert "| 5<sup>1</sup> |" in text
+    assert words in text
+
+
+def test_a_peer_that_could_not_run_is_named_with_the_reason(tmp_path: Path) -> None:
+    results = results_of(tmp_path, {"go": [1.0]})
+    results.skip(peers.KNOWN["mercure"], "MERCURE_BIN is not set")
+    assert "Not run: Mercure (MERCURE_BIN is not set)." in report.write(results).read_text()
+
+
+def test_a_new_run_of_one_scenario_keeps_the_others(tmp_path: Path) -> None:
+    results_of(tmp_path, {"go": [1.0]})
+    again = Results.load(tmp_path)
+    latency = scenarios.KNOWN["latency"]
+    again.begin(latency)
+    again.add(latency, peers.KNOWN["go"], latency.cases[0], 0, {"latency_us": {"p50": 1.0, "p99.9": 2.0}})
+    again.save()
+    third = Results.load(tmp_path)
+    assert set(third.scenarios) == {"saturation", "latency"}
+    assert third.median("latency", "go", latency.cases[0], "latency_us.p99.9") == 2.0
+
+
+def test_a_metric_that_a_run_lacks_is_none_and_not_zero() -> None:
+    assert pick({"failed": "no answer"}, "latency_us.p99") is None
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_plots_are_well_formed_xml_and_name_every_peer(tmp_path: Path, count: int) -> None:
+    series = {f"peer <{n}> & co": [(10.0**n, 3.0 * n + 1) for n in range(1, count + 1)] for n in range(3)}
+    svg = plot.lines(series, "a < b", "streams", "events/s")
+    words = [element.text for element in ElementTree.fromstring(svg).iter() if element.text]
+    assert all(name in words for name in series)
+    ElementTree.fromstring(plot.bars({"a & b": 3.0, "c": 0.0}, "bars", "ms"))
+
+
+def test_the_command_line_picks_streams_and_sizes() -> None:
+    options = run._parser().parse_args(["--scenario", "saturation", "--streams", "10,20", "--size", "100"])
+    shaped = run._shaped(scenarios.KNOWN["saturation"], options)
+    assert shaped.cases == [{"size": 100, "streams": 10}, {"size": 100, "streams": 20}]
+
+
+def test_only_a_full_run_writes_into_the_documentation() -> None:
+    parse = run._parser().parse_args
+    assert run._out(parse([])) == run.ROOT / "docs"
+    for narrowed in (["--quick"], ["--peers", "go"], ["--seconds", "1"], ["--scenario", "idle"]):
+        assert run._out(parse(narrowed)) == run.ROOT / "build" / "bench"
+    assert run._out(parse(["--quick", "--out", "docs"])) == Path("docs")
+
+
+def test_rounds_go_forth_and_back() -> None:
+    chosen = [peers.KNOWN["go"], peers.KNOWN["nchan"]]
+    orders = [[peer.name for peer in run._interleaved(chosen, number)] for number in range(3)]
+    assert orders == [["go", "nchan"], ["nchan", "go"], ["go", "nchan"]]

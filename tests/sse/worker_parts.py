@@ -1,0 +1,225 @@
+"""A worker's inside without a worker: a real log, a hub that follows it, streams that are generators."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+from sse.event import Event, Record, opening_block, parse_id, parse_since
+from sse.group import Subscription
+from sse.hub import Hub, Start
+from sse.log import Bounds, Log, LogUnavailable, open_log
+from sse.pull import PullStream
+from sse.settings import Settings
+from sse.stats import Stats
+from tests.support.sse_parser import EventParser, StreamEvent
+from tests.support.wait import eventually
+
+
+class TroubledLog:
+    """A log that counts what is asked of it, and fails or hesitates when it is told to."""
+
+    def __init__(self, log: Log) -> None:
+        self.inner = log
+        self.shared = log.shared
+        self.asked: Counter[str] = Counter()
+        self.down = False
+        #: cleared: the tailer is given nothing
+        self.flowing = threading.Event()
+        self.flowing.set()
+        #: called within each `read`, after the records were fetched, with what was asked and what came
+        self.on_read: Any = None
+
+    def _ask(self, what: str) -> None:
+        self.asked[what] += 1
+        if self.down:
+            raise LogUnavailable("told to be down")
+
+    def append(self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"") -> list[int]:
+        self._ask("append")
+        return self.inner.append(events, key=key, digest=digest)
+
+    def read(self, channels: Collection[str] | None, after: int, limit: int, max_bytes: int) -> list[Record]:
+        self._ask("read")
+        records = self.inner.read(channels, after, limit, max_bytes)
+        if self.on_read is not None:
+            self.on_read(channels, after, records)
+        return records
+
+    def newest(self, channels: Collection[str] | None, limit: int, max_bytes: int) -> list[Record]:
+        self._ask("newest")
+        return self.inner.newest(channels, limit, max_bytes)
+
+    def floor(self, channels: Collection[str] | None, after: int, keep: int) -> int | None:
+        self._ask("floor")
+        return self.inner.floor(channels, after, keep)
+
+    def bounds(self) -> Bounds:
+        self._ask("bounds")
+        return self.inner.bounds()
+
+    def follow(self, after: int, stop: threading.Event) -> Iterator[list[Record]]:
+        self._ask("follow")
+        for batch in self.inner.follow(after, stop):
+            while not self.flowing.wait(0.01):
+                if stop.is_set():
+                    return
+            if self.down:
+                raise LogUnavailable("told to be down")
+            yield batch
+
+    def wake(self) -> None:
+        self.inner.wake()
+
+    def trim(self) -> int:
+        self._ask("trim")
+        return self.inner.trim()
+
+    def trim_all(self) -> None:
+        while self.inner.trim():
+            pass
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class Parts:
+    """One worker's log and hub. Use it as a context manager.
+
+    url: the log's; others may use it, too. settings: by the names of docs/settings.md.
+    """
+
+    def __init__(self, url: str, **settings: Any) -> None:
+        self.settings = Settings.from_mapping({"SSE_LOG": url, "SSE_HEARTBEAT": 3600, **settings})
+        self.log = TroubledLog(
+            open_log(
+                url,
+                retain_events=self.settings.sse_retain_events,
+                retain_seconds=self.settings.sse_retain_seconds,
+            )
+        )
+        self.ended: list[tuple[str, int]] = []  # reason and events of each stream that has ended
+        self.hub = Hub(
+            self.log,
+            self.settings,
+            Stats(),
+            on_close=lambda stream, reason, now: self.ended.append((reason, stream.events)),
+        )
+
+    def start(self) -> None:
+        self.hub.start()
+        assert self.hub.wait_ready(5)
+
+    def __enter__(self) -> Parts:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.log.flowing.set()
+        self.hub.stop()
+        self.log.close()
+
+    def append(self, *data: str, channel: str = "a", event: str | None = None) -> list[int]:
+        """Append events one by one; returns when the hub has them, too."""
+        positions = [self.log.append([Event(channel, text, event)])[0] for text in data]
+        if self.log.flowing.is_set():
+            self.reach(positions[-1])
+        return positions
+
+    def reach(self, position: int) -> None:
+        """Wait until the hub has read the log through this position."""
+        eventually(lambda: self.hub.window.position >= position, 5, "the tailer does not come", interval=0.001)
+
+    def resolve(
+        self, text: str | None, *channels: str, since: bool = False, types: frozenset[str] | None = None
+    ) -> Start:
+        """Where a stream with this cursor begins."""
+        group = self.hub.join(Subscription(frozenset(channels or ("a",)), types))
+        cursor = None
+        with contextlib.suppress(ValueError):
+            cursor = None if text is None else (parse_since if since else parse_id)(text)
+        return self.hub.resolve(group, text, cursor)
+
+    def open(
+        self,
+        text: str | None,
+        *channels: str,
+        since: bool = False,
+        types: frozenset[str] | None = None,
+        ends_in: float = float("inf"),
+    ) -> Pulled:
+        """A generator stream from this cursor on; ``ends_in`` seconds from now."""
+        hub = self.hub
+        assert hub.admit("-") is None
+        group = hub.join(Subscription(frozenset(channels or ("a",)), types))
+        now = time.monotonic()
+        stream = PullStream(hub, group, 0, now=now, ends_at=now + ends_in, client="-")
+        cursor = None
+        with contextlib.suppress(ValueError):
+            cursor = None if text is None else (parse_since if since else parse_id)(text)
+        start = hub.resolve(group, text, cursor)
+        stream.cursor = start.cursor
+        return Pulled(stream, start, self.settings.sse_retry)
+
+
+class Pulled:
+    """A generator stream and its client in one: what came out, as a browser would understand it."""
+
+    def __init__(self, stream: PullStream, start: Start, retry_ms: int) -> None:
+        self.stream = stream
+        self.start = start
+        self.parser = EventParser()
+        self.blocks = self.parser.feed(opening_block(start.cursor, retry_ms) + (start.reset or b""))
+        self._chunks = stream.chunks()
+
+    @property
+    def last_event_id(self) -> str:
+        return self.parser.last_event_id
+
+    @property
+    def data(self) -> list[str]:
+        """The data of the events so far."""
+        return [block.data or "" for block in self.blocks if not block.is_control]
+
+    @property
+    def ids(self) -> list[int]:
+        """The positions of the events so far."""
+        return [parse_id(block.id or "") for block in self.blocks if not block.is_control]
+
+    def turn(self) -> list[StreamEvent] | None:
+        """One turn of the generator (blocks until there is something); None at its end."""
+        try:
+            blocks = self.parser.feed(next(self._chunks))
+        except StopIteration:
+            return None
+        self.blocks += blocks
+        return blocks
+
+    def read(self, events: int) -> list[str]:
+        """Turns until so many events have come in all; their data."""
+        while len(self.data) < events:
+            assert self.turn() is not None, f"ended after {len(self.data)} of {events} events"
+        return self.data
+
+    def read_to_end(self) -> list[str]:
+        while self.turn() is not None:
+            pass
+        return self.data
+
+    def close(self) -> None:
+        """The client goes."""
+        self._chunks.close()  # type: ignore[attr-defined]
+
+
+def numbers(first: int, last: int) -> list[str]:
+    """``["first", …, "last"]``: the data of consecutive events."""
+    return [str(number) for number in range(first, last + 1)]
+
+
+def drain(streams: Iterable[Pulled]) -> None:
+    for stream in streams:
+        stream.close()
