@@ -31,7 +31,7 @@ max_requests = 0
 # Header limits beside SSE_MAX_HEADER_BYTES.
 limit_request_line = 8190
 limit_request_fields = 100
-limit_request_field_size = 8190
+limit_request_field_size = settings.sse_max_header_bytes
 # Forwarded scheme only from proxies that are named.
 forwarded_allow_ips = ",".join(str(network) for network in settings.sse_trusted_proxies) or "127.0.0.1"
 

@@ -43,9 +43,11 @@ _STATES: Final = ("", BOOTING, RUNNING, DRAINING)
 # Sequence number, then the fields, then CRC-32 of all before it.
 _HEADER: Final = struct.Struct("<QQQQ")  # sequence, generation, expected, folds
 _SLOT: Final = struct.Struct("<QQIBBxxdddddQ")
+_SEQUENCE: Final = struct.Struct("<Q")
 _CRC: Final = struct.Struct("<I")
 _COPY_BYTES: Final = 128  # the two copies lie on different cache lines
 _PLACE_BYTES: Final = 2 * _COPY_BYTES
+_NEVER_USED: Final = bytes(_PLACE_BYTES)
 
 # A reader that meets two broken copies has been overtaken twice while it copied 256 bytes; the writers write
 # twice a second. More than a few tries would be waiting, and a probe does not wait.
@@ -173,7 +175,12 @@ class Board:
 
     def records(self) -> list[Record]:
         """All workers that have a slot."""
-        return [record for record in map(self.read, range(self.slots)) if record is not None]
+        # Most slots have never been used: one look at the whole page tells which (0.1 µs a slot instead of 4).
+        page = self._memory[2 * _PLACE_BYTES :]
+        used = [
+            slot for slot in range(self.slots) if page[slot * _PLACE_BYTES : (slot + 1) * _PLACE_BYTES] != _NEVER_USED
+        ]
+        return [record for record in map(self.read, used) if record is not None]
 
     # ── places ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -184,35 +191,36 @@ class Board:
     def _write_header(self, generation: int, expected: int, folds: int) -> None:
         self._write(0, _HEADER, (generation, expected, folds))
 
-    def _copies(self, place: int, layout: struct.Struct) -> list[tuple[int, bytes] | None]:
-        """The two copies of a place, each as (sequence, bytes), None if it is torn. Sequence 0: never
-        written."""
+    def _copies(self, place: int) -> list[tuple[int, bytes]]:
+        """The two copies of a place, each as (sequence, bytes); sequence 0: never written."""
         start = place * _PLACE_BYTES
         both = self._memory[start : start + _PLACE_BYTES]  # one memcpy: as near to one moment as can be
-        found: list[tuple[int, bytes] | None] = []
-        for half in (both[:_COPY_BYTES], both[_COPY_BYTES:]):
-            packed = half[: layout.size]
-            (sequence,) = struct.unpack_from("<Q", packed)
-            (checksum,) = _CRC.unpack_from(half, layout.size)
-            whole = checksum == zlib.crc32(packed) if sequence else not any(half)
-            found.append((sequence, packed) if whole else None)
-        return found
+        halves = (both[:_COPY_BYTES], both[_COPY_BYTES:])
+        return [(_SEQUENCE.unpack_from(half)[0], half) for half in halves]
 
     def _read(self, place: int, layout: struct.Struct) -> tuple[int, ...] | None:
         for _ in range(READ_TRIES):
-            whole = [copy for copy in self._copies(place, layout) if copy is not None]
-            if whole:
-                sequence, packed = max(whole)
-                return layout.unpack(packed)[1:] if sequence else None
+            newer_first = sorted(self._copies(place), reverse=True)
+            if newer_first[0][0] == 0:
+                return None
+            for sequence, copy in newer_first:
+                if sequence and _is_whole(copy, layout):
+                    return layout.unpack_from(copy)[1:]
         return None
 
     def _write(self, place: int, layout: struct.Struct, values: tuple[float, ...]) -> None:
-        sequences = [copy[0] if copy is not None else -1 for copy in self._copies(place, layout)]
-        older = sequences.index(min(sequences))  # a torn one first of all
-        packed = layout.pack(max(*sequences, 0) + 1, *values)
+        # A copy that is torn counts as older than any: the other one must not be touched.
+        sequences = [sequence if _is_whole(copy, layout) else 0 for sequence, copy in self._copies(place)]
+        older = sequences.index(min(sequences))
+        packed = layout.pack(max(sequences) + 1, *values)
         start = place * _PLACE_BYTES + older * _COPY_BYTES
         copy = packed + _CRC.pack(zlib.crc32(packed))
         self._memory[start : start + len(copy)] = copy  # one memcpy; struct.pack_into writes zeros first
+
+
+def _is_whole(copy: bytes, layout: struct.Struct) -> bool:
+    (checksum,) = _CRC.unpack_from(copy, layout.size)
+    return bool(checksum == zlib.crc32(copy[: layout.size]))
 
 
 class Seat(NamedTuple):

@@ -111,9 +111,11 @@ def make_directory() -> Path:
                 shutil.rmtree(left, ignore_errors=True)
         except OSError:
             continue  # in use, another user's, or being made at this moment
-    directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-    lock = os.open(directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    # It gets its name with its lock, so that nobody who tidies up at this moment takes it for left behind.
+    making = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=parent))
+    lock = os.open(making / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    directory = making.rename(parent / making.name[1:])
     owner = os.getpid()
 
     def remove() -> None:

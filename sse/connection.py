@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gunicorn.http import get_parser
 from gunicorn.http.errors import LimitRequestHeaders, NoMoreData
+from werkzeug.exceptions import HTTPException
 
 from sse.http import HeaderTimeout, Reader
+from sse.request import Body, check
 from sse.runtime import breathe
 from sse.settings import Settings
 
@@ -189,13 +191,18 @@ class Connection:
             self.reading_body = True
             self.expects_continue = request._expected_100_continue
             request._expected_100_continue = False
+            check(request)
+            request.body = Body(request.body, self)
             if not answer(request) or self.takeover is not None:
                 return
             if self.served == self._settings.sse_keepalive_requests:
                 count_closing("keepalive-requests")
                 return
-            if not parser.finish_body(deadline=self._body_deadline(), max_bytes=DISCARD_BODY_BYTES):
-                return
+            try:
+                if not parser.finish_body(deadline=self._body_deadline(), max_bytes=DISCARD_BODY_BYTES):
+                    return
+            except HTTPException:
+                return  # the rest of the body was faulty or late, but the request has its answer
             self.reading_body = False
             self._header_bytes = len(parser.unreader.buf.getvalue())
             self.state = "idle"

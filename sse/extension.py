@@ -200,7 +200,6 @@ class SSE:
     def _own_stream(hub: Hub, channel: str, *, pull: bool) -> Stream:
         """A stream of the process itself: outside every limit and lease."""
         group = hub.join(Subscription(frozenset({channel})))
-        hub.streams += 1
         now = time.monotonic()
         position = group.position(hub.window.position)
         never = float("inf")

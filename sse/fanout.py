@@ -56,6 +56,9 @@ PASS_SLICE = 0.002
 CLOCK_EVERY = 32
 # A pass joins at most this much (plus one event): the bound on what one stalled stream pins.
 MAX_CHUNK_BYTES = 256 * 1024
+# Pages (a quarter of that each) that a stream which catches up is sent before it is another one's turn: about the time
+# of PASS_SLICE.
+PAGES_PER_TURN = 4
 # Reads of the log on behalf of lagging streams that may run at once: each takes a thread of the pool.
 LOG_READERS = 4
 # After its end a stream's socket is kept this long for the peer's FIN.
@@ -103,6 +106,7 @@ class Fanout:
         self.hub.on_dirty = self._work.set
         self.hub.adopt = self.adopt
         self.hub.extra_counts = self.counts
+        self.hub.on_overtaken = self._end_live
         loops = [self._run_passes, self._run_poller, self._run_ticker]
         loops += [self._run_log_reader] * LOG_READERS
         self._greenlets = [gevent.spawn(self._forever, loop) for loop in loops]
@@ -129,8 +133,9 @@ class Fanout:
     def adopt(self, stream: Stream, fd: int) -> None:
         """Own this descriptor from now on. The stream is opening and has been served through its cursor; what lies
         between that and its group's position is sent from here."""
-        # Our own time-out is to come first where bytes wait here; the kernel's is for those that only it still has.
-        transport.prepare(fd, self._settings.sse_write_timeout * 1.5)
+        # Our own time-out is to come first where bytes wait here; the kernel's is for those that only it still has. It
+        # also counts while a slow reader's window is closed, hence the factor.
+        transport.prepare(fd, self._settings.sse_write_timeout * 3)
         stream.fd = fd
         if fd >= len(self._streams):
             self._streams.extend([None] * (fd + 64 - len(self._streams)))
@@ -166,6 +171,7 @@ class Fanout:
     def _pass(self, group: Group) -> None:
         frames = group.pending
         if not frames:
+            self._run_deferred(group)
             return
         began = perf_counter()
         size = 0
@@ -274,9 +280,10 @@ class Fanout:
     def _advance(self, stream: Stream) -> None:
         """Send a stream with a backlog as much as its socket takes: rest, pages, end; or make it live."""
         backlog = stream.backlog
-        if backlog is None or backlog.reading:
+        if backlog is None or backlog.reading or stream.state is LINGERING:
             return
         group, window = stream.group, self.hub.window
+        pages = PAGES_PER_TURN
         try:
             while True:
                 if backlog.rest:
@@ -299,7 +306,12 @@ class Fanout:
                     # It has seen what its group is still to be sent: it waits for that pass.
                     group.deferred.append(lambda: self._advance(stream))
                     return
+                elif not pages:
+                    # A fast reader with much to catch up on takes turns with the others: the poller reports it again.
+                    self._poller.want_write(stream.fd)
+                    return
                 elif stream.cursor >= window.floor:
+                    pages -= 1
                     subscription = group.subscription
                     page = window.read(
                         subscription.channels, subscription.types, stream.cursor, target, MAX_CHUNK_BYTES // 4
@@ -389,6 +401,13 @@ class Fanout:
         stream.backlog.end = reason
         self._advance(stream)
 
+    def _end_live(self) -> None:
+        """The hub was overtaken by the log's retention: what follows is not for those who are live now. Those who lag
+        find it out when they read on."""
+        for stream in self._streams:
+            if stream is not None and stream.state is LIVE and stream.client != OWN_CLIENT:
+                self.end(stream, "fell-behind")
+
     def _make_final(self, stream: Stream, backlog: Backlog) -> None:
         retry = retry_block(spread_retry(self._settings.sse_retry))
         backlog.rest = b"%x\r\n%b\r\n" % (len(retry), retry) + END_CHUNK if stream.chunked else retry
@@ -444,17 +463,23 @@ class Fanout:
         try:
             while True:
                 loop.wait(watcher)
-                for fd, mask in self._poller.poll():
-                    stream = self._streams[fd]
-                    if stream is not None:
+                # Looked up now: while others run, a descriptor may be closed and come back as another stream's.
+                ready = [(self._streams[fd], mask) for fd, mask in self._poller.poll()]
+                slice_ends = perf_counter() + PASS_SLICE
+                for stream, mask in ready:
+                    if stream is not None and stream.state is not CLOSED:
                         self._on_socket(stream, mask)
+                    if perf_counter() > slice_ends:
+                        breathe()
+                        slice_ends = perf_counter() + PASS_SLICE
         finally:
             watcher.close()
 
     def _on_socket(self, stream: Stream, mask: int) -> None:
         try:
             if mask & transport.HANG_UP:
-                self.close(stream, "client" if mask & transport.PEER_CLOSED else "reset")
+                # A reset shuts both sides down, too: only the error tells it from a client that closed.
+                self.close(stream, "reset" if mask & transport.ERROR else "client")
                 return
             gone = bool(mask & transport.PEER_CLOSED)
             if mask & transport.READABLE and not gone:
@@ -536,8 +561,15 @@ class Fanout:
             if stream.state is LINGERING:
                 if waited > LINGER:
                     self.close(stream, "drain")
-            elif backlog.rest and limit and waited > limit:
-                self.close(stream, "write-timeout")
+            elif backlog.rest and limit and waited > limit / 2:
+                # A slow reader's kernel takes bytes long before ours reports room for more: that is progress, too.
+                queued = transport.unacknowledged(stream.fd)
+                if queued < backlog.queued:
+                    backlog.progress_at = now
+                elif waited > limit:
+                    self.close(stream, "write-timeout")
+                    continue
+                backlog.queued = queued
 
 
 def _reason_of(error: OSError) -> str:

@@ -8,6 +8,7 @@ SIGTERM to the master hurries the drain.
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import Any, Final
 
@@ -32,7 +33,11 @@ def post_worker_init(worker: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    """In the master, once it listens: the second SIGTERM counts as SIGQUIT, which gunicorn passes on at once."""
+    """In the master, once it listens. The second SIGTERM counts as SIGQUIT, which gunicorn passes on at once; and a
+    signal for a worker that has just been forked waits until that has its handlers, instead of being lost in the ones
+    it has from the master (seen: the drain then takes all of ``graceful_timeout``)."""
+    if getattr(server.worker_class, "takes_blocked_signals", False):
+        os.register_at_fork(before=_block_signals, after_in_parent=_unblock_signals)
     usual = signal.getsignal(signal.SIGTERM)
     seen = False
 
@@ -43,3 +48,14 @@ def when_ready(server: Any) -> None:
         seen = True
 
     signal.signal(signal.SIGTERM, terminate)
+
+
+_HELD: Final = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
+
+
+def _block_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+
+
+def _unblock_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)

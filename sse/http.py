@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.http.wsgi import Response as GunicornResponse
-from werkzeug.exceptions import RequestTimeout
+from werkzeug.exceptions import ClientDisconnected, RequestTimeout
 
 if TYPE_CHECKING:
     from sse.connection import Connection
@@ -56,6 +56,9 @@ class Reader(SocketUnreader):
         except TimeoutError:
             connection.broken = "read-timeout"
             raise RequestTimeout("the request's body did not come in time (SSE_READ_TIMEOUT)") from None
+        except OSError:
+            connection.broken = "client"
+            raise ClientDisconnected from None
         return data
 
 

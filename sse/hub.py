@@ -24,10 +24,11 @@ from typing import NamedTuple, Protocol
 from sse.event import Frame, Record, ResetReason, encode_frame, heartbeat_block, make_position, reset_block
 from sse.group import Group, Subscription
 from sse.log import Bounds, Log, LogError, LogUnavailable
+from sse.log.base import FOLLOW_RECORDS
 from sse.runtime import SingleFlight, breathe, offload
 from sse.settings import Settings
 from sse.stats import Stats
-from sse.stream import Stream
+from sse.stream import OWN_CLIENT, Stream
 from sse.window import Page, Window, matches
 
 logger = logging.getLogger("headwater.hub")
@@ -36,6 +37,7 @@ CANARY_CHANNEL = "_canary"
 # Reserved channels whose blocks are injected and are in no log. A stream of one has no other channel, because their
 # frames have no place in the order of ids.
 INJECTED_CHANNELS = frozenset({CANARY_CHANNEL})
+FIRST_CANARY = 0.05  # seconds between looks for the first subscriber: a start waits for its canary
 CANARY_INTERVAL = 1.0  # seconds between two canary heartbeats; /readyz tolerates five
 
 # One page of a replay. Large enough that a page costs one write, small enough that a slow reader pins little.
@@ -49,6 +51,9 @@ RECORDS_PER_STEP = 500
 # workers of many pods do not come back in step.
 RETRY_FIRST, RETRY_MOST = 0.1, 2.0
 
+# After this long without an answer from the log, the tailer looks whether retention has overtaken it.
+STALL = 5.0
+
 # How long an opening stream waits for the tailer to reach the cursor that it brought from another worker.
 SYNC_TIMEOUT = 2.0
 
@@ -59,6 +64,8 @@ class Pulling(Protocol):
     """A generator stream, as its hub sees it."""
 
     state: str
+
+    def wake(self) -> None: ...
 
     def end(self, reason: str) -> None: ...
 
@@ -111,6 +118,8 @@ class Hub:
         self.on_dirty: Callable[[], None] | None = None
         # Set with it: makes a socket's descriptor a stream of this worker's.
         self.adopt: Callable[[Stream, int], None] | None = None
+        # Set with it: ends every live stream where it is, because the log has nothing that follows.
+        self.on_overtaken: Callable[[], None] | None = None
         self.extra_counts: Callable[[], Counter[str]] | None = None
         # Streams that hold a thread each (gthread) are bounded by it; None = no such bound.
         self.pull_limit: int | None = None
@@ -173,6 +182,7 @@ class Hub:
                 if not self._ready.is_set():
                     self._warm()
                 for batch in self.log.follow(self.window.position, self._stop):
+                    batch = self._after_gap(batch)
                     self._answered_at = time.monotonic()
                     if delay > RETRY_FIRST:
                         logger.warning("the log answers again, resumed after %d", self.window.position)
@@ -203,6 +213,32 @@ class Hub:
         self._answered_at = time.monotonic()
         self._ready.set()
 
+    def _after_gap(self, batch: list[Record]) -> list[Record]:
+        """Has the log trimmed what this worker has not read (it was stopped, or cut off from the log)? Then its live
+        streams end where they are, and are told of the gap when they resume, instead of missing events unknowingly.
+        Returns what of the batch lies behind it.
+
+        Looked at only when it can be: trimmed by number, a batch is as large as the retention; by age, the last one is
+        long ago.
+        """
+        silent = time.monotonic() - self._answered_at
+        retain = self.settings.sse_retain_events, self.settings.sse_retain_seconds
+        if len(batch) < min(FOLLOW_RECORDS, retain[0]) and silent < min(STALL, retain[1] / 2):
+            return batch
+        trimmed = offload(self.log.bounds).trimmed
+        if trimmed <= self.window.position:
+            return batch
+        logger.warning("the log was trimmed beyond what this worker had read: its streams end, and resume with a reset")
+        if self.on_overtaken is not None:
+            self.on_overtaken()
+        with self.lock:
+            self.window.reset(trimmed)
+            for group in self.groups.values():
+                group.pending = []
+            for stream in self.pulling:
+                stream.wake()
+        return [record for record in batch if record.position > trimmed]
+
     def dispatch(self, records: list[Record]) -> None:
         """Take in what follows the window's position: encode once, remember, and give to every group concerned."""
         frames = [encode_frame(record) for record in records]
@@ -219,7 +255,9 @@ class Hub:
             self.on_dirty()
 
     def _give(self, group: Group, frame: Frame) -> None:
-        if group.live:
+        # What is pending has no holes: a stream may join at the group's position after the last live one has gone, and
+        # before the pass that is owed.
+        if group.live or group.pending:
             group.pending.append(frame)
             if not group.dirty:
                 group.dirty = True
@@ -244,8 +282,10 @@ class Hub:
     def _keep(self) -> None:
         """Once a second: the canary's heartbeat, and a bite of retention."""
         trim_at = 0.0
-        while not self._stop.wait(CANARY_INTERVAL):
+        interval = FIRST_CANARY
+        while not self._stop.wait(interval):
             if CANARY_CHANNEL in self._by_channel:
+                interval = CANARY_INTERVAL
                 self.inject(CANARY_CHANNEL, heartbeat_block(self.window.position, time.time_ns() // 1_000_000))
             if self._ready.is_set() and time.monotonic() >= trim_at:
                 try:
@@ -261,20 +301,20 @@ class Hub:
 
     def admit(self, client: str) -> str | None:
         """Count one more stream; or say what forbids it: ``streams``, ``threads``, ``streams-per-ip``, ``drain``."""
-        if self.draining:
-            reason = "drain"
-        elif self.streams >= self.settings.sse_max_streams:
-            reason = "streams"
-        elif self.pull_limit is not None and self.streams >= self.pull_limit:
-            reason = "threads"
-        elif 0 < self.settings.sse_max_streams_per_ip <= self._per_client[client]:
-            reason = "streams-per-ip"
-        else:
-            with self.lock:
+        with self.lock:
+            if self.draining:
+                reason = "drain"
+            elif self.streams >= self.settings.sse_max_streams:
+                reason = "streams"
+            elif self.pull_limit is not None and self.streams >= self.pull_limit:
+                reason = "threads"
+            elif 0 < self.settings.sse_max_streams_per_ip <= self._per_client[client]:
+                reason = "streams-per-ip"
+            else:
                 self.streams += 1
                 if self.settings.sse_max_streams_per_ip:
                     self._per_client[client] += 1
-            return None
+                return None
         self.stats.refused[reason] += 1
         return reason
 
@@ -308,6 +348,8 @@ class Hub:
                     del others[group]
                     if not others:
                         del self._by_channel[channel]
+            if stream.client == OWN_CLIENT:
+                return
             self.streams -= 1
             if self.settings.sse_max_streams_per_ip:
                 self._per_client[stream.client] -= 1
@@ -338,7 +380,8 @@ class Hub:
             cursor = self.bounds().trimmed
         keep = self.settings.sse_replay_limit
         if cursor >= self.window.floor:
-            cut = self.window.keep_newest(subscription.channels, subscription.types, cursor, keep)
+            with self.lock:
+                cut = self.window.keep_newest(subscription.channels, subscription.types, cursor, keep)
         else:
             after = cursor
             cut = self._flights.do(
@@ -355,7 +398,8 @@ class Hub:
 
     def _ahead(self, cursor: int) -> tuple[ResetReason | None, int]:
         """A cursor beyond what this worker has read: from a worker that is ahead, a time, or from nowhere."""
-        latest = self.bounds().latest
+        # Shared with those who hold the same cursor only: a look that began earlier may be older than the event.
+        latest = self._flights.do(("ahead", cursor), lambda: offload(self.log.bounds)).latest
         self.log.wake()
         deadline = time.monotonic() + SYNC_TIMEOUT
         with self.lock:
@@ -378,19 +422,24 @@ class Hub:
                 return self.window.read(
                     subscription.channels, subscription.types, after, through, PAGE_BYTES
                 )
-        records, trimmed = self._flights.do(
-            ("page", subscription.channels, after),
-            lambda: offload(self._read_log, subscription.channels, after),
+        records, trimmed, complete = self._flights.do(
+            ("page", subscription.channels, after), lambda: self._read_log(subscription.channels, after)
         )
         if trimmed > after:
             raise FellBehind
-        # Only an empty page says that the log holds no more: then everything through `through` was in it, because
-        # the tailer had read that far before. What lies beyond comes with the live events.
-        position = min(records[-1].position, through) if records else through
+        # Only an empty page says that the log holds no more, and only through what the tailer had read before the
+        # read began: it may be another stream's, begun before `through` was there.
+        position = min(records[-1].position if records else complete, through)
         frames = [encode_frame(record) for record in records if record.position <= through]
         types = subscription.types
         return Page([frame for frame in frames if matches(frame, types)], position)
 
-    def _read_log(self, channels: frozenset[str], after: int) -> tuple[list[Record], int]:
-        records = self.log.read(channels, after, PAGE_EVENTS, PAGE_BYTES)
-        return records, self.log.bounds().trimmed
+    def _read_log(self, channels: frozenset[str], after: int) -> tuple[list[Record], int, int]:
+        """A page of records, the trim mark after it was read, and the worker's position before."""
+        complete = self.window.position
+
+        def read() -> tuple[list[Record], int, int]:
+            records = self.log.read(channels, after, PAGE_EVENTS, PAGE_BYTES)
+            return records, self.log.bounds().trimmed, complete
+
+        return offload(read)

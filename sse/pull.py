@@ -50,6 +50,7 @@ class PullStream(Stream):
         """What the client is to be sent from the stream's cursor on, until it ends or the generator is closed."""
         hub, reason = self.hub, "client"
         heartbeat = hub.settings.sse_heartbeat
+        owed: int | None = None  # the position through which it is served before it ends
         self.become(REPLAYING)
         with hub.lock:
             self.group.waiters.add(self)
@@ -61,8 +62,13 @@ class PullStream(Stream):
                     wire, self._inbox = self._inbox, b""
                     yield wire
                     continue
+                if self._end is None and self.ends_at <= time.monotonic():
+                    self._end = end_reason(self, hub.settings.sse_max_stream_age)
+                if self._end is not None and owed is None:
+                    # Fixed now: under a publisher that never rests, it would chase the tail and not end.
+                    owed = hub.window.position
                 try:
-                    moved = yield from self._page()
+                    moved = yield from self._page(hub.window.position if owed is None else owed)
                 except LogUnavailable:
                     moved = False
                     self._woken.wait(LOG_RETRY)
@@ -70,14 +76,13 @@ class PullStream(Stream):
                     continue
                 if self.state is REPLAYING:
                     self.become(LIVE)
-                now = time.monotonic()
-                if self._end is None and self.ends_at <= now:
-                    self._end = end_reason(self, hub.settings.sse_max_stream_age)
-                if self._end is not None:
+                if owed is not None:
+                    assert self._end is not None
                     reason = self._end
                     self.become(ENDING)
                     yield retry_block(spread_retry(hub.settings.sse_retry))
                     return
+                now = time.monotonic()
                 due = self.beat + heartbeat if heartbeat else float("inf")
                 if due <= now:
                     self.beat = now
@@ -94,10 +99,9 @@ class PullStream(Stream):
             self.state = CLOSED
             hub.closed(self, reason)
 
-    def _page(self) -> Generator[bytes, None, bool]:
-        """Send one page if there is any; returns whether the cursor moved."""
+    def _page(self, tail: int) -> Generator[bytes, None, bool]:
+        """Send one page if there is any up to ``tail``; returns whether the cursor moved."""
         hub = self.hub
-        tail = hub.window.position
         if self.cursor >= tail:
             return False
         page = hub.read_page(self.group.subscription, self.cursor, tail)

@@ -131,16 +131,18 @@ class Backlog:
     rest         the unsent rest of one chunk: a view of bytes that are shared with others, so a stalled stream pins
                  at most one chunk (:data:`sse.fanout.MAX_CHUNK_BYTES` plus one event)
     progress_at  when the kernel last took a byte, or the backlog began; monotonic seconds
+    queued       bytes that the kernel still held for the peer when that was last looked at
     reading      a page is being read from the log for it
     end          the close reason, once it is to end; None otherwise
     final        the closing bytes were made and are in ``rest``
     """
 
-    __slots__ = ("end", "final", "progress_at", "reading", "rest")
+    __slots__ = ("end", "final", "progress_at", "queued", "reading", "rest")
 
     def __init__(self, now: float, rest: memoryview | bytes = b"") -> None:
         self.rest = rest
         self.progress_at = now
+        self.queued = 0
         self.reading = False
         self.end: str | None = None
         self.final = False

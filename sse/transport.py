@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import fcntl
 import os
 import select
 import socket
+import struct
+import termios
 from typing import Any, Final
 
 # gevent's monkey patching removes select.epoll; ours is watched by gevent's own loop, which keeps it cooperative.
@@ -22,7 +25,8 @@ if _epoll is None:
 
     _epoll = get_original("select", "epoll")
 
-HANG_UP: Final = 0x8 | 0x10  # EPOLLERR, EPOLLHUP
+ERROR: Final = 0x8  # EPOLLERR: a reset, or the network gave the connection up
+HANG_UP: Final = ERROR | 0x10  # EPOLLHUP: both sides are shut down
 PEER_CLOSED: Final = 0x2000  # EPOLLRDHUP: the peer shut down its sending side
 READABLE: Final = 0x1
 WRITABLE: Final = 0x4
@@ -101,6 +105,15 @@ def discard_input(fd: int) -> bool:
         total += len(data)
         if total >= INPUT_LIMIT_BYTES:
             raise Flooded
+
+
+def unacknowledged(fd: int) -> int:
+    """Bytes in the kernel that the peer has not acknowledged yet (tcp(7), SIOCOUTQ); 0 where that cannot be told."""
+    try:
+        (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))
+    except OSError:
+        return 0
+    return int(count)
 
 
 def shut_down(fd: int) -> None:

@@ -60,12 +60,15 @@ EVICT_SHARE = 0.1
 class SSEWorker(GeventWorker):
     """See the module's text. ``worker_class = "sse.worker.SSEWorker"`` in gunicorn's configuration."""
 
+    takes_blocked_signals = True
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.draining = False
         self.hurried = False
         # Set by the reload hook's reader (see health): a successor accepts already.
         self.replaced: Callable[[], bool] = lambda: False
+        self._woken: Event | None = None
         self._connections: set[Connection] = set()
         self._fanouts: dict[Hub, Fanout] = {}
 
@@ -74,7 +77,6 @@ class SSEWorker(GeventWorker):
     def load_wsgi(self) -> None:
         """Load the app, and open its log before the first request: a log that cannot be opened ends the start."""
         super().load_wsgi()
-        self._woken = Event()
         self.sse: SSE | None = getattr(self.wsgi, "extensions", {}).get("sse")
         if self.sse is None:
             self.settings, self._stats = Settings.from_environ(), Stats()
@@ -96,6 +98,7 @@ class SSEWorker(GeventWorker):
 
     def run(self) -> None:
         """The worker's main loop."""
+        self._woken = Event()
         servers = [self._serve(sock) for sock in self.sockets]
         gevent.spawn(self._watch_signals)
         while self.alive:
@@ -152,11 +155,14 @@ class SSEWorker(GeventWorker):
         self.draining = True
         for hub in self._fanouts:
             hub.draining = True
-        self._woken.set()
+        if self._woken is not None:
+            self._woken.set()
 
     def init_signals(self) -> None:
+        """Ours instead of the master's; and what has come for us meanwhile (see :func:`sse.gunicorn.when_ready`)."""
         super().init_signals()
         signal.siginterrupt(signal.SIGQUIT, False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT))
 
     def notify(self) -> None:
         """Tell the master that the loop turns; leave when there is no master any more."""

@@ -277,7 +277,7 @@ void subscribers_tick(int64_t now)
     static int64_t last;
     double elapsed = last ? (double)(now - last) / 1e9 : 0.05;
     last = now;
-    size_t bytes = 65536;
+    size_t bytes = (size_t)(elapsed * opt.trickle_rate);
     if (bytes > READ_BYTES)
         bytes = READ_BYTES;
     for (int i = opt.never; i < opt.never + opt.trickle; i++)

@@ -11,7 +11,17 @@ from sse.event import format_id
 from sse.log._redis_breaker import Breaker
 from sse.log._redis_check import check
 from sse.log._redis_codec import Keys
-from sse.log._redis_link import CONNECT_TIMEOUT, RETRY_AFTER, Argument, Connector, Link, Pool, error_word, explain
+from sse.log._redis_link import (
+    COMMAND_TIMEOUT,
+    CONNECT_TIMEOUT,
+    RETRY_AFTER,
+    Argument,
+    Connector,
+    Link,
+    Pool,
+    error_word,
+    explain,
+)
 from sse.log._redis_scripts import Script
 from sse.log._redis_url import RedisUrl
 from sse.log.base import LogRefused, LogUnavailable
@@ -88,19 +98,21 @@ class Client:
             raise LogUnavailable("the log is closed")
         try:
             link = self._connector.connect(timeout=timeout)
-        except redis.RedisError as error:
-            self.breaker.failed(explain(error))
-            raise
-        try:
-            self._check(link)
+            try:
+                # The kernel accepts connections for a Redis that hangs: only an answer says that it is back.
+                link.call([("PING",)], timeout=COMMAND_TIMEOUT)
+                self.breaker.succeeded()
+                self._check(link)
+            except BaseException:
+                link.close()
+                raise
+            return link
         except LogRefused as error:
-            link.close()
             raise LogUnavailable(str(error), RETRY_AFTER) from error
-        except BaseException:
-            link.close()
+        except redis.RedisError as error:
+            if not isinstance(error, redis.ResponseError):
+                self.breaker.failed(explain(error))
             raise
-        self.breaker.succeeded()
-        return link
 
     def unavailable(self, error: redis.RedisError) -> LogUnavailable:
         """What the log says of an error of redis-py."""

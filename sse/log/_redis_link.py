@@ -297,19 +297,17 @@ _REPLIES: Final = {
     "WRONGTYPE": "another program's key is in the way",
     "FORMAT": "the log in Redis is of another version",
 }
-# NOPERM inside a script, from Redis 7 on.
-_NO_RIGHT: Final = ("can't run this command", "can't access at least one of the keys")
+# NOPERM as Redis 7 and Valkey say it of a command inside a script.
+_NO_RIGHT: Final = ("can't run this command", "can't access at least one of the keys", "has no permissions")
 
 
 def error_word(error: Exception) -> str:
-    """The first word of an error reply. Redis 6 puts that of a script's command into the middle: ``-OOM ...``."""
+    """The word that tells error replies apart. That of a script's command can stand anywhere in the text."""
     text = str(error)
     if any(words in text for words in _NO_RIGHT):
         return "NOPERM"
-    inner = re.search(r"-([A-Z]+) ", text)
-    if inner is not None and inner[1] in _REPLIES:
-        return inner[1]
-    return getattr(error, "status_code", None) or text.partition(" ")[0]
+    words = [getattr(error, "status_code", None) or "", *re.findall(r"\b[A-Z]{3,}\b", text)]
+    return next((word for word in words if word in _REPLIES), words[0])
 
 
 def explain(error: Exception) -> str:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from health import board
 from health.board import BOOTING, RUNNING, Board, Record
 
 
-def record(slot: int = 0, **values: object) -> Record:
+def record(slot: int = 0, **values: Any) -> Record:
     return Record(slot, 100 + slot, 1, RUNNING)._replace(**values)
 
 

@@ -18,7 +18,7 @@ class Running:
     def __init__(self, source: FakeSource | None) -> None:
         self.source = source
         self.stop = threading.Event()
-        self.canary = Canary(lambda: self.source, self.stop)  # type: ignore[arg-type,return-value]
+        self.canary = Canary(lambda: self.source, self.stop)
         self.thread = threading.Thread(target=self.canary.run)
         self.thread.start()
 
@@ -42,13 +42,18 @@ def running(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     running.end()
 
 
+def sent(source: FakeSource, age: float) -> bool:
+    source.send(heartbeat(age))
+    return True
+
+
 def test_a_heartbeat_that_arrives_is_seen_with_its_own_age(running: Running) -> None:
     assert running.source is not None
     source = running.source
     # The generator subscribes when its thread gets there, so heartbeats are sent until one is seen.
-    eventually(lambda: source.send(heartbeat(age=3.0)) or running.canary.seen, interval=0.05)
+    eventually(lambda: sent(source, 3.0) and running.canary.seen, interval=0.05)
     assert running.age() == pytest.approx(3.0, abs=0.5)
-    eventually(lambda: source.send(heartbeat()) or running.age() < 0.5, interval=0.05)
+    eventually(lambda: sent(source, 0.0) and running.age() < 0.5, interval=0.05)
 
 
 def test_other_blocks_and_split_heartbeats_are_told_apart() -> None:
@@ -104,7 +109,7 @@ def test_it_outlives_a_service_that_is_not_there_yet_or_raises(
     try:
 
         class Broken(FakeSource):
-            def attach(self, *args: object) -> None:  # type: ignore[override]
+            def attach(self, *args: object) -> None:
                 raise OSError("the log refused")
 
         running.source = Broken()

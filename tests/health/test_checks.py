@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,14 +11,14 @@ from health.checks import TABLE, Check, Limits, Question, Report, Snapshot, ask
 NOW = 1000.0
 
 
-def worker(slot: int = 0, state: str = RUNNING, **values: object) -> Record:
+def worker(slot: int = 0, state: str = RUNNING, **values: Any) -> Record:
     base = Record(slot, 100 + slot, 1, state, True, NOW - 60, NOW - 0.3, NOW - 0.6, 0.0, 0.1, 5)
     return base._replace(**values)
 
 
-def pod(*workers: Record, expected: int | None = None, **values: object) -> Snapshot:
+def pod(*workers: Record, expected: int | None = None, **values: Any) -> Snapshot:
     count = len(workers) if expected is None else expected
-    return Snapshot(now=NOW, workers=workers, expected=count, **values)  # type: ignore[arg-type]
+    return Snapshot(now=NOW, workers=workers, expected=count, **values)
 
 
 def failing(question: Question, snapshot: Snapshot) -> dict[str, str]:
@@ -147,7 +148,7 @@ def test_live_fails_when_the_loop_lags(lag: float, ok: bool) -> None:
         pytest.param({"canary": 0.0, "has_hub": False}, set(), id="nothing to watch"),
     ],
 )
-def test_started_needs_the_log_and_the_first_canary(values: dict[str, object], expected: set[str]) -> None:
+def test_started_needs_the_log_and_the_first_canary(values: dict[str, Any], expected: set[str]) -> None:
     assert failing("started", pod(worker(), **values)).keys() == expected
 
 

@@ -6,13 +6,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client import mmap_dict
 
 from health import metrics_files
 from health.metrics_files import read_values, write_values
 
+MmapedDict: Any = mmap_dict.MmapedDict  # it has no annotations
 ROOT = Path(__file__).parents[2]
 
 
@@ -45,6 +47,7 @@ def test_the_library_reads_what_is_written_here_and_the_other_way_round(tmp_path
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 from health import metrics_files
 metrics_files.base = lambda: Path(sys.argv[1])
 metrics_files.share_directory()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ from tests.support.kubelet.core import (
 from tests.support.kubelet.specs import BackOffSpec, Kind, PodSpec, ProbeSpec, Scale, TcpSocket
 
 Answer = Callable[[float], Outcome]
+Happens = Callable[[float], list[Command]]
 GOOD: Answer = lambda at: Outcome.SUCCESS  # noqa: E731
 BAD: Answer = lambda at: Outcome.FAILURE  # noqa: E731
 
@@ -37,8 +39,8 @@ def bad_between(begin: float, end: float) -> Answer:
     return lambda at: Outcome.FAILURE if begin <= at < end else Outcome.SUCCESS
 
 
-def probe(**values: float) -> ProbeSpec:
-    return ProbeSpec(TcpSocket(1), **values)  # type: ignore[arg-type]
+def probe(**values: Any) -> ProbeSpec:
+    return ProbeSpec(TcpSocket(1), **values)
 
 
 STARTUP, LIVENESS, READINESS = Kind.STARTUP, Kind.LIVENESS, Kind.READINESS
@@ -72,10 +74,10 @@ class World:
         self.probes: list[tuple[float, Kind]] = []
         self.signals: list[tuple[float, bool]] = []
         self.ended = 0  # the number of the container whose end has been told
-        self._agenda: list[tuple[float, int, Callable[[float], list[Command]]]] = []
+        self._agenda: list[tuple[float, int, Happens]] = []
         self._order = itertools.count()
 
-    def at(self, moment: float, what: Callable[[float], list[Command]]) -> World:
+    def at(self, moment: float, what: Happens) -> World:
         heapq.heappush(self._agenda, (moment, next(self._order), what))
         return self
 
@@ -97,22 +99,23 @@ class World:
     def _obey(self, now: float, commands: list[Command]) -> None:
         for command in commands:
             if isinstance(command, StartContainer):
-                number = command.restarts + 1
                 if command.restarts < len(self.lives):
-                    self.at(now + self.lives[command.restarts], lambda at, n=number: self._exit(at, n))
+                    self.at(now + self.lives[command.restarts], self._exit_of(command.restarts + 1))
             elif isinstance(command, SendSignal):
                 self.signals.append((round(now, 6), command.kill))
                 delay = 0.0 if command.kill else self.ends
-                number = self.machine.starts
                 if delay is not None:
-                    self.at(now + delay, lambda at, n=number: self._exit(at, n))
+                    self.at(now + delay, self._exit_of(self.machine.starts))
             elif isinstance(command, RunProbe):
                 self.probes.append((round(now, 6), command.kind))
                 outcome = self.answers.get(command.kind, GOOD)(now)
-                self.at(
-                    now + self.took,
-                    lambda at, c=command, o=outcome: self.machine.probed(at, c, o, "no"),
-                )
+                self.at(now + self.took, self._outcome_of(command, outcome))
+
+    def _outcome_of(self, probe: RunProbe, outcome: Outcome) -> Happens:
+        return lambda at: self.machine.probed(at, probe, outcome, "no")
+
+    def _exit_of(self, number: int) -> Happens:
+        return lambda at: self._exit(at, number)
 
     def _exit(self, now: float, number: int) -> list[Command]:
         if number <= self.ended or number != self.machine.starts:
@@ -281,7 +284,7 @@ def test_an_outcome_that_comes_after_its_container_is_dropped() -> None:
 def test_a_condemned_container_that_ignores_sigterm_is_killed_after_the_grace_period(
     of_probe: float | None, killed_at: float
 ) -> None:
-    spec = probe(period=5, failure_threshold=3, grace=of_probe)  # type: ignore[arg-type]
+    spec = probe(period=5, failure_threshold=3, grace=of_probe)
     world = World(pod({LIVENESS: spec}, grace=30), {LIVENESS: bad_between(0, 20)}, ends=None)
     world.run(killed_at + 1)
     assert world.signals == [(10, False), (killed_at, True)]
@@ -381,8 +384,8 @@ def test_the_tables_are_complete() -> None:
 
 
 def test_a_scale_shrinks_periods_but_not_what_the_process_needs() -> None:
-    spec = pod({LIVENESS: probe(initial_delay=20, period=10, timeout=2, grace=60)}, grace=40)  # type: ignore[arg-type]
+    spec = pod({LIVENESS: probe(initial_delay=20, period=10, timeout=2, grace=60)}, grace=40)
     small = spec.scaled(Scale(probes=0.1, back_off=0.01))
-    assert small.probes[LIVENESS] == probe(initial_delay=2, period=1, timeout=0.5, grace=60)  # type: ignore[arg-type]
+    assert small.probes[LIVENESS] == probe(initial_delay=2, period=1, timeout=0.5, grace=60)
     assert (small.grace, small.back_off) == (40, BackOffSpec(0.1, 3.0, 6.0))
     assert spec.scaled(Scale()) == spec

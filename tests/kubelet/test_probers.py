@@ -35,11 +35,11 @@ class Server:
                 if self.over.is_set():
                     return
                 connection.settimeout(5)
-                self.requests.append(connection.recv(65536).decode())
                 try:
+                    self.requests.append(connection.recv(65536).decode())
                     for piece in self.pieces:
                         connection.sendall(piece)
-                        time.sleep(self.pause)
+                        self.over.wait(self.pause)
                 except OSError:
                     pass
 

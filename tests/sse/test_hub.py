@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sse.event import Event, format_id, make_position, parse_id
+from sse.event import Event, format_id, make_position
 from sse.hub import CANARY_CHANNEL, PAGE_EVENTS
 from sse.log import LogUnavailable
 from tests.sse.worker_parts import Parts, Pulled, numbers
@@ -25,6 +26,10 @@ THREE_FRAMES = 1024  # bytes; the smallest window there is
 @pytest.fixture(params=["memory", "sqlite"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/h.db"
+
+
+#: for what has nothing to do with the kind of log
+ONE_ENGINE = pytest.mark.parametrize("url", ["memory:"])
 
 
 @pytest.fixture
@@ -75,12 +80,12 @@ def test_every_cursor_that_the_log_still_knows_is_honoured_exactly(parts: Callab
 def test_a_resume_inside_the_window_does_not_ask_the_log(parts: Callable[..., Parts]) -> None:
     worker = parts()
     first, *_ = worker.append(*numbers(1, 12))
-    worker.log.asked.clear()
+    before = worker.log.reads
     for _ in range(50):
         stream = worker.open(format_id(first))
         stream.read(11)
         stream.close()
-    assert not worker.log.asked - {"trim": 99}, "the window has it all"
+    assert worker.log.reads == before, "the window has it all"
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "1-", "-1", "1-2-3", "１-1", "9" * 1000, "0x1-0", " 1-1", "1-1\n"])
@@ -271,8 +276,9 @@ def test_a_look_at_the_log_that_began_before_an_event_does_not_answer_for_those_
     client = threading.Thread(target=lambda: resumed.append(behind.resolve(format_id(seen))))
     client.start()
     time.sleep(0.1)  # it joins the look that is under way, or makes one of its own
-    behind.log.flowing.set()
     answer.set()
+    time.sleep(0.1)  # with the old answer it would begin here, before what its client has seen
+    behind.log.flowing.set()
     for thread in (*others, client):
         thread.join(5)
     assert resumed[0].cursor == seen
@@ -403,17 +409,6 @@ def test_what_a_group_owes_is_not_forgotten_when_its_last_live_stream_goes_befor
     assert pending == [p for p in (owed, next_one) if p > position]
 
 
-def test_a_block_that_is_in_no_log_does_not_move_the_position_of_its_group_back(parts: Callable[..., Parts]) -> None:
-    worker = parts()
-    pulled = worker.open(None, CANARY_CHANNEL)
-    worker.append("1")
-    group = pulled.stream.group
-    group.add_live(pulled.stream)
-    before = group.position(worker.hub.window.position)
-    worker.hub.inject(CANARY_CHANNEL, b": hello\n\n")
-    assert group.position(worker.hub.window.position) >= before
-
-
 def test_a_new_worker_knows_the_newest_events_and_answers_from_its_window(tmp_path: Path, closing: ExitStack) -> None:
     url = f"sqlite:///{tmp_path}/h.db"
     positions = closing.enter_context(Parts(url)).append(*numbers(1, 50))
@@ -443,29 +438,37 @@ def test_a_window_that_was_warmed_is_complete_from_its_floor_on(
 # ── admission ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@ONE_ENGINE
 def test_streams_are_admitted_up_to_the_limit_and_again_when_one_has_gone(parts: Callable[..., Parts]) -> None:
     worker = parts(SSE_MAX_STREAMS=3)
     streams = [worker.open(None) for _ in range(3)]
     assert worker.hub.admit("-") == "streams"
-    streams[1].turn if False else worker.hub.closed(streams[1].stream, "client")
+    worker.hub.closed(streams[1].stream, "client")
     assert worker.hub.admit("-") is None
     assert worker.hub.stats.refused == {"streams": 1}
 
 
+@ONE_ENGINE
 def test_streams_of_one_address_are_admitted_up_to_their_limit(parts: Callable[..., Parts]) -> None:
     hub = parts(SSE_MAX_STREAMS_PER_IP=2).hub
     assert [hub.admit("10.0.0.1") for _ in range(3)] == [None, None, "streams-per-ip"]
     assert hub.admit("10.0.0.2") is None
 
 
+@ONE_ENGINE
 def test_a_draining_worker_admits_nobody(parts: Callable[..., Parts]) -> None:
     hub = parts().hub
     hub.draining = True
     assert hub.admit("-") == "drain"
 
 
-def test_threads_that_ask_at_once_are_not_admitted_beyond_the_limit(parts: Callable[..., Parts]) -> None:
+@ONE_ENGINE
+def test_threads_that_ask_at_once_are_not_admitted_beyond_the_limit(
+    parts: Callable[..., Parts], closing: ExitStack
+) -> None:
     hub = parts().hub
+    sys.setswitchinterval(1e-6)  # else a thread is hardly ever interrupted between the look and the count
+    closing.callback(sys.setswitchinterval, 0.005)
     for _ in range(200):
         hub.streams, hub.pull_limit = 0, 2
         barrier = threading.Barrier(4)
@@ -484,6 +487,7 @@ def test_threads_that_ask_at_once_are_not_admitted_beyond_the_limit(parts: Calla
     hub.streams = 0
 
 
+@ONE_ENGINE
 def test_groups_that_nobody_is_in_any_more_are_forgotten(parts: Callable[..., Parts]) -> None:
     worker = parts()
     streams = [worker.open(None, f"c{n}", "shared") for n in range(20)]
@@ -498,6 +502,7 @@ def test_groups_that_nobody_is_in_any_more_are_forgotten(parts: Callable[..., Pa
 # ── its own life ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@ONE_ENGINE
 def test_the_canary_is_sent_a_heartbeat_each_second(parts: Callable[..., Parts]) -> None:
     stream = parts().open(None, CANARY_CHANNEL)
     beats: list[StreamEvent] = []
@@ -508,21 +513,23 @@ def test_the_canary_is_sent_a_heartbeat_each_second(parts: Callable[..., Parts])
     assert 800 < second - first < 3000
 
 
+@ONE_ENGINE
 def test_status_says_how_the_hub_is_and_costs_the_log_nothing(parts: Callable[..., Parts]) -> None:
     worker = parts()
     worker.append("1")
     stream = worker.open(None)
     worker.append("2")
     stream.read(1)
-    worker.log.asked.clear()
+    before = worker.log.reads
     status = worker.hub.status()
     assert (status.started, status.draining, status.hub_alive) == (True, False, True)
     assert status.position == worker.hub.window.position
     assert 0 <= status.tail_age < 3
     assert sum(status.streams.values()) == 1
-    assert not worker.log.asked - {"trim": 9}
+    assert worker.log.reads == before
 
 
+@ONE_ENGINE
 def test_the_tail_grows_old_while_the_log_does_not_answer(parts: Callable[..., Parts]) -> None:
     worker = parts()
     worker.log.down = True
@@ -542,6 +549,7 @@ def test_a_hub_that_never_reached_its_log_is_not_started(tmp_path: Path, closing
     assert worker.hub.wait_ready(5)
 
 
+@ONE_ENGINE
 def test_a_failing_trim_does_not_end_the_keeper(parts: Callable[..., Parts], caplog: pytest.LogCaptureFixture) -> None:
     worker = parts(SSE_RETAIN_EVENTS=5)
 
@@ -555,7 +563,3 @@ def test_a_failing_trim_does_not_end_the_keeper(parts: Callable[..., Parts], cap
     worker.log.trim = trim  # type: ignore[method-assign]
     eventually(lambda: worker.log.inner.bounds().trimmed == positions[14], 10, "the keeper trims")
     assert "trimming failed" in caplog.text
-
-
-def test_an_id_is_parsed_as_it_is_written() -> None:
-    assert parse_id(format_id(make_position(123, 4))) == make_position(123, 4)

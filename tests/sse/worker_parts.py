@@ -34,6 +34,11 @@ class TroubledLog:
         #: called within each `read`, after the records were fetched, with what was asked and what came
         self.on_read: Any = None
 
+    @property
+    def reads(self) -> int:
+        """How often something was read on behalf of streams."""
+        return sum(self.asked[what] for what in ("read", "newest", "floor", "bounds"))
+
     def _ask(self, what: str) -> None:
         self.asked[what] += 1
         if self.down:

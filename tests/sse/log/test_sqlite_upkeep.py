@@ -172,9 +172,11 @@ def test_write_ahead_log_stays_bounded_under_constant_load_with_readers(
     follower.wait_for(written)
 
 
-def test_write_ahead_log_stays_bounded_when_nobody_calls_trim(open_sqlite: OpenSQLite, path: Path) -> None:
+def test_write_ahead_log_stays_bounded_when_nobody_calls_trim(
+    open_sqlite: OpenSQLite, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sse.log.sqlite.AUTOCHECKPOINT_PAGES", 256)
     log = open_sqlite()
-    log._writer.execute("PRAGMA wal_autocheckpoint = 256")
     for _ in range(60):
         log.append([Event("a", "x" * 1000)] * 100)
     assert wal_size(path) < 3 * MB

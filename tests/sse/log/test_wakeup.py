@@ -37,6 +37,7 @@ def wakeup(
     if request.param == "polling":
         monkeypatch.setattr(_wakeup, "Watch", none_left)
     with contextlib.closing(Wakeup(str(path))) as wakeup:
+        assert (wakeup._watch is None) == (request.param == "polling")
         wakeup.wait(database, 0)  # the first may return at once: nothing is known of what was before
         yield wakeup
 

@@ -82,7 +82,9 @@ def http_probe(action: HttpGet, timeout: float) -> Result:
                 with contextlib.closing(response):
                     response.begin()
                     stage = "reading body"
-                    response.read(MAX_BODY_BYTES)
+                    body = response.read(MAX_BODY_BYTES)
+                    if response.length and len(body) < MAX_BODY_BYTES:
+                        raise http.client.IncompleteRead(body, response.length)
                     status, location = response.status, response.headers.get("Location")
         except TimeoutError:
             text = f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while {stage})'

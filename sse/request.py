@@ -1,0 +1,74 @@
+"""What a request must be beyond what gunicorn's parser asks, and a body whose faults are the client's.
+
+Each rule closes a gap between what we and a proxy in front of us might read in the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.http.errors import InvalidHeader, NoMoreData, ParseException, UnsupportedTransferCoding
+from werkzeug.exceptions import BadRequest
+
+if TYPE_CHECKING:
+    from sse.connection import Connection
+
+
+def check(request: Any) -> None:
+    """Refuse a request that is ambiguous, and see what gunicorn overlooks. Raises InvalidHeader (400),
+    UnsupportedTransferCoding (501)."""
+    has_host = False
+    for name, value in request.headers:
+        if name == "HOST":
+            has_host = True
+        elif name == "CONNECTION":
+            # A list of tokens, in any case (RFC 9110 §7.6.1); gunicorn compares the whole value.
+            if any(token.strip().lower() == "close" for token in value.split(",")):
+                request.force_close()
+        elif name == "TRANSFER-ENCODING" and value.strip().lower() != "chunked":
+            # gunicorn takes "gzip, chunked" and hands the app compressed bytes.
+            raise UnsupportedTransferCoding(value)
+    if not has_host and request.version >= (1, 1):
+        # RFC 9112 §3.2: MUST be answered with 400.
+        raise InvalidHeader("HOST", req=request)
+
+
+class Body:
+    """``wsgi.input``: gunicorn's body, whose parse errors become 400s instead of the app's 500s, and after which the
+    connection is not used again."""
+
+    def __init__(self, body: Any, connection: Connection) -> None:
+        self._body = body
+        self._connection = connection
+
+    @property
+    def failed(self) -> bool:
+        """Where the next request begins is unknown (gunicorn's parser asks)."""
+        return bool(self._body.failed) or self._connection.broken is not None
+
+    def _guarded(self, read: Any, *args: Any) -> Any:
+        try:
+            return read(*args)
+        except NoMoreData:
+            self._connection.broken = "bad-request"
+            raise BadRequest("the body ended in the middle of a chunk") from None
+        except ParseException as error:
+            self._connection.broken = "bad-request"
+            raise BadRequest(f"the body's chunks cannot be read: {error}") from None
+
+    def read(self, size: int | None = None) -> bytes:
+        data: bytes = self._guarded(self._body.read, size)
+        return data
+
+    def readline(self, size: int | None = None) -> bytes:
+        line: bytes = self._guarded(self._body.readline, size)
+        return line
+
+    def readlines(self, size: int | None = None) -> list[bytes]:
+        lines: list[bytes] = self._guarded(self._body.readlines, size)
+        return lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        while line := self.readline():
+            yield line

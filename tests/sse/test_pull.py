@@ -1,0 +1,160 @@
+"""Generator streams: what comes out of them, when they speak, and how they end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from sse.event import Event, format_id
+from tests.sse.worker_parts import Parts, Pulled, numbers
+from tests.support.wait import eventually
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[Callable[..., Parts]]:
+    with ExitStack() as stack:
+        yield lambda url="memory:", **settings: stack.enter_context(Parts(url, **settings))
+
+
+class Beating(threading.Thread):
+    """Publishes as fast as it can until told to stop."""
+
+    def __init__(self, worker: Parts, channel: str = "a") -> None:
+        super().__init__(daemon=True)
+        self._worker, self._channel, self._stop_now = worker, channel, threading.Event()
+        self.count = 0
+
+    def run(self) -> None:
+        while not self._stop_now.is_set():
+            self._worker.log.append([Event(self._channel, str(self.count))])
+            self.count += 1
+
+    def stop(self) -> None:
+        self._stop_now.set()
+        self.join(5)
+
+
+def test_a_silent_stream_gets_heartbeats_whose_id_resumes_exactly(parts: Callable[..., Parts]) -> None:
+    worker = parts(SSE_HEARTBEAT=0.05)
+    stream = worker.open(None, "quiet")
+    for round_number in range(3):
+        worker.append("noise", channel="busy")
+        tail = format_id(worker.hub.window.position)
+        beat = stream.turn()
+        while not beat or beat[0].id != tail:
+            beat = stream.turn()
+        assert beat[0].event == "heartbeat"
+        assert stream.last_event_id == tail, f"round {round_number}: the cursor of a quiet channel moves on"
+    stream.close()
+    worker.append("missed", channel="quiet")
+    assert worker.open(stream.last_event_id, "quiet").read(1) == ["missed"]
+
+
+def test_a_stream_with_events_gets_no_heartbeats_beside_them(parts: Callable[..., Parts]) -> None:
+    worker = parts(SSE_HEARTBEAT=0.5)
+    stream = worker.open(None)
+    began = time.monotonic()
+    for number in numbers(1, 20):
+        worker.append(number)
+        stream.read(int(number))
+        time.sleep(0.02)
+    if time.monotonic() - began < 2:  # the machine may be so slow that the silence is real
+        assert not [block for block in stream.blocks if block.event == "heartbeat"]
+
+
+@pytest.mark.parametrize("reason", ["drain", "lease", "token"])
+def test_a_stream_that_is_to_end_is_sent_what_it_is_owed_and_a_retry(
+    parts: Callable[..., Parts], reason: str
+) -> None:
+    worker = parts(SSE_MAX_STREAM_AGE=0 if reason == "token" else 0.3)
+    first, *_ = worker.append(*numbers(0, 3))
+    stream = worker.open(format_id(first), ends_in=float("inf") if reason == "drain" else 0.3)
+    if reason == "drain":
+        stream.stream.end("drain")
+    else:
+        time.sleep(0.31)
+    assert stream.read_to_end() == numbers(1, 3)
+    assert stream.blocks[-1].retry is not None, "the last word is when to come back"
+    assert worker.ended == [(reason, 3)]
+    assert stream.stream.state == "closed"
+
+
+@pytest.mark.parametrize("by", ["drain", "lease"])
+def test_a_stream_ends_although_the_publishers_never_rest(parts: Callable[..., Parts], by: str) -> None:
+    """It must not chase the tail for ever: what it is owed is fixed when its end comes."""
+    worker = parts()
+    stream = worker.open(None, ends_in=0.2 if by == "lease" else float("inf"))
+    publisher = Beating(worker)
+    publisher.start()
+    try:
+        stream.read(1)
+        if by == "drain":
+            stream.stream.end("drain")
+        tail = worker.hub.window.position
+        deadline = time.monotonic() + 3
+        while stream.turn() is not None:
+            assert time.monotonic() < deadline, "it chases the tail"
+            if stream.ids[-1] < tail or by == "lease":
+                # A client that is a little slower than the publisher: there is always more by its next turn.
+                before = worker.hub.window.position
+                eventually(lambda before=before: worker.hub.window.position > before, 5, interval=0)
+    finally:
+        publisher.stop()
+    assert len(set(stream.ids)) == len(stream.ids)
+
+
+def test_a_client_that_goes_leaves_nothing_behind(parts: Callable[..., Parts]) -> None:
+    worker = parts()
+    streams = [worker.open(None, "a", f"own-{n}") for n in range(5)]
+    worker.append("1")
+    for stream in streams:
+        stream.read(1)
+        stream.close()
+    assert worker.ended == [("client", 1)] * 5
+    assert not worker.hub.pulling and not worker.hub.groups
+    assert worker.hub.streams == 0
+
+
+def test_a_cursor_that_retention_overtakes_ends_the_stream_and_resumes_with_a_reset(
+    parts: Callable[..., Parts], tmp_path: Path
+) -> None:
+    worker = parts(f"sqlite:///{tmp_path}/h.db", SSE_WINDOW_BYTES=1024, SSE_RETAIN_EVENTS=10)
+    stream = worker.open(None)
+    worker.append("0")
+    stream.read(1)
+    worker.append(*numbers(1, 40))
+    worker.log.trim_all()
+    assert stream.read_to_end() == ["0"]
+    assert worker.ended == [("fell-behind", 1)]
+    again = worker.open(stream.last_event_id)
+    assert [block.event for block in again.blocks] == [None, "stream-reset"]
+    assert again.read(10) == numbers(31, 40)
+
+
+def test_heartbeats_go_on_while_the_log_is_down_and_the_replay_when_it_is_back(parts: Callable[..., Parts]) -> None:
+    worker = parts(SSE_WINDOW_BYTES=1024, SSE_HEARTBEAT=0.1)
+    start, *_ = worker.append(*numbers(0, 12))
+    stream = worker.open(format_id(start))
+    worker.log.down = True
+    beat = stream.turn()
+    assert beat and beat[0].event == "heartbeat"
+    assert beat[0].id == format_id(start), "a heartbeat says how far the stream is, not how far the log is"
+    worker.log.down = False
+    assert stream.read(12) == numbers(1, 12)
+
+
+def test_counts_are_those_of_what_was_sent(parts: Callable[..., Parts]) -> None:
+    worker = parts()
+    first, *_ = worker.append(*numbers(0, 4))
+    stream: Pulled = worker.open(format_id(first))
+    stream.read(4)
+    worker.append("5")
+    stream.read(5)
+    stream.close()
+    stats = worker.hub.stats
+    assert (stats.delivered, stats.replayed, worker.ended) == (5, 4, [("client", 5)])
