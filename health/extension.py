@@ -9,6 +9,7 @@ from pathlib import Path
 import flask
 
 from health import board, metrics, metrics_files
+from health.board import BEAT_MAX_AGE
 from health.checks import Question, Report, ask
 from health.config import Config, Settings
 from health.source import Source
@@ -116,6 +117,22 @@ class Health:
         if question == "started" and report.ok:
             vitals.seat.board.mark_started()
         return report
+
+    def report(self) -> dict[str, object]:
+        """For the console: the ages of what this worker's probes judge, seconds, and how all workers are."""
+        seen = self.start().snapshot()
+        workers = [
+            {
+                "pid": worker.pid,
+                "state": "silent" if seen.now - worker.beat > BEAT_MAX_AGE else worker.state,
+                "streams": worker.streams,
+                "canary_age": round(seen.now - (worker.canary or worker.since), 3),
+                "loop_lag": round(worker.lag, 4),
+            }
+            for worker in seen.workers
+        ]
+        own_canary_age = round(seen.now - seen.canary, 3) if seen.canary else None
+        return {"canary_age": own_canary_age, "loop_lag": round(seen.lag, 4), "workers": workers}
 
     def on_health_port(self) -> bool | None:
         """Did this request come in through the health listener? None when there is no second listener."""

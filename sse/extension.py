@@ -17,12 +17,14 @@ import flask
 from sse import accesslog, publish
 from sse.auth import Authenticator, parse_networks, sse_commands
 from sse.auth.origin import all_loopback
+from sse.auth.rate import PublishRate
 from sse.event import Event
 from sse.group import Subscription
 from sse.hub import CANARY_CHANNEL, Hub, Status
 from sse.log import Log, open_log
 from sse.pull import PullStream
-from sse.responder import STREAM_HEADERS, Item, respond
+from sse.report import Reporter
+from sse.responder import STREAM_HEADERS, Item, close_iterable, respond
 from sse.runtime import offload
 from sse.settings import Settings
 from sse.stats import Stats
@@ -53,6 +55,8 @@ class SSE:
         self._lock = threading.Lock()
         self._log: Log | None = None
         self._hub: Hub | None = None
+        # Further members of the report on `_stats`; health gives what only it knows.
+        self.report_more: Callable[[], dict[str, Any]] | None = None
         self._responses = 0
         self._last_call = threading.Event()
         if app is not None:
@@ -65,6 +69,7 @@ class SSE:
         self.settings = settings or Settings.from_mapping(app.config)
         self.trusted_networks = parse_networks(tuple(self.settings.sse_trusted_proxies))
         self.authenticator = Authenticator(self.settings, loopback_only=self._loopback_only)
+        self.rate = PublishRate(self.settings.sse_publish_rate)
         app.extensions["sse"] = self
         app.register_blueprint(blueprint)
         app.cli.add_command(sse_commands(lambda: self.settings))
@@ -97,8 +102,12 @@ class SSE:
             with self._lock:
                 if self._hub is None:
                     hub = Hub(log, self.settings, self.stats, on_close=accesslog.stream_ended)
+                    reporter = Reporter(hub, self.settings.sse_log.partition(":")[0])
+                    reporter.more = self.report_more
+                    hub.report = reporter
                     hub.start()
                     self._hub = hub
+                    logger.info("%s", self.authenticator.startup_line())
         return self._hub
 
     def start(self) -> Hub:
@@ -151,7 +160,11 @@ class SSE:
             self._responses += 1
         self.stats.opened += 1
 
+        accounted = False
+
         def closed(reason: str, events: int, size: int) -> None:
+            nonlocal accounted
+            accounted = True
             with self._lock:
                 self._responses -= 1
             self.stats.closed[reason] += 1
@@ -167,7 +180,16 @@ class SSE:
             should_end=self._last_call.is_set,
             on_close=closed,
         )
-        return flask.Response(body, headers=STREAM_HEADERS)
+        response = flask.Response(body, headers=STREAM_HEADERS)
+
+        @response.call_on_close
+        def _() -> None:
+            if not accounted:
+                # Nothing was asked of the body: a HEAD request, or the client went before the first byte.
+                close_iterable(iterable)
+                closed("client", 0, 0)
+
+        return response
 
     def end_responses(self) -> None:
         """Let every :meth:`response` end at its next turn: the end of a drain."""

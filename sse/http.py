@@ -101,6 +101,10 @@ class Response(GunicornResponse):
             self._head = "".join(lines).encode("latin-1") + b"\r\n"
             self.headers_sent = True
 
+    def can_sendfile(self) -> bool:
+        """Never: ``sendfile`` would pass by the head that is held back, and by the write time-out."""
+        return False
+
     def _emit_body(self, data: bytes) -> None:
         self._send(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
 

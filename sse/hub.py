@@ -36,7 +36,8 @@ logger = logging.getLogger("headwater.hub")
 CANARY_CHANNEL = "_canary"
 # Reserved channels whose blocks are injected and are in no log. A stream of one has no other channel, because their
 # frames have no place in the order of ids.
-INJECTED_CHANNELS = frozenset({CANARY_CHANNEL})
+STATS_CHANNEL = "_stats"
+INJECTED_CHANNELS = frozenset({CANARY_CHANNEL, STATS_CHANNEL})
 FIRST_CANARY = 0.05  # seconds between looks for the first subscriber: a start waits for its canary
 CANARY_INTERVAL = 1.0  # seconds between two canary heartbeats; /readyz tolerates five
 
@@ -121,6 +122,8 @@ class Hub:
         # Set with it: ends every live stream where it is, because the log has nothing that follows.
         self.on_overtaken: Callable[[], None] | None = None
         self.extra_counts: Callable[[], Counter[str]] | None = None
+        # Makes the block that those who listen to `_stats` are sent once a second.
+        self.report: Callable[[], bytes] | None = None
         # Streams that hold a thread each (gthread) are bounded by it; None = no such bound.
         self.pull_limit: int | None = None
         self.streams = 0
@@ -287,6 +290,8 @@ class Hub:
             if CANARY_CHANNEL in self._by_channel:
                 interval = CANARY_INTERVAL
                 self.inject(CANARY_CHANNEL, heartbeat_block(self.window.position, time.time_ns() // 1_000_000))
+            if self.report is not None and STATS_CHANNEL in self._by_channel:
+                self.inject(STATS_CHANNEL, self.report())
             if self._ready.is_set() and time.monotonic() >= trim_at:
                 try:
                     while offload(self.log.trim) and not self._stop.is_set():

@@ -62,6 +62,16 @@ def encode_item(item: Item) -> bytes:
     raise TypeError(f"an event is a str, a sse.Message or a mapping with its fields, not {type(item).__name__}")
 
 
+def close_iterable(iterable: Any) -> None:
+    """Close it if it can be closed; what that raises is logged."""
+    close = getattr(iterable, "close", None)
+    try:
+        if close is not None:
+            close()
+    except Exception:
+        logger.exception("closing a response's iterable failed")
+
+
 class Pump:
     """Runs the iterable beside the response; holds one item at most, so a slow client slows the iterable down."""
 
@@ -70,6 +80,7 @@ class Pump:
         self._changed = threading.Condition()
         self._slot: list[Any] = []
         self._closed = False
+        self._begun = False
         self.error: BaseException | None = None
         work = partial(run, self._work)
         if cooperative():
@@ -81,20 +92,23 @@ class Pump:
             threading.Thread(target=work, name="sse-response", daemon=True).start()
 
     def _work(self) -> None:
-        iterator = iter(self._iterable)
+        iterator: Any = None
+        self._begun = True
         try:
+            iterator = iter(self._iterable)
             for item in iterator:
                 if not self._put(item):
                     break
-        except Exception as error:
-            self.error = error
+        except BaseException as error:
+            # BaseException: gevent's Timeout and asyncio's CancelledError are errors of the iterable, too. When it was
+            # closed, what ends it is our own doing.
+            if not self._closed:
+                self.error = error
         finally:
-            close = getattr(iterator, "close", None)
-            try:
-                if close is not None:
-                    close()
-            except Exception:
-                logger.exception("closing a response's iterable failed")
+            # A client library's stream is often an iterable that is to be closed itself.
+            close_iterable(iterator)
+            if iterator is not self._iterable:
+                close_iterable(self._iterable)
             self._put(_DONE)
 
     def _put(self, item: Any) -> bool:
@@ -124,6 +138,8 @@ class Pump:
             self._closed = True
             self._changed.notify_all()
         if self._greenlet is not None:
+            if not self._begun:
+                close_iterable(self._iterable)  # a greenlet that is killed before its first turn has none
             self._greenlet.kill(block=False)
 
 

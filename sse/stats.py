@@ -28,6 +28,20 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
 
+    def quantile(self, share: float, since: list[int]) -> float | None:
+        """The upper bound of the bucket that holds this share of what was observed since the counts were ``since``;
+        None when there was nothing."""
+        new = [now - before for now, before in zip(self.counts, since, strict=True)]
+        wanted = sum(new) * share
+        if not wanted:
+            return None
+        reached = 0
+        for bound, count in zip((*self.bounds, self.bounds[-1] * 2), new, strict=True):
+            reached += count
+            if reached >= wanted:
+                return bound
+        return None
+
 
 class Stats:
     """One worker's counters since it started. Events, bytes, streams; durations in seconds."""

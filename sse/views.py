@@ -44,7 +44,7 @@ def publish_one(channel: str) -> Response:
     """Append the body, verbatim, to a channel: 201 once the log holds it."""
     sse = _sse()
     _checked_channel(channel)
-    sse.authenticator.may_publish(request, (channel,))
+    _admitted(sse, sse.authenticator.may_publish(request, (channel,)))
     body = _body(sse.settings.sse_max_event_bytes, "an event", "SSE_MAX_EVENT_BYTES")
     event = publish.single(channel, body, request.args.get("event"), request.args.get("retry"))
     (position,) = sse.append([event], key=publish.idempotency_key(request.headers.get("Idempotency-Key")))
@@ -65,7 +65,7 @@ def publish_batch() -> Response:
         raise Problem(415, "a batch is application/x-ndjson; one event goes to /events/<channel>", headers=accepted)
     limits = sse.settings
     # Who may not publish at all is refused before a body of megabytes is read.
-    sse.authenticator.may_publish(request, ())
+    _admitted(sse, sse.authenticator.may_publish(request, ()))
     body = _body(limits.sse_max_batch_bytes, "a batch", "SSE_MAX_BATCH_BYTES")
     events = publish.batch(
         body, max_events=limits.sse_max_batch_events, max_event_bytes=limits.sse_max_event_bytes
@@ -74,6 +74,17 @@ def publish_batch() -> Response:
     positions = sse.append(events, key=publish.idempotency_key(request.headers.get("Idempotency-Key")))
     ids = ", ".join([f'"{position >> 20}-{position & 0xFFFFF}"' for position in positions])
     return Response(f'{{"ids": [{ids}]}}\n', 201, mimetype="application/json")
+
+
+def _admitted(sse: SSE, grant: Grant) -> None:
+    """Count a publish request. Raises Problem (429)."""
+    wait = sse.rate.wait(grant.subject)
+    if wait:
+        raise Problem(
+            429,
+            f"at most {sse.settings.sse_publish_rate:g} publish requests a second for each key (SSE_PUBLISH_RATE)",
+            headers={"Retry-After": f"{wait:.0f}"},
+        )
 
 
 def _body(limit: int, what: str, setting: str) -> bytes:

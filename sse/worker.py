@@ -53,6 +53,9 @@ from sse.stats import Stats
 HURRY = 1.5
 # Seconds beyond the drain's window for what is still being written; below the margin in `graceful_timeout`.
 AFTER_WINDOW = 3.0
+# Connections accepted before others have their turn. gevent's hundred would all be served before a probe that comes
+# after them: a second and more, when a crowd of clients comes back at once.
+ACCEPTS_PER_TURN = 4
 # Of the connections of a full pool, the idle ones are closed, so that new ones come in.
 EVICT_SHARE = 0.1
 
@@ -114,8 +117,8 @@ class SSEWorker(GeventWorker):
             self.log.info("TLS on the listener: streams keep their greenlets (no takeover)")
         pool = Pool(self.worker_connections)
         server = StreamServer(sock, handle=partial(self.handle, sock), spawn=pool, **options)
-        if self.cfg.workers > 1:
-            server.max_accept = 1  # the others are to have their share
+        # With several workers the others are to have their share.
+        server.max_accept = 1 if self.cfg.workers > 1 else ACCEPTS_PER_TURN
         server.start()
         return server
 

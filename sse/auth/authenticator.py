@@ -24,7 +24,7 @@ from sse.auth.decision import (
     invalid_token,
 )
 from sse.auth.origin import is_allowed, is_own, local_publish_refusal, parse_allow_list
-from sse.auth.policy import CANARY, Patterns, Publishing, Reading, Rule, check_pattern, decide, is_reserved
+from sse.auth.policy import CANARY, STATS, Patterns, Publishing, Reading, Rule, check_pattern, decide, is_reserved
 from sse.auth.redact import one_line
 from sse.event import CHANNEL_PATTERN
 
@@ -157,7 +157,7 @@ class Authenticator:
         """
         guarded = [channel for channel in channels if channel != CANARY]
         if self._reachable.reading is Reading.PUBLIC:
-            _no_reserved(guarded)
+            _no_reserved([channel for channel in guarded if channel != STATS])
             return self._anonymous(request)
         guarded = [channel for channel in guarded if not self._public.covers(channel)]
         if channels and not guarded:
@@ -181,7 +181,7 @@ class Authenticator:
         """One line for the log at the start: who may publish and read, as it is now."""
         publishing = self.publishing()
         hint = f"; {_HOW_TO_OPEN}" if publishing is Publishing.CLOSED else ""
-        return f"publishing: {publishing.value}; reading: {self._reachable.reading.value}{hint}"
+        return f"publishing needs {publishing.value}; reading needs {self._reachable.reading.value}{hint}"
 
     def client_address(self, request: Request) -> str:
         """The client's address, by SSE_TRUSTED_PROXIES."""

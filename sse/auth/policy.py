@@ -20,6 +20,8 @@ from typing import Final, NamedTuple
 from sse.event import CHANNEL_PATTERN, RESERVED_CHANNEL_PATTERN
 
 CANARY: Final = "_canary"
+# Numbers about the service itself: public where reading is, else for patterns that name it.
+STATS: Final = "_stats"
 
 # A batch is checked channel by channel (10,000 at most) against each pattern: this bounds the product, which
 # is time in the event loop that the holder of one token could take from everybody.

@@ -306,7 +306,7 @@ def error_word(error: Exception) -> str:
     text = str(error)
     if any(words in text for words in _NO_RIGHT):
         return "NOPERM"
-    words = [getattr(error, "status_code", None) or "", *re.findall(r"\b[A-Z]{3,}\b", text)]
+    words: list[str] = [getattr(error, "status_code", None) or "", *re.findall(r"\b[A-Z]{3,}\b", text)]
     return next((word for word in words if word in _REPLIES), words[0])
 
 

@@ -145,6 +145,7 @@ def _examine(path: str, size: int) -> bool:
             _recognise(database, path)
     # Then with what its -wal holds; still without the right to write (the checkpoint at closing would).
     with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=LOCK_SECONDS)) as database:
+        database.execute("BEGIN")  # one moment for all that follows: another worker may be making the log
         if not _recognise(database, path):
             return False  # whoever made it: as good as an empty file
         if size <= CHECK_BYTES:
@@ -167,9 +168,7 @@ def _recognise(database: sqlite3.Connection, path: str) -> bool:
     if application == APPLICATION_ID and version == FORMAT:
         return True
     if application == APPLICATION_ID:
-        raise LogRefused(
-            f"{path}: has format {version}; this version of Headwater reads format {FORMAT}; {_UNTOUCHED}"
-        )
+        raise LogRefused(f"{path}: has format {version}; this version of Headwater reads format {FORMAT}; {_UNTOUCHED}")
     (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application or version or tables:
         raise LogRefused(f"{path}: is another program's SQLite database; {_UNTOUCHED}")
@@ -179,7 +178,7 @@ def _recognise(database: sqlite3.Connection, path: str) -> bool:
 def _create(database: sqlite3.Connection, path: str) -> None:
     # An empty file needs no journal to go back to; without one, a process that is killed here leaves behind
     # either an empty file or a valid, empty database, and the next one starts afresh from both.
-    if database.execute("PRAGMA page_count").fetchone()[0] == 0:
+    if patiently(database.execute, "PRAGMA page_count").fetchone()[0] == 0:
         try:
             database.execute("PRAGMA journal_mode = MEMORY")
         except sqlite3.OperationalError as error:

@@ -57,10 +57,7 @@ _OLDEST = "SELECT position FROM events ORDER BY position LIMIT ?"
 _DELETE = "DELETE FROM events WHERE position <= ?"
 _TRIMMED = "UPDATE meta SET value = ? WHERE name = 'trimmed'"
 _REMOVED = "UPDATE meta SET value = value + ? WHERE name = 'removed'"
-_EXPIRE = (
-    "DELETE FROM publishes WHERE key IN"
-    " (SELECT key FROM publishes WHERE created < ? ORDER BY created LIMIT ?)"
-)
+_EXPIRE = "DELETE FROM publishes WHERE key IN (SELECT key FROM publishes WHERE created < ? ORDER BY created LIMIT ?)"
 # It must change something: SQLite does not write a page that stays as it was.
 _RESTART = "UPDATE meta SET value = value + 1 WHERE name = 'checkpoints'"
 

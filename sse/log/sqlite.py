@@ -357,9 +357,7 @@ def _statement(what: str, channels: int | None, order: str) -> str:
     return " UNION ALL ".join([one] * channels) + f" ORDER BY position {order}"
 
 
-def _select(
-    what: str, channels: Collection[str] | None, after: int, order: str
-) -> tuple[str, tuple[str | int, ...]]:
+def _select(what: str, channels: Collection[str] | None, after: int, order: str) -> tuple[str, tuple[str | int, ...]]:
     if channels is None:
         return _statement(what, None, order), (after,)
     names = set(channels)

@@ -39,6 +39,15 @@ def test_the_longest_lag_is_remembered_for_ten_seconds_and_then_forgotten() -> N
         assert remembered == pytest.approx(0.7 if 105 <= second < 115 else 0.01), second
 
 
+def test_an_old_lag_is_forgotten_even_when_nothing_was_measured_since() -> None:
+    window = LagWindow()
+    window.sleeping(100.0)
+    window.woke(100.7)
+    window._last = 0.0
+    assert window.longest(109.0) == pytest.approx(0.7)
+    assert window.longest(111.0) == 0.0
+
+
 def test_a_window_without_samples_is_quiet() -> None:
     assert (LagWindow().current(5.0), LagWindow().longest(5.0)) == (0.0, 0.0)
 

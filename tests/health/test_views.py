@@ -10,7 +10,7 @@ from typing import Any
 import flask
 import pytest
 
-from health import Health, board
+from health import Health, board, hooks
 from tests.health.fakes import FakeSource, heartbeat
 from tests.support.wait import eventually
 
@@ -216,6 +216,15 @@ def test_an_added_check_is_asked_by_readyz(started: Site) -> None:
     started.health.add_check("db", lambda: "no answer from the primary")
     eventually(lambda: b"[-]db failed: no answer from the primary\n" == started.ask("/readyz").data, 3.0)
     assert started.ask("/healthz").status_code == 200
+
+
+def test_a_worker_is_on_the_board_before_anybody_asks_it() -> None:
+    site = Site(None)
+    assert site.health._vitals is None, "nothing runs before the fork"
+    hooks.post_worker_init(SimpleNamespace(wsgi=site.app))
+    assert site.health._vitals is not None
+    site.health.stop()
+    hooks.post_worker_init(SimpleNamespace(wsgi=lambda environ, start_response: []))
 
 
 def test_two_extensions_for_one_app_are_refused() -> None:

@@ -109,11 +109,12 @@ def test_a_stream_ends_although_the_publishers_never_rest(parts: Callable[..., P
 
 
 def test_a_client_that_goes_leaves_nothing_behind(parts: Callable[..., Parts]) -> None:
-    worker = parts()
+    worker = parts(SSE_HEARTBEAT=0.02)
     streams = [worker.open(None, "a", f"own-{n}") for n in range(5)]
     worker.append("1")
     for stream in streams:
         stream.read(1)
+        stream.turn()
         stream.close()
     assert worker.ended == [("client", 1)] * 5
     assert not worker.hub.pulling and not worker.hub.groups
@@ -149,12 +150,14 @@ def test_heartbeats_go_on_while_the_log_is_down_and_the_replay_when_it_is_back(p
 
 
 def test_counts_are_those_of_what_was_sent(parts: Callable[..., Parts]) -> None:
-    worker = parts()
+    worker = parts(SSE_HEARTBEAT=0.02)
     first, *_ = worker.append(*numbers(0, 4))
     stream: Pulled = worker.open(format_id(first))
     stream.read(4)
+    stream.turn()
     worker.append("5")
     stream.read(5)
+    stream.turn()  # only that the server asks for more says that what it was given is sent
     stream.close()
     stats = worker.hub.stats
     assert (stats.delivered, stats.replayed, worker.ended) == (5, 4, [("client", 5)])

@@ -61,7 +61,8 @@ class RedisServer:
             )
         reaper.watch(self._process.pid)
         if ready:
-            eventually(self.answers, 10.0, self.output)
+            eventually(lambda: self.answers() or self.process.poll() is not None, 10.0, self.output)
+            assert self.process.poll() is None, self.output()
         return self
 
     def answers(self) -> bool:
@@ -82,12 +83,10 @@ class RedisServer:
 
     def pause(self) -> None:
         """It stops to answer; connections stay, and new ones are still accepted by the kernel."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        self.process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         self.kill()
@@ -115,9 +114,9 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "it does not run"
+        return self._process
 
     @property
     def tls_url(self) -> str:

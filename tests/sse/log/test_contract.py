@@ -280,13 +280,13 @@ def test_follower_is_woken_at_once(log: Log, follow: Callable[..., Follower]) ->
     for n in range(1, 11):
         fill(log, "a")
         follower.wait_for(n)
-    assert time.monotonic() - started < 1.0  # one look a second of its own would take ten
+    assert time.monotonic() - started < 4  # with one look a second it would be ten
 
 
 def test_follower_of_a_quiet_log_reports_at_least_once_a_second(log: Log, follow: Callable[..., Follower]) -> None:
     follower = follow(log)
-    eventually(lambda: follower.reports == 1, 0.5)
-    eventually(lambda: follower.reports == 2, 1.5)
+    eventually(lambda: follower.reports == 1)
+    eventually(lambda: follower.reports == 2, 2)
     assert follower.records == []
 
 
@@ -305,7 +305,7 @@ def test_follower_ends_when_told_to(log: Log, follow: Callable[..., Follower]) -
     eventually(lambda: follower.reports)
     started = time.monotonic()
     follower.stop()
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 0.9  # its next look of its own is a second away
 
 
 def test_two_followers_of_one_log_get_everything_each(log: Log, follow: Callable[..., Follower]) -> None:
@@ -324,7 +324,7 @@ def test_worker_follows_what_another_one_appends(shared_place: Place, follow: Ca
     for n in range(1, 11):
         fill(writer, "a")
         follower.wait_for(n)
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 4
     assert follower.records == reader.read(None, 0, LIMIT, BYTES)
 
 
@@ -445,7 +445,7 @@ def trim():
 trimmer = gevent.spawn(trim)
 gevent.joinall(publishers, raise_error=True, timeout=15)
 trimmer.get(timeout=15)
-time.sleep(2)  # quiet: a follower that does not wait cooperatively would hold up the ticker for a second
+time.sleep(1.3)  # quiet: a follower that does not wait cooperatively would hold up the ticker for a second
 stop.set(); log.wake(); follower.join()
 assert len(seen) == 500 and len({record.data for record in seen}) == 500, len(seen)
 assert [r.position for r in seen] == sorted(r.position for r in seen)

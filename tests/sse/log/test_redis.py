@@ -208,7 +208,7 @@ def test_hole_that_somebody_makes_in_the_middle_is_reported(server: RedisServer,
     log = open_redis()
     found = log.append(events("aaaa"))
     server.run("XDEL", EVENTS, format_id(found[2]))
-    if "max-deleted-entry-id" in server.run("XINFO", "STREAM", EVENTS):  # Redis 6.2 cannot tell
+    if b"max-deleted-entry-id" in server.run("XINFO", "STREAM", EVENTS):  # Redis 6.2 cannot tell
         assert log.bounds().trimmed == found[2]
     assert positions(log, "a") == [found[0], found[1], found[3]]
 
@@ -389,7 +389,7 @@ def test_missing_password_and_missing_database_are_refused(server: RedisServer, 
 
 
 def test_tls_checks_the_servers_certificate(tmp_path: Path, server: RedisServer, open_redis: Open) -> None:
-    if "tls-port" not in server.run("CONFIG", "GET", "tls-port"):
+    if b"tls-port" not in server.run("CONFIG", "GET", "tls-port"):
         pytest.skip("this redis-server was built without TLS")
     certificate, key = self_signed(tmp_path)
     tls: Any = {"tls_cert_file": certificate, "tls_key_file": key, "tls_ca_cert_file": certificate}

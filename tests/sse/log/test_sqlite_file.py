@@ -188,32 +188,31 @@ os.kill(os.getpid(), 9)
     assert len(open_sqlite().read(None, 0, 1000, 1000)) == 100
 
 
-def test_many_workers_that_start_at_once_make_one_log(path: Path) -> None:
-    program = """
-import sys, time
+OPEN_BY_NAME = """
+import sys
 from sse.event import Event
 from sse.log.sqlite import SQLiteLog
-print("ready"); sys.stdin.readline()
-log = SQLiteLog(sys.argv[1], retain_events=10, retain_seconds=10)
-print(*log.append([Event("a", "x")]), log.bounds().trimmed)
-sys.stdin.readline()
-log.close()
+print("ready")
+for line in sys.stdin:
+    log = SQLiteLog(line.rstrip(), retain_events=10, retain_seconds=10)
+    print(*log.append([Event("a", "x")]), log.bounds().trimmed)
 """
-    children = [start(program, path, stdin=subprocess.PIPE) for _ in range(4)]
+
+
+def test_many_workers_that_start_at_once_make_one_log(path: Path) -> None:
+    children = [start(OPEN_BY_NAME, stdin=subprocess.PIPE, bufsize=1) for _ in range(4)]
     try:
-        for child in children:
-            assert child.stdout is not None and child.stdout.readline() == "ready\n"
-        for child in children:
-            assert child.stdin is not None
-            child.stdin.write("\n")
-            child.stdin.flush()
-        answers = [child.stdout.readline().split() for child in children if child.stdout]
+        assert [child.stdout.readline() for child in children if child.stdout] == ["ready\n"] * 4
+        for turn in range(25):
+            for child in children:
+                assert child.stdin is not None
+                child.stdin.write(f"{path}-{turn}\n")
+            answers = [child.stdout.readline().split() for child in children if child.stdout]
+            assert len({position for position, _ in answers}) == 4
+            assert len({trimmed for _, trimmed in answers}) == 1
     finally:
         for child in children:
-            child.communicate("\n", timeout=10)
-    assert [child.returncode for child in children] == [0] * 4
-    assert len({position for position, _ in answers}) == 4
-    assert len({trimmed for _, trimmed in answers}) == 1
+            child.communicate(timeout=10)
 
 
 def test_large_file_is_opened_without_reading_all_of_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

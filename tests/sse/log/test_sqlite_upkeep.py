@@ -121,7 +121,6 @@ def test_write_ahead_log_is_emptied_soon_under_little_load(
     assert wal_size(path) == before > 100_000
     eventually(lambda: (log.trim(), wal_size(path))[1] < 10_000, 2)
     # Then there is nothing to do, and nothing is done: no write, no sync.
-    time.sleep(0.15)
     checkpoints = "SELECT value FROM meta WHERE name = 'checkpoints'"
     with closing(sqlite3.connect(path)) as database:
         before = database.execute(checkpoints).fetchone()
@@ -158,18 +157,15 @@ def test_write_ahead_log_stays_bounded_under_constant_load_with_readers(
     threads = [threading.Thread(target=work) for work in (keep_up, read)]
     for thread in threads:
         thread.start()
-    written = 0
-    deadline = time.monotonic() + 3
     batch = [Event("a", "x" * 1000)] * 100
-    while time.monotonic() < deadline:
-        written += len(log.append(batch))
+    for _ in range(400):
+        log.append(batch)
         time.sleep(0.002)
     done.set()
     for thread in threads:
         thread.join(5)
-    assert written * 1000 > 24 * MB, "too slow a machine for this test to mean anything"
-    assert max(sizes) < 12 * MB
-    follower.wait_for(written)
+    assert max(sizes) < 20 * MB  # of the 40 that were written
+    follower.wait_for(40_000, 20)
 
 
 def test_write_ahead_log_stays_bounded_when_nobody_calls_trim(

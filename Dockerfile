@@ -1,0 +1,72 @@
+# The service's image: docker build -t headwater:0.1.0 .
+#
+# Both stages begin at the same base, because a virtual environment only works with the Python that made it.
+# Any base with Python 3.11+ will do. Pin it by digest (…@sha256:…) where builds must be repeatable to the byte.
+ARG BASE=python:3.11-slim-bookworm
+# The first stage also needs the modules venv and pip; Debian's python3 comes without them.
+ARG BUILD_BASE=${BASE}
+
+# ── what only the build needs stays in this stage: pip, and a compiler if a package should want one ──────────
+FROM ${BUILD_BASE} AS build
+
+# For builds without a network: wheels in a mounted folder, and PIP_NO_INDEX=1.
+ARG PIP_FIND_LINKS
+ARG PIP_NO_INDEX
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_ROOT_USER_ACTION=ignore
+
+# Two environments, so that pip itself is not in the one that is copied.
+RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
+
+# Packages before code: this layer is made anew only when their list changes. Wheels only: building one from
+# source would want a compiler, and would give another image on another day.
+COPY requirements.txt /src/
+RUN /opt/pip/bin/pip --python /opt/venv/bin/python install --only-binary :all: --requirement /src/requirements.txt \
+    && cd /opt/venv/lib/python3*/site-packages \
+    && rm -rf gevent/tests gevent/testing greenlet/tests zope/interface/tests zope/interface/*/tests zope/event/tests.py \
+    && find . -type f \( -name '*.c' -o -name '*.h' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.cpp' -o -name '*.hpp' \) -delete \
+    && find . -name '*.py' -newer /src/requirements.txt -prune -o -name __pycache__ -empty -delete
+
+COPY sse /app/sse
+COPY health /app/health
+COPY app.py wsgi.py settings.py gunicorn.conf.py LICENSE /app/
+# Compiled here, as the root file system is read-only later. The hash is not checked at the start, because nothing
+# can change the source any more. `/data` is for a log in a file; group 0 may write it, too, as some platforms run
+# containers under a user number of their own, with that group.
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app \
+    && mkdir -m 0770 /data && chown 10001:0 /data
+
+# ── what runs ────────────────────────────────────────────────────────────────────────────────────────────────
+FROM ${BASE}
+
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="headwater" \
+      org.opencontainers.image.description="Server-Sent Events for Kubernetes" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="MIT"
+
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /app /app
+COPY --from=build /data /data
+
+# HOST: in a container, loopback is reachable by nobody. Publishing stays closed until a key is set.
+# SSE_LOG: a file, unless the environment says otherwise; mount a volume at /data to keep it.
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOST=0.0.0.0 \
+    LOG_FORMAT=json \
+    SSE_LOG=sqlite:////data/headwater.db
+
+WORKDIR /app
+# A number, so that Kubernetes can see that it is not root (runAsNonRoot); without a name, shell or home directory.
+USER 10001:10001
+EXPOSE 8080 8081
+# The graceful one for gunicorn: streams are told to reconnect, and end one by one.
+STOPSIGNAL SIGTERM
+# The list form: no shell in between that would keep the signal to itself. gunicorn's master is PID 1. It passes
+# SIGTERM on to its workers and reaps every child (its SIGCHLD handler waits for any pid), so no tini is needed.
+# No HEALTHCHECK: Kubernetes ignores it, and asks /startupz, /healthz and /readyz on port 8081 instead.
+CMD ["gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]

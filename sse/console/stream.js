@@ -1,0 +1,121 @@
+// An event stream over fetch, with every step visible: what EventSource does, but showing its state, its retry time
+// and its last id, and able to send a token as a header (WHATWG HTML §9.2).
+
+export class Parser {
+  // Feeds on text, calls back for each block; keeps the last id as the standard says: also from blocks without data.
+  constructor(onBlock) {
+    this.onBlock = onBlock;
+    this.rest = "";
+    this.reset();
+  }
+
+  reset() {
+    this.block = { event: "", data: null, id: null, retry: null };
+    this.touched = false;
+  }
+
+  push(text) {
+    this.rest += text;
+    let at = 0;
+    for (;;) {
+      const end = this.rest.slice(at).search(/[\r\n]/);
+      if (end < 0) break;
+      const stop = at + end;
+      // A CR at the very end may be half of a CRLF.
+      if (this.rest[stop] === "\r" && stop + 1 === this.rest.length) break;
+      const line = this.rest.slice(at, stop);
+      at = stop + (this.rest[stop] === "\r" && this.rest[stop + 1] === "\n" ? 2 : 1);
+      this.line(line);
+    }
+    this.rest = this.rest.slice(at);
+  }
+
+  line(line) {
+    if (line === "") {
+      if (this.touched) this.onBlock(this.block);
+      this.reset();
+      return;
+    }
+    const colon = line.indexOf(":");
+    if (colon === 0) return;
+    const field = colon < 0 ? line : line.slice(0, colon);
+    const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
+    this.touched = true;
+    if (field === "data") this.block.data = this.block.data === null ? value : `${this.block.data}\n${value}`;
+    else if (field === "event") this.block.event = value;
+    else if (field === "id" && !value.includes("\0")) this.block.id = value;
+    else if (field === "retry" && /^\d+$/.test(value)) this.block.retry = Number(value);
+  }
+}
+
+// States: closed → connecting → open → reconnecting → connecting …
+export class Stream extends EventTarget {
+  constructor(url, headers = () => ({})) {
+    super();
+    this.url = url;
+    this.headers = headers;
+    this.state = "closed";
+    this.lastId = "";
+    this.retry = 3000;
+    this.wanted = false;
+  }
+
+  become(state, detail = {}) {
+    const from = this.state;
+    this.state = state;
+    this.dispatchEvent(new CustomEvent("state", { detail: { from, state, ...detail } }));
+  }
+
+  open() {
+    this.wanted = true;
+    this.connect();
+  }
+
+  close(why = "closed") {
+    this.wanted = false;
+    clearTimeout(this.timer);
+    this.controller?.abort();
+    this.become("closed", { why });
+  }
+
+  // Cut the connection as a bad network would, and let the reconnection show what it is worth.
+  drop() {
+    this.controller?.abort();
+  }
+
+  async connect() {
+    this.become("connecting");
+    const controller = (this.controller = new AbortController());
+    const headers = { Accept: "text/event-stream", ...this.headers() };
+    if (this.lastId) headers["Last-Event-ID"] = this.lastId;
+    let why = "the connection ended";
+    try {
+      const answer = await fetch(this.url, { headers, cache: "no-store", signal: controller.signal });
+      if (!answer.ok) {
+        const problem = await answer.json().catch(() => ({}));
+        this.close(problem.detail || `the server answered ${answer.status}`);
+        return;
+      }
+      this.become("open");
+      const parser = new Parser((block) => this.take(block));
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) break;
+        parser.push(value);
+      }
+    } catch (error) {
+      why = controller.signal.aborted ? "dropped" : "the network failed";
+    }
+    if (!this.wanted || this.controller !== controller) return;
+    const due = Date.now() + this.retry;
+    this.become("reconnecting", { why, due });
+    this.timer = setTimeout(() => this.wanted && this.connect(), this.retry);
+  }
+
+  take(block) {
+    if (block.retry !== null) this.retry = block.retry;
+    if (block.id !== null) this.lastId = block.id;
+    this.dispatchEvent(new CustomEvent("block", { detail: block }));
+  }
+}
