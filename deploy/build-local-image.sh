@@ -53,7 +53,7 @@ base headwater-build-base python3-venv
 
 if ! cmp -s "$root/requirements.txt" "$work/wheels/requirements.txt"; then
     echo "== wheels" >&2
-    rm -rf "$work/wheels"
+    rm -rf --one-file-system "$work/wheels"
     mkdir "$work/wheels"
     # The very Python that the image has: a marker such as python_full_version < "3.11.3" must come out alike.
     "$python" -m pip download --quiet --only-binary :all: --dest "$work/wheels" --requirement "$root/requirements.txt"
@@ -72,7 +72,8 @@ echo "== image" >&2
 container=$("${buildah[@]}" from --isolation chroot "localhost/headwater:$version")
 trap '"${buildah[@]}" rm "$container" >/dev/null' EXIT
 mounted=$("${buildah[@]}" mount "$container")
-rm -rf "$work/rootfs"
+# Never across a mount: whoever ran the last one by hand may have left /proc in it.
+rm -rf --one-file-system "$work/rootfs"
 cp -a "$mounted" "$work/rootfs"
 "${buildah[@]}" inspect --type image "localhost/headwater:$version" >"$work/image.json"
 echo "localhost/headwater:$version: $(du -sm "$work/rootfs" | cut -f1) MB unpacked, of which" \

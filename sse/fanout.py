@@ -107,6 +107,7 @@ class Fanout:
         self.hub.adopt = self.adopt
         self.hub.extra_counts = self.counts
         self.hub.on_overtaken = self._end_live
+        self.hub.on_replaced = self._let_all_go
         loops = [self._run_passes, self._run_poller, self._run_ticker]
         loops += [self._run_log_reader] * LOG_READERS
         self._greenlets = [gevent.spawn(self._forever, loop) for loop in loops]
@@ -146,6 +147,8 @@ class Fanout:
         stream.become(REPLAYING)
         stream.backlog = Backlog(monotonic())
         self._backlogged.add(stream)
+        if self._drain_began and stream.client != OWN_CLIENT:
+            self._drain.append(stream)  # its request was under way when the drain began: it is the next to end
         self._advance(stream)
 
     # ── passes ────────────────────────────────────────────────────────────────────────────────────────────
@@ -231,6 +234,9 @@ class Fanout:
             except BlockingIOError:
                 self._fall_back(stream, b"", before, events, body_size, False)
             except OSError as error:
+                # The group's counts have this chunk already, the stream has not got it.
+                stream.events -= events
+                stream.bytes -= body_size
                 self.close(stream, _reason_of(error))
             until_clock -= 1
             if not until_clock:
@@ -380,6 +386,7 @@ class Fanout:
             return
         if stream.state is not CLOSED:
             backlog.reading = False
+            backlog.progress_at = monotonic()  # waiting for the log was not the client's fault
             self._queue_page(stream, backlog, page.frames, page.position)
             self._advance(stream)
 
@@ -407,6 +414,15 @@ class Fanout:
         for stream in self._streams:
             if stream is not None and stream.state is LIVE and stream.client != OWN_CLIENT:
                 self.end(stream, "fell-behind")
+
+    def _let_all_go(self) -> None:
+        """The log was replaced: no cursor means anything, so nothing more can be owed. Those who are live end cleanly."""
+        for stream in self._streams:
+            if stream is not None and stream.client != OWN_CLIENT:
+                if stream.state is LIVE:
+                    self.end(stream, "replaced")
+                elif stream.state is not LINGERING:
+                    self.close(stream, "replaced")
 
     def _make_final(self, stream: Stream, backlog: Backlog) -> None:
         retry = retry_block(spread_retry(self._settings.sse_retry))
@@ -561,7 +577,8 @@ class Fanout:
             if stream.state is LINGERING:
                 if waited > LINGER:
                     self.close(stream, "drain")
-            elif backlog.rest and limit and waited > limit / 2:
+            elif limit and waited > limit / 2 and not backlog.reading and (backlog.rest or stream.state is LAGGING):
+                # (A socket that took nothing at all of the last chunk leaves a stream lagging without a rest.)
                 # A slow reader's kernel takes bytes long before ours reports room for more: that is progress, too.
                 queued = transport.unacknowledged(stream.fd)
                 if queued < backlog.queued:

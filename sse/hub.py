@@ -24,7 +24,7 @@ from typing import NamedTuple, Protocol
 from sse.event import Frame, Record, ResetReason, encode_frame, heartbeat_block, make_position, reset_block
 from sse.group import Group, Subscription
 from sse.log import Bounds, Log, LogError, LogUnavailable
-from sse.log.base import FOLLOW_RECORDS
+from sse.log.base import FOLLOW_RECORDS, LogReplaced
 from sse.runtime import SingleFlight, breathe, offload
 from sse.settings import Settings
 from sse.stats import Stats
@@ -121,6 +121,8 @@ class Hub:
         self.adopt: Callable[[Stream, int], None] | None = None
         # Set with it: ends every live stream where it is, because the log has nothing that follows.
         self.on_overtaken: Callable[[], None] | None = None
+        # Set with it: lets go of every stream, because its cursor means nothing in the log that is there now.
+        self.on_replaced: Callable[[], None] | None = None
         self.extra_counts: Callable[[], Counter[str]] | None = None
         # Makes the block that those who listen to `_stats` are sent once a second.
         self.report: Callable[[], bytes] | None = None
@@ -196,6 +198,8 @@ class Hub:
                             breathe()
                     if self._stop.is_set():
                         return
+            except LogReplaced as error:
+                self._start_over(error)
             except LogError as error:
                 if delay == RETRY_FIRST:
                     logger.warning("the log cannot be followed, streams stay open: %s", error)
@@ -215,6 +219,18 @@ class Hub:
             self.window.position = max(self.window.position, bounds.latest)
         self._answered_at = time.monotonic()
         self._ready.set()
+
+    def _start_over(self, error: LogReplaced) -> None:
+        """What this worker has read is not what the log holds: its streams end, and are told so when they resume."""
+        logger.warning("%s: streams end, and resume with a reset where they missed something", error)
+        if self.on_replaced is not None:
+            self.on_replaced()
+        with self.lock:
+            for group in self.groups.values():
+                group.pending = []
+            for stream in self.pulling:
+                stream.end("replaced")
+            self._ready.clear()  # the window is made anew
 
     def _after_gap(self, batch: list[Record]) -> list[Record]:
         """Has the log trimmed what this worker has not read (it was stopped, or cut off from the log)? Then its live

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,7 +65,7 @@ def batch(body: bytes, *, max_events: int, max_event_bytes: int) -> list[Event]:
     """The events of an NDJSON batch (one JSON object a line; empty lines are skipped). Raises Problem (400 with the
     line's number, counted from 1; 413 beyond a limit)."""
     events: list[Event] = []
-    for number, line in enumerate(body.split(b"\n"), 1):
+    for number, line in enumerate(body.removeprefix(BOM_UTF8).split(b"\n"), 1):
         if number % LINES_PER_STEP == 0:
             breathe()
         if not line.strip():
@@ -86,7 +87,7 @@ def batch(body: bytes, *, max_events: int, max_event_bytes: int) -> list[Event]:
 
 def _event_of(line: bytes, max_event_bytes: int) -> Event:
     try:
-        fields: Any = json.loads(line)
+        fields: Any = json.loads(line.decode())  # given bytes, it would guess UTF-16 and let surrogates pass
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8: bad byte at offset {error.start} of the line") from None
     except json.JSONDecodeError as error:

@@ -50,6 +50,7 @@ CLOSE_REASONS: Final[dict[str, str]] = {
     "reset": "the connection was reset, or the network gave it up",
     "write-timeout": "bytes were waiting and none was taken for SSE_WRITE_TIMEOUT",
     "fell-behind": "its cursor was overtaken by the log's retention; it resumes with a stream-reset",
+    "replaced": "the log was emptied or exchanged; it resumes with a stream-reset",
     "flooded": "the client sent more on the stream than an HTTP client has reason to",
     "drain": "the worker drains (SIGTERM)",
     "lease": "SSE_MAX_STREAM_AGE was reached",
@@ -59,7 +60,7 @@ CLOSE_REASONS: Final[dict[str, str]] = {
 }
 
 # These end with a retry: and the terminating chunk, after all that the stream was owed.
-CLEAN_ENDS: Final = frozenset({"drain", "lease", "token", "done", "error"})
+CLEAN_ENDS: Final = frozenset({"drain", "lease", "token", "replaced", "done", "error"})
 
 # The `client` of the worker's own streams (canaries): outside every limit, lease and drain.
 OWN_CLIENT: Final = "health"

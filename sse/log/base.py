@@ -44,6 +44,13 @@ class LogUnavailable(LogError):
         self.retry_after = retry_after
 
 
+class LogReplaced(LogUnavailable):
+    """The log is not the one that was followed so far: it was emptied, exchanged, or set back to an older copy.
+
+    What was followed means nothing in it; the next call takes it as it is.
+    """
+
+
 class LogRefused(LogError):
     """What was found at a log's place is damaged, of another version, or not ours. It was left as it is."""
 

@@ -49,6 +49,7 @@ from sse.log.base import (
     Bounds,
     IdempotencyConflict,
     LogRefused,
+    LogReplaced,
     LogUnavailable,
 )
 
@@ -62,13 +63,6 @@ BLOCK_MS: Final = 900  # a quiet follower hears from Redis this often: below QUI
 FOLLOW_MARGIN: Final = 1.1  # seconds beyond that, after which a follower's Redis is taken for dead
 CLAIM_MS: Final = 3000  # a worker that trims is relieved after this long without a bite
 TRIM_BYTES: Final = 1024 * 1024  # of data in one bite: Redis serves nobody else meanwhile, about 2 ms
-
-
-class LogReplaced(LogUnavailable):
-    """The log under a follower is another one, or an older copy: what it was about to read may be lost.
-
-    Clients are to be told (`stream-reset`), and following goes on from the `bounds` of the log that is there now.
-    """
 
 
 class RedisLog:

@@ -53,10 +53,11 @@ _GROUP_MOST: Final = 1000
 _POOL_MOST: Final = 8
 
 # Channels whose index ranges are merged; beyond it the table is read in order and filtered. SQLite's own
-# limit on the terms of a compound is 500, and preparing one takes about 20 µs a term.
+# limit on the terms of a compound is 500, and preparing one takes 15 µs a term.
 _MERGE_MOST: Final = 128
 
-_CHUNK_ROWS: Final = 512  # fetched at once, between two looks at their size
+# Rows fetched at once, between two looks at their size: growing, as the last ones may be large and not wanted.
+_CHUNK_FIRST, _CHUNK_MOST = 16, 512
 
 _BEGIN = "BEGIN IMMEDIATE"
 _COMMIT = "COMMIT"
@@ -90,8 +91,7 @@ class _Publish:
 
 
 class SQLiteLog:
-    """The log in the file at `path`, which is made if there is none, with its directory. See the module's
-    text.
+    """The log in the file at `path`, which is made if there is none, with its directory.
 
     retain_events: events to keep; retain_seconds: how long. Open it after forking, once for each process.
     Raises `LogRefused` for a file that is damaged or not ours, `LogUnavailable` for what may pass.
@@ -104,7 +104,7 @@ class SQLiteLog:
         prepare(path)
         self._pid = os.getpid()
         self._closed = False
-        self._lost: str | None = None
+        self._lost: str | None = None  # why nothing more may be appended; reading goes on
         self._turn = threading.Lock()
         self._queue: deque[_Publish] = deque()
         self._readers: deque[sqlite3.Connection] = deque()
@@ -147,6 +147,8 @@ class SQLiteLog:
         group: list[_Publish] = []
         try:
             self._check_usable()
+            if self._lost is not None:
+                raise LogUnavailable(self._lost)
             patiently(writer.execute, _BEGIN)
             group = self._take_group()
             results = self._store(group)
@@ -216,8 +218,6 @@ class SQLiteLog:
     def _check_usable(self) -> None:
         if self._closed:
             raise LogUnavailable(f"{self._path}: the log is closed")
-        if self._lost is not None:
-            raise LogUnavailable(self._lost)
         if os.getpid() != self._pid:
             # SQLite: a connection must not be carried across a fork; its locks stay behind.
             raise RuntimeError("this log was opened before a fork; open it in the process that uses it")
@@ -228,13 +228,13 @@ class SQLiteLog:
         if channels is not None and not channels:
             return []
         statement, values = _select("*", channels, after, "ASC")
-        return self._query(_page, f"{statement} LIMIT ?", (*values, limit), max_bytes)
+        return self._query(_page, statement, (*values, limit, 0), max_bytes)
 
     def newest(self, channels: Collection[str] | None, limit: int, max_bytes: int) -> list[Record]:
         if channels is not None and not channels:
             return []
         statement, values = _select("*", channels, 0, "DESC")
-        records = self._query(_page, f"{statement} LIMIT ?", (*values, limit), max_bytes)
+        records = self._query(_page, statement, (*values, limit, 0), max_bytes)
         records.reverse()
         return records
 
@@ -242,7 +242,7 @@ class SQLiteLog:
         if channels is not None and not channels:
             return None
         statement, values = _select("position", channels, after, "DESC")
-        row = self._query(_one, f"{statement} LIMIT 1 OFFSET ?", (*values, keep))
+        row = self._query(_one, statement, (*values, 1, keep))
         return None if row is None else row[0]
 
     def bounds(self) -> Bounds:
@@ -252,9 +252,8 @@ class SQLiteLog:
         return Bounds(oldest, trimmed if newest is None else newest, trimmed)
 
     def _query(self, work: Callable[..., T], *args: Any) -> T:
-        """``work(connection, *args)`` with a connection of the pool (a deque: its ends are safe without a
-        lock)."""
-        self._check_readable()
+        """``work(connection, *args)`` with one of the pool (a deque, whose ends need no lock)."""
+        self._check_usable()
         try:
             try:
                 reader = self._readers.pop()
@@ -269,10 +268,6 @@ class SQLiteLog:
                     self._readers.append(reader)
         except sqlite3.Error as error:
             raise unavailable(error, self._path) from error
-
-    def _check_readable(self) -> None:
-        if self._lost is None:
-            self._check_usable()
 
     # --- Following ------------------------------------------------------------------------------------------
 
@@ -292,15 +287,16 @@ class SQLiteLog:
         self, reader: sqlite3.Connection, wakeup: Wakeup, after: int, stop: threading.Event
     ) -> Iterator[list[Record]]:
         statement = "SELECT * FROM events WHERE position > ? ORDER BY position LIMIT ?"
-        quiet_at = 0.0  # the first answer comes at once, even if it is empty
+        quiet_at = check_at = 0.0  # the first answer comes at once, even if it is empty
         while not (stop.is_set() or self._closed):
             batch = patiently(_page, reader, statement, (after, FOLLOW_RECORDS), FOLLOW_CHARS)
             now = time.monotonic()
+            if now >= check_at:
+                self._check_in_place()
+                check_at = now + QUIET_SECONDS
             if batch or now >= quiet_at:
                 if batch:
                     after = batch[-1].position
-                else:
-                    self._check_in_place()
                 quiet_at = now + QUIET_SECONDS
                 yield batch
                 if len(batch) == FOLLOW_RECORDS or sum(map(len, map(_data, batch))) >= FOLLOW_CHARS:
@@ -346,15 +342,16 @@ class SQLiteLog:
 @lru_cache(maxsize=256)
 def _statement(what: str, channels: int | None, order: str) -> str:
     """Events after a position, in order: of all channels, or of so many."""
+    tail = f"ORDER BY position {order} LIMIT ? OFFSET ?"
     if channels is None:
-        return f"SELECT {what} FROM events WHERE position > ? ORDER BY position {order}"
+        return f"SELECT {what} FROM events WHERE position > ? {tail}"
     if channels > _MERGE_MOST:
         condition = f"position > ? AND +channel IN ({','.join('?' * channels)})"
-        return f"SELECT {what} FROM events WHERE {condition} ORDER BY position {order}"
+        return f"SELECT {what} FROM events WHERE {condition} {tail}"
     # SQLite merges the terms of a compound as it goes, each a walk along the index, and stops at the limit;
     # for ``channel IN (…)`` it would collect and sort all that these channels hold.
     one = f"SELECT {what} FROM events INDEXED BY events_by_channel WHERE channel = ? AND position > ?"
-    return " UNION ALL ".join([one] * channels) + f" ORDER BY position {order}"
+    return f"{' UNION ALL '.join([one] * channels)} {tail}"
 
 
 def _select(what: str, channels: Collection[str] | None, after: int, order: str) -> tuple[str, tuple[str | int, ...]]:
@@ -375,8 +372,9 @@ def _one(reader: sqlite3.Connection, statement: str, values: Sequence[Any] = ())
 def _page(reader: sqlite3.Connection, statement: str, values: Sequence[Any], max_chars: int) -> list[Record]:
     """The rows, through the one whose data brings their sum to `max_chars` characters."""
     page: list[Record] = []
+    rows = _CHUNK_FIRST
     with closing(reader.execute(statement, values)) as cursor:
-        while chunk := cursor.fetchmany(_CHUNK_ROWS):
+        while chunk := cursor.fetchmany(rows):
             size = sum(map(len, map(_data, chunk)))
             if size >= max_chars:
                 for row in chunk:
@@ -386,4 +384,5 @@ def _page(reader: sqlite3.Connection, statement: str, values: Sequence[Any], max
                         return page
             page.extend(map(_record, chunk))
             max_chars -= size
+            rows = min(2 * rows, _CHUNK_MOST)
     return page

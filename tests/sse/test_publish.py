@@ -34,6 +34,7 @@ def refused(body: bytes, **limits: int) -> Problem:
         pytest.param('{"channel":"a","data":{"ü": "é"}}'.encode(), Event("a", '{"ü":"é"}'), id="UTF-8 stays UTF-8"),
         pytest.param(b'{"channel":"a","data":12345678901234567890}', Event("a", "12345678901234567890"), id="a number"),
         pytest.param(b'{"channel":"a","data":"a\\r\\nb\\u0000"}', Event("a", "a\r\nb\0"), id="any character in data"),
+        pytest.param(b'\xef\xbb\xbf{"channel":"a","data":"x"}', Event("a", "x"), id="a BOM before the first line"),
         pytest.param(b'\t{"data":"x",\t"channel":"a"}  \r', Event("a", "x"), id="white space, CR before LF"),
     ],
 )
@@ -51,7 +52,8 @@ def test_a_line_is_an_event(line: bytes, event: Event) -> None:
         pytest.param(b"null", 400, "must be a JSON object", id="null"),
         pytest.param(b"\xff\xfe", 400, "UTF-8", id="no UTF-8"),
         pytest.param(b'{"channel":"a","data":"\xc3"}', 400, "not UTF-8: bad byte at offset 23", id="half a character"),
-        pytest.param(b'{"channel":"a","data":"\xed\xa0\x80"}', 400, "surrogate", id="an encoded surrogate"),
+        pytest.param(b'{"channel":"a","data":"\xed\xa0\x80"}', 400, "not UTF-8: bad byte", id="an encoded surrogate"),
+        pytest.param('{"channel":"a","data":"x"}'.encode("utf-16"), 400, "not UTF-8", id="UTF-16"),
         pytest.param(b'{"channel":"a","data":"\\ud800"}', 400, "surrogate", id="an escaped lone surrogate"),
         pytest.param(b'{"channel":"a","data":{"k":"\\udfff"}}', 400, "surrogate", id="one inside an object"),
         pytest.param(b'{"channel":"a","data":NaN}', 400, "JSON compliant", id="NaN"),
