@@ -19,5 +19,5 @@ def create_app(settings: Settings) -> Flask:
     app.register_error_handler(HTTPException, problem_of)
     SSE(app, settings)
     app.register_blueprint(pages.blueprint)
-    app.extensions["sse"].report_more = Health(app).report
+    app.extensions["sse"].report_more = Health(app, settings).report
     return app

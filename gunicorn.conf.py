@@ -69,6 +69,8 @@ def post_fork(server, worker):
 def post_worker_init(worker):
     sse_hooks.post_worker_init(worker)
     health_hooks.post_worker_init(worker)
+    # After a reload the old workers accept until the new ones do.
+    worker.replaced = health_hooks.replaced
 
 
 def child_exit(server, worker):

@@ -182,9 +182,7 @@ TABLE: Final = (
     Check("drain", frozenset({"ready"}), _drain, "is none draining that the pod needs?"),
     Check("hub", frozenset({"ready"}), _hub, "do each worker's tailer and keeper run?"),
     Check("canary", frozenset({"ready"}), _canary, "is each canary younger than HEALTH_CANARY_MAX_AGE?"),
-    Check(
-        "log-tail", frozenset({"ready"}), _log_tail, "did the log answer within the last 5 s?", degrades=True
-    ),
+    Check("log-tail", frozenset({"ready"}), _log_tail, "did the log answer within the last 5 s?", degrades=True),
 )
 
 

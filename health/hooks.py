@@ -16,7 +16,7 @@ import os
 from typing import Any, Final
 
 from health import metrics_files
-from health.board import Board, process
+from health.board import RUNNING, Board, process
 
 # Room on the board: a reload keeps the old workers while the new ones run, TTIN adds workers one by one, and
 # a slot is 256 bytes. A worker that finds no slot is reported as missing.
@@ -56,6 +56,17 @@ def post_fork(server: Any, worker: Any) -> None:
     process.worker = (os.getpid(), getattr(worker, "health_slot", None))
     addresses = [listener.getsockname() for listener in worker.sockets]
     process.listening = tuple(address[1] for address in addresses if isinstance(address, tuple))
+
+
+def replaced() -> bool:
+    """In a worker: has a reload begun since it was forked, and are all the workers of the new generation running? They
+    accept on the same sockets, so this one may leave."""
+    board, worker = process.board, process.worker
+    own = None if board is None or worker is None or worker[1] is None else board.read(worker[1])
+    if board is None or own is None or own.generation >= board.generation:
+        return False
+    running = [one for one in board.records() if one.generation >= board.generation and one.state == RUNNING]
+    return len(running) >= board.expected
 
 
 def post_worker_init(worker: Any) -> None:

@@ -50,9 +50,7 @@ def make_blueprint(health: Health) -> flask.Blueprint:
         return answer(body, 200, content_type)
 
     for path, question in PATHS.items():
-        blueprint.add_url_rule(
-            path, path[1:], probe, defaults={"question": question}, provide_automatic_options=False
-        )
+        blueprint.add_url_rule(path, path[1:], probe, defaults={"question": question}, provide_automatic_options=False)
     blueprint.add_url_rule(METRICS_PATH, "metrics", metrics, provide_automatic_options=False)
 
     @blueprint.before_app_request

@@ -113,11 +113,15 @@ class Fanout:
         self._greenlets = [gevent.spawn(self._forever, loop) for loop in loops]
 
     def stop(self) -> None:
+        """The end of the worker: what has not ended by itself is cut, and accounted for."""
         gevent.killall(self._greenlets, timeout=1.0)
+        for stream in self._streams:
+            if stream is not None and stream.client != OWN_CLIENT:
+                self.close(stream, "cut")
 
     def counts(self) -> Counter[str]:
-        """How many sockets are in which state."""
-        return Counter(stream.state for stream in self._streams if stream is not None)
+        """How many clients' sockets are in which state."""
+        return Counter(s.state for s in self._streams if s is not None and s.client != OWN_CLIENT)
 
     @staticmethod
     def _forever(loop):  # type: ignore[no-untyped-def]
@@ -243,8 +247,9 @@ class Fanout:
                 until_clock = CLOCK_EVERY
                 if perf_counter() > self._slice_ends:
                     self._breathe()
-        self._stats.delivered += events * done
-        self._stats.bytes_sent += body_size * done
+        if group.subscription.channels.isdisjoint(INJECTED_CHANNELS):
+            self._stats.delivered += events * done
+            self._stats.bytes_sent += body_size * done
 
     def _breathe(self) -> None:
         """Let the loop run once: probes, publishers, new streams."""
@@ -299,10 +304,13 @@ class Fanout:
                     self._linger(stream)
                     return
                 target = group.position(window.position)
-                if stream.cursor == target:
-                    if backlog.end is not None:
+                if backlog.end is not None:
+                    target = min(target, backlog.owed)
+                    if stream.cursor >= target:
                         self._make_final(stream, backlog)
-                    elif group.passing:
+                        continue
+                if stream.cursor == target:
+                    if group.passing:
                         group.deferred.append(lambda: self._advance(stream))
                         return
                     else:
@@ -406,6 +414,8 @@ class Fanout:
             stream.become(ENDING)
         assert stream.backlog is not None
         stream.backlog.end = reason
+        # Fixed now: under a publisher that never rests, a slow reader would chase the tail and not end.
+        stream.backlog.owed = stream.group.position(self.hub.window.position)
         self._advance(stream)
 
     def _end_live(self) -> None:
@@ -416,7 +426,7 @@ class Fanout:
                 self.end(stream, "fell-behind")
 
     def _let_all_go(self) -> None:
-        """The log was replaced: no cursor means anything, so nothing more can be owed. Those who are live end cleanly."""
+        """The log was replaced: no cursor means anything, so nothing more can be owed. Live ones end cleanly."""
         for stream in self._streams:
             if stream is not None and stream.client != OWN_CLIENT:
                 if stream.state is LIVE:

@@ -64,6 +64,7 @@ TRIM_INTERVAL = 1.0  # seconds between two looks at retention when there is noth
 class Pulling(Protocol):
     """A generator stream, as its hub sees it."""
 
+    client: str
     state: str
 
     def wake(self) -> None: ...
@@ -166,7 +167,7 @@ class Hub:
         return self._ready.wait(timeout)
 
     def status(self) -> Status:
-        counts: Counter[str] = Counter(stream.state for stream in list(self.pulling))
+        counts: Counter[str] = Counter(stream.state for stream in list(self.pulling) if stream.client != OWN_CLIENT)
         if self.extra_counts is not None:
             counts += self.extra_counts()
         return Status(
@@ -353,6 +354,8 @@ class Hub:
     def closed(self, stream: Stream, reason: str) -> None:
         """Account for a stream that has ended, and log it."""
         self.leave(stream)
+        if stream.client == OWN_CLIENT:
+            return
         self.stats.closed[reason] += 1
         if self._on_close is not None:
             self._on_close(stream, reason, time.monotonic())

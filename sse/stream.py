@@ -53,6 +53,7 @@ CLOSE_REASONS: Final[dict[str, str]] = {
     "replaced": "the log was emptied or exchanged; it resumes with a stream-reset",
     "flooded": "the client sent more on the stream than an HTTP client has reason to",
     "drain": "the worker drains (SIGTERM)",
+    "cut": "the drain's time was over before it had taken what it was owed; it resumes",
     "lease": "SSE_MAX_STREAM_AGE was reached",
     "token": "the token that it was opened with expired",
     "done": "the view's own iterable ended",
@@ -135,10 +136,11 @@ class Backlog:
     queued       bytes that the kernel still held for the peer when that was last looked at
     reading      a page is being read from the log for it
     end          the close reason, once it is to end; None otherwise
+    owed         the position through which it is served before it ends; meaningful with ``end``
     final        the closing bytes were made and are in ``rest``
     """
 
-    __slots__ = ("end", "final", "progress_at", "queued", "reading", "rest")
+    __slots__ = ("end", "final", "owed", "progress_at", "queued", "reading", "rest")
 
     def __init__(self, now: float, rest: memoryview | bytes = b"") -> None:
         self.rest = rest
@@ -146,6 +148,7 @@ class Backlog:
         self.queued = 0
         self.reading = False
         self.end: str | None = None
+        self.owed = 0
         self.final = False
 
 

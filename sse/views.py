@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_to_bytes
 
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import HTTPException
@@ -45,6 +46,7 @@ def publish_one(channel: str) -> Response:
     sse = _sse()
     _checked_channel(channel)
     _admitted(sse, sse.authenticator.may_publish(request, (channel,)))
+    _check_query()
     body = _body(sse.settings.sse_max_event_bytes, "an event", "SSE_MAX_EVENT_BYTES")
     event = publish.single(channel, body, request.args.get("event"), request.args.get("retry"))
     (position,) = sse.append([event], key=publish.idempotency_key(request.headers.get("Idempotency-Key")))
@@ -85,6 +87,16 @@ def _admitted(sse: SSE, grant: Grant) -> None:
             f"at most {sse.settings.sse_publish_rate:g} publish requests a second for each key (SSE_PUBLISH_RATE)",
             headers={"Retry-After": f"{wait:.0f}"},
         )
+
+
+def _check_query() -> None:
+    """Refuse a query that is not UTF-8: read leniently, it would be another event type than was asked for. Raises
+    Problem (400)."""
+    query = request.query_string
+    try:
+        (unquote_to_bytes(query) if b"%" in query else query).decode()
+    except UnicodeDecodeError:
+        raise Problem(400, "the query is not UTF-8") from None
 
 
 def _body(limit: int, what: str, setting: str) -> bytes:
@@ -130,10 +142,13 @@ def _stream(channels: tuple[str, ...]) -> Response:
         raise Problem(400, f"a reserved channel ({', '.join(sorted(INJECTED_CHANNELS))}) is streamed alone")
     if request.accept_mimetypes and not request.accept_mimetypes["text/event-stream"]:
         raise Problem(406, "this is a text/event-stream, which the Accept header excludes")
+    _check_query()
+    types = frozenset(request.args.getlist("event")) or None
+    if types and "" in types:
+        raise Problem(400, "event: a type has at least one character; leave event out to get all", field="event")
     grant = sse.authenticator.may_subscribe(request, channels)
     if request.method == "HEAD":
         return Response(headers=STREAM_HEADERS)
-    types = frozenset(request.args.getlist("event")) or None
     return _open(sse, Subscription(frozenset(channels), types), grant)
 
 

@@ -15,7 +15,7 @@ taken over has left the pool: the pool bounds connections that are being read or
     gone       when nothing is left, or the window and a margin are over
 
 A second SIGTERM, or SIGQUIT, hurries: all that is left ends now. After a reload (SIGHUP) the new workers accept on the
-same sockets, so an old one skips the delay.
+same sockets, so an old one's delay ends as soon as they run.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from sse.stats import Stats
 # Seconds that a hurried drain may take: gunicorn's master kills 2 s after it has passed SIGQUIT on.
 HURRY = 1.5
 # Seconds beyond the drain's window for what is still being written; below the margin in `graceful_timeout`.
-AFTER_WINDOW = 3.0
+AFTER_WINDOW = 1.5
 # Connections accepted before others have their turn. gevent's hundred would all be served before a probe that comes
 # after them: a second and more, when a crowd of clients comes back at once.
 ACCEPTS_PER_TURN = 4
@@ -69,7 +69,7 @@ class SSEWorker(GeventWorker):
         super().__init__(*args, **kwargs)
         self.draining = False
         self.hurried = False
-        # Set by the reload hook's reader (see health): a successor accepts already.
+        # Set in gunicorn.conf.py (sse does not know health): after a reload, do the successors run?
         self.replaced: Callable[[], bool] = lambda: False
         self._woken: Event | None = None
         self._connections: set[Connection] = set()
@@ -180,8 +180,8 @@ class SSEWorker(GeventWorker):
     def _drain(self, servers: list[StreamServer]) -> None:
         settings = self.settings
         began = time.monotonic()
-        delay = 0.0 if self.replaced() else settings.sse_drain_delay
-        while time.monotonic() < began + delay and not self.hurried:
+        delay = settings.sse_drain_delay
+        while time.monotonic() < began + delay and not self.hurried and not self.replaced():
             self.notify()
             gevent.sleep(0.1)
         for server in servers:
@@ -202,6 +202,9 @@ class SSEWorker(GeventWorker):
                 deadline = last_call = min(deadline, time.monotonic() + HURRY)
             if self.sse is not None and (time.monotonic() >= last_call or self.hurried):
                 self.sse.end_responses()
+                for hub in self._fanouts:
+                    for stream in list(hub.pulling):
+                        stream.end("drain")
             gevent.sleep(0.05)
         left = self._busy()
         self.log.info("drained in %.1f s%s", time.monotonic() - began, f", {left} connections cut" if left else "")
@@ -222,7 +225,10 @@ class SSEWorker(GeventWorker):
         """How many streams and requests have not ended."""
         streams = sum(fanout.count - fanout.own + len(hub.pulling) for hub, fanout in self._fanouts.items())
         return streams + sum(
-            1 for connection in self._connections if connection.state == "active" and not self._for_health(connection)
+            1
+            for connection in self._connections
+            # A new one's request may be on its way; its header timer bounds the wait.
+            if connection.state in ("new", "active") and not self._for_health(connection)
         )
 
     def _is_health(self, server: StreamServer) -> bool:

@@ -1,0 +1,179 @@
+"""The Flask extension as an app's author meets it: settings, publishing, what is where."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import flask
+import pytest
+
+import sse as package
+from sse import SSE, InvalidEvent
+from sse.hub import CANARY_CHANNEL
+from sse.settings import SettingsError
+from tests.support.sse_parser import EventParser, StreamEvent
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def closing() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def app_with(closing: ExitStack, **config: Any) -> tuple[flask.Flask, SSE]:
+    app = flask.Flask("test")
+    app.config.update({"SSE_LOG": "memory:", **config})
+    extension = SSE(app)
+    closing.callback(extension.stop)
+    return app, extension
+
+
+def take(answer: Any, blocks: int) -> list[StreamEvent]:
+    """The first blocks of a streamed answer; then the client goes."""
+    parser, found = EventParser(), []
+    for chunk in answer.iter_encoded():
+        found += parser.feed(chunk)
+        if len(found) >= blocks:
+            break
+    answer.close()
+    return found
+
+
+def test_init_app_does_what_the_constructor_does(closing: ExitStack) -> None:
+    app = flask.Flask("test")
+    app.config["SSE_LOG"] = "memory:"
+    extension = SSE()
+    extension.init_app(app)
+    closing.callback(extension.stop)
+    assert app.extensions["sse"] is extension
+    assert {rule.endpoint for rule in app.url_map.iter_rules()} >= {"sse.publish_one", "sse.stream_one"}
+
+
+def test_a_second_extension_on_one_app_is_refused(closing: ExitStack) -> None:
+    app, extension = app_with(closing)
+    with pytest.raises(RuntimeError, match="already"):
+        extension.init_app(app)
+    with pytest.raises(RuntimeError, match="already"):
+        SSE(app)
+
+
+def test_settings_come_from_the_app_s_configuration(closing: ExitStack) -> None:
+    _, extension = app_with(closing, SSE_HEARTBEAT=3, SSE_MAX_CHANNELS="5", SECRET_KEY="not ours", SSE_NO_SUCH=1)
+    assert (extension.settings.sse_heartbeat, extension.settings.sse_max_channels) == (3, 5)
+
+
+def test_a_setting_that_cannot_be_names_itself(closing: ExitStack) -> None:
+    with pytest.raises(SettingsError, match="SSE_HEARTBEAT"):
+        app_with(closing, SSE_HEARTBEAT="often")
+
+
+def test_nothing_is_opened_before_it_is_needed(tmp_path: Path, closing: ExitStack) -> None:
+    """gunicorn may load the app before it forks; a log that was opened there could not be used."""
+    path = tmp_path / "h.db"
+    _, extension = app_with(closing, SSE_LOG=f"sqlite:///{path}")
+    assert not path.exists()
+    assert not extension.status().started
+    extension.publish("a", "x")
+    assert path.exists()
+
+
+def test_what_is_published_in_a_view_is_streamed_and_its_id_is_the_event_s(closing: ExitStack) -> None:
+    app, extension = app_with(closing)
+
+    @app.post("/orders")
+    def order() -> dict[str, str]:
+        return {"id": extension.publish("orders", "tea", event="created", retry=7)}
+
+    client = app.test_client()
+    name = client.post("/orders").get_json()["id"]
+    answer = client.get("/events/orders?since=earliest", buffered=False)
+    assert take(answer, 2)[1] == StreamEvent(name, "created", "tea", 7)
+
+
+def test_a_bad_event_is_the_caller_s_error(closing: ExitStack) -> None:
+    _, extension = app_with(closing)
+    with pytest.raises(InvalidEvent, match="channel"):
+        extension.publish("a b", "x")
+    with pytest.raises(InvalidEvent, match="reserved"):
+        extension.publish(CANARY_CHANNEL, "x")
+
+
+def test_a_script_publishes_without_a_server_and_a_server_has_it(tmp_path: Path, closing: ExitStack) -> None:
+    url = f"sqlite:///{tmp_path}/h.db"
+    script = (
+        "import flask; from sse import SSE\n"
+        f"app = flask.Flask('script'); app.config['SSE_LOG'] = {url!r}\n"
+        "sse = SSE(app)\n"
+        "print(sse.publish('jobs', 'done'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    app, _ = app_with(closing, SSE_LOG=url)
+    answer = app.test_client().get("/events/jobs?since=earliest", buffered=False)
+    assert take(answer, 2)[1] == StreamEvent(done.stdout.strip(), None, "done", None)
+
+
+def test_the_health_of_it_is_asked_without_starting_it(closing: ExitStack) -> None:
+    _, extension = app_with(closing)
+    before = extension.status()
+    assert (before.started, before.hub_alive, before.streams) == (False, False, {})
+    extension.start().wait_ready(5)
+    after = extension.status()
+    assert (after.started, after.hub_alive, after.draining) == (True, True, False)
+
+
+def test_the_process_s_own_stream_is_outside_of_every_limit(closing: ExitStack) -> None:
+    """Under gthread with four threads two streams are allowed: the canary must not be one of them."""
+    _, extension = app_with(closing, SSE_MAX_STREAMS=1)
+    canary = extension.open(CANARY_CHANNEL)
+    parser, beats = EventParser(), []
+    while not beats:
+        beats = [block for block in parser.feed(next(canary)) if block.event == "heartbeat"]
+    assert extension.hub.admit("-") is None
+    assert extension.hub.admit("-") == "streams"
+    canary.close()  # type: ignore[attr-defined]
+    assert extension.hub.streams == 1
+
+
+def test_attaching_a_socket_where_none_is_taken_over_says_so(closing: ExitStack) -> None:
+    import socket
+
+    _, extension = app_with(closing)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(RuntimeError, match="does not take sockets over"):
+        extension.attach(theirs)
+
+
+def test_stopping_twice_or_without_a_start_is_no_error() -> None:
+    app = flask.Flask("test")
+    app.config["SSE_LOG"] = "memory:"
+    extension = SSE(app)
+    extension.stop()
+    extension.start()
+    extension.stop()
+    extension.stop()
+
+
+@pytest.mark.parametrize("name", package.__all__)
+def test_every_public_name_can_be_imported(name: str) -> None:
+    assert getattr(package, name) is not None
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such"):
+        package.no_such  # noqa: B018
