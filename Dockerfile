@@ -22,20 +22,19 @@ RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 # Packages before code: this layer is made anew only when their list changes. Wheels only: building one from
 # source would want a compiler, and would give another image on another day.
 COPY requirements.txt /src/
-RUN /opt/pip/bin/pip --python /opt/venv/bin/python install --only-binary :all: --requirement /src/requirements.txt \
-    && cd /opt/venv/lib/python3*/site-packages \
-    && rm -rf gevent/tests gevent/testing greenlet/tests zope/interface/tests zope/interface/*/tests zope/event/tests.py \
-    && find . -type f \( -name '*.c' -o -name '*.h' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.cpp' -o -name '*.hpp' \) -delete \
-    && find . -name '*.py' -newer /src/requirements.txt -prune -o -name __pycache__ -empty -delete
+RUN /opt/pip/bin/pip --python /opt/venv/bin/python install --only-binary :all: --requirement /src/requirements.txt
+# What packages bring along and nothing imports: their tests, and sources for compilers and type checkers (30 MB).
+RUN cd /opt/venv/lib/python3*/site-packages \
+    && rm -rf gevent/tests gevent/testing greenlet/tests zope/interface/tests zope/interface/*/tests zope/event/tests* \
+    && find . -type f \( -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.hpp' -o -name '*.py[xi]' -o -name '*.pxd' \) \
+        -delete
 
 COPY sse /app/sse
 COPY health /app/health
 COPY app.py wsgi.py settings.py gunicorn.conf.py LICENSE /app/
 # Compiled here, as the root file system is read-only later. The hash is not checked at the start, because nothing
-# can change the source any more. `/data` is for a log in a file; group 0 may write it, too, as some platforms run
-# containers under a user number of their own, with that group.
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app \
-    && mkdir -m 0770 /data && chown 10001:0 /data
+# can change the source any more.
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app && mkdir /data
 
 # ── what runs ────────────────────────────────────────────────────────────────────────────────────────────────
 FROM ${BASE}
@@ -50,7 +49,9 @@ LABEL org.opencontainers.image.title="headwater" \
 
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
-COPY --from=build /data /data
+# For a log in a file. Group 0 may write it, too: some platforms run containers under a user number of their own, with
+# that group.
+COPY --from=build --chown=10001:0 --chmod=0770 /data /data
 
 # HOST: in a container, loopback is reachable by nobody. Publishing stays closed until a key is set.
 # SSE_LOG: a file, unless the environment says otherwise; mount a volume at /data to keep it.

@@ -32,10 +32,11 @@ for file in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
     if [ -s "$file" ]; then sources=("$file"); break; fi
 done
 
+# libstdc++6: greenlet wants it. Images that have apt have it, the usual Python images among them.
 base() { # name, further packages
     [ -s "$work/$1.tar" ] || {
         echo "== $1: from Debian's packages" >&2
-        mmdebstrap --quiet --format=tar --mode=root --variant=essential --include="python3,ca-certificates${2:+,$2}" \
+        mmdebstrap --quiet --format=tar --mode=root --variant=essential --include="python3,ca-certificates,libstdc++6${2:+,$2}" \
             --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
             --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
             "$suite" "$work/$1.part" "${sources[@]}" >&2
@@ -56,9 +57,9 @@ if ! cmp -s "$root/requirements.txt" "$work/wheels/requirements.txt"; then
     rm -rf --one-file-system "$work/wheels"
     mkdir "$work/wheels"
     # The very Python that the image has: a marker such as python_full_version < "3.11.3" must come out alike.
-    "$python" -m pip download --quiet --only-binary :all: --dest "$work/wheels" --requirement "$root/requirements.txt"
+    "$python" -m pip download --quiet --quiet --only-binary :all: --dest "$work/wheels" --requirement "$root/requirements.txt"
     # Debian's 3.11.2 is below 3.11.3, where asyncio's own time-out came: redis asks for this one there.
-    "$python" -m pip download --quiet --only-binary :all: --no-deps --dest "$work/wheels" async-timeout==5.0.1
+    "$python" -m pip download --quiet --quiet --only-binary :all: --no-deps --dest "$work/wheels" async-timeout==5.0.1
     cp "$root/requirements.txt" "$work/wheels/"
 fi
 

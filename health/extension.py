@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 import flask
 
@@ -12,10 +14,19 @@ from health import board, metrics, metrics_files
 from health.board import BEAT_MAX_AGE
 from health.checks import Question, Report, ask
 from health.config import Config, Settings
+from health.metrics_table import ROWS
 from health.source import Source
 from health.user_checks import CheckFunction, UserChecks
 from health.views import make_blueprint
 from health.vitals import Vitals
+
+# What the console is told of the pod's counters: its name there → the metric's.
+REPORTED: Final = {
+    "opened": "streams_opened",
+    "published": "events_published",
+    "delivered": "events_delivered",
+    "bytes": "bytes_sent",
+}
 
 
 class Health:
@@ -35,6 +46,7 @@ class Health:
         self._exporter: metrics.Exporter | None = None
         self._directory: Path | None = None
         self._lock = threading.Lock()
+        self._delivery: Mapping[float, float] = {}
         if app is not None:
             self.init_app(app, settings)
 
@@ -132,7 +144,25 @@ class Health:
             for worker in seen.workers
         ]
         own_canary_age = round(seen.now - seen.canary, 3) if seen.canary else None
-        return {"canary_age": own_canary_age, "loop_lag": round(seen.lag, 4), "workers": workers}
+        report = {"canary_age": own_canary_age, "loop_lag": round(seen.lag, 4), "workers": workers}
+        return report | self._pod_counts()
+
+    def _pod_counts(self) -> dict[str, object]:
+        """What all workers of the pod have counted, and the delivery time of 99 % since the last report (the upper
+        bound of its bucket, seconds; None when nothing was delivered)."""
+        self._flush()
+        counts = metrics.pod_counts(self._metrics_directory())
+        report: dict[str, object] = {
+            name: int(counts[f"sse_{metric}_total"])
+            for name, metric in REPORTED.items()
+            if f"sse_{metric}_total" in counts
+        }
+        prefix = "sse_delivery_seconds_bucket:"
+        buckets = {float(name.removeprefix(prefix)): n for name, n in counts.items() if name.startswith(prefix)}
+        before, self._delivery = self._delivery, buckets
+        if buckets:
+            report["delivery_p99"] = metrics.quantile(0.99, buckets, before)
+        return report
 
     def on_health_port(self) -> bool | None:
         """Did this request come in through the health listener? None when there is no second listener."""
@@ -165,8 +195,12 @@ class Health:
         stats = getattr(source, "stats", None)
         if source is None or stats is None:
             return
-        values = {row.attribute: getattr(stats, row.attribute, None) for row in metrics.ROWS}
+        values = {row.attribute: getattr(stats, row.attribute, None) for row in ROWS}
         values["streams"] = source.status().streams
+        # Only a server that owns its connections can count them: the attribute is there, or set, where it does.
+        connections: Callable[[], Mapping[str, int]] | None = getattr(source, "connection_counts", None)
+        if connections is not None:
+            values["connections"] = connections()
         with self._lock:
             if self._exporter is None:
                 self._exporter = metrics.Exporter(self._metrics_directory())

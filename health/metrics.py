@@ -14,13 +14,14 @@ in a
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
@@ -31,7 +32,9 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from health.board import BEAT_INTERVAL, BOOTING, DRAINING, RUNNING, Board
-from health.metrics_files import tag
+from health.metrics_files import read_values, tag
+from health.metrics_process import ProcessesCollector
+from health.metrics_table import BOARD_ROWS, ROWS, Row
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -43,47 +46,6 @@ FOLD_PAUSE: Final = 0.01
 _open_file: Callable[[str], Any] = MmapedDict
 _go_float: Callable[[float], str] = floatToGoString
 _collector: Callable[[None, str], Any] = MultiProcessCollector
-
-Kind = Literal["counter", "gauge", "histogram"]
-
-
-class Row(NamedTuple):
-    """One metric. ``attribute``: what it is called in ``sse.stats``: a number, a mapping label → number, or
-    an object with ``bounds``, ``counts`` (per bucket, one more than bounds) and ``total``, as
-    ``sse.stats.Histogram``."""
-
-    name: str
-    kind: Kind
-    attribute: str
-    help: str
-    label: str = ""
-
-
-ROWS: Final = (
-    Row("sse_streams_opened_total", "counter", "opened", "Streams that were opened."),
-    Row("sse_streams_closed_total", "counter", "closed", "Streams that ended, by reason.", "reason"),
-    Row("sse_streams_refused_total", "counter", "refused", "Streams refused with 200 and retry.", "reason"),
-    Row("sse_events_published_total", "counter", "published", "Events that the log acknowledged."),
-    Row("sse_events_delivered_total", "counter", "delivered", "Events handed to streams' sockets."),
-    Row("sse_bytes_sent_total", "counter", "bytes_sent", "Bytes of streams that the kernel took."),
-    Row("sse_resets_total", "counter", "resets", "stream-reset events, by reason.", "reason"),
-    Row("sse_replayed_events_total", "counter", "replayed", "Events sent again to clients that resumed."),
-    Row("sse_delivery_seconds", "histogram", "delivery", "From append to written, by event and stream."),
-    Row("sse_fanout_pass_seconds", "histogram", "passes", "One pass of the fan-out over a group's streams."),
-    Row("sse_connections_closed_total", "counter", "connections_closed", "Connections closed.", "reason"),
-    Row("sse_connections", "gauge", "connections", "Open connections: new, active, idle, stream.", "state"),
-    Row("sse_streams", "gauge", "streams", "Open streams, by state.", "state"),
-)
-
-# From the board, one sample a worker; the label is its slot, of which there are few, and not its process id.
-BOARD_ROWS: Final = {
-    "sse_log_tail_age_seconds": "Since the log last answered this worker's tailer.",
-    "health_loop_lag_seconds": "Longest event-loop lag of the last ten seconds, the present one included.",
-    "health_canary_age_seconds": "Since an event came all the way out of this worker, or since it began.",
-    "health_workers": "Workers of the present generation, by state.",
-    "health_workers_expected": "Workers that gunicorn is told to keep.",
-}
-
 
 class HistogramState(Protocol):
     """What a histogram's row reads."""
@@ -135,7 +97,8 @@ class Exporter:
                 self._put(row, family, f"{family}_bucket", _go_float(bound), count)
             self._put(row, family, f"{family}_sum", "", state.total)
         elif isinstance(value, Mapping):
-            seen = self._labels.setdefault(row.name, set())
+            # A series that is there from the start, with 0, is one whose first increase a rate can see.
+            seen = self._labels.setdefault(row.name, set(row.known))
             seen.update(value)
             for label in seen:  # a state that nothing is in any more is 0, not what it was
                 self._put(row, family, row.name, label, value.get(label, 0))
@@ -209,9 +172,48 @@ class _Files(Collector):
         return metrics
 
 
+def pod_counts(directory: Path) -> dict[str, float]:
+    """What all workers have counted together, as they last flushed it: ``name`` → sum over its labels, for the
+    counters and, per bucket (``name_bucket:le``, not cumulated), the histograms of :data:`ROWS`.
+
+    A few small files are read: much less than :func:`exposition`, for those who ask every second.
+    """
+    counts: dict[str, float] = {}
+    for kind in ("counter", "histogram"):
+        for path in directory.glob(f"{kind}_sse-*.db"):
+            try:
+                values = read_values(path)
+            except (OSError, ValueError):
+                continue  # its worker has just ended, or is just making it
+            for key, (value, _) in values.items():
+                _, name, labels, _ = json.loads(key)
+                if kind == "histogram" and "le" in labels:
+                    name = f"{name}:{labels['le']}"
+                counts[name] = counts.get(name, 0.0) + value
+    return counts
+
+
+def quantile(share: float, buckets: Mapping[float, float], before: Mapping[float, float]) -> float | None:
+    """The upper bound of the bucket that holds this share of what was observed since the buckets were ``before``; for
+    what lies above the last bound twice that, and None when nothing was observed."""
+    new = {bound: count - before.get(bound, 0.0) for bound, count in sorted(buckets.items())}
+    wanted = sum(new.values()) * share
+    if wanted <= 0:
+        return None
+    reached = 0.0
+    last = 0.0
+    for bound, count in new.items():
+        reached += count
+        if reached >= wanted:
+            return bound if bound != float("inf") else last * 2
+        last = bound
+    return None
+
+
 def exposition(directory: Path, board: Board) -> bytes:
     """All of the pod's metrics in Prometheus' text format (:data:`CONTENT_TYPE`)."""
     registry = CollectorRegistry()
     registry.register(BoardCollector(board))
     registry.register(_Files(directory, board))
+    registry.register(ProcessesCollector(board))
     return generate_latest(registry)

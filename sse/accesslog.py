@@ -39,6 +39,21 @@ def stream_ended(stream: Stream, reason: str, now: float) -> None:
         )
 
 
+def response_ended(client: str, target: str, reason: str, events: int, size: int, duration: float) -> None:
+    """The line of a view's own stream (:meth:`sse.extension.SSE.response`). ``target``: path and query with secrets
+    already redacted; ``duration``: seconds."""
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(
+            "stream client=%s target=%s duration=%.3f events=%d bytes=%d reason=%s",
+            quoted(client),
+            quoted(target),
+            duration,
+            events,
+            size,
+            reason,
+        )
+
+
 def request_answered(environ: dict[str, Any], target: str, status: str, size: int, began: float) -> None:
     """One ordinary request's line. ``target``: path and query with secrets already redacted; ``size``: body bytes sent;
     ``began``: monotonic seconds."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -100,6 +101,7 @@ class Connection:
         "addr",
         "broken",
         "expects_continue",
+        "lost",
         "opened",
         "port",
         "reading_body",
@@ -119,6 +121,7 @@ class Connection:
         self.served = 0
         self.port = 0  # the listener's
         self.broken: str | None = None  # the reason why no further request can be read
+        self.lost = "client"  # why an answer could not be written to its end: one of sse.stream.CLOSE_REASONS
         self.reading_body = False
         self.expects_continue = False
         self.takeover: tuple[Hub, Stream] | None = None
@@ -226,6 +229,10 @@ class Connection:
         poll.register(self.sock.fileno(), select.POLLRDHUP)
         return bool(poll.poll(0))
 
+    def why_lost(self) -> str:
+        """``environ["sse.why_lost"]``: for a generator stream that is closed in the middle."""
+        return self.lost
+
     def hang_up(self) -> None:
         """Make an idle connection's greenlet see its end."""
         try:
@@ -240,6 +247,10 @@ class Connection:
         try:
             if sock.fileno() < 0:
                 return
+            if isinstance(sock, ssl.SSLSocket):
+                # Our close_notify, without waiting for the peer's: what follows is an end, and not a truncation.
+                sock.settimeout(0)
+                sock.unwrap()
             if self.reading_body or self.broken:
                 sock.shutdown(socket.SHUT_WR)
                 deadline, taken = time.monotonic() + LINGER, 0

@@ -15,7 +15,7 @@ from typing import Any
 import flask
 
 from sse import accesslog, publish
-from sse.auth import Authenticator, parse_networks, sse_commands
+from sse.auth import Authenticator, client_address, parse_networks, redact, sse_commands
 from sse.auth.origin import all_loopback
 from sse.auth.rate import PublishRate
 from sse.event import Event
@@ -57,6 +57,8 @@ class SSE:
         self._hub: Hub | None = None
         # Further members of the report on `_stats`; health gives what only it knows.
         self.report_more: Callable[[], dict[str, Any]] | None = None
+        # How many connections the server has, by state (new, active, idle, stream), where it is one that can tell.
+        self.connection_counts: Callable[[], dict[str, int]] | None = None
         self._responses = 0
         self._last_call = threading.Event()
         if app is not None:
@@ -151,6 +153,9 @@ class SSE:
         event and the log has the traceback. To be called in a view; the request stays available to the iterable."""
         environ = flask.request.environ
         settings = self.settings
+        target = redact(environ.get("RAW_URI") or flask.request.full_path)
+        environ["sse.stream"] = True  # it logs itself at its end
+        began = time.monotonic()
 
         @flask.copy_current_request_context
         def in_context(work: Callable[[], None]) -> None:
@@ -170,6 +175,8 @@ class SSE:
             self.stats.closed[reason] += 1
             self.stats.delivered += events
             self.stats.bytes_sent += size
+            client = client_address(environ, self.trusted_networks)
+            accesslog.response_ended(client, target, reason, events, size, time.monotonic() - began)
 
         body = respond(
             iterable,
@@ -179,6 +186,7 @@ class SSE:
             hung_up=environ.get("sse.hung_up"),
             should_end=self._last_call.is_set,
             on_close=closed,
+            why_lost=environ.get("sse.why_lost", lambda: "client"),
         )
         response = flask.Response(body, headers=STREAM_HEADERS)
 

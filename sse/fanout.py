@@ -138,9 +138,7 @@ class Fanout:
     def adopt(self, stream: Stream, fd: int) -> None:
         """Own this descriptor from now on. The stream is opening and has been served through its cursor; what lies
         between that and its group's position is sent from here."""
-        # Our own time-out is to come first where bytes wait here; the kernel's is for those that only it still has. It
-        # also counts while a slow reader's window is closed, hence the factor.
-        transport.prepare(fd, self._settings.sse_write_timeout * 3)
+        transport.prepare(fd, self._settings.sse_write_timeout * transport.USER_TIMEOUT_FACTOR)
         stream.fd = fd
         if fd >= len(self._streams):
             self._streams.extend([None] * (fd + 64 - len(self._streams)))

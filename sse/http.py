@@ -14,6 +14,8 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.http.wsgi import Response as GunicornResponse
 from werkzeug.exceptions import ClientDisconnected, RequestTimeout
 
+from sse import transport
+
 if TYPE_CHECKING:
     from sse.connection import Connection
 
@@ -72,6 +74,7 @@ class Response(GunicornResponse):
         self._head = b""
         self._deadline = 0.0
         self.event_stream = False
+        self._prepared = False
 
     def process_headers(self, headers: list[tuple[str, str]]) -> None:
         """As gunicorn's; and a view's ``Connection: close`` closes, and so does an event stream: after its end the
@@ -121,6 +124,11 @@ class Response(GunicornResponse):
         each write of an event stream, whose duration has no bound. Raises TimeoutError, OSError."""
         if self._head:
             data, self._head = self._head + data, b""
+        elif self.event_stream and not self._prepared:
+            # A stream that is not taken over after its first write. The same bounds on what a peer costs that reads
+            # slowly, or that vanished, as :meth:`sse.fanout.Fanout.adopt` sets.
+            self._prepared = True
+            transport.prepare(self.sock.fileno(), self._connection.write_timeout * transport.USER_TIMEOUT_FACTOR)
         limit = self._connection.write_timeout
         if limit:
             now = time.monotonic()

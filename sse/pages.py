@@ -14,10 +14,11 @@ blueprint = Blueprint("pages", __name__)
 _FILES: Final = Path(__file__).parent / "console"
 
 # Threat: an event's data, shown in the console, that tries to be a script. Nothing inline runs, nothing foreign loads,
-# and no other site can frame the page to have its buttons clicked.
+# no text can be made HTML (trusted types), and no other site can frame the page to have its buttons clicked.
 SECURITY_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",

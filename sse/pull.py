@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 from sse.event import heartbeat_block, retry_block
 from sse.group import Group
 from sse.hub import FellBehind, Hub
 from sse.log import LogUnavailable
+from sse.responder import HANG_UP_CHECK
 from sse.stream import CLOSED, ENDING, LIVE, REPLAYING, Stream, end_reason, spread_retry
 
 # A stream whose log is down looks again after this long; its heartbeats go on.
@@ -23,11 +24,25 @@ LOG_RETRY = 0.5
 class PullStream(Stream):
     """A stream with a way to be woken, and nothing queued but the newest injected block."""
 
-    __slots__ = ("_end", "_inbox", "_woken", "hub")
+    __slots__ = ("_end", "_hung_up", "_inbox", "_why_lost", "_woken", "hub")
 
-    def __init__(self, hub: Hub, group: Group, cursor: int, *, now: float, ends_at: float, client: str) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        group: Group,
+        cursor: int,
+        *,
+        now: float,
+        ends_at: float,
+        client: str,
+        hung_up: Callable[[], bool] | None = None,
+        why_lost: Callable[[], str] | None = None,
+    ) -> None:
         super().__init__(group, cursor, now=now, ends_at=ends_at, client=client)
         self.hub = hub
+        # What our own worker can tell of the connection; elsewhere only a failing write shows that a client has gone.
+        self._hung_up = hung_up
+        self._why_lost = why_lost or (lambda: "client")
         self._woken = threading.Event()
         self._inbox = b""
         self._end: str | None = None
@@ -48,7 +63,7 @@ class PullStream(Stream):
 
     def chunks(self) -> Iterator[bytes]:
         """What the client is to be sent from the stream's cursor on, until it ends or the generator is closed."""
-        hub, reason = self.hub, "client"
+        hub, reason, ended = self.hub, "client", False
         heartbeat = hub.settings.sse_heartbeat
         owed: int | None = None  # the position through which it is served before it ends
         self.become(REPLAYING)
@@ -81,6 +96,7 @@ class PullStream(Stream):
                     reason = self._end
                     self.become(ENDING)
                     yield retry_block(spread_retry(hub.settings.sse_retry))
+                    ended = True
                     return
                 now = time.monotonic()
                 due = self.beat + heartbeat if heartbeat else float("inf")
@@ -89,10 +105,17 @@ class PullStream(Stream):
                     yield heartbeat_block(self.cursor, time.time_ns() // 1_000_000)
                     continue
                 left = min(due, self.ends_at) - now
+                if self._hung_up is not None:
+                    if self._hung_up():
+                        ended = True
+                        return
+                    left = min(left, HANG_UP_CHECK)
                 self._woken.wait(left if left < threading.TIMEOUT_MAX else None)
         except FellBehind:
-            reason = "fell-behind"
+            reason, ended = "fell-behind", True
         finally:
+            if not ended:
+                reason = self._why_lost()
             with hub.lock:
                 self.group.waiters.discard(self)
                 hub.pulling.discard(self)

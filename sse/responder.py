@@ -152,12 +152,14 @@ def respond(
     hung_up: Callable[[], bool] | None,
     should_end: Callable[[], bool],
     on_close: Callable[[str, int, int], None],
+    why_lost: Callable[[], str] = lambda: "client",
 ) -> Iterator[bytes]:
     """The body of the response.
 
     run: calls what the iterable runs in (with the request's context); heartbeat: seconds of silence before a comment,
     0 = never; hung_up: can tell that the client has gone, None where nobody can; should_end: the worker is at the
-    end of its drain; on_close: called once with reason, events and bytes.
+    end of its drain; on_close: called once with reason, events and bytes; why_lost: the reason of a response that is
+    closed in the middle.
     """
     pump = Pump(iterable, run)
     events = size = 0
@@ -201,6 +203,9 @@ def respond(
             if heartbeat and time.monotonic() - spoke >= heartbeat:
                 yield comment_block("heartbeat")
                 spoke = time.monotonic()
+    except GeneratorExit:
+        reason = why_lost()
+        raise
     finally:
         pump.close()
         on_close(reason, events, size)

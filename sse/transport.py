@@ -39,6 +39,10 @@ NOT_SENT_LIMIT_BYTES: Final = 128 * 1024
 # A peer may send a stray request on a stream; one that sends more than this at a time is an attack on our loop.
 INPUT_LIMIT_BYTES: Final = 16 * 1024
 
+# TCP_USER_TIMEOUT in write time-outs: our own is to come first where bytes wait here; the kernel's is for those that
+# only it still has. It also counts while a slow reader's window is closed, hence the factor.
+USER_TIMEOUT_FACTOR: Final = 3
+
 EVENTS_PER_POLL: Final = 512
 
 

@@ -40,7 +40,7 @@ def _sse() -> SSE:
 # ── publishing ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@blueprint.post("/events/<channel>")
+@blueprint.post("/events/<channel>", provide_automatic_options=False)
 def publish_one(channel: str) -> Response:
     """Append the body, verbatim, to a channel: 201 once the log holds it."""
     sse = _sse()
@@ -58,7 +58,7 @@ def publish_one(channel: str) -> Response:
     )
 
 
-@blueprint.post("/events")
+@blueprint.post("/events", provide_automatic_options=False)
 def publish_batch() -> Response:
     """Append a batch (NDJSON), all or nothing and in order."""
     sse = _sse()
@@ -116,13 +116,13 @@ def _body(limit: int, what: str, setting: str) -> bytes:
 # ── streaming ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@blueprint.get("/events/<channel>")
+@blueprint.get("/events/<channel>", provide_automatic_options=False)
 def stream_one(channel: str) -> Response:
     """Stream one channel."""
     return _stream((channel,))
 
 
-@blueprint.get("/events")
+@blueprint.get("/events", provide_automatic_options=False)
 def stream_many() -> Response:
     """Stream several channels, in id order across them."""
     return _stream(tuple(request.args.getlist("channel")))
@@ -148,7 +148,8 @@ def _stream(channels: tuple[str, ...]) -> Response:
         raise Problem(400, "event: a type has at least one character; leave event out to get all", field="event")
     grant = sse.authenticator.may_subscribe(request, channels)
     if request.method == "HEAD":
-        return Response(headers=STREAM_HEADERS)
+        # Not a body of length 0: a stream has no length (RFC 9110 §8.6).
+        return Response(iter(()), headers=STREAM_HEADERS)
     return _open(sse, Subscription(frozenset(channels), types), grant)
 
 
@@ -166,7 +167,10 @@ def _open(sse: SSE, subscription: Subscription, grant: Grant) -> Response:
     group = hub.join(subscription)
     stream: Stream
     if takeover is None:
-        stream = PullStream(hub, group, 0, now=now, ends_at=ends_at, client=client)
+        hung_up, why_lost = request.environ.get("sse.hung_up"), request.environ.get("sse.why_lost")
+        stream = PullStream(
+            hub, group, 0, now=now, ends_at=ends_at, client=client, hung_up=hung_up, why_lost=why_lost
+        )
     else:
         chunked = request.environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
         stream = Stream(group, 0, now=now, ends_at=ends_at, client=client, chunked=chunked)
@@ -182,6 +186,7 @@ def _open(sse: SSE, subscription: Subscription, grant: Grant) -> Response:
         raise
     stream.cursor = start.cursor
     hub.stats.opened += 1
+    request.environ["sse.stream"] = True  # it logs itself at its end
     response = Response(_chunks(hub, stream, start, takeover), headers=STREAM_HEADERS)
 
     @response.call_on_close

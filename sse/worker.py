@@ -44,15 +44,16 @@ from sse.auth.redact import redact
 from sse.connection import Connection
 from sse.extension import SSE
 from sse.fanout import Fanout
-from sse.http import Response
+from sse.http import HeaderTimeout, Response
 from sse.hub import Hub
 from sse.settings import Settings
 from sse.stats import Stats
 
 # Seconds that a hurried drain may take: gunicorn's master kills 2 s after it has passed SIGQUIT on.
 HURRY = 1.5
-# Seconds beyond the drain's window for what is still being written; below the margin in `graceful_timeout`.
-AFTER_WINDOW = 1.5
+# Seconds beyond the drain's window for what is still being written; more than the fan-out's LINGER, and with the exit
+# itself below the margin in `graceful_timeout`.
+AFTER_WINDOW = 1.2
 # Connections accepted before others have their turn. gevent's hundred would all be served before a probe that comes
 # after them: a second and more, when a crowd of clients comes back at once.
 ACCEPTS_PER_TURN = 4
@@ -72,6 +73,7 @@ class SSEWorker(GeventWorker):
         # Set in gunicorn.conf.py (sse does not know health): after a reload, do the successors run?
         self.replaced: Callable[[], bool] = lambda: False
         self._woken: Event | None = None
+        self._tls: ssl.SSLContext | None = None
         self._connections: set[Connection] = set()
         self._fanouts: dict[Hub, Fanout] = {}
 
@@ -90,6 +92,7 @@ class SSEWorker(GeventWorker):
         self.sse.listening = [
             name for name in names if not (isinstance(name, tuple) and name[1] == health_port and len(names) > 1)
         ]
+        self.sse.connection_counts = self._connection_counts
         self._fanout(self.sse.start())
 
     def _fanout(self, hub: Hub) -> Fanout:
@@ -102,6 +105,9 @@ class SSEWorker(GeventWorker):
     def run(self) -> None:
         """The worker's main loop."""
         self._woken = Event()
+        if self.cfg.is_ssl:
+            self._tls = ssl_context(self.cfg)
+            self.log.info("TLS on the listeners: streams keep their greenlets (no takeover)")
         servers = [self._serve(sock) for sock in self.sockets]
         gevent.spawn(self._watch_signals)
         while self.alive:
@@ -112,11 +118,8 @@ class SSEWorker(GeventWorker):
 
     def _serve(self, sock: Any) -> StreamServer:
         sock.setblocking(True)
-        options = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
-        if options:
-            self.log.info("TLS on the listener: streams keep their greenlets (no takeover)")
         pool = Pool(self.worker_connections)
-        server = StreamServer(sock, handle=partial(self.handle, sock), spawn=pool, **options)
+        server = StreamServer(sock, handle=partial(self.handle, sock), spawn=pool)
         # With several workers the others are to have their share.
         server.max_accept = 1 if self.cfg.workers > 1 else ACCEPTS_PER_TURN
         server.start()
@@ -231,6 +234,15 @@ class SSEWorker(GeventWorker):
             if connection.state in ("new", "active") and not self._for_health(connection)
         )
 
+    def _connection_counts(self) -> dict[str, int]:
+        """The main listener's connections by state, as in Go's ``ConnState``; all states, also those nothing is in."""
+        counts = {"new": 0, "active": 0, "idle": 0}
+        for connection in self._connections:
+            if connection.state in counts and not self._for_health(connection):
+                counts[connection.state] += 1
+        counts["stream"] = sum(fanout.count - fanout.own for fanout in self._fanouts.values())
+        return counts
+
     def _is_health(self, server: StreamServer) -> bool:
         name = server.socket.getsockname()
         return len(self.sockets) > 1 and isinstance(name, tuple) and name[1] == self.settings.health_port
@@ -258,7 +270,17 @@ class SSEWorker(GeventWorker):
             closed[reason] += 1
 
         try:
+            if self._tls is not None:
+                # Not by gevent's server, which waits for a handshake for ever.
+                connection.sock = client = self._tls.wrap_socket(client, True, do_handshake_on_connect=False)
+                client.settimeout(connection.header_time_left())
+                try:
+                    client.do_handshake()
+                except TimeoutError:
+                    raise HeaderTimeout from None
             connection.requests(self.cfg, answer, count)
+        except HeaderTimeout:
+            count("read-header-timeout")
         except gevent.GreenletExit:
             pass
         except TimeoutError:
@@ -298,6 +320,7 @@ class SSEWorker(GeventWorker):
             )
             environ["wsgi.multithread"] = True
             environ["sse.hung_up"] = connection.hung_up
+            environ["sse.why_lost"] = connection.why_lost
             if not self.cfg.is_ssl:
                 environ["sse.takeover"] = connection.take_over
             self.nr += 1
@@ -315,6 +338,9 @@ class SSEWorker(GeventWorker):
                     self._fanout(hub).adopt(stream, sock.detach())
                     return False
                 resp.close()
+            except (OSError, gevent.GreenletExit) as error:
+                connection.lost = _why_lost(error)
+                raise
             finally:
                 if hasattr(body, "close"):
                     body.close()
@@ -328,8 +354,18 @@ class SSEWorker(GeventWorker):
             self.log.exception("the app failed in the middle of its answer")
             return False
         finally:
-            if resp is not None and connection.takeover is None and not self._for_health(connection):
+            # A generator stream has logged itself, as those that are taken over do at their end.
+            logged = connection.takeover is not None or "sse.stream" in environ
+            if resp is not None and not logged and not self._for_health(connection):
                 target = redact(req.uri)
                 accesslog.request_answered(environ, target, str(resp.status), resp.sent, began)
             self.cfg.post_request(self, req, environ, resp)
 
+
+def _why_lost(error: BaseException) -> str:
+    """The close reason of a stream whose write failed, or that the end of the worker cut."""
+    if isinstance(error, TimeoutError):
+        return "write-timeout"
+    if isinstance(error, gevent.GreenletExit):
+        return "cut"
+    return "client" if isinstance(error, BrokenPipeError | ssl.SSLError) else "reset"

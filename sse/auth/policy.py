@@ -33,7 +33,7 @@ class Publishing(enum.Enum):
 
     OPEN = "nothing: SSE_AUTH=none opens it to everybody"
     LOCAL = "nothing, from this machine, directly, and not from a foreign web page"
-    CLOSED = "nothing helps: it is closed until it is configured"
+    CLOSED = "a key to be set first: it is closed"
     KEY = "the publish key"
     TOKEN = "a token whose claim covers the channels"
     KEY_OR_TOKEN = "the publish key, or a token whose claim covers the channels"

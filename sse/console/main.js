@@ -1,41 +1,44 @@
-import { Chart, count, seconds } from "./charts.js";
+import { draw } from "./machine.js";
+import { learn, now, timeOf } from "./clock.js";
+import { List } from "./list.js";
+import { follow } from "./service.js";
 import { Stream } from "./stream.js";
+import { Timeline } from "./timeline.js";
 
 const $ = (id) => document.getElementById(id);
 const base = new URL("./events", document.baseURI);
-const MOST_ROWS = 300;
-const words = {
-  expired: "Events after your last id are no longer kept. What follows is everything that is.",
-  malformed: "The id to resume from is no id. What follows is everything that is kept.",
-  unknown: "The id to resume from lies in the future: it is not from this log. What follows is everything that is kept.",
-  "too-far": "Too many events were missed to replay them all. What follows are the newest.",
+const WORDS = {
+  expired: "Some of what you ask for is no longer kept. What follows is everything that is",
+  malformed: "The id to resume from is no id. What follows is everything that is kept",
+  unknown: "The id to resume from lies in the future: it is not from this log. What follows is everything that is kept",
+  "too-far": "Too many events were missed to replay them all. What follows are the newest",
 };
 
 const authorization = () => ($("token").value ? { Authorization: `Bearer ${$("token").value}` } : {});
+const words = (text) => text.split(/[\s,]+/).filter(Boolean);
+const channels = () => words($("channels").value);
+
 let stream = null;
 let received = 0;
-let replaying = 0;
-let paused = false;
-let held = [];
+let opened = 0; // when this connection was opened, in the server's time
+let resumed = ""; // the id that it was resumed after
+let replayed = 0; // missed events that it has brought
+
+const timeline = new Timeline($("timeline"));
+const list = new List($("events"), () => {
+  $("empty").hidden = true;
+  if (replayed) notice(`The gap is filled: ${replayed} missed ${replayed === 1 ? "event" : "events"} replayed after ${resumed}.`, "good");
+});
 
 // ── the stream and its state machine ──────────────────────────────────────────────────────────────────────────
 
 function listenUrl() {
   const url = new URL(base);
-  for (const channel of $("channels").value.split(/[\s,]+/).filter(Boolean)) url.searchParams.append("channel", channel);
-  for (const type of $("types").value.split(/[\s,]+/).filter(Boolean)) url.searchParams.append("event", type);
+  for (const channel of channels()) url.searchParams.append("channel", channel);
+  for (const type of words($("types").value)) url.searchParams.append("event", type);
   const since = $("since").value;
-  if (since) url.searchParams.set("since", since === "earliest" ? since : String(Date.now() - Number(since) * 1000));
+  if (since) url.searchParams.set("since", since === "earliest" ? since : String(Math.round(now() - Number(since) * 1000)));
   return url;
-}
-
-function show(state, from, caption) {
-  $("machine").dataset.state = state;
-  for (const node of document.querySelectorAll(".node")) node.classList.toggle("on", node.id === `node-${state}`);
-  for (const edge of document.querySelectorAll(".edges path")) edge.classList.toggle("walked", edge.id === `edge-${from}-${state}`);
-  $("machine-caption").textContent = caption;
-  $("drop").disabled = state !== "open";
-  $("close").disabled = state === "closed";
 }
 
 function notice(text, kind = "") {
@@ -44,119 +47,86 @@ function notice(text, kind = "") {
   $("notice").hidden = !text;
 }
 
-$("listen").addEventListener("submit", (event) => {
-  event.preventDefault();
+function listen() {
   stream?.close();
   notice("");
+  resumed = "";
+  replayed = 0;
   const mine = (stream = new Stream(listenUrl(), authorization));
   mine.addEventListener("state", ({ detail }) => mine === stream && onState(detail));
   mine.addEventListener("block", ({ detail }) => mine === stream && onBlock(detail));
-  $("publish-channel").value ||= $("channels").value.split(/[\s,]+/)[0];
+  if (!$("publish-channel").value) $("publish-channel").value = channels()[0] ?? "";
   mine.open();
+}
+
+function onState({ state, from, why, due, wait }) {
+  let caption = state;
+  if (state === "reconnecting") {
+    resumed = stream.lastId;
+    replayed = 0;
+    caption = why;
+  } else if (state === "open") {
+    opened = now();
+    caption = resumed ? `open, resumed after ${resumed}` : `open: ${channels().join(", ")}`;
+  } else if (state === "closed") {
+    if (why && why !== "closed") notice(why, "bad");
+  }
+  draw({ state, from, caption, due, wait });
+  timeline.become(state);
+  $("drop").disabled = state !== "open";
+  $("close").disabled = state === "closed";
+  $("connect").textContent = state === "closed" ? "Connect" : "Connect anew";
+  $("waiting").textContent = state === "open" ? "Connected; nothing yet. Publish something here, or from a terminal:" : "Nothing yet. Connect, then publish something here, or from a terminal:";
+}
+
+function onReset(data) {
+  const told = JSON.parse(data);
+  const oldest = told.oldest ? `, since ${new Date(timeOf(told.oldest)).toLocaleString()}` : "";
+  notice(told.reason in WORDS ? `${WORDS[told.reason]}${oldest}.` : data);
+}
+
+function onBlock(block) {
+  if (block.retry !== null) $("retry").textContent = `${block.retry} ms`;
+  if (block.id !== null) $("last-id").textContent = block.id;
+  if (block.data === null) return;
+  if (block.event === "heartbeat") {
+    learn(Number(block.data));
+    $("heartbeat").textContent = new Date(Number(block.data)).toLocaleTimeString();
+    return;
+  }
+  if (block.event === "stream-reset") return onReset(block.data);
+  $("received").textContent = (received += 1).toLocaleString();
+  const at = timeOf(stream.lastId);
+  // An event from before this connection was opened was missed, and has just been replayed.
+  const missed = Boolean(resumed) && at < opened;
+  replayed += missed;
+  timeline.mark(at, missed);
+  list.push({ ...block, id: stream.lastId, missed });
+  showHeld();
+}
+
+$("listen").addEventListener("submit", (event) => {
+  event.preventDefault();
+  listen();
 });
 $("drop").addEventListener("click", () => stream?.drop());
 $("close").addEventListener("click", () => stream?.close());
 
-let countdown = 0;
-let missedFrom = "";
-function onState({ state, from, why, due }) {
-  clearInterval(countdown);
-  if (state === "reconnecting") {
-    missedFrom = stream.lastId;
-    const tick = () => show(state, from, `${why}; again in ${Math.max(0, (due - Date.now()) / 1000).toFixed(1)} s, after ${missedFrom || "nothing yet"}`);
-    tick();
-    countdown = setInterval(tick, 100);
-  } else if (state === "open") {
-    replaying = missedFrom ? Date.now() : 0;
-    show(state, from, missedFrom ? `open, resumed after ${missedFrom}` : "open");
-  } else {
-    show(state, from, state === "closed" && why && why !== "closed" ? why : state);
-    if (state === "closed") {
-      missedFrom = "";
-      if (why && why !== "closed") notice(why, "bad");
-    }
-  }
-}
-
-let replayed = 0;
-function onBlock(block) {
-  if (block.retry !== null) $("retry").textContent = `${block.retry} ms`;
-  if (block.id !== null) $("last-id").textContent = block.id;
-  if (block.data === null) {
-    replayed = 0;
-    return;
-  }
-  if (block.event === "heartbeat") {
-    $("heartbeat").textContent = new Date(Number(block.data)).toLocaleTimeString();
-    return;
-  }
-  if (block.event === "stream-reset") {
-    notice(words[JSON.parse(block.data).reason] ?? block.data);
-    return;
-  }
-  received += 1;
-  $("received").textContent = received.toLocaleString();
-  // An event from before this connection was opened was missed, and has just been replayed.
-  const missed = replaying && Number(block.id.split("-")[0]) < replaying;
-  if (missed) {
-    replayed += 1;
-    notice(`The gap is filled: ${replayed} missed ${replayed === 1 ? "event" : "events"} replayed after ${missedFrom}.`, "good");
-  }
-  (paused ? held : rows).push({ ...block, missed });
-  if (held.length > MOST_ROWS) held.shift();
-}
-
 // ── the events ────────────────────────────────────────────────────────────────────────────────────────────────
 
-// Drawn once a frame at most: a thousand events a second must not freeze the page.
-const rows = {
-  queue: [],
-  push(row) {
-    this.queue.push(row);
-    if (this.queue.length > MOST_ROWS) this.queue.shift();
-    if (this.queue.length === 1) requestAnimationFrame(() => this.draw());
-  },
-  draw() {
-    const drawn = this.queue.splice(0).reverse().map(element);
-    $("events").prepend(...drawn);
-    while ($("events").childElementCount > MOST_ROWS) $("events").lastElementChild.remove();
-    $("empty").hidden = true;
-  },
-};
-
-function element({ id, event, data, missed }) {
-  const row = document.createElement("div");
-  row.className = missed ? "row new replayed" : "row new";
-  const part = (tag, name, text) => {
-    const made = document.createElement(tag);
-    made.className = name;
-    made.textContent = text;
-    row.append(made);
-    return made;
-  };
-  part("span", "chip", event || "message");
-  part("pre", "data", data);
-  part("span", "id", id);
-  part("time", "age", "now").dataset.at = id.split("-")[0];
-  return row;
-}
-
-setInterval(() => {
-  for (const made of document.querySelectorAll(".age")) {
-    const age = (Date.now() - Number(made.dataset.at)) / 1000;
-    made.textContent = age < 1 ? "now" : age < 100 ? `${age.toFixed(0)} s` : age < 6000 ? `${(age / 60).toFixed(0)} min` : `${(age / 3600).toFixed(0)} h`;
-  }
-}, 1000);
-
+const showHeld = () => ($("held").textContent = list.held ? `paused, ${list.held.length} waiting` : "");
 $("pause").addEventListener("click", () => {
-  paused = !paused;
-  $("pause").setAttribute("aria-pressed", String(paused));
-  $("pause").textContent = paused ? "Go on" : "Pause";
-  if (!paused) for (const row of held.splice(0)) rows.push(row);
+  const pausing = !list.held;
+  if (pausing) list.pause();
+  else list.goOn();
+  $("pause").setAttribute("aria-pressed", String(pausing));
+  showHeld();
 });
 $("clear").addEventListener("click", () => {
-  $("events").replaceChildren();
+  list.clear();
+  showHeld();
   $("empty").hidden = false;
+  replayed = 0;
   notice("");
 });
 
@@ -166,71 +136,52 @@ $("publish").addEventListener("submit", async (event) => {
   event.preventDefault();
   const url = new URL(`${base}/${encodeURIComponent($("publish-channel").value)}`);
   if ($("publish-type").value) url.searchParams.set("event", $("publish-type").value);
+  let told;
   try {
     const answer = await fetch(url, { method: "POST", body: $("publish-data").value, headers: authorization() });
-    const told = await answer.json().catch(() => ({}));
-    $("published").textContent = answer.ok ? `stored as ${told.id}` : told.detail || `refused with ${answer.status}`;
+    const said = await answer.json().catch(() => ({}));
+    told = answer.ok ? `stored as ${said.id}` : said.detail || `refused with ${answer.status}`;
+    $("published").classList.toggle("bad", !answer.ok);
   } catch {
-    $("published").textContent = "the server cannot be reached";
+    told = "the server cannot be reached";
+    $("published").classList.add("bad");
   }
+  $("published").textContent = told;
 });
 
-const example = () => `curl -d '{"item":1}' '${base}/${($("channels").value.split(/[\s,]+/)[0] || "orders")}?event=created'`;
+function example() {
+  const token = $("token").value ? `-H "Authorization: Bearer $TOKEN" ` : "";
+  return `curl ${token}-d '{"item":1}' '${base}/${encodeURIComponent(channels()[0] ?? "orders")}?event=created'`;
+}
 const renew = () => ($("example").textContent = example());
 $("channels").addEventListener("input", renew);
 $("copy").addEventListener("click", async () => {
-  await navigator.clipboard?.writeText(example());
-  $("copy").textContent = "Copied";
+  try {
+    await navigator.clipboard.writeText(example());
+    $("copy").textContent = "Copied";
+  } catch {
+    // No clipboard without TLS, or none allowed: then it is marked, to be copied by hand.
+    getSelection().selectAllChildren($("example"));
+    $("copy").textContent = "Marked";
+  }
   setTimeout(() => ($("copy").textContent = "Copy"), 1500);
 });
-renew();
 
-// ── the service's own state ───────────────────────────────────────────────────────────────────────────────────
+// ── the start ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-const charts = {
-  streams: new Chart($("charts"), "Streams", "", count),
-  rate: new Chart($("charts"), "Delivered", "/s", count),
-  published: new Chart($("charts"), "Published", "/s", count),
-  delivery: new Chart($("charts"), "Delivery p99", "", seconds),
-  canary: new Chart($("charts"), "Canary age", "", seconds),
-  lag: new Chart($("charts"), "Loop lag", "", seconds),
-};
-let before = null;
-
-function onStats(stats) {
-  charts.streams.push(Object.values(stats.streams).reduce((sum, n) => sum + n, 0));
-  if (before && stats.pid === before.pid) {
-    const span = (stats.at - before.at) / 1000;
-    charts.rate.push((stats.delivered - before.delivered) / span);
-    charts.published.push((stats.published - before.published) / span);
-  }
-  before = stats;
-  charts.delivery.push(stats.delivery_p99);
-  charts.canary.push(stats.canary_age);
-  charts.lag.push(stats.loop_lag);
-  $("server").textContent = `log: ${stats.log}, answered ${seconds(stats.tail_age)} ago`;
-  const workers = stats.workers ?? [{ pid: stats.pid, state: "running", streams: charts.streams.values.at(-1), canary_age: stats.canary_age, loop_lag: stats.loop_lag }];
-  $("workers").replaceChildren(...workers.map(workerRow));
-}
-
-function workerRow(worker) {
-  const row = document.createElement("tr");
-  for (const text of [worker.pid, worker.state, count(worker.streams), seconds(worker.canary_age), seconds(worker.loop_lag)]) {
-    row.insertCell().textContent = text;
-  }
-  row.cells[1].className = `state ${{ running: "", draining: "warn", booting: "warn" }[worker.state] ?? "bad"}`;
-  return row;
-}
-
-const stats = new Stream(new URL(`${base}/_stats`), authorization);
-stats.addEventListener("block", ({ detail }) => detail.event === "stats" && onStats(JSON.parse(detail.data)));
-stats.addEventListener("state", ({ detail }) => {
-  $("service-note").textContent =
-    { open: "", connecting: "connecting", reconnecting: "the service cannot be reached, trying again" }[detail.state] ?? `no report: ${detail.why}`;
-});
+const stats = follow(base, authorization);
+$("who").addEventListener("submit", (event) => event.preventDefault());
 $("token").addEventListener("change", () => {
+  renew();
   stats.close();
   stats.open();
 });
-stats.open();
-show("closed", "", "closed");
+
+// A link may say what to listen to: /?channel=orders&channel=stock&event=created&since=earliest
+const asked = new URLSearchParams(location.search);
+if (asked.has("channel")) $("channels").value = asked.getAll("channel").join(" ");
+$("types").value = asked.getAll("event").join(" ");
+if ([...$("since").options].some(({ value }) => value === asked.get("since"))) $("since").value = asked.get("since");
+renew();
+draw({ state: "closed", from: "", caption: "closed" });
+if (asked.has("channel")) listen();

@@ -1,6 +1,8 @@
 // An event stream over fetch, with every step visible: what EventSource does, but showing its state, its retry time
 // and its last id, and able to send a token as a header (WHATWG HTML §9.2).
 
+import { learn } from "./clock.js";
+
 export class Parser {
   // Feeds on text, calls back for each block; keeps the last id as the standard says: also from blocks without data.
   constructor(onBlock) {
@@ -17,10 +19,12 @@ export class Parser {
   push(text) {
     this.rest += text;
     let at = 0;
+    const ends = /[\r\n]/g;
     for (;;) {
-      const end = this.rest.slice(at).search(/[\r\n]/);
-      if (end < 0) break;
-      const stop = at + end;
+      ends.lastIndex = at;
+      const end = ends.exec(this.rest);
+      if (!end) break;
+      const stop = end.index;
       // A CR at the very end may be half of a CRLF.
       if (this.rest[stop] === "\r" && stop + 1 === this.rest.length) break;
       const line = this.rest.slice(at, stop);
@@ -91,9 +95,12 @@ export class Stream extends EventTarget {
     let why = "the connection ended";
     try {
       const answer = await fetch(this.url, { headers, cache: "no-store", signal: controller.signal });
-      if (!answer.ok) {
+      learn(Date.parse(answer.headers.get("Date")), { rough: true });
+      const type = answer.headers.get("Content-Type") ?? "";
+      if (answer.status !== 200 || !type.startsWith("text/event-stream")) {
+        // As an EventSource does: anything else ends it for good.
         const problem = await answer.json().catch(() => ({}));
-        this.close(problem.detail || `the server answered ${answer.status}`);
+        if (this.controller === controller) this.close(problem.detail || `the server answered ${answer.status}, ${type || "without a type"}`);
         return;
       }
       this.become("open");
@@ -108,8 +115,7 @@ export class Stream extends EventTarget {
       why = controller.signal.aborted ? "dropped" : "the network failed";
     }
     if (!this.wanted || this.controller !== controller) return;
-    const due = Date.now() + this.retry;
-    this.become("reconnecting", { why, due });
+    this.become("reconnecting", { why, due: Date.now() + this.retry, wait: this.retry });
     this.timer = setTimeout(() => this.wanted && this.connect(), this.retry);
   }
 

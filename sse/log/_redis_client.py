@@ -36,7 +36,8 @@ PROBE_TIMEOUT: Final = 0.1
 class Client:
     """One worker's access to the log's keys.
 
-    seen: the newest position that this worker, and so perhaps a client, knows. Scripts are told.
+    seen: the newest position that this worker, and so perhaps a client, knows; scripts are told. created: the
+    creation marker of the log that this worker works on. followed: the newest position that a follower handed over.
     """
 
     def __init__(self, target: RedisUrl, prefix: str) -> None:
@@ -45,6 +46,8 @@ class Client:
         self.breaker = Breaker()
         self.closed = False
         self.seen = 0
+        self.created: bytes | None = None
+        self.followed: int | None = None
         self._connector = Connector(target)
         self._pool = Pool(self._connector)
         self._checked = False

@@ -36,20 +36,19 @@ import redis
 
 from sse.event import Event, Record, format_id
 from sse.log._redis_client import Client
-from sse.log._redis_codec import Entry, batches, decode, position_of, to_member
-from sse.log._redis_link import COMMAND_TIMEOUT, REFUSALS, RETRY_AFTER, Argument, Command, Link
-from sse.log._redis_read import FIRST_PAGE, fitting, floor, floor_of_all, read_index, scan
+from sse.log._redis_codec import batches, decode, position_of, to_member
+from sse.log._redis_follow import Tail
+from sse.log._redis_link import COMMAND_TIMEOUT, REFUSALS, RETRY_AFTER, Argument, Link, explain
+from sse.log._redis_read import floor, floor_of_all, read_index, scan
 from sse.log._redis_scripts import APPEND, BOUNDS, TRIM
 from sse.log._redis_url import RedisUrl, parse_url
 from sse.log.base import (
     FOLLOW_CHARS,
-    FOLLOW_RECORDS,
     IDEMPOTENCY_SECONDS,
     TRIM_BITE,
     Bounds,
     IdempotencyConflict,
     LogRefused,
-    LogReplaced,
     LogUnavailable,
 )
 
@@ -59,8 +58,6 @@ logger = logging.getLogger("headwater.log.redis")
 # was told, that nothing was stored. Less than COMMAND_TIMEOUT by the time that an answer may take to arrive.
 STALE_AFTER: Final = COMMAND_TIMEOUT * 0.75
 REPLICA_TIMEOUT_MS: Final = 1000  # how long an append waits for ?replicas=
-BLOCK_MS: Final = 900  # a quiet follower hears from Redis this often: below QUIET_SECONDS
-FOLLOW_MARGIN: Final = 1.1  # seconds beyond that, after which a follower's Redis is taken for dead
 CLAIM_MS: Final = 3000  # a worker that trims is relieved after this long without a bite
 TRIM_BYTES: Final = 1024 * 1024  # of data in one bite: Redis serves nobody else meanwhile, about 2 ms
 
@@ -76,8 +73,6 @@ class RedisLog:
         self._retain_ms = int(retain_seconds * 1000)
         self._token = f"{os.getpid()}:{secrets.token_hex(8)}"  # claims trimming
         self._followers: dict[Link, threading.Event] = {}
-        self._created: bytes | None = None  # creation marker of the log that this object works on
-        self._followed = 0  # newest position that a follower handed over
         self._offset_ms: float | None = None  # Redis's clock less our monotonic one
 
     @classmethod
@@ -191,8 +186,8 @@ class RedisLog:
         """See `Log.bounds`. Creates the log if there is none."""
         created, latest, trimmed, oldest, redis_ms = self._client.run(BOUNDS, [])
         self._learn_clock(redis_ms)
-        if self._created is None:
-            self._created = created
+        if self._client.created is None:
+            self._client.created = created
         bounds = Bounds(position_of(oldest) if oldest else None, position_of(latest), position_of(trimmed))
         self._client.seen = max(self._client.seen, bounds.latest)  # streams open at this position
         return bounds
@@ -201,65 +196,29 @@ class RedisLog:
 
     def follow(self, after: int, stop: threading.Event) -> Iterator[list[Record]]:
         """See `Log.follow`. Also raises `LogReplaced`; the next call of it then takes the log as it is."""
-        link = None
+        client, tail = self._client, None
         try:
-            link = self._client.connect(BLOCK_MS / 1000 + FOLLOW_MARGIN)
-            self._followers[link] = stop
-            last = self._resume(link, after)
-            beyond, count, block_ms = format_id(after), FIRST_PAGE, 1
-            while not (stop.is_set() or self._client.closed):
-                entries, last = self._poll(link, beyond, count, block_ms, last)
-                block_ms = BLOCK_MS
+            tail = Tail(client, after)
+            self._followers[tail.link] = stop
+            tail.resume()
+            while not (stop.is_set() or client.closed):
+                entries = tail.poll()
                 if not entries:
                     yield []
-                    continue
                 for batch in batches(decode(entries), FOLLOW_CHARS):
-                    self._followed = batch[-1].position
-                    self._client.seen = max(self._client.seen, self._followed)
+                    client.followed = batch[-1].position
+                    client.seen = max(client.seen, client.followed)
                     yield batch
-                beyond = entries[-1][0].decode()
-                count = fitting(entries, FOLLOW_CHARS, FOLLOW_RECORDS)
         except redis.RedisError as error:
-            if stop.is_set() or self._client.closed:
+            if stop.is_set() or client.closed:
                 return
             if isinstance(error, redis.TimeoutError):
-                self._client.breaker.failed(str(error))
-            raise self._client.unavailable(error) from error
+                client.breaker.failed(explain(error))
+            raise client.unavailable(error) from error
         finally:
-            if link is not None:
-                self._followers.pop(link, None)
-                link.close()
-
-    def _resume(self, link: Link, after: int) -> bytes:
-        """Is this still the log that was followed through `after`? Returns the newest id that it gave out."""
-        created, latest, trimmed, _, _ = self._client.run_on(link, BOUNDS, [])
-        known, self._created = self._created, created
-        if known not in (None, created):
-            raise LogReplaced(f"the log in Redis is another one, of {created.decode()}")
-        if after > position_of(latest):
-            raise LogReplaced(f"the log in Redis ends at {latest.decode()}, before {format_id(after)}")
-        if after == self._followed and after > position_of(trimmed):
-            here = format_id(after)
-            if not link.call([("XRANGE", self._client.keys.events, here, here)])[0]:
-                raise LogReplaced(f"the log in Redis has lost {here}: it is an older copy")
-        return b"0-0"
-
-    def _poll(
-        self, link: Link, beyond: str, count: int, block_ms: int, before: bytes
-    ) -> tuple[list[Entry], bytes]:
-        """Wait for entries beyond an id; returns them, and the newest id given out, which must not go back."""
-        keys = self._client.keys
-        commands: list[Command] = [
-            ("XREAD", "COUNT", count, "BLOCK", block_ms, "STREAMS", keys.events, beyond),
-            ("HMGET", keys.meta, "created", "last"),
-        ]
-        answer, (created, last) = link.call(commands)
-        if created != self._created:
-            self._created = self._client.run_on(link, BOUNDS, [])[0]
-            raise LogReplaced("the log in Redis was removed or exchanged")
-        if last != before and position_of(last) < position_of(before):
-            raise LogReplaced(f"the log in Redis went back from {before.decode()} to {last.decode()}")
-        return (answer[0][1] if answer else []), last
+            if tail is not None:
+                self._followers.pop(tail.link, None)
+                tail.link.close()
 
     def wake(self) -> None:
         """Followers need no waking, XREAD does that; but those that were told to stop are made to look."""

@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from health import metrics, metrics_files
 from health.board import DRAINING, RUNNING, Board, Record
-from health.metrics import BOARD_ROWS, ROWS, Exporter, exposition
+from health.metrics import Exporter, exposition
+from health.metrics_table import BOARD_ROWS, ROWS
 
 ROOT = Path(__file__).parents[2]
 

@@ -103,7 +103,7 @@ class SSEClient:
             if not piece:
                 raise StreamEnded(self.ending)
             octets += piece
-            if len(octets) > _MAX_HEAD:
+            if len(octets) > _MAX_HEAD and b"\r\n\r\n" not in octets:  # a long replay may come with it
                 raise BrokenFraming("an answer's head without an end")
         head, _, rest = octets.partition(b"\r\n\r\n")
         status_line, *lines = head.decode("latin-1").split("\r\n")

@@ -186,7 +186,7 @@ def test_the_services_own_settings_fit() -> None:
 @pytest.mark.parametrize(
     ("settings", "loopback", "words"),
     [
-        (AUTO, True, ["from this machine", "reading: nothing"]),
+        (AUTO, True, ["from this machine", "reading needs nothing"]),
         (AUTO, False, ["closed", "SSE_PUBLISH_KEY"]),
         (KEY, False, ["the publish key"]),
         (TOKEN, False, ["SSE_PUBLIC_CHANNELS"]),

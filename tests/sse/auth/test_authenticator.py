@@ -246,6 +246,7 @@ READER = bearer(token(read=("orders", "a:*")))
 def test_without_tokens_everybody_reads(settings: FakeSettings, headers: dict[str, str]) -> None:
     grant = authenticator(settings).may_subscribe(request("GET", **headers), ["orders", "_canary"])
     assert grant.expires_at is None
+    authenticator(settings).may_subscribe(request("GET", **headers), ["_stats"])
     refusal = denied(authenticator(settings).may_subscribe, request("GET"), ["orders", "_internal"])
     assert refusal.status == 403
 
@@ -257,6 +258,9 @@ def test_without_tokens_everybody_reads(settings: FakeSettings, headers: dict[st
         pytest.param(TOKEN, FORGED, ["news"], 200, id="a bad token does no harm where none is needed"),
         pytest.param(TOKEN, NOBODY, ["news", "orders"], 401, id="one that is not public"),
         pytest.param(TOKEN, NOBODY, ["_internal"], 401, id="reserved"),
+        pytest.param(TOKEN, NOBODY, ["_stats"], 401, id="the statistics are not public then"),
+        pytest.param(TOKEN, bearer(token(read=("*",))), ["_stats"], 403, id="a star and the statistics"),
+        pytest.param(TOKEN, bearer(token(read=("_stats",))), ["_stats"], 200, id="the statistics by name"),
         pytest.param(TOKEN, NOBODY, [], 401, id="nothing at all"),
         pytest.param(TOKEN, READER, ["orders", "a:1", "news", "_canary"], 200, id="covered and public"),
         pytest.param(TOKEN, READER, ["orders", "b"], 403, id="one not covered"),

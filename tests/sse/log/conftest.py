@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sse.event import Record
+from sse.event import Event, Record
 from sse.log import Log, open_log
 from sse.log.sqlite import SQLiteLog
 from tests.sse.log.redis_place import redis_url
@@ -24,6 +24,27 @@ ENGINES: dict[str, Callable[[pytest.FixtureRequest], str]] = {
 }
 
 ONE_PROCESS = {"memory"}  # cannot be opened twice
+
+
+def events(*channels: str) -> list[Event]:
+    return [Event(channel, f"data {n}") for n, channel in enumerate(channels)]
+
+
+def fill(log: Log, channels: Iterable[str]) -> list[int]:
+    """One event in each of these channels, its data being its number."""
+    return log.append([Event(channel, str(n)) for n, channel in enumerate(channels)])
+
+
+def data(records: Iterable[Record]) -> list[str]:
+    return [record.data for record in records]
+
+
+def trim_all(log: Log) -> int:
+    removed = 0
+    while bite := log.trim():
+        assert bite <= 500
+        removed += bite
+    return removed
 
 
 class Place:

@@ -183,8 +183,17 @@ def test_log_does_not_work_in_a_forked_child(open_sqlite: OpenSQLite, monkeypatc
     assert len(log.read(None, 0, 10, 100)) == 2
 
 
-@pytest.mark.parametrize("replace", [False, True], ids=["removed", "replaced"])
-def test_file_that_vanishes_under_a_running_log_is_noticed(open_sqlite: OpenSQLite, path: Path, replace: bool) -> None:
+@pytest.mark.parametrize(
+    ("replace", "load"),
+    [
+        pytest.param(False, False, id="removed"),
+        pytest.param(True, False, id="replaced"),
+        pytest.param(True, True, id="replaced under load"),
+    ],
+)
+def test_file_that_vanishes_under_a_running_log_is_noticed(
+    open_sqlite: OpenSQLite, path: Path, replace: bool, load: bool
+) -> None:
     log = open_sqlite()
     follower = log.follow(0, threading.Event())
     assert next(follower) == []
@@ -192,7 +201,11 @@ def test_file_that_vanishes_under_a_running_log_is_noticed(open_sqlite: OpenSQLi
     if replace:
         path.write_bytes(b"")
     with pytest.raises(LogUnavailable, match="removed or replaced"):
-        next(follower)
+        for _ in range(300):
+            if load:
+                log.append(A)
+                time.sleep(0.01)
+            next(follower)
     with pytest.raises(LogUnavailable, match="removed or replaced"):
         log.append(A)
 

@@ -1,0 +1,26 @@
+// The connection's state machine, drawn. The countdown changes ten times a second and is for the eye only; what is
+// read aloud changes with the state.
+
+const $ = (id) => document.getElementById(id);
+const FUSE = 100; // the way around the waiting node, in its own units (pathLength)
+
+let ticking = 0;
+
+// due: when the next attempt comes, and wait: how long that is, in milliseconds, while it is reconnecting.
+export function draw({ state, from, caption, due = 0, wait = 1 }) {
+  clearInterval(ticking);
+  $("machine").dataset.state = state;
+  for (const node of document.querySelectorAll(".node")) node.classList.toggle("on", node.id === `node-${state}`);
+  for (const edge of document.querySelectorAll(".edges path")) edge.classList.toggle("walked", edge.id === `edge-${from}-${state}`);
+  $("machine-caption").textContent = caption;
+  $("countdown").textContent = "";
+  $("fuse").setAttribute("stroke-dasharray", `0 ${FUSE}`);
+  if (state !== "reconnecting") return;
+  const tick = () => {
+    const left = Math.max(0, due - Date.now());
+    $("countdown").textContent = `again in ${(left / 1000).toFixed(1)} s`;
+    $("fuse").setAttribute("stroke-dasharray", `${(left / wait) * FUSE} ${FUSE}`);
+  };
+  tick();
+  ticking = setInterval(tick, 100);
+}

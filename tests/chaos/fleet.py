@@ -1,0 +1,100 @@
+"""Redis, several instances of the service, each with a network of its own to Redis, and nginx in front."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.chaos.reader import Reader
+from tests.chaos.silent_proxy import SilentProxy
+from tests.k8s.nginx import Nginx
+from tests.support.redis_server import RedisServer
+from tests.support.server import Server
+
+# Short, so that a fault takes seconds. The proportions are those of the defaults.
+SETTINGS: dict[str, str | float] = {
+    "LOG_LEVEL": "warning",
+    "SSE_RETRY": 100,
+    "SSE_HEARTBEAT": 0.4,
+    "SSE_DRAIN_DELAY": 0.3,
+    "SSE_DRAIN_WINDOW": 0.7,
+    "SSE_REPLAY_LIMIT": 100_000,
+}
+
+
+class Fleet:
+    """A context manager. What is acknowledged is on Redis's disk: ``appendfsync always``.
+
+    :param instances: how many. :param workers: of each.
+    :param replicas: the number in Redis's URL: how many must have an event before it is acknowledged.
+    :param redis: settings of redis.conf. :param env: settings of the instances.
+    """
+
+    def __init__(
+        self,
+        instances: int = 2,
+        *,
+        workers: int = 1,
+        replicas: int = 0,
+        redis: dict[str, str | int] | None = None,
+        **env: str | float,
+    ) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="headwater-fleet-"))
+        self._stack = contextlib.ExitStack()
+        self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        self.redis = RedisServer(appendfsync="always", **(redis or {}))
+        self.networks: list[SilentProxy] = []
+        self.servers: list[Server] = []
+        self._query = f"?replicas={replicas}" if replicas else ""
+        self._instances = instances
+        self._env: dict[str, Any] = {**SETTINGS, "WEB_CONCURRENCY": workers, **env}
+
+    @property
+    def port(self) -> int:
+        """nginx's."""
+        return self.nginx.port
+
+    @property
+    def ports(self) -> list[int]:
+        return [server.port for server in self.servers]
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as guard:
+            guard.push(self._stack)
+            self._stack.enter_context(self.redis)
+            for _ in range(self._instances):
+                network = self._stack.enter_context(SilentProxy(self.redis.port))
+                self.networks.append(network)
+                url = f"redis://127.0.0.1:{network.port}/0{self._query}"
+                server = Server(startup_timeout=40.0, SSE_LOG=url, **self._env)
+                self._stack.callback(server.close)
+                self.servers.append(server)
+            with ThreadPoolExecutor(self._instances) as pool:
+                list(pool.map(lambda server: server.start(), self.servers))
+            self.nginx = self._stack.enter_context(Nginx(self.directory)).start(self.ports)
+            guard.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            for server in self.servers:
+                error.add_note(f"an instance's output:\n{server.log_tail(15)}")
+        self._stack.close()
+
+    def readers(self, stack: contextlib.ExitStack, count: int = 6, ports: Sequence[int] | None = None) -> list[Reader]:
+        """So many clients, connected: through nginx, or in turn to the ports named; one in three has both channels."""
+        ports = ports or [self.port]
+        readers = [
+            stack.enter_context(Reader(ports[n % len(ports)], [("a",), ("b",), ("a", "b")][n % 3])) for n in range(count)
+        ]
+        for reader in readers:
+            reader.wait_connected(10)
+        return readers

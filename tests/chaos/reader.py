@@ -1,0 +1,135 @@
+"""An EventSource with a diary, and the reckoning: acknowledged = seen once and in order, or told by a reset."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tests.chaos.recorder import Acknowledged
+from tests.support.ledger import check, position
+from tests.support.resuming_client import ResumingClient
+from tests.support.sse_parser import StreamEvent
+
+
+class Told(NamedTuple):
+    """One block. at: ``time.monotonic``."""
+
+    at: float
+    block: StreamEvent
+
+
+class Reader(ResumingClient):
+    """Follows some channels. ``diary``: all blocks in the order of their coming, over all connections."""
+
+    def __init__(self, port: int, channels: Sequence[str] = ("a",), *, retry: int = 100) -> None:
+        self.channels = tuple(channels)
+        self.diary: list[Told] = []
+        query = "&".join(f"channel={channel}" for channel in channels)
+        super().__init__(
+            port,
+            f"/events?{query}",
+            retry=retry,
+            on_event=lambda block: self.diary.append(Told(time.monotonic(), block)),
+        )
+
+    def heartbeats(self, since: float, until: float) -> int:
+        return sum(1 for at, block in self.diary if block.event == "heartbeat" and since <= at < until)
+
+    def first_after(self, moment: float) -> float | None:
+        """When the first event came after that."""
+        return next((entry.at for entry in self.ledger if entry.at >= moment), None)
+
+    def owed(self, acknowledged: Sequence[Acknowledged]) -> list[str]:
+        begin = position(self.control[0].id or "0-0")
+        return [one.id for one in acknowledged if one.channel in self.channels and one.position > begin]
+
+    def wait_for_last(self, acknowledged: Sequence[Acknowledged], timeout: float) -> None:
+        owed = self.owed(acknowledged)
+        assert owed, "nothing was published for this client"
+        self.wait_for(lambda one: one.ledger and one.ledger[-1].id == owed[-1], timeout)
+
+
+class Reckoning(NamedTuple):
+    """What a fault has come to. lost: acknowledged, gone with the old log, and told to every client by a reset."""
+
+    fault: str
+    acknowledged: int
+    clients: int
+    deliveries: int
+    reconnects: int
+    resets: int
+    lost: int
+    note: str
+
+
+BOOK: list[Reckoning] = []  # of this run; printed at its end
+
+
+def reckon(
+    fault: str, readers: Sequence[Reader], acknowledged: Sequence[Acknowledged], *, timeout: float = 20.0, note: str = ""
+) -> Reckoning:
+    """Every client has seen every acknowledged event of its channels once, in order, and nothing else."""
+    for reader in readers:
+        reader.wait_for_last(acknowledged, timeout)
+        assert reader.failed is None, f"a browser would have given up for ever: {reader.failed}"
+        assert not reader.resets, f"there was nothing to tell: {reader.resets}"
+        check(reader.ids, reader.owed(acknowledged), reader)
+        data = {one.id: one.data for one in acknowledged}
+        assert all(data[entry.id] == entry.data for entry in reader.ledger), "an event has another's data"
+    return _book(fault, readers, acknowledged, 0, note)
+
+
+def reckon_replaced(
+    fault: str,
+    readers: Sequence[Reader],
+    acknowledged: Sequence[Acknowledged],
+    kept: Sequence[str],
+    *,
+    timeout: float = 20.0,
+    note: str = "",
+) -> Reckoning:
+    """The log was replaced by an emptier one, which now holds ``kept`` (ids). Then a client may miss what is not in
+    there any more, if it was told by a reset; after that it has seen all of what there is, once and in order."""
+    held = set(kept)
+    lost = [one for one in acknowledged if one.id not in held]
+    for reader in readers:
+        reader.wait_for_last(acknowledged, timeout)
+        assert reader.failed is None, f"a browser would have given up for ever: {reader.failed}"
+        owed, seen = reader.owed(acknowledged), set(reader.ids)
+        unseen = [name for name in owed if name not in seen]
+        assert held.isdisjoint(unseen), f"{reader}: not seen although the log has it: {unseen[:3]}"
+        if unseen:
+            assert reader.resets, f"{reader} was not told that it has missed {unseen[:3]}"
+        parts: list[list[str]] = [[]]  # ids between two resets
+        since = None
+        for _, block in reader.diary:
+            if block.event == "stream-reset":
+                parts.append([])
+                since = position(block.id or "0-0")
+            elif not block.is_control:
+                parts[-1].append(block.id or "")
+        for part in parts:
+            assert [position(name) for name in part] == sorted({position(name) for name in part}), "order, or twice"
+        if since is not None:
+            by_id = {one.id: one for one in acknowledged}
+            expected = [name for name in kept if position(name) > since and by_id[name].channel in reader.channels]
+            check(parts[-1], expected, reader)
+    return _book(fault, readers, acknowledged, len(lost), note)
+
+
+def _book(
+    fault: str, readers: Sequence[Reader], acknowledged: Sequence[Acknowledged], lost: int, note: str
+) -> Reckoning:
+    entry = Reckoning(
+        fault,
+        len(acknowledged),
+        len(readers),
+        sum(len(reader.ledger) for reader in readers),
+        sum(reader.reconnects for reader in readers),
+        sum(len(reader.resets) for reader in readers),
+        lost,
+        note,
+    )
+    BOOK.append(entry)
+    return entry

@@ -1,0 +1,188 @@
+"""The two pods of the lab: the plain app, and Headwater with the manifests and probes that we ship."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.support.kubelet import HttpGet, Kind, Kubelet, PodSpec, Scale, load_documents, pod_from_manifest
+from tests.support.ports import ReservedPort
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAIN_MANIFEST = ROOT / "tests/failure_modes/plain/deployment.yaml"
+OUR_MANIFESTS = ROOT / "k8s"
+
+#: One second here stands for ten of Kubernetes; back-offs and grace periods are shorter still. A probe's time-out is
+#: half a second at least, because the process that answers does not run faster.
+TENTH = Scale(probes=0.1, back_off=0.02, grace=0.1)
+
+#: The plain app's end is known, and is waited for several times.
+TWENTIETH = Scale(probes=0.05, back_off=0.02, grace=0.05)
+
+
+class Ports:
+    """Hands out ports that stay free until the test is over."""
+
+    def __init__(self) -> None:
+        self._held: list[ReservedPort] = []
+
+    def __call__(self) -> int:
+        self._held.append(ReservedPort())
+        return self._held[-1].number
+
+    def release(self) -> None:
+        for port in self._held:
+            port.release()
+
+
+class Pod:
+    """A pod under the simulated kubelet, and how its clients reach it."""
+
+    def __init__(self, kubelet: Kubelet, ports: Ports) -> None:
+        self.kubelet = kubelet
+        self._ports = ports
+
+    @property
+    def port(self) -> int:
+        """Streams."""
+        return self.kubelet.port("http")
+
+    @property
+    def health_port(self) -> int:
+        """Probes; the plain app has no port of their own."""
+        return self.kubelet.spec.ports.get("health", self.port)
+
+    @property
+    def restarts(self) -> int:
+        return self.kubelet.restarts
+
+    def unhealthy(self, *kinds: Kind) -> list[str]:
+        """What the kubelet has said of failed probes; by default of those that run after the start."""
+        starts = tuple(kind.value for kind in kinds or (Kind.LIVENESS, Kind.READINESS))
+        return [event.message for event in self.kubelet.events("Unhealthy") if event.message.startswith(starts)]
+
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, *, port: int | None = None, timeout: float = 5.0
+    ) -> Answer:
+        """One request on a connection of its own; port: by default the streams'."""
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=timeout)
+        try:
+            connection.request(method, path, body)
+            response = connection.getresponse()
+            return Answer(response.status, response.read().decode(), response.headers)
+        finally:
+            connection.close()
+
+    def probe(self, path: str) -> Answer:
+        """What a probe would be told on the health port."""
+        return self.ask("GET", path, port=self.health_port)
+
+    def metric(self, name: str) -> float:
+        """The value of one of Headwater's series, 0 if there is none yet."""
+        found = re.search(rf"^{re.escape(name)} (\S+)$", self.probe("/metrics").text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+
+class Answer(NamedTuple):
+    status: int
+    text: str
+    headers: http.client.HTTPMessage
+
+
+@contextlib.contextmanager
+def running(spec: PodSpec, ports: Ports, directory: Path, scale: Scale, *, ready: bool) -> Iterator[Pod]:
+    directory.mkdir(exist_ok=True)
+    try:
+        with Kubelet(spec, directory, scale) as kubelet:
+            if ready:
+                kubelet.wait_for("Ready")
+            try:
+                yield Pod(kubelet, ports)
+            except BaseException as error:
+                error.add_note(kubelet.describe())
+                raise
+    finally:
+        ports.release()
+
+
+@contextlib.contextmanager
+def plain_pod(
+    directory: Path,
+    scale: Scale = TWENTIETH,
+    *,
+    probe_path: str | None = None,
+    ready: bool = True,
+    **env: str | float,
+) -> Iterator[Pod]:
+    """The plain app. probe_path: where its probes look, if not at /healthz; ready: wait for it; env: its settings."""
+    ports = Ports()
+    settings = {"GRACEFUL_TIMEOUT": round(30 * scale.grace), **env}
+    spec = pod_from_manifest(
+        PLAIN_MANIFEST, free_port=ports, env={**_text(settings), "PYTHONPATH": str(ROOT)}, cwd=ROOT
+    )
+    if probe_path is not None:
+        spec = replace(spec, probes={kind: aimed(probe, probe_path) for kind, probe in spec.probes.items()})
+    with running(spec, ports, directory / "plain", scale, ready=ready) as pod:
+        yield pod
+
+
+@contextlib.contextmanager
+def our_pod(
+    directory: Path,
+    scale: Scale = TENTH,
+    *,
+    documents: Sequence[Mapping[str, Any]] | None = None,
+    command: Sequence[str] | None = None,
+    ready: bool = True,
+    **env: str | float,
+) -> Iterator[Pod]:
+    """Headwater from ``k8s/``, with a log of its own.
+
+    documents: other manifests; command: what to run instead of the manifest's; env: settings that go before its own.
+    """
+    ports = Ports()
+    directory = directory / "headwater"
+    directory.mkdir(exist_ok=True)
+    settings = {
+        "HOST": "127.0.0.1",
+        "SSE_LOG": f"sqlite:///{directory}/log.db",
+        "PYTHONPATH": str(ROOT),
+        # Of the grace period's scale. The manifest's 5 and 15 s would be longer than all the rest.
+        "SSE_DRAIN_DELAY": 0.5,
+        "SSE_DRAIN_WINDOW": 1,
+        **env,
+    }
+    spec = pod_from_manifest(
+        load_documents(OUR_MANIFESTS) if documents is None else documents,
+        free_port=ports,
+        deployment="headwater",
+        command=None,
+        env=_text(settings),
+        cwd=ROOT,
+    )
+    if command is not None:
+        spec = replace(spec, command=tuple(command))
+    # The process's margins (its exit, its gunicorn's) do not shrink with the drain's settings.
+    scale = replace(scale, grace=max(scale.grace, 8 / spec.grace))
+    with running(spec, ports, directory, scale, ready=ready) as pod:
+        yield pod
+
+
+def serving(app: str, *arguments: str) -> tuple[str, ...]:
+    """Headwater's command with another WSGI app."""
+    return ("gunicorn", "-c", "gunicorn.conf.py", *arguments, app)
+
+
+def aimed(probe: Any, path: str) -> Any:
+    """The probe, aimed at another path."""
+    assert isinstance(probe.action, HttpGet)
+    return replace(probe, action=replace(probe.action, path=path))
+
+
+def _text(settings: Mapping[str, str | float]) -> dict[str, str]:
+    return {name: str(value) for name, value in settings.items()}

@@ -1,0 +1,76 @@
+"""The manifests as the tests see them: the plain files of k8s/, and the variants as ``kubectl kustomize`` builds them."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.kubelet import load_documents
+from tests.support.server import ROOT
+
+K8S = ROOT / "k8s"
+VARIANTS = K8S / "variants"
+
+Document = dict[str, Any]
+
+#: Kinds of the plain files that run pods.
+WORKLOADS = ("Deployment", "StatefulSet")
+
+
+def plain() -> list[Document]:
+    """What ``kubectl apply -f k8s/`` takes: the files of that one folder, in their order."""
+    return load_documents(K8S)
+
+
+def variants() -> list[str]:
+    """The names of all variants; ``base`` is what they have in common."""
+    return sorted(path.parent.name for path in VARIANTS.glob("*/kustomization.yaml"))
+
+
+@functools.cache
+def built(variant: str) -> tuple[Document, ...]:
+    """A variant's documents. Skips the test in one line where kubectl is missing: no package registry that CI may
+    count on has a present one (Debian's is of 2021), so that cannot be a failure."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("needs kubectl (the release binary of the Kubernetes project)")
+    done = subprocess.run(
+        [kubectl, "kustomize", str(VARIANTS / variant)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, f"kubectl kustomize {variant}: {done.stderr[-2000:]}"
+    return tuple(document for document in yaml.safe_load_all(done.stdout) if document is not None)
+
+
+def find(documents: list[Document] | tuple[Document, ...], kind: str, name: str) -> Document:
+    """The one document of this kind and name."""
+    found = [one for one in documents if one["kind"] == kind and one["metadata"]["name"] == name]
+    assert len(found) == 1, f"{kind} {name}: {len(found)} of them"
+    return found[0]
+
+
+def title(document: Document) -> str:
+    """``Kind/name``, for the names of test cases."""
+    return f"{document['kind']}/{document['metadata']['name']}"
+
+
+def pod_spec(workload: Document) -> Document:
+    spec: Document = workload["spec"]["template"]["spec"]
+    return spec
+
+
+def containers(workload: Document) -> Iterator[Document]:
+    spec = pod_spec(workload)
+    yield from spec.get("initContainers", [])
+    yield from spec["containers"]
+
+
+def texts(folder: Path = K8S) -> list[Path]:
+    """All YAML files below a folder."""
+    return sorted(folder.rglob("*.yaml"))

@@ -1,0 +1,12 @@
+"""gunicorn with a worker class of its own, as an app's author would set it up: ``STOCK_WORKER`` gevent or gthread."""
+
+import os
+
+from sse.gunicorn import post_worker_init  # noqa: F401
+
+bind = [f"127.0.0.1:{os.environ['PORT']}", f"127.0.0.1:{os.environ['HEALTH_PORT']}"]
+worker_class = os.environ["STOCK_WORKER"]
+threads = 4
+keepalive = 5
+graceful_timeout = 2
+control_socket_disable = True
