@@ -34,7 +34,8 @@ COPY health /app/health
 COPY app.py wsgi.py settings.py gunicorn.conf.py LICENSE /app/
 # Compiled here, as the root file system is read-only later. The hash is not checked at the start, because nothing
 # can change the source any more.
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app && mkdir /data
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app \
+    && mkdir -p /layout && mkdir -m 0770 /layout/data
 
 # ── what runs ────────────────────────────────────────────────────────────────────────────────────────────────
 FROM ${BASE}
@@ -51,7 +52,7 @@ COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 # For a log in a file. Group 0 may write it, too: some platforms run containers under a user number of their own, with
 # that group.
-COPY --from=build --chown=10001:0 --chmod=0770 /data /data
+COPY --from=build --chown=10001:0 /layout/ /
 
 # HOST: in a container, loopback is reachable by nobody. Publishing stays closed until a key is set.
 # SSE_LOG: a file, unless the environment says otherwise; mount a volume at /data to keep it.

@@ -21,7 +21,7 @@ from sse.auth.rate import PublishRate
 from sse.event import Event
 from sse.group import Subscription
 from sse.hub import CANARY_CHANNEL, Hub, Status
-from sse.log import Log, open_log
+from sse.log import Log, LogUnavailable, open_log
 from sse.pull import PullStream
 from sse.report import Reporter
 from sse.responder import STREAM_HEADERS, Item, close_iterable, respond
@@ -32,6 +32,9 @@ from sse.stream import OWN_CLIENT, Stream
 from sse.views import blueprint
 
 logger = logging.getLogger("headwater")
+
+# A log that cannot be written is said once in so many seconds, however many publishers are refused meanwhile.
+COMPLAIN_INTERVAL = 5.0
 
 # An append of more events than this is done in a thread of its own under gevent, so that the loop goes on.
 OFFLOAD_EVENTS = 100
@@ -60,6 +63,7 @@ class SSE:
         # How many connections the server has, by state (new, active, idle, stream), where it is one that can tell.
         self.connection_counts: Callable[[], dict[str, int]] | None = None
         self._responses = 0
+        self._complained = float("-inf")
         self._last_call = threading.Event()
         if app is not None:
             self.init_app(app, settings)
@@ -146,6 +150,13 @@ class SSE:
             positions = self.log.append(events, key=key, digest=digest)
         self.stats.published += len(events)
         return positions
+
+    def complain(self, error: LogUnavailable) -> None:
+        """Have the operator know that publishers are refused."""
+        now = time.monotonic()
+        if now - self._complained >= COMPLAIN_INTERVAL:
+            self._complained = now
+            logger.warning("publishers are refused: %s", error)
 
     def response(self, iterable: Iterable[Item]) -> flask.Response:
         """Stream a view's own iterable of strings, :class:`sse.Message` or mappings as events, with heartbeats while it

@@ -275,8 +275,9 @@ def _on_denied(denied: AccessDenied) -> Response:
 
 @blueprint.errorhandler(LogUnavailable)
 def _on_unavailable(error: LogUnavailable) -> Response:
+    _sse().complain(error)  # the error names files and hosts, which are the operator's business and not the client's
     headers = {"Retry-After": str(max(1, round(error.retry_after)))}
-    return Problem(503, f"the log cannot be written now, nothing was stored: {error}", headers=headers).response()
+    return Problem(503, "the log cannot be written now, nothing was stored", headers=headers).response()
 
 
 @blueprint.errorhandler(IdempotencyConflict)

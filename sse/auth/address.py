@@ -122,9 +122,8 @@ def _list_entries(header: str) -> Iterator[Address | None]:
 
 
 def _forwarded_entries(header: str) -> Iterator[Address | None]:
-    # A comma or a quote inside a quoted string could hide an element's border. No address needs one, so an
-    # element that such a string leaves unbalanced is unreadable, and ends the walk.
+    # A comma inside a quoted string would cut an element in two. No address needs one; the pieces are
+    # unreadable, and end the walk.
     for entry in reversed(header.rsplit(",", MAX_HOPS)[-MAX_HOPS:]):
         found = _FORWARDED_FOR.findall(entry)
-        readable = len(found) == 1 and entry.count('"') % 2 == 0
-        yield parse_address(found[0][0] or found[0][1]) if readable else None
+        yield parse_address(found[0][0] or found[0][1]) if len(found) == 1 else None

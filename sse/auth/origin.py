@@ -120,9 +120,9 @@ def is_own(origin: str, environ: Environ, trusted: Networks = ()) -> bool:
 
 
 def _forwarded(environ: Environ, name: str, trusted: Networks) -> str | None:
-    """A single-valued forwarded header, if a trusted proxy set it. Of several values none is believed."""
+    """A forwarded header, if a trusted proxy sent it. Several values in one are neither host nor scheme."""
     value = environ.get(name)
-    if not isinstance(value, str) or "," in value or not is_trusted(environ.get("REMOTE_ADDR", ""), trusted):
+    if not isinstance(value, str) or not is_trusted(environ.get("REMOTE_ADDR", ""), trusted):
         return None
     return value.strip()
 

@@ -139,8 +139,8 @@ def _explained(error: Exception) -> AccessDenied:
 
 
 def _number(value: object) -> float | None:
-    """A NumericDate (RFC 7519 §2) that a clock can be compared with, or None. JSON's true is no number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """A NumericDate (RFC 7519 §2) that a clock can be compared with, or None."""
+    if not isinstance(value, int | float):
         return None
     try:
         number = float(value)

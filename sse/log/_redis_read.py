@@ -1,6 +1,6 @@
 """Reading the Redis log: pages of one, some or all channels, and counting in the indexes.
 
-No command returns more than a page, so that Redis is kept from others for 2 ms at most. What several channels have
+No command returns more than a page, so that Redis is kept from others for some 3 ms at most. What several channels have
 is merged here rather than in a script, for the same reason.
 """
 

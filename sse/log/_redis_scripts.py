@@ -146,7 +146,7 @@ if lifetime ~= '' then
   if answer then
     local was, id, count = string.match(answer, '^(%x*) (%S+) (%d+)$')
     if was ~= digest then return {'conflict', now} end
-    -- A write: WAIT on this connection then waits for all that came before it, the event included.
+    -- A write, so that WAIT waits for all that came before it, the events included: without one Valkey returns at once.
     redis.call('PEXPIRE', KEYS[3], lifetime)
     return {'known', now, id, tonumber(count)}
   end

@@ -11,7 +11,11 @@
     ?ssl_ca_certs=, ssl_certfile=, ssl_keyfile=     files, PEM
     ?ssl_check_hostname=0, ?ssl_cert_reqs=none      weaken the check of the server's certificate
 
-Anything else is refused: an option that is silently ignored is a promise that is silently broken.
+The user needs the keys ``~{prefix}:*`` (braces included) and these commands: info type time ping scan eval evalsha
+exists xadd xread xrange xrevrange xtrim xinfo zadd zlexcount zrangebylex zrevrangebylex zrevrange zremrangebylex
+hset hmget set get del pexpire; with ``replicas`` wait as well. (role, if allowed, is used with Sentinel.)
+
+Anything else in a URL is refused: an option that is silently ignored is a promise that is silently broken.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ retention.
 
 **Replaced logs.** A Redis that was flushed, restored from an old dump or exchanged must not pass for a quiet one.
 The first user of an empty Redis writes a creation marker, newer than any id that it knows. With each XREAD, in the
-same write, a follower asks for marker and newest id (2 µs of Redis's time a batch, no round trip), so it compares
-them before it hands a batch over; after a reconnect it also makes sure that the event it stopped at is still there.
-What does not fit raises `LogReplaced`.
+same write, a follower asks for marker, newest id and end of trimming (2 µs of Redis's time a batch, no round trip),
+and compares them before it hands the batch over; after a reconnect it also makes sure that the event it stopped at
+is still there. What does not fit, or was trimmed before it was read, raises `LogReplaced`.
 
 **Durable** means: in Redis's append-only file (``appendonly yes``), which outlives ``kill -9`` of Redis; with
 ``appendfsync everysec``, its default, the death of the machine can cost a second. Without that file Redis starts

@@ -12,13 +12,17 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.chaos.reader import Reader
+from tests.chaos.recorder import Recorder
 from tests.chaos.silent_proxy import SilentProxy
-from tests.k8s.nginx import Nginx
+from tests.chaos.forgiving_nginx import ForgivingNginx
 from tests.support.redis_server import RedisServer
 from tests.support.server import Server
 
 # Short, so that a fault takes seconds. The proportions are those of the defaults.
+KEY = "chaos-and-nothing-but-chaos"  # through nginx, publishing is closed without one
 SETTINGS: dict[str, str | float] = {
+    "SSE_PUBLISH_KEY": KEY,
+    "SSE_TRUSTED_PROXIES": "127.0.0.1",
     "LOG_LEVEL": "warning",
     "SSE_RETRY": 100,
     "SSE_HEARTBEAT": 0.4,
@@ -33,7 +37,7 @@ class Fleet:
 
     :param instances: how many. :param workers: of each.
     :param replicas: the number in Redis's URL: how many must have an event before it is acknowledged.
-    :param redis: settings of redis.conf. :param env: settings of the instances.
+    :param redis: settings of redis.conf, or a Redis that runs already. :param env: settings of the instances.
     """
 
     def __init__(
@@ -42,23 +46,29 @@ class Fleet:
         *,
         workers: int = 1,
         replicas: int = 0,
-        redis: dict[str, str | int] | None = None,
-        **env: str | float,
+        redis: dict[str, str | int] | RedisServer | None = None,
+        **env: str | float | None,
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="headwater-fleet-"))
+        self.directory.chmod(0o755)  # nginx' workers are another user, and keep large bodies in there
         self._stack = contextlib.ExitStack()
         self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
-        self.redis = RedisServer(appendfsync="always", **(redis or {}))
+        self.redis = redis if isinstance(redis, RedisServer) else RedisServer(appendfsync="always", **(redis or {}))
+        self._starts_redis = self.redis is not redis
         self.networks: list[SilentProxy] = []
         self.servers: list[Server] = []
         self._query = f"?replicas={replicas}" if replicas else ""
         self._instances = instances
-        self._env: dict[str, Any] = {**SETTINGS, "WEB_CONCURRENCY": workers, **env}
+        self.env: dict[str, Any] = {**SETTINGS, "WEB_CONCURRENCY": workers, **env}
 
     @property
     def port(self) -> int:
         """nginx's."""
         return self.nginx.port
+
+    def url(self, instance: int) -> str:
+        """Redis, through the network of this instance."""
+        return f"redis://127.0.0.1:{self.networks[instance].port}/0{self._query}"
 
     @property
     def ports(self) -> list[int]:
@@ -67,17 +77,17 @@ class Fleet:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as guard:
             guard.push(self._stack)
-            self._stack.enter_context(self.redis)
+            if self._starts_redis:
+                self._stack.enter_context(self.redis)
             for _ in range(self._instances):
                 network = self._stack.enter_context(SilentProxy(self.redis.port))
                 self.networks.append(network)
-                url = f"redis://127.0.0.1:{network.port}/0{self._query}"
-                server = Server(startup_timeout=40.0, SSE_LOG=url, **self._env)
+                server = Server(startup_timeout=40.0, SSE_LOG=self.url(-1), **self.env)
                 self._stack.callback(server.close)
                 self.servers.append(server)
             with ThreadPoolExecutor(self._instances) as pool:
                 list(pool.map(lambda server: server.start(), self.servers))
-            self.nginx = self._stack.enter_context(Nginx(self.directory)).start(self.ports)
+            self.nginx = self._stack.enter_context(ForgivingNginx(self.directory)).start(self.ports)
             guard.pop_all()
         return self
 
@@ -87,7 +97,13 @@ class Fleet:
         if error is not None:
             for server in self.servers:
                 error.add_note(f"an instance's output:\n{server.log_tail(15)}")
+            error.add_note(f"nginx:\n{(self.directory / 'error.log').read_text()[-2000:]}")
         self._stack.close()
+
+    def recorder(self, port: int | None = None, **options: Any) -> Recorder:
+        """A publisher through nginx, or to one instance."""
+        headers = {"Authorization": f"Bearer {KEY}"}
+        return Recorder(port or self.port, headers=lambda: headers, **options)
 
     def readers(self, stack: contextlib.ExitStack, count: int = 6, ports: Sequence[int] | None = None) -> list[Reader]:
         """So many clients, connected: through nginx, or in turn to the ports named; one in three has both channels."""

@@ -45,6 +45,7 @@ class Reader(ResumingClient):
         return [one.id for one in acknowledged if one.channel in self.channels and one.position > begin]
 
     def wait_for_last(self, acknowledged: Sequence[Acknowledged], timeout: float) -> None:
+        self.wait_connected(timeout)
         owed = self.owed(acknowledged)
         assert owed, "nothing was published for this client"
         self.wait_for(lambda one: one.ledger and one.ledger[-1].id == owed[-1], timeout)

@@ -12,7 +12,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -20,6 +20,7 @@ from tests.support.ledger import position
 from tests.support.wait import eventually
 
 PAUSE = 0.05  # seconds between two attempts at the same event
+HOPELESS = frozenset({400, 401, 403, 404, 413, 415, 422})  # no repetition helps
 ANSWER_TIMEOUT = 6.0  # seconds; above Redis's 2 s and its connection's 1 s
 
 
@@ -51,6 +52,7 @@ class Recorder:
     :param channels: in turn.
     :param size: bytes of data that are added to each event's name.
     :param headers: asked before every attempt (a key that is rotated).
+    :param repeats: statuses after which it tries again although no repetition usually helps.
     """
 
     def __init__(
@@ -61,17 +63,20 @@ class Recorder:
         channels: Sequence[str] = ("a", "b"),
         size: int = 0,
         headers: Callable[[], Mapping[str, str]] = dict,
+        repeats: Collection[int] = (),
     ) -> None:
         self._port = (lambda: port) if isinstance(port, int) else port
         self._interval = 1 / rate
         self._channels = channels
         self._padding = "." * size
         self._headers = headers
+        self._hopeless = HOPELESS.difference(repeats)
         self._name = uuid.uuid4().hex[:8]
         self._stop = threading.Event()
         self._connection: http.client.HTTPConnection | None = None
         self.attempts: list[Attempt] = []
         self.acknowledged: list[Acknowledged] = []
+        self.failed: str | None = None
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
     def __enter__(self) -> Self:
@@ -88,13 +93,16 @@ class Recorder:
     def progress(self, more: int = 20, timeout: float = 15.0) -> None:
         """Wait until so many further events were acknowledged."""
         goal = len(self.acknowledged) + more
-        last = self.attempts[-1:]
-        eventually(lambda: len(self.acknowledged) >= goal, timeout, lambda: f"no progress: {last} {self.attempts[-3:]}")
+        eventually(
+            lambda: len(self.acknowledged) >= goal or self.failed, timeout, lambda: f"no progress: {self.attempts[-3:]}"
+        )
+        assert self.failed is None, self.failed
 
     def finish(self, timeout: float = 20.0) -> list[Acknowledged]:
         """Let it have the event it is at acknowledged, and return all in the log's order."""
         self._stop.set()
         self._thread.join(timeout)
+        assert self.failed is None, self.failed
         assert not self._thread.is_alive(), f"an event is never acknowledged: {self.attempts[-3:]}"
         return sorted(self.acknowledged, key=lambda entry: entry.position)
 
@@ -106,7 +114,7 @@ class Recorder:
 
     def _run(self) -> None:
         number, due = 0, time.monotonic()
-        while not self._stop.is_set():
+        while not self._stop.is_set() and self.failed is None:
             self._publish(number)
             number += 1
             due = max(due + self._interval, time.monotonic() - 1)  # a second's arrears at most
@@ -121,6 +129,9 @@ class Recorder:
             status, retry_after, body = self._attempt(channel, data, f"{self._name}-{number}")
             now = time.monotonic()
             self.attempts.append(Attempt(began, now - began, status, retry_after))
+            if status in self._hopeless:
+                self.failed = f"{status} {body!r}"
+                return
             if status == 201:
                 self.acknowledged.append(Acknowledged(json.loads(body)["id"], channel, data, first, now))
                 return

@@ -44,8 +44,8 @@ class SilentProxy:
     def close(self) -> None:
         self._closed = True
         _shut(self._listener)  # an accept that waits ends with it
+        self.sever()  # before it speaks again: what was held back is dropped
         self._flowing.set()
-        self.sever()
         self._listener.close()
 
     def __enter__(self) -> Self:

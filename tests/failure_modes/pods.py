@@ -67,12 +67,19 @@ class Pod:
         return [event.message for event in self.kubelet.events("Unhealthy") if event.message.startswith(starts)]
 
     def ask(
-        self, method: str, path: str, body: bytes | None = None, *, port: int | None = None, timeout: float = 5.0
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        content_type: str = "text/plain",
+        port: int | None = None,
+        timeout: float = 5.0,
     ) -> Answer:
         """One request on a connection of its own; port: by default the streams'."""
         connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=timeout)
         try:
-            connection.request(method, path, body)
+            connection.request(method, path, body, {"Content-Type": content_type} if body else {})
             response = connection.getresponse()
             return Answer(response.status, response.read().decode(), response.headers)
         finally:

@@ -1,6 +1,8 @@
 """No. 2: a probe that is aimed at a stream.
 
-The kubelet reads an answer to its end (or to 10 KB). A stream has none, so the probe times out although the app is well.
+The kubelet reads an answer to its end (or to 10 KB), and a stream has none. Which harm comes of it depends on whether the
+stream has sent its head: if not, the probe *fails*, and the container is restarted; if it has, the probe *errors*, and
+its result is thrown away: the pod never gets ready and is never restarted (see tests/support/kubelet/probers.py).
 """
 
 from __future__ import annotations
@@ -15,12 +17,23 @@ from tests.support.wait import eventually
 # The program waits up to 3 s for a heartbeat, which comes once a second whatever the probes' clock.
 PATIENT = replace(TENTH, least_timeout=4.0)
 
+ERRORED = (
+    "probe errored and resulted in failure state: "
+    "context deadline exceeded (Client.Timeout or context cancellation while reading body)"
+)
 
-def test_the_plain_pod_never_gets_ready_and_is_restarted_because_its_stream_does_not_end(tmp_path: Path) -> None:
-    with plain_pod(tmp_path, probe_path="/events", ready=False) as pod:
+
+def test_the_plain_pod_is_restarted_when_its_stream_is_silent_at_first(tmp_path: Path) -> None:
+    with plain_pod(tmp_path, probe_path="/events", ready=False, WELCOME="") as pod:
         pod.kubelet.wait_for("Started", 2)
         assert pod.kubelet.count("Ready") == 0
-        assert any(text.endswith("(Client.Timeout exceeded while reading body)") for text in pod.unhealthy())
+        assert any(text.endswith("(Client.Timeout exceeded while awaiting headers)") for text in pod.unhealthy())
+
+
+def test_the_plain_pod_neither_gets_ready_nor_is_restarted_when_its_stream_has_begun(tmp_path: Path) -> None:
+    with plain_pod(tmp_path, probe_path="/events", ready=False) as pod:
+        eventually(lambda: len([text for text in pod.unhealthy(Kind.LIVENESS) if ERRORED in text]) > 1, 15)
+        assert pod.kubelet.count("Ready") == pod.restarts == 0
 
 
 def test_none_of_our_manifests_aims_an_http_probe_at_a_stream() -> None:

@@ -95,9 +95,9 @@ def test_our_answer_is_exact_to_the_byte_and_the_last_on_its_connection(
     assert closed
 
 
-def test_a_thousand_probes_in_a_row_are_all_alike_and_leave_nothing_behind(ours: Pod) -> None:
+def test_hundreds_of_probes_in_a_row_are_all_alike_and_leave_nothing_behind(ours: Pod) -> None:
     answers = set()
-    for number in range(1000):
+    for number in range(300):
         with connection(ours.health_port) as sock:
             sock.sendall(get(PROBES[number % 3], "Connection: keep-alive"))
             octets, closed = read_until_quiet(sock)

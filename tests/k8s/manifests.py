@@ -1,4 +1,4 @@
-"""The manifests as the tests see them: the plain files of k8s/, and the variants as ``kubectl kustomize`` builds them."""
+"""The manifests as the tests see them: the plain files of k8s/, and the variants as `kubectl kustomize` builds them."""
 
 from __future__ import annotations
 

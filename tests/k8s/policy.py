@@ -102,8 +102,9 @@ def _resources(workload: Document, _: Sequence[Document]) -> Complaints:
 
 def _probes(workload: Document, _: Sequence[Document]) -> Complaints:
     for container in containers(workload):
-        probes = {name: container.get(f"{name}Probe") for name in ("startup", "liveness", "readiness")}
-        if missing := [name for name, probe in probes.items() if probe is None]:
+        kinds = ("startup", "liveness", "readiness")
+        probes: dict[str, Document] = {name: container.get(f"{name}Probe", {}) for name in kinds}
+        if missing := [name for name, probe in probes.items() if not probe]:
             yield f"{container['name']} has no probe for {', '.join(missing)}"
             continue
         for name, probe in probes.items():

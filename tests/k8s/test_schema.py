@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 
 from tests.k8s.manifests import Document, built, plain, title, variants

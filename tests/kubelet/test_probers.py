@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.kubelet import Exec, HttpGet, Outcome, Result, TcpSocket, run_probe
+from tests.support.kubelet.probers import http_probe
 
 
 class Server:
@@ -103,22 +104,35 @@ STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encodi
 
 
 @pytest.mark.parametrize(
-    ("pieces", "words"),
+    ("pieces", "outcome", "words"),
     [
-        pytest.param([STREAM] + [b"3\r\n:\n\n\r\n"] * 99, "exceeded while reading body", id="a stream"),
-        pytest.param([b"HTTP/1.1 200"] + [b" "] * 99, "exceeded while awaiting headers", id="slow headers"),
+        pytest.param([STREAM] + [b"3\r\n:\n\n\r\n"] * 99, Outcome.UNKNOWN, "while reading body", id="a stream"),
+        pytest.param([b"HTTP/1.1 200"] + [b" "] * 99, Outcome.FAILURE, "while awaiting headers", id="slow headers"),
         pytest.param(
-            [b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"] + [b"x"] * 50, "reading body", id="a slow body"
+            [b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"] + [b"x"] * 50,
+            Outcome.UNKNOWN,
+            "while reading body",
+            id="a slow body",
         ),
     ],
 )
-def test_the_time_out_covers_everything_to_the_end_of_the_body(server: Server, pieces: list[bytes], words: str) -> None:
+def test_the_time_out_covers_everything_to_the_end_of_the_body(
+    server: Server, pieces: list[bytes], outcome: Outcome, words: str
+) -> None:
     server.pieces, server.pause = pieces, 0.05
     began = time.monotonic()
-    result = http(server, timeout=0.4)
+    result = http_probe(HttpGet(server.port), timeout=0.4)
     assert 0.35 < time.monotonic() - began < 0.8
-    assert result.outcome is Outcome.FAILURE
+    assert result.outcome is outcome
     assert words in result.message
+
+
+def test_an_answer_that_breaks_off_in_its_body_is_tried_three_times_and_then_no_verdict(server: Server) -> None:
+    server.pieces = [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort"]
+    result = http(server)
+    assert result.outcome is Outcome.UNKNOWN
+    assert result.message.startswith("resulted in failure state: ")
+    assert len(server.requests) == 3
 
 
 def test_no_more_than_10_kb_of_the_body_are_read(server: Server) -> None:
@@ -131,7 +145,7 @@ def test_no_more_than_10_kb_of_the_body_are_read(server: Server) -> None:
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort", b"HTTP/1.1 abc\r\n\r\n"],
+    [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 abc\r\n\r\n"],
 )
 def test_what_is_not_an_http_answer_is_a_failure(server: Server, garbage: bytes) -> None:
     server.pieces = [garbage]

@@ -37,9 +37,11 @@ class RedisServer:
         self._tls = ReservedPort() if tls else None
         self._sentinel = sentinel
         settings: dict[str, str | int] = {"save": '""', "appendonly": "yes", **config}
-        lines = [str(line) for line in config.values()] if sentinel else [
-            f"{name.replace('_', '-')} {value}" for name, value in settings.items()
-        ]
+        lines = (
+            [str(line) for line in config.values()]
+            if sentinel
+            else [f"{name.replace('_', '-')} {value}" for name, value in settings.items()]
+        )
         lines += [f"port {self.port}", "bind 127.0.0.1", f"dir {self.directory}", "loglevel warning"]
         if self._tls is not None:
             lines.append(f"tls-port {self._tls.number}")

@@ -51,7 +51,8 @@ def events():
 
     def stream():
         try:
-            yield ": welcome\n\n"
+            if os.environ.get("WELCOME", "yes"):
+                yield ": welcome\n\n"
             while True:
                 yield f"data: {queue.get()}\n\n"
         finally:

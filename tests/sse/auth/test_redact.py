@@ -25,6 +25,7 @@ JWT = hs256(claims(publish=["*"]))
         f"/events?%41CCESS_TOKEN={SECRET}",
         f"/events?ACCESS_TOKEN={SECRET}",
         f"/events?next=%2Fevents%3Faccess_token%3D{SECRET}",
+        f"%2Fevents%3Faccess_token%3D{SECRET}",
         f"Referer: https://a.example/?access_token={SECRET}",
         f"Cookie: a=b; sse_token={SECRET}; c=d",
         f"Authorization: Bearer {SECRET}",

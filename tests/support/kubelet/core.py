@@ -232,6 +232,8 @@ class Machine:
             return []
         if outcome is Outcome.FAILURE:  # the kubelet says so each time, also below the threshold
             self._note(now, "Unhealthy", f"{probe.kind.value} probe failed: {message}")
+        elif outcome is Outcome.UNKNOWN:  # prober.go; older ones say "probe errored: " and no state
+            self._note(now, "Unhealthy", f"{probe.kind.value} probe errored and {message}")
         effect = Effect.NONE if verdict is None else EFFECTS[probe.kind, verdict]
         if effect is Effect.ARRIVE:
             self._arrive(now)

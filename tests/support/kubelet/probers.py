@@ -1,8 +1,12 @@
 """The probes themselves, over real sockets and processes, as the kubelet makes them.
 
 Each HTTP probe is a connection of its own with ``Connection: close``; its time-out covers everything from connecting to
-the end of the body, of which it reads 10 KB at most (``pkg/probe/http``: maxRespBodyLength, DisableKeepAlives). So a
-probe that is aimed at a stream never ends, and fails.
+the end of the body, of which it reads 10 KB at most (``pkg/probe/http``: maxRespBodyLength, DisableKeepAlives).
+
+Not every probe that goes wrong has *failed*. An error up to the end of the head is a failure; one in the body is a
+probe that *errored* (DoHTTPProbe returns it as err), which is tried three times (``pkg/kubelet/prober/prober.go``:
+maxProbeRetries) and then thrown away (``worker.go``: "Prober error, throw away the result"). So a probe that is aimed at
+a stream never succeeds; and it only fails as long as the stream has not sent its head.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from tests.support.kubelet.specs import Action, Exec, HttpGet, TcpSocket
 
 MAX_BODY_BYTES: Final = 10 * 1024
 MAX_REDIRECTS: Final = 10
+MAX_PROBE_RETRIES: Final = 3
 POD_IP: Final = "127.0.0.1"
 
 
@@ -36,7 +41,15 @@ class Result(NamedTuple):
 
 
 def run_probe(action: Action, timeout: float, *, env: Mapping[str, str], cwd: Path) -> Result:
-    """Make one probe; it takes ``timeout`` s at most. env, cwd: the container's, for exec."""
+    """Make one probe; each try takes ``timeout`` s at most. env, cwd: the container's, for exec."""
+    for _ in range(MAX_PROBE_RETRIES):
+        result = try_probe(action, timeout, env=env, cwd=cwd)
+        if result.outcome is not Outcome.UNKNOWN:
+            break
+    return result
+
+
+def try_probe(action: Action, timeout: float, *, env: Mapping[str, str], cwd: Path) -> Result:
     if isinstance(action, HttpGet):
         return http_probe(action, timeout)
     if isinstance(action, TcpSocket):
@@ -74,25 +87,30 @@ def http_probe(action: HttpGet, timeout: float) -> Result:
     path = action.path
     for _ in range(MAX_REDIRECTS + 1):
         url = f"http://{POD_IP}:{action.port}{path}"
-        stage = "awaiting headers"
+        in_body = False
         try:
             with socket.create_connection((POD_IP, action.port), max(deadline - time.monotonic(), 0.001)) as sock:
                 sock.sendall(_request(action, path))
                 response = http.client.HTTPResponse(_DeadlineReader(sock, deadline))  # type: ignore[arg-type]
                 with contextlib.closing(response):
                     response.begin()
-                    stage = "reading body"
+                    in_body = True
                     body = response.read(MAX_BODY_BYTES)
                     if response.length and len(body) < MAX_BODY_BYTES:
                         raise http.client.IncompleteRead(body, response.length)
                     status, location = response.status, response.headers.get("Location")
         except TimeoutError:
-            text = f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while {stage})'
+            if in_body:
+                text = "context deadline exceeded (Client.Timeout or context cancellation while reading body)"
+                return Result(Outcome.UNKNOWN, f"resulted in failure state: {text}")
+            text = f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
             return Result(Outcome.FAILURE, text)
         except ConnectionRefusedError:
             text = f'Get "{url}": dial tcp {POD_IP}:{action.port}: connect: connection refused'
             return Result(Outcome.FAILURE, text)
         except (OSError, http.client.HTTPException) as error:
+            if in_body:
+                return Result(Outcome.UNKNOWN, f"resulted in failure state: {type(error).__name__}: {error}")
             return Result(Outcome.FAILURE, f'Get "{url}": {type(error).__name__}: {error}')
         if 300 <= status < 400 and location:
             target = urlsplit(urljoin(url, location))
@@ -145,7 +163,7 @@ def exec_probe(action: Exec, timeout: float, env: Mapping[str, str], cwd: Path) 
         )
     except OSError as error:
         # Kubelet: "Probe errored": the result is thrown away (worker.go), as there is nothing to judge by.
-        return Result(Outcome.UNKNOWN, f"rpc error: failed to exec in container: {error}")
+        return Result(Outcome.UNKNOWN, f"resulted in unknown state: rpc error: failed to exec in container: {error}")
     with process:
         try:
             output, _ = process.communicate(timeout=timeout)

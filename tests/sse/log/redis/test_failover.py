@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+
+import pytest
+import redis
+
+from sse.event import Event
+from sse.log import Log, LogUnavailable
+from sse.log._redis_link import Connector
+from sse.log._redis_url import parse_url
+from tests.sse.log.redis.play import EVENTS, Open, Start, Tailer, append, failure
+from tests.support.redis_server import RedisServer
+from tests.support.wait import eventually
+
 # --- Redis refuses ----------------------------------------------------------------------------------------------
 
 
@@ -43,9 +57,18 @@ def test_master_that_became_a_replica_takes_no_events_and_loses_none(
     assert not tailer.replaced
 
 
-def test_redis_that_cannot_save_is_named(
-    start: Start, open_redis: Open
-) -> None:
+def test_demoted_master_is_left_for_the_new_one(start: Start, open_redis: Open) -> None:
+    old, new = start(), start()
+    log = open_redis(old)
+    log._client._connector.target = parse_url(new.url)  # as a name that leads to another address now
+    old.run("REPLICAOF", "127.0.0.1", new.port)
+    with pytest.raises(LogUnavailable, match="is a replica"):
+        append(log, "1")
+    append(log, "2")
+    assert new.run("XLEN", EVENTS) == 1
+
+
+def test_redis_that_cannot_save_is_named(start: Start, open_redis: Open) -> None:
     server = start(appendonly="no", save="3600 100000")
     log = open_redis(server)
     append(log, "1")
@@ -95,9 +118,7 @@ def test_sentinel_leads_to_the_new_master_and_nothing_is_lost(
         timeout="sentinel failover-timeout main 2000",
     )
     nobody.kill()
-    log = open_redis(
-        f"redis+sentinel://127.0.0.1:{nobody.port},127.0.0.1:{sentinel.port}/main?replicas=1"
-    )
+    log = open_redis(f"redis+sentinel://127.0.0.1:{nobody.port},127.0.0.1:{sentinel.port}/main?replicas=1")
     tailer = Tailer(log, closing)
     append(log, "1")
     eventually(lambda: sentinel.run("SENTINEL", "REPLICAS", "main"))
@@ -122,9 +143,7 @@ def unconfirmed(log: Log, data: str) -> bool:
     return True
 
 
-def test_old_master_that_a_sentinel_still_names_is_not_used(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_old_master_that_a_sentinel_still_names_is_not_used(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     replica = start(replicaof="127.0.0.1 1")
     connector = Connector(parse_url("redis+sentinel://127.0.0.1/main"))
     monkeypatch.setattr(connector, "_master", lambda patience: ("127.0.0.1", replica.port))
@@ -132,9 +151,7 @@ def test_old_master_that_a_sentinel_still_names_is_not_used(
         connector.connect()
 
 
-def test_unknown_service_is_named(
-    start: Start, open_redis: Open
-) -> None:
+def test_unknown_service_is_named(start: Start, open_redis: Open) -> None:
     sentinel = start(sentinel=True)
     log = open_redis(f"redis+sentinel://127.0.0.1:{sentinel.port}/other")
     with pytest.raises(LogUnavailable, match="no Sentinel names a master of other.*does not know it"):

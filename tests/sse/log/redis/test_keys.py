@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from sse.event import Event, format_id, make_position
+from sse.log import LogUnavailable
+from sse.log._redis_link import Pool
+from sse.log.base import FOLLOW_CHARS
+from tests.sse.log.conftest import Follower
+from tests.sse.log.redis.play import EVENTS, META, Open, events, indexed, positions
+from tests.support.redis_server import RedisServer
+from tests.support.wait import eventually
+
+CLAIM = "{headwater}:trim"
+HOUR = make_position(3_600_000)
+
 # --- Keys and ids -------------------------------------------------------------------------------------------
 
 
@@ -33,7 +51,9 @@ def test_new_ids_lie_above_all_that_a_worker_has_seen_of_a_redis_that_was_emptie
     assert log.append(events("a"))[0] > bounds.latest
 
 
-def test_new_ids_lie_above_what_a_worker_has_seen_of_events_that_redis_lost(server: RedisServer, open_redis: Open) -> None:
+def test_new_ids_lie_above_what_a_worker_has_seen_of_events_that_redis_lost(
+    server: RedisServer, open_redis: Open
+) -> None:
     log = open_redis(server)
     log.append(events("a"))
     log._client.seen += HOUR  # as if the master that failed had been ahead, and its last events went with it
@@ -60,9 +80,7 @@ def test_replay_of_a_channel_touches_no_other_channels_events(server: RedisServe
     assert calls["cmdstat_xrange"] == 3 and "cmdstat_xrevrange" not in calls
 
 
-def test_index_is_trimmed_with_the_stream_and_leaves_no_empty_keys(
-    server: RedisServer, open_redis: Open
-) -> None:
+def test_index_is_trimmed_with_the_stream_and_leaves_no_empty_keys(server: RedisServer, open_redis: Open) -> None:
     log = open_redis(server, retain_events=100)
     log.append([Event(f"once{i}", "x") for i in range(1000)])
     kept = log.append(events("ab" * 50))
@@ -115,7 +133,9 @@ def test_what_a_follower_is_given_at_once_is_bounded(server: RedisServer, open_r
     assert max(sizes) <= FOLLOW_CHARS and len(sizes) > 20
 
 
-def test_connections_are_not_used_on_after_a_fork(server: RedisServer, open_redis: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_are_not_used_on_after_a_fork(
+    server: RedisServer, open_redis: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pool: Pool = open_redis(server)._client._pool
     shelf = pool._shelf()
     assert shelf.links

@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sse.log import LogRefused, LogUnavailable
+from sse.log._redis_check import check
+from sse.log._redis_codec import Keys
+from tests.sse.log.conftest import Follower
+from tests.sse.log.redis.play import EVENTS, META, Open, events
+from tests.support.redis_server import RedisServer
+from tests.support.wait import eventually
+
+
 @pytest.mark.parametrize(
     ("commands", "message"),
     [
@@ -99,9 +115,7 @@ def test_user_without_a_right_is_refused_at_once(server: RedisServer, open_redis
 
 
 @pytest.mark.parametrize("credentials", ["sse:wrong", ":wrong", "nobody:wrong"])
-def test_wrong_password_is_refused_and_not_repeated(
-    server: RedisServer, open_redis: Open, credentials: str
-) -> None:
+def test_wrong_password_is_refused_and_not_repeated(server: RedisServer, open_redis: Open, credentials: str) -> None:
     with pytest.raises(LogRefused, match="refuses the user, the password") as refusal:
         open_redis(f"redis://{credentials}@127.0.0.1:{server.port}/0")
     assert "wrong" not in str(refusal.value).lower().replace("wrongpass", "")

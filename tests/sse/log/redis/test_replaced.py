@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+
+import pytest
+
+from sse.event import Event
+from sse.log.base import LogReplaced
+from sse.log.redis import RedisLog
+from tests.sse.log.redis.play import EVENTS, META, Open, Start, Tailer, append
+from tests.support.redis_server import RedisServer
+from tests.support.wait import eventually
+
+
 def test_flushed_redis_is_told_before_the_first_event_of_the_new_log(
     start: Start, open_redis: Open, closing: contextlib.ExitStack
 ) -> None:
@@ -73,9 +86,19 @@ def test_redis_that_came_back_with_less_is_told(
     assert append(log, "next") > max(position, log.bounds().trimmed)
 
 
-def test_follower_that_trimming_has_overtaken_is_told(
-    start: Start, closing: contextlib.ExitStack
-) -> None:
+def test_log_that_goes_back_under_a_follower_is_told(server: RedisServer, open_redis: Open) -> None:
+    log = open_redis(server)
+    following = iter(log.follow(0, threading.Event()))
+    append(log, "1")
+    before = server.run("HGET", META, "last")
+    append(log, "2")
+    eventually(lambda: next(following) == [])
+    server.run("HSET", META, "last", before)  # an older copy was restored, without an end of connections
+    with pytest.raises(LogReplaced, match="went back"):
+        next(following)
+
+
+def test_follower_that_trimming_has_overtaken_is_told(start: Start, closing: contextlib.ExitStack) -> None:
     server = start()
     log = RedisLog.from_url(server.url, retain_events=10, retain_seconds=86_400)
     closing.callback(log.close)

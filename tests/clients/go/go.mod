@@ -1,0 +1,3 @@
+module headwater/client
+
+go 1.19

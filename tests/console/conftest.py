@@ -1,0 +1,52 @@
+"""One browser for this package; a server whose streams come back soon, so that a test can watch them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.console.console import Console
+from tests.support.browser import Problems, chromium, page_of
+from tests.support.server import Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def served() -> Iterator[Server]:
+    """Shared by the package: use a channel of your own in each test."""
+    with Server(SSE_RETRY=1200, SSE_HEARTBEAT=0.5) as running:
+        yield running
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., tuple[Page, Problems]]]:
+    """``open_page(**options)`` opens a page in a context with these options; the test fails if it had an error."""
+    with contextlib.ExitStack() as pages:
+
+        def opened(**options: Any) -> tuple[Page, Problems]:
+            return pages.enter_context(page_of(browser, **options))
+
+        yield opened
+
+
+@pytest.fixture
+def console(open_page: Callable[..., tuple[Page, Problems]], served: Server) -> Callable[..., Console]:
+    """``console(query="", where=served, **options)`` opens the console in a page of its own."""
+
+    def opened(query: str = "", where: Server | None = None, **options: Any) -> Console:
+        page, problems = open_page(**options)
+        page.goto((where or served).url("/" + query))
+        return Console(page, problems)
+
+    return opened

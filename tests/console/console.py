@@ -1,0 +1,50 @@
+"""The console's page as a test uses it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tests.support.browser import PATIENCE, Problems
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+
+class Console:
+    """Reads and works the page; every wait has the page's deadline."""
+
+    def __init__(self, page: Page, problems: Problems) -> None:
+        self.page = page
+        self.problems = problems
+
+    def __getitem__(self, selector: str) -> Locator:
+        return self.page.locator(selector)
+
+    def listen(self, channel: str, since: str = "") -> None:
+        """Connect, and wait until the stream is open."""
+        self["#channels"].fill(channel)
+        self["#since"].select_option(since)
+        self["#connect"].click()
+        self.wait_state("open")
+
+    def wait_state(self, state: str) -> None:
+        self.page.wait_for_selector(f'#machine[data-state="{state}"]')
+
+    def text(self, selector: str) -> str:
+        return self[selector].inner_text()
+
+    def wait_text(self, selector: str, pattern: str) -> str:
+        """Wait until the text of what is selected matches, and return it."""
+        from playwright.sync_api import expect
+
+        expect(self[selector]).to_have_text(re.compile(pattern), timeout=PATIENCE)
+        return self.text(selector)
+
+    def wait_rows(self, *data: str) -> None:
+        """Wait until the newest events have this data, the newest first."""
+        from playwright.sync_api import expect
+
+        rows = self["#events .row .data"]
+        expect(rows).to_have_count(len(data), timeout=PATIENCE)
+        assert rows.all_inner_texts() == list(data)

@@ -1,0 +1,270 @@
+"""What somebody does with the console, in a real browser."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import pytest
+
+from tests.conftest import StartServer
+from tests.console.console import Console
+from tests.support.server import Server
+
+Opens = Callable[..., Console]
+
+
+def test_it_connects_receives_and_shows_where_the_connection_is(console: Opens, served: Server) -> None:
+    page = console()
+    assert page["#node-closed"].get_attribute("class") == "node on"
+    page.listen("first")
+    assert page["#node-open"].get_attribute("class") == "node on"
+    assert page["#edge-connecting-open"].get_attribute("class") == "walked"
+    given = served.publish("first", '{"item": 1}', "?event=created")
+    page.wait_rows('{"item": 1}')
+    assert page.text(".row .chip") == "created"
+    assert page.text(".row .id") == given
+    assert page.text("#received") == "1"
+    assert page.text("#retry") == "1200 ms"
+    page.wait_text("#heartbeat", r"\d")
+    page["#close"].click()
+    page.wait_state("closed")
+    served.publish("first", "nobody listens")
+    assert page["#connect"].is_enabled() and page["#close"].is_disabled() and page["#drop"].is_disabled()
+    page.wait_rows('{"item": 1}')
+
+
+def test_a_drop_is_counted_down_and_what_was_missed_is_shown_as_replayed(console: Opens, served: Server) -> None:
+    page = console()
+    page.listen("dropped")
+    before = served.publish("dropped", "before")
+    page.wait_rows("before")
+    # Taken in the page, every frame: a browser that is busy may show the countdown only a few times.
+    page.page.evaluate(
+        """() => {
+            globalThis.countdown = [];
+            const look = () => {
+                countdown.push(document.getElementById("countdown").textContent);
+                requestAnimationFrame(look);
+            };
+            look();
+        }"""
+    )
+    page["#drop"].click()
+    page.wait_state("reconnecting")
+    served.publish("dropped", "missed 1")
+    served.publish("dropped", "missed 2")
+    assert page.text("#machine-caption") == "dropped"
+    page.wait_state("open")
+    assert page.text("#machine-caption") == f"open, resumed after {before}"
+    page.wait_text("#notice", f"2 missed events replayed after {before}")
+    served.publish("dropped", "live again")
+    page.wait_rows("live again", "missed 2", "missed 1", "before")
+    assert page["#events .row.replayed .data"].all_inner_texts() == ["missed 2", "missed 1"]
+    seen = [float(text.split()[2]) for text in page.page.evaluate("countdown") if text]
+    assert 0.5 < seen[0] <= 1.2 and seen == sorted(seen, reverse=True) and seen[-1] < 0.5
+
+
+def test_the_publish_form_publishes_and_says_what_came_of_it(console: Opens) -> None:
+    page = console()
+    page.listen("form")
+    page["#publish-channel"].fill("form")
+    page["#publish-type"].fill("created")
+    page["#publish-data"].fill("two\nlines")
+    page["#publish button"].click()
+    stored = page.wait_text("#published", "stored as")
+    page.wait_rows("two\nlines")
+    assert stored == f"stored as {page.text('.row .id')}"
+    page.problems.allowed.append("400 (BAD REQUEST)")
+    page["#publish-channel"].fill("no such name")
+    page["#publish button"].click()
+    page.wait_text("#published", "channel")
+
+
+@pytest.mark.parametrize(
+    ("settings", "since", "words"),
+    [
+        pytest.param({"SSE_REPLAY_LIMIT": 2}, "earliest", "Too many events were missed", id="too-far"),
+        pytest.param({}, "3600", "no longer kept", id="expired"),
+    ],
+)
+def test_a_stream_reset_is_told_in_words(
+    console: Opens, start_server: StartServer, settings: dict[str, int], since: str, words: str
+) -> None:
+    server = start_server(**settings)
+    for number in range(4):
+        server.publish("gone", f"{number}")
+    page = console(where=server)
+    page.listen("gone", since)
+    page.wait_text("#notice", words)
+    assert "{" not in page.text("#notice")
+
+
+def test_an_empty_list_says_what_to_type(console: Opens, served: Server) -> None:
+    page = console()
+    page["#channels"].fill("nothing-yet")
+    assert page.text("#example") == f"curl -d '{{\"item\":1}}' '{served.url('/events/nothing-yet')}?event=created'"
+    page["#token"].fill("secret")
+    page["#token"].blur()
+    assert "Bearer $TOKEN" in page.text("#example") and "secret" not in page.text("#example")
+    page["#token"].fill("")
+    page["#token"].blur()
+    page.listen("nothing-yet")
+    served.publish("nothing-yet", "one")
+    page.wait_rows("one")
+    assert page["#empty"].is_hidden()
+    page["#clear"].click()
+    page.wait_rows()
+    assert page["#empty"].is_visible()
+
+
+def test_pause_holds_back_and_going_on_shows_what_was_held(console: Opens, served: Server) -> None:
+    page = console()
+    page.listen("paused")
+    page["#pause"].click()
+    for number in range(3):
+        served.publish("paused", f"{number}")
+    page.wait_text("#held", "3 waiting")
+    page.wait_rows()
+    assert page["#pause"].get_attribute("aria-pressed") == "true"
+    page["#pause"].click()
+    page.wait_rows("2", "1", "0")
+    assert page.text("#held") == ""
+
+
+def test_everything_can_be_done_with_the_keyboard(console: Opens) -> None:
+    page = console()
+    keyboard = page.page.keyboard
+
+    def tab_to(identity: str) -> None:
+        for _ in range(30):
+            keyboard.press("Tab")
+            outline = page.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            if page.page.evaluate("document.activeElement.id") == identity:
+                assert outline != "none", f"#{identity} has the focus, and nothing shows it"
+                return
+        raise AssertionError(f"#{identity} cannot be reached by Tab")
+
+    keyboard.press("Tab")
+    assert page["a.skip"].bounding_box()["x"] >= 0  # type: ignore[index]
+    tab_to("channels")
+    keyboard.press("Control+A")
+    keyboard.type("typed")
+    keyboard.press("Enter")
+    page.wait_state("open")
+    tab_to("drop")
+    keyboard.press("Space")
+    page.wait_state("reconnecting")
+    page.wait_state("open")
+    tab_to("publish-channel")
+    keyboard.press("Control+A")
+    keyboard.type("typed")
+    tab_to("publish-data")
+    keyboard.press("Control+A")
+    keyboard.type("by hand")
+    keyboard.press("Tab")
+    keyboard.press("Enter")
+    page.wait_rows("by hand")
+    tab_to("pause")
+    keyboard.press("Space")
+    assert page["#pause"].get_attribute("aria-pressed") == "true"
+    tab_to("events")
+
+
+def test_what_an_event_brings_is_text_and_never_runs(console: Opens, served: Server) -> None:
+    page = console()
+    page.listen("hostile")
+    attacks = [
+        "<img src=x onerror=\"document.title='hacked'\">",
+        "<script>document.title='hacked'</script>",
+        "</pre><h1>not a heading</h1>",
+        "javascript:document.title='hacked'",
+    ]
+    for attack in attacks:
+        served.publish("hostile", attack, "?event=%3Cb%3Ebold%3C%2Fb%3E")
+    page.wait_rows(*reversed(attacks))
+    assert page["#events .chip"].first.inner_text() == "<b>bold</b>"
+    assert page["#events img, #events script, #events h1, #events b"].count() == 0
+    assert page.page.title() == "Headwater"
+
+
+def test_an_injected_script_or_text_made_html_is_blocked(console: Opens) -> None:
+    page = console()
+    page.problems.allowed += ["CSP", "Content Security Policy", "requires 'TrustedHTML'", "Trusted"]
+    page.page.evaluate(
+        """() => {
+            const script = document.createElement("script");
+            try { script.text = "document.title = 'hacked'"; document.body.append(script); } catch {}
+            try { document.getElementById("notice").innerHTML = "<h1>made</h1>"; } catch {}
+        }"""
+    )
+    assert page.page.title() == "Headwater"
+    assert page["#notice h1"].count() == 0
+    assert any("script-src" in problem or "trusted-types" in problem for problem in page.problems)
+
+
+def test_without_a_token_it_says_so_and_with_one_it_listens(console: Opens, start_server: StartServer) -> None:
+    import jwt
+
+    key = "a-key-of-more-than-thirty-two-bytes-in-all"
+    server = start_server(SSE_JWT_KEY=key, SSE_JWT_ALGORITHMS="HS256")
+    page = console(where=server)
+    page.problems.allowed += ["401", "403"]
+    page["#channels"].fill("private")
+    page["#connect"].click()
+    page.wait_text("#notice", "token")
+    assert page["#machine"].get_attribute("data-state") == "closed"
+    token = jwt.encode({"sse": {"publish": ["*"], "subscribe": ["*", "_stats"]}}, key, "HS256")
+    page["#token"].fill(token)
+    page["#token"].blur()
+    page.listen("private")
+    page["#publish-channel"].fill("private")
+    page["#publish-data"].fill("for some")
+    page["#publish button"].click()
+    page.wait_rows("for some")
+    assert token not in server.log_text()
+
+
+def test_the_services_own_state_covers_all_workers(console: Opens, start_server: StartServer) -> None:
+    server = start_server(WEB_CONCURRENCY=2)
+    page = console(where=server)
+    page.wait_text("#server", "log: sqlite, answered")
+    page["#workers .state"].nth(1).wait_for()
+    processes = page["#workers tr td:first-child"].all_inner_texts()
+    assert sorted(map(int, processes)) == sorted(server.worker_pids())
+    page.listen("busy")
+    values = page["#charts .value span"]
+    with contextlib.suppress(AssertionError):
+        for number in range(60):
+            server.publish("busy", f"{number}")
+            page.page.wait_for_timeout(100)
+            shown = values.all_inner_texts()
+            if all(text not in ("–", "0") for text in shown):
+                break
+    streams, delivered, published, delivery, canary, lag = values.all_inner_texts()
+    assert streams == "2"   # this one, and the report itself
+    assert 0 < float(delivered) < 100 and 0 < float(published) < 100
+    assert delivery.startswith("≤ ")
+    assert all(text[-1] == "s" for text in (canary, lag))
+    assert all(path for path in page["#charts path.line"].evaluate_all("all => all.map((p) => p.getAttribute('d'))"))
+
+
+def test_a_link_says_what_to_listen_to(console: Opens, served: Server) -> None:
+    served.publish("linked", "one", "?event=created")
+    served.publish("linked", "two", "?event=deleted")
+    page = console("?channel=linked&channel=also&event=created&since=earliest")
+    page.wait_state("open")
+    page.wait_rows("one")
+    assert page["#channels"].input_value() == "linked also"
+    assert page["#since"].input_value() == "earliest"
+
+
+def test_a_busy_stream_keeps_the_page_alive_and_bounded(console: Opens, served: Server) -> None:
+    page = console()
+    page.listen("flood")
+    lines = "".join(f'{{"channel":"flood","data":"{number}"}}\n' for number in range(3000))
+    answer = served.request("POST", "/events", lines, {"Content-Type": "application/x-ndjson"})
+    assert answer.status == 201
+    page.wait_text("#received", "^3.?000$")
+    page.wait_text("#events .row:first-child .data", "^2999$")
+    assert page["#events .row"].count() == 300

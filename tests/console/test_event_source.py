@@ -1,0 +1,109 @@
+"""Chromium's own EventSource, where its life is longer than in tests/clients: drains, restarts, what it gives up on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tests.conftest import StartServer
+from tests.support.browser import PATIENCE, Problems
+from tests.support.server import Server
+from tests.support.sse_client import SSEClient
+from tests.support.wait import eventually
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+OpenPage = Callable[..., "tuple[Page, Problems]"]
+
+CONNECTING = 0  # EventSource.readyState
+
+
+def listen(open_page: OpenPage, server: Server, target: str) -> Page:
+    """A page of the server's own origin with an EventSource; `seen` has its events, `states` its ups and downs."""
+    page, problems = open_page()
+    problems.allowed = ["Failed to load resource", "net::ERR_"]
+    page.goto(server.url("/openapi.json"))
+    page.evaluate(
+        """(target) => {
+            globalThis.seen = [];
+            globalThis.states = [];
+            globalThis.source = new EventSource(target);
+            for (const type of ["message", "stream-reset"])
+                source.addEventListener(type, (e) => seen.push([e.type, e.data, e.lastEventId]));
+            source.onopen = () => states.push("open");
+            source.onerror = () => states.push(source.readyState === EventSource.CLOSED ? "given up" : "error");
+        }""",
+        target,
+    )
+    return page
+
+
+def wait(page: Page, condition: str) -> None:
+    """Wait for a condition in the page. (Playwright's own way evaluates a text there, which the page's policy forbids.)"""
+
+    def state() -> str:
+        return f"{condition}: {page.evaluate('[source.readyState, seen, states]')}"
+
+    eventually(lambda: page.evaluate(condition), PATIENCE / 1000, state, interval=0.05)
+
+
+def test_it_sees_a_restart_through_with_its_last_id(open_page: OpenPage, start_server: StartServer) -> None:
+    server = start_server(SSE_RETRY=300, SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=0.2)
+    page = listen(open_page, server, "/events/news")
+    wait(page, "source.readyState === EventSource.OPEN")
+    first = server.publish("news", "before")
+    wait(page, "seen.length === 1")
+    server.terminate()
+    server.wait(15)
+    wait(page, "states.includes('error')")
+    server.start()
+    second = server.publish("news", "after")
+    wait(page, "seen.length === 2")
+    assert page.evaluate("seen") == [["message", "before", first], ["message", "after", second]]
+    assert "given up" not in page.evaluate("states")
+
+
+def test_a_quiet_stream_resumes_from_its_opening(open_page: OpenPage, start_server: StartServer) -> None:
+    """No event was seen, so only the opening's id can tell the server where it was."""
+    server = start_server(SSE_RETRY=300, SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=0.2)
+    page = listen(open_page, server, "/events/quiet")
+    wait(page, "source.readyState === EventSource.OPEN")
+    server.terminate()
+    server.wait(15)
+    server.start()
+    missed = server.publish("quiet", "missed")      # before it comes back, or after: it must not matter
+    wait(page, "seen.length === 1")
+    assert page.evaluate("seen") == [["message", "missed", missed]]
+
+
+def test_it_sees_a_reset(open_page: OpenPage, served: Server) -> None:
+    page = listen(open_page, served, "/events/reset?lastEventId=nonsense")
+    wait(page, "seen.length === 1")
+    ((kind, data, _),) = page.evaluate("seen")
+    assert kind == "stream-reset" and '"reason":"malformed"' in data
+
+
+def test_it_does_not_give_up_on_a_full_or_draining_server(open_page: OpenPage, start_server: StartServer) -> None:
+    server = start_server(SSE_RETRY=200, SSE_MAX_STREAMS=1, SSE_DRAIN_DELAY=1.5, SSE_DRAIN_WINDOW=0.2)
+    with SSEClient(server.port, "/events/occupied"):
+        page = listen(open_page, server, "/events/news")
+        wait(page, "states.filter((s) => s === 'error').length >= 2")   # full: sent away twice
+    wait(page, "states.at(-1) === 'open' && source.readyState === EventSource.OPEN")
+    server.publish("news", "there is room")
+    wait(page, "seen.length === 1")
+    server.terminate()
+    eventually(lambda: server.request("GET", "/readyz", port=server.health_port).status == 503, 5)
+    refused = len(page.evaluate("states"))
+    # A second one begins in the drain: it is sent away, too.
+    page.evaluate("globalThis.other = new EventSource('/events/news'); other.onerror = () => states.push('other')")
+    wait(page, "states.includes('other')")
+    assert page.evaluate("other.readyState") == CONNECTING
+    server.wait(15)
+    server.start()
+    page.evaluate("other.close()")
+    wait(page, f"states.length > {refused} && source.readyState === EventSource.OPEN")
+    server.publish("news", "again")
+    wait(page, "seen.at(-1)[1] === 'again'")
+    assert page.evaluate("seen.map((e) => e[1])") == ["there is room", "again"]
+    assert "given up" not in page.evaluate("states")

@@ -1,0 +1,81 @@
+"""How the console looks: widths, colours, contrast. The pictures are kept in build/screenshots."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from tests.console.console import Console
+from tests.support.browser import screenshot
+from tests.support.server import ROOT, Server
+
+Opens = Callable[..., Console]
+
+AXE = ROOT / "tests" / "js" / "node_modules" / "axe-core" / "axe.min.js"
+WIDTHS = {"phone": 390, "tablet": 820, "desktop": 1320}
+
+
+def fill(page: Console, served: Server, channel: str) -> None:
+    """A stream that was dropped and resumed, with events of all shapes."""
+    page.listen(channel)
+    served.publish(channel, '{"order": 7001, "total": 84.71}', "?event=created")
+    page["#publish-channel"].fill(channel)
+    page["#publish button"].click()
+    page.wait_text("#published", "stored")
+    page["#drop"].click()
+    page.wait_state("reconnecting")
+    served.publish(channel, "a line\nand another one", "?event=a-type-whose-name-is-rather-longer-than-most")
+    served.publish(channel, "W" * 300)
+    page.wait_text("#notice", "replayed")
+    page["#charts path.line[d]:not([d=''])"].first.wait_for(state="attached")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+def test_it_fits_every_width_without_scrolling_sideways(
+    console: Opens, served: Server, width: int, scheme: str
+) -> None:
+    page = console(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    fill(page, served, f"wide{width}{scheme}")
+    screenshot(page.page, f"console-{width}-{scheme}")
+    assert page.page.evaluate("document.documentElement.scrollWidth") <= width
+    for narrow in (320, width):
+        page.page.set_viewport_size({"width": narrow, "height": 900})
+        assert page.page.evaluate("document.documentElement.scrollWidth") <= narrow
+    # Controls that a finger can hit.
+    if width == WIDTHS["phone"]:
+        heights = page["main form button"].evaluate_all("all => all.map((b) => b.getBoundingClientRect().height)")
+        assert min(heights) >= 32
+
+
+def test_it_follows_the_systems_colours(console: Opens) -> None:
+    def luminance(scheme: str) -> float:
+        page = console(color_scheme=scheme)
+        colour = page.page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+        return float(sum(colour))
+
+    assert luminance("light") > 600 and luminance("dark") < 150
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_fault(console: Opens, served: Server, scheme: str) -> None:
+    if not AXE.exists():
+        line = "needs axe-core: npm ci --prefix tests/js"
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(line, pytrace=False)
+        pytest.skip(line)
+    # The checker itself would be blocked by the page's policy.
+    page = console(bypass_csp=True, color_scheme=scheme, reduced_motion="reduce")
+    for state in ("empty", "filled"):
+        if state == "filled":
+            fill(page, served, f"axe{scheme}")
+        page.page.evaluate(AXE.read_text())
+        found = page.page.evaluate(
+            """async (rules) => (await axe.run({ runOnly: rules })).violations.map(
+                (v) => [v.id, v.help, v.nodes.map((n) => n.target.join(" ") + ": " + n.failureSummary)]
+            )""",
+            ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"],
+        )
+        assert found == [], state

@@ -1,0 +1,54 @@
+"""Headwater with faults inside of its worker, each on while its file exists in the directory FAULTS."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from sse.fanout import Fanout
+from sse.hub import CANARY_CHANNEL, Hub
+from tests.failure_modes import blocking
+from wsgi import app
+
+__all__ = ["app"]
+
+_FAULTS = Path(os.environ.get("FAULTS", "/nonexistent"))
+_pass, _after_gap, _inject = Fanout._pass, Hub._after_gap, Hub.inject
+
+
+def _on(fault: str) -> bool:
+    return (_FAULTS / fault).exists()
+
+
+def _stuck_pass(self: Fanout, group: Any) -> None:
+    """The fan-out stands still in the middle of a pass."""
+    while _on("hub-stuck"):
+        time.sleep(0.05)
+    _pass(self, group)
+
+
+def _dying_tailer(self: Hub, batch: Any) -> Any:
+    """The thread that follows the log ends; SystemExit is the one exception that threads do not even report."""
+    if _on("tailer-dead"):
+        raise SystemExit
+    return _after_gap(self, batch)
+
+
+def _mute_canary(self: Hub, channel: str, wire: bytes) -> None:
+    """Heartbeats get lost between the hub and their subscriber."""
+    if not (channel == CANARY_CHANNEL and _on("canary-stale")):
+        _inject(self, channel, wire)
+
+
+Fanout._pass = _stuck_pass  # type: ignore[method-assign]
+Hub._after_gap = _dying_tailer  # type: ignore[method-assign]
+Hub.inject = _mute_canary  # type: ignore[method-assign]
+
+
+@app.get("/report/<float:seconds>")
+def report(seconds: float) -> str:
+    """Work that a user asks for, and that keeps the event loop."""
+    blocking.work(seconds)
+    return "done\n"

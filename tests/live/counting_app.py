@@ -1,0 +1,31 @@
+"""The service over a log that counts what is asked of it: ``/reads`` tells, for the worker that answers."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import flask
+
+import sse.extension
+from app import create_app
+from settings import load
+from tests.sse.worker_parts import TroubledLog
+
+_open_log = sse.extension.open_log
+logs: list[TroubledLog] = []
+
+
+def _counting(*args: Any, **more: Any) -> TroubledLog:
+    logs.append(TroubledLog(_open_log(*args, **more)))
+    return logs[-1]
+
+
+sse.extension.open_log = _counting  # type: ignore[assignment]
+app = create_app(load())
+
+
+@app.get("/reads")
+def reads() -> dict[str, Any]:
+    """Reads on behalf of streams since the start, and the process."""
+    return flask.jsonify(reads=sum(log.reads for log in logs), pid=os.getpid())

@@ -1,0 +1,89 @@
+"""What can be seen of a server from outside: its metrics, its access log, its processes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from tests.support.server import Server
+
+_SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
+
+
+def samples(server: Server) -> dict[str, float]:
+    """All of ``/metrics``: ``name`` or ``name{label="value"}`` to value."""
+    text = server.request("GET", "/metrics", port=server.health_port).text
+    found = {}
+    for line in text.splitlines():
+        if match := _SAMPLE.match(line):
+            name, labels, value = match.groups()
+            found[f"{name}{{{labels}}}" if labels else name] = float(value)
+    return found
+
+
+def streams(server: Server, state: str | None = None) -> int:
+    """Open streams, of one state or of all."""
+    return int(
+        sum(
+            value
+            for name, value in samples(server).items()
+            if name.startswith("sse_streams{") and (state is None or f'state="{state}"' in name)
+        )
+    )
+
+
+def closed(server: Server) -> dict[str, int]:
+    """``sse_streams_closed_total`` by reason, without those that are 0."""
+    prefix = 'sse_streams_closed_total{reason="'
+    return {
+        name[len(prefix) : -2]: int(value)
+        for name, value in samples(server).items()
+        if name.startswith(prefix) and value
+    }
+
+
+def access_log(server: Server) -> list[dict[str, str]]:
+    """The access log's lines as mappings, with ``kind`` for their first word. The server must log as JSON."""
+    lines = []
+    for text in server.log_text().splitlines():
+        if not text.startswith("{"):
+            continue
+        line: dict[str, Any] = json.loads(text)
+        if line["logger"] == "headwater.access":
+            lines.append(fields(line["message"]))
+    return lines
+
+
+def fields(message: str) -> dict[str, str]:
+    """One line's fields; quoted values are JSON strings."""
+    kind, _, rest = message.partition(" ")
+    found = {"kind": kind}
+    while rest:
+        name, _, rest = rest.partition("=")
+        if rest.startswith('"'):
+            value, end = json.JSONDecoder().raw_decode(rest)
+            rest = rest[end:].removeprefix(" ")
+        else:
+            value, _, rest = rest.partition(" ")
+        found[name] = value
+    return found
+
+
+def stream_lines(server: Server) -> list[dict[str, str]]:
+    """The access log's lines about streams."""
+    return [line for line in access_log(server) if line["kind"] == "stream"]
+
+
+def resident_bytes(pid: int) -> int:
+    """A process's resident set."""
+    for line in Path("/proc", str(pid), "status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(f"process {pid} has no VmRSS")
+
+
+def descriptors(pid: int) -> int:
+    """How many file descriptors a process has."""
+    return len(list(Path("/proc", str(pid), "fd").iterdir()))

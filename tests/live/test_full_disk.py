@@ -1,0 +1,80 @@
+"""A disk that is full: 503 and nothing acknowledged, streams go on, and publishing works again once there is room."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import Server
+from tests.support.sse_client import SSEClient
+from tests.support.wait import eventually
+
+EVENT = b"x" * 60_000
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(tmp_path)]
+    mounted = subprocess.run(command, capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"cannot mount a small disk here: {mounted.stderr.strip()}")
+    try:
+        yield tmp_path
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+def test_a_full_disk_refuses_publishers_and_nobody_else(small_disk: Path) -> None:
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(1_500_000))
+    settings = {"WEB_CONCURRENCY": 2, "SSE_HEARTBEAT": 0.3, "SSE_LOG": f"sqlite:///{small_disk}/h.db"}
+    with Server(**settings) as server, SSEClient(server.port, "/events/a") as client:
+        begin = client.next_event().id or ""
+
+        def publish(body: bytes = EVENT) -> int:
+            answer = server.request("POST", "/events/a", body, {"Idempotency-Key": f"k{len(acknowledged)}"})
+            if answer.status == 201:
+                acknowledged.append(answer.json()["id"])
+            else:
+                assert answer.status == 503, answer.body
+                assert answer.headers["Content-Type"] == "application/problem+json"
+                assert int(answer.headers["Retry-After"]) >= 1
+                assert "nothing was stored" in answer.json()["detail"]
+                assert str(small_disk) not in answer.text, "where the log lies is not a client's business"
+            return answer.status
+
+        acknowledged: list[str] = []
+        while publish() == 201:
+            assert len(acknowledged) < 200, "the disk does not fill"
+        assert len(acknowledged) > 3
+        # Refused again and again, on both workers; batches, too. Not one of them is stored.
+        for _ in range(6):
+            assert publish() == 503
+        lines = b"\n".join([b'{"channel":"a","data":"%s"}' % EVENT] * 5)
+        batch = server.request("POST", "/events", lines, {"Content-Type": "application/x-ndjson"})
+        assert batch.status == 503
+        # Streams, old and new, go on: events, heartbeats, resumes. So do the probes.
+        seen = [client.next_message(10).id for _ in acknowledged]
+        assert seen == acknowledged
+        client.events_until(lambda event: event.event == "heartbeat", 5)
+        with SSEClient(server.port, "/events/a", last_event_id=begin) as late:
+            assert [late.next_message(10).id for _ in acknowledged] == acknowledged
+        assert server.request("GET", "/healthz").status == 200
+        assert server.request("GET", "/readyz", port=server.health_port).status == 200
+        # Room again: the same request as was refused is stored now, once.
+        filler.unlink()
+        before = len(acknowledged)
+        eventually(lambda: publish() == 201, 10, "publishing does not work again")
+        assert publish(b"small") == 201
+        assert [client.next_message(10).id for _ in acknowledged[before:]] == acknowledged[before:]
+        with SSEClient(server.port, "/events/a", last_event_id=begin) as late:
+            assert [late.next_message(10).id for _ in acknowledged] == acknowledged
+        assert "Traceback" not in server.log_text()
+        assert "disk is full" in server.log_text(), "the operator is told"
