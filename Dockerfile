@@ -6,7 +6,7 @@ ARG BASE=python:3.11-slim-bookworm
 # The first stage also needs the modules venv and pip; Debian's python3 comes without them.
 ARG BUILD_BASE=${BASE}
 
-# ── what only the build needs stays in this stage: pip, and a compiler if a package should want one ──────────
+# ── what only the build needs stays in this stage: pip, and a compiler if a package should want one
 FROM ${BUILD_BASE} AS build
 
 # For builds without a network: wheels in a mounted folder, and PIP_NO_INDEX=1.
@@ -37,7 +37,7 @@ COPY app.py wsgi.py settings.py gunicorn.conf.py LICENSE /app/
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app \
     && mkdir -p /layout && mkdir -m 0770 /layout/data
 
-# ── what runs ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── what runs
 FROM ${BASE}
 
 ARG VERSION=0.1.0

@@ -73,6 +73,10 @@ def post_worker_init(worker):
     worker.replaced = health_hooks.replaced
 
 
+def worker_exit(server, worker):
+    health_hooks.worker_exit(server, worker)
+
+
 def child_exit(server, worker):
     health_hooks.child_exit(server, worker)
 

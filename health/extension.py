@@ -107,7 +107,8 @@ class Health:
         return vitals
 
     def stop(self) -> None:
-        """Stop what runs in the background."""
+        """Stop what runs in the background; what was counted last is kept."""
+        self._flush()
         if self._vitals is not None:
             self._vitals.stop()
             self._vitals = None

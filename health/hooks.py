@@ -77,6 +77,13 @@ def post_worker_init(worker: Any) -> None:
         health.start()
 
 
+def worker_exit(server: Any, worker: Any) -> None:
+    """In the worker, at its end: what it counted since the last flush, every stream of a drain's last second."""
+    health = getattr(getattr(worker, "wsgi", None), "extensions", {}).get("health")
+    if health is not None:
+        health.stop()
+
+
 def child_exit(server: Any, worker: Any) -> None:
     """In the master, when it has reaped a worker, however that ended."""
     slot = getattr(worker, "health_slot", None)

@@ -35,17 +35,23 @@ def post_worker_init(worker: Any) -> None:
 def when_ready(server: Any) -> None:
     """In the master, once it listens. The second SIGTERM counts as SIGQUIT, which gunicorn passes on at once; and a
     signal for a worker that has just been forked waits until that has its handlers, instead of being lost in the ones
-    it has from the master (seen: the drain then takes all of ``graceful_timeout``)."""
+    it has from the master (seen: the drain then takes all of ``graceful_timeout``). And a SIGTERM during a reload is
+    obeyed at once."""
     if getattr(server.worker_class, "takes_blocked_signals", False):
         os.register_at_fork(before=_block_signals, after_in_parent=_unblock_signals)
     usual = signal.getsignal(signal.SIGTERM)
+    reload = type(server).reload.__code__
     seen = False
 
     def terminate(signum: int, frame: Any) -> None:
         nonlocal seen
+        first, seen = not seen, True
+        if first and frame is not None and frame.f_code is reload:
+            # It waits for the old workers to end, as long as a whole drain, and only then would it look at its queue:
+            # the pod's grace period would be over before the new workers have drained. This ends its main loop.
+            raise StopIteration
         if callable(usual):
-            usual(signal.SIGQUIT if seen else signum, frame)
-        seen = True
+            usual(signum if first else signal.SIGQUIT, frame)
 
     signal.signal(signal.SIGTERM, terminate)
 

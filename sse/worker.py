@@ -226,7 +226,7 @@ class SSEWorker(GeventWorker):
 
     def _busy(self) -> int:
         """How many streams and requests have not ended."""
-        streams = sum(fanout.count - fanout.own + len(hub.pulling) for hub, fanout in self._fanouts.items())
+        streams = sum(fanout.busy() + len(hub.pulling) for hub, fanout in self._fanouts.items())
         return streams + sum(
             1
             for connection in self._connections
@@ -240,7 +240,7 @@ class SSEWorker(GeventWorker):
         for connection in self._connections:
             if connection.state in counts and not self._for_health(connection):
                 counts[connection.state] += 1
-        counts["stream"] = sum(fanout.count - fanout.own for fanout in self._fanouts.values())
+        counts["stream"] = sum(fanout.busy() for fanout in self._fanouts.values())
         return counts
 
     def _is_health(self, server: StreamServer) -> bool:

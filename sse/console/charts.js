@@ -11,7 +11,7 @@ function make(parent, name, attributes = {}, namespace = "http://www.w3.org/1999
 }
 
 export class Chart {
-  // format: how a value is written, null (nothing was measured in this second) included.
+  // format: how a value is written.
   constructor(parent, name, unit, format) {
     this.format = format;
     this.values = [];
@@ -31,7 +31,8 @@ export class Chart {
     const known = typeof value === "number" && Number.isFinite(value);
     this.values.push(known ? value : null);
     if (this.values.length > POINTS) this.values.shift();
-    this.text.textContent = known ? this.format(value) : "–";
+    // A second in which nothing was measured is a hole in the line; the figure stays the last one.
+    if (known) this.text.textContent = this.format(value);
     const top = Math.max(...this.values) || 1;
     const start = POINTS - this.values.length;
     let line = "";
@@ -45,6 +46,7 @@ export class Chart {
       }
       const ends = v === null ? x - 1 : i === this.values.length - 1 ? x : -1;
       if (begun >= 0 && ends >= 0) {
+        if (!line.includes("L", begun)) line += `L${ends + 0.5} ${line.split(" ").at(-1)}`; // a lone point
         const part = line.slice(begun);
         area += `${part}L${ends} 34L${part.slice(1).split(" ")[0]} 34Z`;
         begun = -1;

@@ -75,7 +75,7 @@ function onState({ state, from, why, due, wait }) {
   timeline.become(state);
   $("drop").disabled = state !== "open";
   $("close").disabled = state === "closed";
-  $("connect").textContent = state === "closed" ? "Connect" : "Connect anew";
+  $("connect").textContent = state === "closed" ? "Connect" : "Restart";
   $("waiting").textContent = state === "open" ? "Connected; nothing yet. Publish something here, or from a terminal:" : "Nothing yet. Connect, then publish something here, or from a terminal:";
 }
 

@@ -40,7 +40,7 @@ def listen(open_page: OpenPage, server: Server, target: str) -> Page:
 
 
 def wait(page: Page, condition: str) -> None:
-    """Wait for a condition in the page. (Playwright's own way evaluates a text there, which the page's policy forbids.)"""
+    """Wait for a condition in the page. (Playwright's own way evaluates a text, which the policy forbids.)"""
 
     def state() -> str:
         return f"{condition}: {page.evaluate('[source.readyState, seen, states]')}"

@@ -17,12 +17,15 @@ ROOT = Path(__file__).resolve().parents[2]
 PLAIN_MANIFEST = ROOT / "tests/failure_modes/plain/deployment.yaml"
 OUR_MANIFESTS = ROOT / "k8s"
 
-#: One second here stands for ten of Kubernetes; back-offs and grace periods are shorter still. A probe's time-out is
-#: half a second at least, because the process that answers does not run faster.
-TENTH = Scale(probes=0.1, back_off=0.02, grace=0.1)
+#: One second here stands for ten of Kubernetes; back-offs are shorter still. Time-outs stay what the manifest says,
+#: because the process that answers does not run faster.
+TENTH = Scale(probes=0.1, back_off=0.02, grace=0.1, least_timeout=60.0)
 
-#: The plain app's end is known, and is waited for several times.
-TWENTIETH = Scale(probes=0.05, back_off=0.02, grace=0.05)
+#: The plain app's end is known, and is waited for several times. Half a second is what is left of its probes' one.
+TWENTIETH = Scale(probes=0.05, back_off=0.02, grace=0.05, least_timeout=0.5)
+
+#: A start on a busy machine may take seconds, which is no. 3's subject and nobody else's.
+PATIENT_START = {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 4, "failureThreshold": 60}
 
 
 class Ports:
@@ -123,17 +126,26 @@ def plain_pod(
     scale: Scale = TWENTIETH,
     *,
     probe_path: str | None = None,
+    startup_probe: bool = True,
     ready: bool = True,
     **env: str | float,
 ) -> Iterator[Pod]:
-    """The plain app. probe_path: where its probes look, if not at /healthz; ready: wait for it; env: its settings."""
+    """The plain app.
+
+    probe_path: where its probes look, if not at /healthz; startup_probe: add one to its manifest; ready: wait for it;
+    env: its settings.
+    """
     ports = Ports()
+    documents = load_documents(PLAIN_MANIFEST)
+    if startup_probe:
+        documents[0]["spec"]["template"]["spec"]["containers"][0]["startupProbe"] = PATIENT_START
     settings = {"GRACEFUL_TIMEOUT": round(30 * scale.grace), **env}
     spec = pod_from_manifest(
-        PLAIN_MANIFEST, free_port=ports, env={**_text(settings), "PYTHONPATH": str(ROOT)}, cwd=ROOT
+        documents, free_port=ports, env={**_text(settings), "PYTHONPATH": str(ROOT)}, cwd=ROOT
     )
     if probe_path is not None:
-        spec = replace(spec, probes={kind: aimed(probe, probe_path) for kind, probe in spec.probes.items()})
+        aimed_there = {kind: aimed(probe, probe_path) for kind, probe in spec.probes.items() if kind is not Kind.STARTUP}
+        spec = replace(spec, probes={**spec.probes, **aimed_there})
     with running(spec, ports, directory / "plain", scale, ready=ready) as pod:
         yield pod
 

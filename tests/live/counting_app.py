@@ -7,12 +7,12 @@ from typing import Any
 
 import flask
 
-import sse.extension
 from app import create_app
 from settings import load
+from sse import extension
 from tests.sse.worker_parts import TroubledLog
 
-_open_log = sse.extension.open_log
+_open_log = vars(extension)["open_log"]
 logs: list[TroubledLog] = []
 
 
@@ -21,11 +21,11 @@ def _counting(*args: Any, **more: Any) -> TroubledLog:
     return logs[-1]
 
 
-sse.extension.open_log = _counting  # type: ignore[assignment]
+vars(extension)["open_log"] = _counting
 app = create_app(load())
 
 
 @app.get("/reads")
-def reads() -> dict[str, Any]:
+def reads() -> flask.Response:
     """Reads on behalf of streams since the start, and the process."""
     return flask.jsonify(reads=sum(log.reads for log in logs), pid=os.getpid())

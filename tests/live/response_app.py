@@ -1,77 +1,80 @@
-"""An app whose views stream iterables of their own; what becomes of each is written into a file of its name."""
+"""An app with views of its own, for tests/live/test_responses.py: what a team would put beside our routes."""
 
 from __future__ import annotations
 
+import itertools
+import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import flask
 
+from health import Health
+from settings import load
 from sse import SSE, Message
 
-app = flask.Flask("responses")
-app.config.from_prefixed_env()
-sse = SSE(app)
+app = flask.Flask(__name__)
+sse = SSE(app, load())
+Health(app)
 
 
-def note(name: str, text: str) -> None:
-    Path(app.config["NOTES"], name).write_text(text)
+def _note(word: str) -> None:
+    """For the test: a file that says what became of an iterable."""
+    with open(os.path.join(os.environ["NOTES"], word), "a") as file:
+        file.write(f"{time.monotonic()}\n")
 
 
-@app.get("/silent/<name>")
-def silent(name: str) -> flask.Response:
-    """One event, and then nothing: a model that thinks."""
+@app.get("/count/<int:count>")
+def count(count: int) -> flask.Response:
+    """So many numbers, ``?pause=`` seconds apart, ``?size=`` characters each."""
+    pause = flask.request.args.get("pause", 0.0, float)
+    size = flask.request.args.get("size", 1, int)
 
-    def items() -> Iterator[str]:
+    def numbers() -> Iterator[Message]:
         try:
-            yield "thinking"
-            while True:
-                time.sleep(3600)
+            for number in range(count):
+                # The request stays available to the iterable.
+                yield Message(f"{number} ".ljust(size, "x"), event=flask.request.args.get("event"), id=str(number))
+                time.sleep(pause)
+            _note("exhausted")
         finally:
-            note(name, "closed")
+            _note("closed")
 
-    return sse.response(items())
+    return sse.response(numbers())
 
 
-@app.get("/endless/<name>")
-def endless(name: str) -> flask.Response:
-    """Events without end, as fast as the client takes them."""
+@app.get("/silence")
+def silence() -> flask.Response:
+    """Nothing, for ever, from a wait that only the server can end."""
 
-    def items() -> Iterator[Message]:
-        count = 0
+    def nothing() -> Iterator[str]:
         try:
-            while True:
-                yield Message("x" * 1000, event="token", id=str(count))
-                count += 1
+            time.sleep(600)
+            yield "too late"
         finally:
-            note(name, str(count))
+            _note("closed")
 
-    return sse.response(items())
-
-
-@app.get("/ticking/<name>")
-def ticking(name: str) -> flask.Response:
-    """An event each 100 ms."""
-
-    def items() -> Iterator[str]:
-        try:
-            while True:
-                yield "tick"
-                time.sleep(0.1)
-        finally:
-            note(name, "closed")
-
-    return sse.response(items())
+    return sse.response(nothing())
 
 
-@app.get("/raising")
-def raising() -> flask.Response:
-    """Two events, and an exception."""
+@app.get("/failure")
+def failure() -> flask.Response:
+    """One event, then an exception with a secret in it."""
 
-    def items() -> Iterator[str]:
+    def fails() -> Iterator[str]:
         yield "one"
-        yield "two"
-        raise RuntimeError("the model fell over")
+        raise RuntimeError("the password is hunter2")
 
-    return sse.response(items())
+    return sse.response(fails())
+
+
+@app.get("/endless")
+def endless() -> flask.Response:
+    """More than anybody takes."""
+    return sse.response(f"{number} ".ljust(20_000, "x") for number in itertools.count())
+
+
+@app.get("/echo")
+def echo() -> flask.Response:
+    """An ordinary answer."""
+    return flask.Response("hello\n", mimetype="text/plain")

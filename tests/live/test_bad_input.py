@@ -38,7 +38,9 @@ class Bad:
     more: Mapping[str, object] = field(default_factory=dict)
 
 
-def post(target: str, status: int, says: str, body: bytes = b"x", headers: Mapping[str, str] | None = None, **more: object) -> Bad:
+def post(
+    target: str, status: int, says: str, body: bytes = b"x", headers: Mapping[str, str] | None = None, **more: object
+) -> Bad:
     return Bad("POST", target, status, says, body, headers or {}, more)
 
 
@@ -51,30 +53,28 @@ def lines(*bodies: bytes, status: int = 400, says: str, **more: object) -> Bad:
 
 
 LONG = "a" * 129
-CHANNEL = {"field": "channel"}
-
 CASES = {
     # A channel's name, in path and query, for publishing and for streaming.
-    "129 characters": post(f"/events/{LONG}", 400, "1 to 128", **CHANNEL),
-    "129 characters to a stream": get(f"/events/{LONG}", 400, "1 to 128", **CHANNEL),
-    "129 characters in a query": get(f"/events?channel=a&channel={LONG}", 400, "1 to 128", **CHANNEL),
-    "NUL in a path": post("/events/a%00", 400, "channel: must be", **CHANNEL),
-    "NUL in a stream's path": get("/events/a%00b", 400, "channel: must be", **CHANNEL),
-    "NUL in a query": get("/events?channel=a%00", 400, "channel: must be", **CHANNEL),
-    "LF in a path": post("/events/a%0a", 400, "channel: must be", **CHANNEL),
-    "LF in a stream's path": get("/events/%0aa", 400, "channel: must be", **CHANNEL),
-    "LF at a query's end": get("/events?channel=a%0a", 400, "channel: must be", **CHANNEL),
-    "CR in a query": get("/events?channel=a%0d", 400, "channel: must be", **CHANNEL),
-    "a space": post("/events/a%20b", 400, "channel: must be", **CHANNEL),
-    "half a character in a path": post("/events/a%c3", 400, "channel: must be", **CHANNEL),
-    "half a character in a stream's path": get("/events/%c3%28", 400, "channel: must be", **CHANNEL),
-    "half a character in a stream's query": get("/events?channel=%c3", 400, "channel: must be", **CHANNEL),
-    "a letter of another script": post("/events/%c3%a9", 400, "channel: must be", **CHANNEL),
-    "it begins with a dot": get("/events/.hidden", 400, "channel: must be", **CHANNEL),
-    "a reserved name": post("/events/_canary", 400, "reserved", **CHANNEL),
-    "a reserved name to a stream": get("/events/_mine", 400, "reserved", **CHANNEL),
+    "129 characters": post(f"/events/{LONG}", 400, "1 to 128", field="channel"),
+    "129 characters to a stream": get(f"/events/{LONG}", 400, "1 to 128", field="channel"),
+    "129 characters in a query": get(f"/events?channel=a&channel={LONG}", 400, "1 to 128", field="channel"),
+    "NUL in a path": post("/events/a%00", 400, "channel: must be", field="channel"),
+    "NUL in a stream's path": get("/events/a%00b", 400, "channel: must be", field="channel"),
+    "NUL in a query": get("/events?channel=a%00", 400, "channel: must be", field="channel"),
+    "LF in a path": post("/events/a%0a", 400, "channel: must be", field="channel"),
+    "LF in a stream's path": get("/events/%0aa", 400, "channel: must be", field="channel"),
+    "LF at a query's end": get("/events?channel=a%0a", 400, "channel: must be", field="channel"),
+    "CR in a query": get("/events?channel=a%0d", 400, "channel: must be", field="channel"),
+    "a space": post("/events/a%20b", 400, "channel: must be", field="channel"),
+    "half a character in a path": post("/events/a%c3", 400, "channel: must be", field="channel"),
+    "half a character in a stream's path": get("/events/%c3%28", 400, "channel: must be", field="channel"),
+    "half a character in a stream's query": get("/events?channel=%c3", 400, "channel: must be", field="channel"),
+    "a letter of another script": post("/events/%c3%a9", 400, "channel: must be", field="channel"),
+    "it begins with a dot": get("/events/.hidden", 400, "channel: must be", field="channel"),
+    "a reserved name": post("/events/_canary", 400, "reserved", field="channel"),
+    "a reserved name to a stream": get("/events/_mine", 400, "reserved", field="channel"),
     "a reserved name beside another": get("/events?channel=a&channel=_canary", 400, "streamed alone"),
-    "an empty name": get("/events?channel=", 400, "channel: must be", **CHANNEL),
+    "an empty name": get("/events?channel=", 400, "channel: must be", field="channel"),
     "no name": get("/events", 400, "at least one channel"),
     "65 channels": get("/events?" + "&".join(f"channel=c{n}" for n in range(65)), 400, "at most 64", limit=64),
     # Fields of an event.
@@ -102,7 +102,7 @@ CASES = {
     "an empty batch": lines(b"", says="no events"),
     "one bad line": lines(GOOD, GOOD, b"nonsense", GOOD, says="line 3: not JSON", line=3),
     "half a character in a line": lines(GOOD, b'{"channel":"never","data":"\xc3"}', says="line 2: not UTF-8", line=2),
-    "a bad channel in a line": lines(GOOD, b'{"channel":"%","data":""}', says="line 2: channel", line=2, **CHANNEL),
+    "a bad channel in a line": lines(GOOD, b'{"channel":"%","data":""}', says="line 2: channel", line=2),
     "NUL in a line's type": lines(GOOD, b'{"channel":"a","data":"","event":"\\u0000"}', says="line 2: event", line=2),
     "a lone surrogate in a line": lines(GOOD, b'{"channel":"a","data":"\\ud800"}', says="line 2: data", line=2),
     "a line too large": lines(
@@ -225,7 +225,9 @@ def test_a_client_that_waits_for_continue_is_refused_before_it_sends_ten_megabyt
         pytest.param("\xff\xfe", id="bytes that are no text"),
     ],
 )
-def test_a_cursor_that_is_none_gets_a_stream_that_says_so_and_is_not_quoted_as_it_is(server: Server, cursor: str) -> None:
+def test_a_cursor_that_is_none_gets_a_stream_that_says_so_and_is_not_quoted_as_it_is(
+    server: Server, cursor: str
+) -> None:
     """Not a 400: an EventSource would give up for ever."""
     with SSEClient(server.port, "/events/cursors", headers={"Last-Event-ID": cursor}) as client:
         reset = client.events_until(lambda event: event.event == "stream-reset", 5)[-1]

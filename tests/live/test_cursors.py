@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -26,13 +26,17 @@ def quick() -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def small() -> Iterator[Server]:
     """It keeps 20 events, replays 10, and has a window of three or so."""
-    limits = {"SSE_RETAIN_EVENTS": 20, "SSE_REPLAY_LIMIT": 10, "SSE_WINDOW_BYTES": 1024}
+    limits: dict[str, Any] = {"SSE_RETAIN_EVENTS": 20, "SSE_REPLAY_LIMIT": 10, "SSE_WINDOW_BYTES": 1024}
     with Server(SSE_HEARTBEAT=0.3, **limits) as server:
         yield server
 
 
 def beat(event: StreamEvent) -> bool:
     return event.event == "heartbeat"
+
+
+def beat_at(name: str) -> Callable[[StreamEvent], bool]:
+    return lambda event: beat(event) and event.id == name
 
 
 def reset_of(server: Server, target: str, cursor: str | None) -> tuple[dict[str, Any] | None, str]:
@@ -76,8 +80,7 @@ def test_a_client_that_has_seen_no_event_yet_loses_nothing_across_a_reconnect(qu
 def test_a_quiet_channel_s_cursor_moves_with_the_log_and_loses_nothing(quick: Server) -> None:
     with SSEClient(quick.port, "/events/hush") as client:
         for n in range(3):
-            noise = quick.publish("noise", str(n))
-            client.events_until(lambda event, noise=noise: beat(event) and event.id == noise, 5)
+            client.events_until(beat_at(quick.publish("noise", str(n))), 5)
     missed = quick.publish("hush", "missed")
     with SSEClient(quick.port, "/events/hush", last_event_id=client.last_event_id) as again:
         assert again.next_message().id == missed

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_refuses_publishers_and_nobody_else(small_disk: Path) -> None:
     filler = small_disk / "filler"
     filler.write_bytes(bytes(1_500_000))
-    settings = {"WEB_CONCURRENCY": 2, "SSE_HEARTBEAT": 0.3, "SSE_LOG": f"sqlite:///{small_disk}/h.db"}
+    settings: dict[str, Any] = {"WEB_CONCURRENCY": 2, "SSE_HEARTBEAT": 0.3, "SSE_LOG": f"sqlite:///{small_disk}/h.db"}
     with Server(**settings) as server, SSEClient(server.port, "/events/a") as client:
         begin = client.next_event().id or ""
 

@@ -6,7 +6,9 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -24,12 +26,16 @@ SUBSCRIPTIONS = (
 )
 
 
+def _has(last: str) -> Callable[[ResumingClient], bool]:
+    return lambda client: bool(client.ids) and client.ids[-1] == last
+
+
 def killing(rounds: int, *, seed: int, at_any_moment: bool) -> None:
     """``at_any_moment``: also while it starts; else each start is followed by some publishing first."""
     choose = random.Random(seed)
-    settings = {"LOG_LEVEL": "warning", "SSE_RETRY": 50, "SSE_HEARTBEAT": 0.2, "SSE_RETAIN_EVENTS": 10_000_000}
+    settings: dict[str, Any] = {"LOG_LEVEL": "warning", "SSE_RETRY": 50, "SSE_HEARTBEAT": 0.2}
     with ExitStack() as stack:
-        server = stack.enter_context(Server(**settings, WEB_CONCURRENCY=2, SSE_REPLAY_LIMIT=1_000_000))
+        server = stack.enter_context(Server(**settings, WEB_CONCURRENCY=2, SSE_REPLAY_LIMIT=10**6, SSE_RETAIN_EVENTS=10**7))
         clients = [
             (stack.enter_context(ResumingClient(server.port, target, retry=50)), channels, types)
             for target, channels, types in SUBSCRIPTIONS * 2
@@ -50,7 +56,7 @@ def killing(rounds: int, *, seed: int, at_any_moment: bool) -> None:
         assert len({entry.data for entry in published}) == len(published), "an event was acknowledged twice"
         for client, channels, types in clients:
             expected = owed(published, client.control[0].id or "", channels, types)
-            client.wait_for(lambda client, last=expected[-1]: client.ids and client.ids[-1] == last, 30)
+            client.wait_for(_has(expected[-1]), 30)
             assert client.failed is None
             assert not client.resets
             check(client.ids, expected, client)
@@ -85,6 +91,6 @@ def test_one_worker_that_is_killed_is_replaced_and_its_clients_resume_on_the_oth
         published = publishers.stop()
         for client in clients:
             expected = owed(published, client.control[0].id or "")
-            client.wait_for(lambda client, last=expected[-1]: client.ids and client.ids[-1] == last, 20)
+            client.wait_for(_has(expected[-1]), 20)
             check(client.ids, expected, client)
         assert sum(client.reconnects for client in clients) > 0

@@ -37,7 +37,9 @@ def open_one(server: Server) -> Iterator[Open]:
                 first = client.next_event()
                 return (client, first) if first.id is not None else None
 
-            return eventually(attempt, 10, "the places of clients that have gone are not free again", interval=0.1)
+            found = eventually(attempt, 10, "the places of clients that have gone are not free again", interval=0.1)
+            assert found is not None
+            return found
 
         yield open_one
 

@@ -90,12 +90,14 @@ def test_a_reload_moves_the_streams_gently_and_loses_nothing(start_server: Start
     assert crowd.endings() == {"terminated": 50, "open": 50}
     for member in crowd.members:
         assert [block.id for block in member.messages] == sent
-    # The old worker ends a moment after the new one runs; nothing is refused at any time.
-    assert ready.after(running + 0.1) == {200}
-    assert ready.after(0) <= {200, 503}
-    assert pages.after(0) == {200}
-    assert closed(server) == {"drain": 50, "client": 50} or closed(server)["drain"] == 50
-    assert server.log_text().count("Traceback") == 0
+    # Unready until the new worker's first canary; which of the two answers in that second is left to chance.
+    assert ready.after(began) <= {200, 503}
+    again = next(moment for moment, outcome in ready.answers if moment > running and outcome == 200)
+    assert again < running + 3
+    assert ready.after(again + 1) == {200}
+    assert pages.after(0) == {200}, "a reload refuses nobody"
+    assert closed(server)["drain"] == 50
+    assert "Traceback" not in server.log_text()
 
 
 def test_a_second_reload_and_a_stop_follow(start_server: StartServer, open_stream: OpenStream) -> None:
@@ -117,8 +119,12 @@ def test_sigterm_during_a_reload_is_obeyed_at_once(start_server: StartServer, op
     """gunicorn's master waits for the old workers before it looks at its signals: a pod would be killed meanwhile."""
     delay, window = 0.5, 4.0
     server = start_server(SSE_DRAIN_DELAY=delay, SSE_DRAIN_WINDOW=window)
-    streams = [open_stream(server, "/events/a") for _ in range(40)]
+    streams = [open_stream(server, "/events/a") for _ in range(20)]
     reload(server)
+    while len(streams) < 40:
+        late = open_stream(server, "/events/a")
+        if late.next_event().id is not None:  # not one that the old worker sent away
+            streams.append(late)
     server.terminate()
     began = time.monotonic()
     assert server.wait(2 * (delay + window) + 4) == 0

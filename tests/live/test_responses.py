@@ -1,140 +1,133 @@
-"""``sse.response`` on the wire: the examples, silence, clients that go, iterables that raise; under three servers."""
+"""``sse.response``: a view's own stream keeps its greenlet, and has the heartbeat, the write time-out and the drain."""
 
 from __future__ import annotations
 
-import json
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.live.other_servers import GEVENT, GTHREAD, OURS, start
-from tests.support.server import ROOT, Server
+from tests.conftest import StartServer
+from tests.live.observe import closed, stream_lines
+from tests.support.server import Server
 from tests.support.sse_client import Ending, SSEClient
 from tests.support.wait import eventually
 
-KINDS = (OURS, GEVENT, GTHREAD)
+OpenStream = Callable[..., SSEClient]
+
+COMMAND = (sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "tests.live.response_app:app")
 
 
-class Place:
-    """A server with tests/live/response_app.py, and the directory of its notes."""
-
-    def __init__(self, kind: str, directory: Path) -> None:
-        self.kind, self.notes = kind, directory
-        self.server: Server = start(
-            kind,
-            "tests.live.response_app:app",
-            FLASK_NOTES=str(directory),
-            FLASK_SSE_HEARTBEAT=0.2,
-            FLASK_SSE_LOG="memory:",
-        )
-
-    def note(self, name: str) -> str | None:
-        path = self.notes / name
-        return path.read_text() if path.exists() else None
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    notes = tmp_path_factory.mktemp("notes")
+    with Server(command=COMMAND, NOTES=str(notes), SSE_HEARTBEAT=0.4, SSE_WRITE_TIMEOUT=1.0) as server:
+        yield server
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    running = Place(request.param, tmp_path_factory.mktemp("notes"))
-    with closing(running.server):
-        yield running
+def notes(server: Server, word: str) -> int:
+    """How often the app noted it."""
+    path = Path(str(server.env["NOTES"]), word)
+    return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-def test_a_silent_iterable_is_filled_with_heartbeat_comments(place: Place) -> None:
-    with SSEClient(place.server.port, "/silent/heartbeats") as client:
-        assert client.headers["content-type"] == "text/event-stream"
-        assert client.headers["cache-control"] == "no-store, no-transform"
-        assert client.next_event().data == "thinking"
-        with pytest.raises(TimeoutError):
-            client.next_event(0.9)
-        assert client.comments >= 3
+def line(server: Server, target: str) -> dict[str, str]:
+    """The access log's line about a stream of the app's, once it is there."""
+
+    def found() -> list[dict[str, str]]:
+        return [one for one in stream_lines(server) if one.get("target") == target]
+
+    (only,) = eventually(found, 3, lambda: f"{stream_lines(server)}")
+    return only
 
 
-@pytest.mark.parametrize("way", ["close", "abort"])
-def test_the_iterable_is_closed_soon_after_the_client_has_gone(place: Place, way: str) -> None:
-    name = f"gone-{way}"
-    view = "ticking" if place.kind == GTHREAD else "silent"  # a thread cannot be woken out of a sleep
-    with SSEClient(place.server.port, f"/{view}/{name}") as client:
-        client.next_event()
+def test_a_finite_stream_ends_cleanly_with_all_its_events(app: Server, open_stream: OpenStream) -> None:
+    target = "/count/500?event=n"
+    client = open_stream(app, target)
+    assert client.headers["connection"] == "close"
+    blocks = client.read_to_end(5)
+    assert client.ending is Ending.TERMINATED
+    assert [(block.id, block.event) for block in blocks] == [(str(number), "n") for number in range(500)]
+    logged = line(app, target)
+    assert (logged["reason"], logged["events"]) == ("done", "500")
+    assert int(logged["bytes"]) == len(client.body)
+
+
+def test_a_silent_stream_has_heartbeats_and_is_ended_when_its_client_goes(
+    app: Server, open_stream: OpenStream
+) -> None:
+    before = notes(app, "closed")
+    client = open_stream(app, "/silence")
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        try:
+            client.next_event(end - time.monotonic())
+        except TimeoutError:
+            break
+    assert client.comments >= 3  # the opening's, and a heartbeat each 0.4 s
+    client.close()
+    eventually(lambda: notes(app, "closed") == before + 1, 1.5, "nobody told the iterable")
+    assert line(app, "/silence")["reason"] == "client"
+
+
+def test_an_iterable_that_fails_ends_its_stream_without_telling_why(app: Server, open_stream: OpenStream) -> None:
+    client = open_stream(app, "/failure")
+    blocks = client.read_to_end(3)
+    assert client.ending is Ending.TERMINATED
+    assert [block.event for block in blocks] == [None, "error"]
+    assert b"hunter2" not in client.body
+    assert "hunter2" in app.log_text()
+    assert line(app, "/failure")["reason"] == "error"
+
+
+def test_a_reader_that_stalls_is_closed_after_the_write_timeout(app: Server, open_stream: OpenStream) -> None:
+    before = closed(app).get("write-timeout", 0)
+    client = open_stream(app, "/endless", receive_buffer=4096)
+    began = time.monotonic()
+    logged = line(app, "/endless")
+    assert logged["reason"] == "write-timeout"
+    assert 0.9 < time.monotonic() - began < 4
+    assert closed(app)["write-timeout"] == before + 1
+    # It was slowed down, not buffered: what it was sent is what the kernel holds.
+    assert int(logged["bytes"]) < 2_000_000
+    client.read_to_end(5)
+    assert not client.ending.clean
+
+
+def test_other_requests_are_served_beside_many_of_them(app: Server, open_stream: OpenStream) -> None:
+    clients = [open_stream(app, f"/count/100?pause=0.01&size=2000&n={number}") for number in range(30)]
+    for _ in range(20):
         began = time.monotonic()
-        getattr(client, way)()
-        eventually(lambda: place.note(name), 10, "the iterable is not closed")
-        took = time.monotonic() - began
-    if place.kind == OURS:
-        # Seen by the hang-up itself, within half a second; elsewhere by the write that fails.
-        assert took < 2.5, f"closed {took:.1f} s after the client went"
+        assert app.request("GET", "/echo").text == "hello\n"
+        assert time.monotonic() - began < 1
+    for client in clients:
+        assert [block.id for block in client.read_to_end(20)] == [str(number) for number in range(100)]
 
 
-def test_a_slow_client_slows_the_iterable_down(place: Place) -> None:
-    with SSEClient(place.server.port, "/endless/slow", receive_buffer=4096) as client:
-        client.next_event()
-        time.sleep(0.5)
-        ids = [int(client.next_event().id or 0) for _ in range(100)]
-        assert ids == list(range(1, 101))
-    eventually(lambda: place.note("slow"), 10)
-    # What the socket buffers take (some MB), and no more.
-    assert int(place.note("slow") or 0) < 20_000
-
-
-def test_an_exception_is_an_error_event_a_clean_end_and_a_log_line(place: Place) -> None:
-    with SSEClient(place.server.port, "/raising") as client:
-        *events, error = client.read_to_end()
-        assert [event.data for event in events] == ["one", "two"]
-        assert error.event == "error" and "title" in json.loads(error.data or "")
+def test_a_drain_lets_them_finish_and_ends_the_others_at_its_end(
+    start_server: StartServer, open_stream: OpenStream, tmp_path: Path
+) -> None:
+    delay, window = 0.3, 1.5
+    server = start_server(
+        command=COMMAND, NOTES=str(tmp_path), SSE_DRAIN_DELAY=delay, SSE_DRAIN_WINDOW=window, SSE_HEARTBEAT=10
+    )
+    finite = open_stream(server, "/count/10?pause=0.1")
+    silent = open_stream(server, "/silence")
+    busy = open_stream(server, "/count/100000?pause=0.01")
+    assert finite.next_event().id == "0" and busy.next_event().id == "0"
+    server.terminate()
+    began = time.monotonic()
+    assert [block.id for block in finite.read_to_end(5)] == [str(number) for number in range(1, 10)]
+    assert finite.ending is Ending.TERMINATED
+    for client in (silent, busy):
+        blocks = client.read_to_end(delay + window + 2)
         assert client.ending is Ending.TERMINATED
-        assert b"fell over" not in client.body
-    place.server.wait_for_log("the model fell over")
-    place.server.wait_for_log("raised after 2 events")
-
-
-def test_others_are_served_while_iterables_run(place: Place) -> None:
-    with SSEClient(place.server.port, "/ticking/a") as one, SSEClient(place.server.port, "/endless/b") as two:
-        for _ in range(3):
-            assert one.next_event().data == "tick"
-            two.next_event()
-            began = time.monotonic()
-            place.server.publish("news", "x")
-            assert time.monotonic() - began < 2
-
-
-# ── the examples, as a user starts them ───────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_example_of_a_language_model_streams_token_by_token(kind: str, tmp_path: Path) -> None:
-    with (
-        closing(start(kind, "examples.llm_tokens:app", cwd=_with_sources(tmp_path))) as server,
-        SSEClient(server.port, "/answer?question=why") as client,
-    ):
-        began = time.monotonic()
-        *tokens, last = client.read_to_end(10)
-        assert "".join(token.data or "" for token in tokens) == "You ask: 'why'. The answer is forty-two. "
-        assert (last.event, last.data) == ("done", "")
-        assert time.monotonic() - began > 1, "it came at once, not as it was made"
-        assert client.ending is Ending.TERMINATED
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_example_of_an_own_app_tells_its_listeners_of_each_order(kind: str, tmp_path: Path) -> None:
-    settings = {"FLASK_SSE_LOG": f"sqlite:///{tmp_path}/own.db"}
-    with (
-        closing(start(kind, "examples.own_app:app", **settings)) as server,
-        SSEClient(server.port, "/events/orders") as client,
-    ):
-        client.next_event()
-        answer = server.request("POST", "/orders", '{"item": "tea"}', {"Content-Type": "application/json"})
-        assert answer.status == 201
-        event = client.next_message()
-        assert (event.id, event.event) == (answer.json()["event"], "created")
-        assert json.loads(event.data or "") == {"number": 1, "item": "tea"}
-
-
-def _with_sources(directory: Path) -> Path:
-    """A working directory like the project's, whose log is its own: an app without settings keeps it in ``var``."""
-    for entry in ROOT.iterdir():
-        if entry.name != "var" and not entry.name.startswith("."):
-            (directory / entry.name).symlink_to(entry)
-    return directory
+        assert blocks[-1].retry is not None
+        assert time.monotonic() - began > delay + window - 0.3
+    assert server.wait(4) == 0
+    assert time.monotonic() - began < delay + window + 2.5
+    assert notes(server, "closed") == 3
+    reasons = sorted(one["reason"] for one in stream_lines(server))
+    assert reasons == ["done", "drain", "drain"]

@@ -112,8 +112,10 @@ class Reader(threading.Thread):
         pytest.param(GTHREAD, {"SSE_WINDOW_BYTES": 20_000, "SSE_HEARTBEAT": 0.2}, id="generators in threads"),
     ],
 )
-def test_every_client_sees_exactly_what_was_acknowledged_from_its_cursor_on(kind: str, settings: dict[str, Any]) -> None:
-    limits = {"SSE_REPLAY_LIMIT": 1_000_000, "SSE_RETAIN_EVENTS": 10_000_000, "LOG_LEVEL": "warning"}
+def test_every_client_sees_exactly_what_was_acknowledged_from_its_cursor_on(
+    kind: str, settings: dict[str, Any]
+) -> None:
+    limits: dict[str, Any] = {"SSE_REPLAY_LIMIT": 1_000_000, "SSE_RETAIN_EVENTS": 10_000_000, "LOG_LEVEL": "warning"}
     stop = threading.Event()
     with ExitStack() as stack:
         server = stack.enter_context(closing(start(kind, **limits, **settings)))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import socket
 import statistics
 import time
@@ -12,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
+from tests.live.workers import worker_of
 from tests.support.server import Answer, Server
 from tests.support.sse_client import SSEClient
 
@@ -31,22 +29,6 @@ def server() -> Iterator[Server]:
 def batch(server: Server, lines: list[bytes], **headers: str) -> Answer:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return server.request("POST", "/events", b"\n".join(lines), {**NDJSON, **named}, timeout=20)
-
-
-def worker_of(server: Server, client: socket.socket) -> int:
-    """The process id of the worker that holds the other end of this connection, from /proc."""
-    ours, port = client.getsockname()[1], server.port
-    inode = ""
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if int(fields[1].split(":")[1], 16) == port and int(fields[2].split(":")[1], 16) == ours:
-            inode = f"socket:[{fields[9]}]"
-    for pid in server.worker_pids():
-        for fd in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                if os.readlink(fd) == inode:
-                    return pid
-    raise AssertionError("no worker holds it")
 
 
 def test_the_median_from_publish_to_receive_is_below_ten_milliseconds_across_workers(server: Server) -> None:

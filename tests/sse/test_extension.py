@@ -141,7 +141,8 @@ def test_the_process_s_own_stream_is_outside_of_every_limit(closing: ExitStack) 
     """Under gthread with four threads two streams are allowed: the canary must not be one of them."""
     _, extension = app_with(closing, SSE_MAX_STREAMS=1)
     canary = extension.open(CANARY_CHANNEL)
-    parser, beats = EventParser(), []
+    parser = EventParser()
+    beats: list[StreamEvent] = []
     while not beats:
         beats = [block for block in parser.feed(next(canary)) if block.event == "heartbeat"]
     assert extension.hub.admit("-") is None

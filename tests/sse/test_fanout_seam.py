@@ -64,7 +64,7 @@ class World:
         self.fanout = Fanout(self.hub)
         self.hub.on_dirty = self.fanout._work.set
         self.hub.adopt = self.fanout.adopt
-        closing.callback(self.fanout._poller.close)
+        closing.callback(self.fanout.sockets.poller.close)
         self.closing = closing
         self.clients: list[Client] = []
         self.events: list[tuple[int, Event]] = []
@@ -86,6 +86,7 @@ class World:
         monkeypatch.setattr(fanout_module, "PASS_SLICE", 0.0)
         monkeypatch.setattr(fanout_module, "CLOCK_EVERY", 1)
         monkeypatch.setattr(fanout_module, "MAX_CHUNK_BYTES", 6000)
+        monkeypatch.setattr("sse.catchup.PAGE_BYTES", 1500)
         monkeypatch.setattr(fanout_module, "breathe", self.others)
         self.parts.log.on_read = lambda *_: self.others()
 
@@ -145,29 +146,29 @@ class World:
             self.random.choice(self.clients).read(self.random.choice([50, 3000, 100_000]))
 
     def poll(self) -> None:
-        for fd, mask in self.fanout._poller.poll():
-            stream = self.fanout._streams[fd]
+        for fd, mask in self.fanout.sockets.poller.poll():
+            stream = self.fanout.sockets.streams[fd]
             if stream is not None:
-                self.fanout._on_socket(stream, mask)
+                self.fanout.on_socket(stream, mask)
 
     def run_pass(self) -> None:
         if not any(group.passing for group in self.hub.groups.values()):  # there is one greenlet for it
             self.fanout._work.set()
-            self.fanout._run_passes()
+            self.fanout.run_passes()
 
     def read_log(self) -> None:
-        if self.fanout._want_log and not self.reading_log:  # two would wait for each other, in one thread
+        if self.fanout.catchup._want_log and not self.reading_log:  # two would wait for each other, in one thread
             self.reading_log = True
-            self.fanout._run_log_reader()
+            self.fanout.catchup.read_log()
             self.reading_log = False
 
     def heartbeats(self) -> None:
         time.sleep(0.011)
-        self.fanout._sweep(time.monotonic(), 10.0)
+        self.fanout.upkeep.sweep(time.monotonic(), 10.0)
 
     def end_one(self) -> None:
         if self.clients and self.random.random() < 0.3:
-            self.fanout.end(self.random.choice(self.clients).stream, "lease")
+            self.fanout.catchup.end(self.random.choice(self.clients).stream, "lease")
 
     def client_goes(self) -> None:
         if len(self.clients) > 3 and self.random.random() < 0.3:
@@ -214,7 +215,7 @@ class World:
             self.poll()
             got = sum([client.read(1_000_000) for client in self.clients])
             behind = self.hub.window.position < self.parts.log.inner.bounds().latest
-            quiet = 0 if got or behind or self.hub.dirty or self.fanout._want_log else quiet + 1
+            quiet = 0 if got or behind or self.hub.dirty or self.fanout.catchup._want_log else quiet + 1
 
 
 def play(seed: int, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
@@ -237,9 +238,9 @@ def play(seed: int, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
         for client in world.clients:
             world.check(client, complete=client.stream.state not in (LINGERING, CLOSED))
         for client in world.clients:
-            world.fanout.close(client.stream, "client")
+            world.fanout.sockets.close(client.stream, "client")
         world.poll()
-        assert world.fanout.count == 0 and world.hub.streams == 0 and not world.hub.groups
+        assert world.fanout.sockets.count == 0 and world.hub.streams == 0 and not world.hub.groups
 
 
 @pytest.mark.parametrize("seed", range(25))

@@ -76,7 +76,7 @@ def test_a_line_is_an_event(line: bytes, event: Event) -> None:
         pytest.param(b'{"channel":"a","data":"x","retry":-1}', 400, "retry: must be", id="a negative retry"),
         pytest.param(b'{"channel":"a","data":"x","retry":1.0}', 400, "retry: must be", id="a fraction for retry"),
         pytest.param(b'{"channel":"a","data":"%s"}' % (b"." * 1001), 413, "over 1000 bytes", id="too large"),
-        pytest.param('{"channel":"a","data":"%s"}'.encode() % ("é".encode() * 501), 413, "1000 bytes", id="in bytes"),
+        pytest.param(b'{"channel":"a","data":"%s"}' % ("é".encode() * 501), 413, "1000 bytes", id="in bytes"),
         pytest.param(b"[" * 100_000, 400, "recursion", id="nested without end"),
         pytest.param(b'{"channel":"a","data":%s}' % (b"9" * 5000), 400, "digits", id="a number without end"),
     ],
@@ -107,7 +107,7 @@ def test_a_batch_over_its_number_of_events_is_refused_and_one_at_the_limit_is_no
     assert (problem.status, problem.extra["limit"]) == (413, 100)
 
 
-events = st.builds(
+events: st.SearchStrategy[dict[str, str]] = st.builds(
     dict,
     channel=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,20}", fullmatch=True),
     data=st.text(st.characters(codec="utf-8")),

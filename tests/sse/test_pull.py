@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -102,10 +103,14 @@ def test_a_stream_ends_although_the_publishers_never_rest(parts: Callable[..., P
             if stream.ids[-1] < tail or by == "lease":
                 # A client that is a little slower than the publisher: there is always more by its next turn.
                 before = worker.hub.window.position
-                eventually(lambda before=before: worker.hub.window.position > before, 5, interval=0)
+                eventually(partial(_beyond, worker, before), 5, interval=0)
     finally:
         publisher.stop()
     assert len(set(stream.ids)) == len(stream.ids)
+
+
+def _beyond(worker: Parts, position: int) -> bool:
+    return worker.hub.window.position > position
 
 
 def test_a_client_that_goes_leaves_nothing_behind(parts: Callable[..., Parts]) -> None:

@@ -93,7 +93,9 @@ class Reader(threading.Thread):
         return format_id(acknowledged[-min(back, len(acknowledged))][0])
 
 
-@pytest.mark.parametrize("window", [pytest.param(10_000_000, id="from the window"), pytest.param(1024, id="and the log")])
+@pytest.mark.parametrize(
+    "window", [pytest.param(10_000_000, id="from the window"), pytest.param(1024, id="and the log")]
+)
 @pytest.mark.parametrize("engine", ["memory", "sqlite"])
 def test_every_client_sees_exactly_what_was_acknowledged_from_its_cursor_on(
     tmp_path: Path, engine: str, window: int

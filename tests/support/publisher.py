@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import IO, NamedTuple, Self
 
 from tests.support.wait import eventually
 
@@ -29,7 +29,7 @@ PATIENCE = 60.0  # seconds without an acknowledgement after which a publisher gi
 
 
 class Published(NamedTuple):
-    """An event that was acknowledged. ``at``: unix seconds of the acknowledgement; ``took``: seconds."""
+    """An event that was acknowledged. ``at``: unix seconds of the acknowledgement."""
 
     id: str
     channel: str
@@ -53,7 +53,7 @@ class Publishers:
     def __init__(
         self, port: int, number: int = 2, *, channels: Sequence[str] = ("a",), types: Sequence[str] = ("",)
     ) -> None:
-        self._files = []
+        self._files: list[IO[bytes]] = []
         self._processes: list[subprocess.Popen[bytes]] = []
         self._acknowledged: list[Published] | None = None
         try:
@@ -110,7 +110,7 @@ class Publishers:
         self._kill()
 
 
-def _entries(ledger: tempfile._TemporaryFileWrapper[bytes]) -> list[Published]:  # type: ignore[type-arg]
+def _entries(ledger: IO[bytes]) -> list[Published]:
     ledger.seek(0)
     entries = []
     for line in ledger.read().decode().splitlines():
