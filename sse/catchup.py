@@ -17,8 +17,8 @@ from gevent.event import Event as GeventEvent
 
 from sse import transport
 from sse.event import Frame, retry_block
-from sse.hub import FellBehind
 from sse.log import LogError
+from sse.replay import FellBehind
 from sse.sockets import Sockets, reason_of
 from sse.stream import CLOSED, ENDING, LAGGING, LINGERING, LIVE, Backlog, Stream, spread_retry
 
@@ -141,7 +141,7 @@ class CatchUp:
             return
         target = stream.group.position(self._hub.window.position)
         try:
-            page = self._hub.read_page(stream.group.subscription, stream.cursor, target)
+            page = self._hub.replay.read_page(stream.group.subscription, stream.cursor, target)
         except FellBehind:
             self._sockets.close(stream, "fell-behind")
             return

@@ -21,15 +21,16 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from sse.event import Frame, Record, ResetReason, encode_frame, heartbeat_block, make_position, reset_block
+from sse.event import Frame, Record, encode_frame, heartbeat_block
 from sse.group import Group, Subscription
-from sse.log import Bounds, Log, LogError, LogUnavailable
+from sse.log import Log, LogError, LogUnavailable
 from sse.log.base import FOLLOW_RECORDS, LogReplaced
-from sse.runtime import SingleFlight, breathe, offload
+from sse.replay import Replay
+from sse.runtime import breathe, offload
 from sse.settings import Settings
 from sse.stats import Stats
 from sse.stream import OWN_CLIENT, Stream
-from sse.window import Page, Window, matches
+from sse.window import Window, matches
 
 logger = logging.getLogger("headwater.hub")
 
@@ -41,10 +42,6 @@ INJECTED_CHANNELS = frozenset({CANARY_CHANNEL, STATS_CHANNEL})
 FIRST_CANARY = 0.05  # seconds between looks for the first subscriber: a start waits for its canary
 CANARY_INTERVAL = 1.0  # seconds between two canary heartbeats; /readyz tolerates five
 
-# One page of a replay. Large enough that a page costs one write, small enough that a slow reader pins little.
-PAGE_BYTES = 64 * 1024
-PAGE_EVENTS = 1000
-
 # A large batch enters the worker in steps of so many events, between which the event loop is let run.
 RECORDS_PER_STEP = 500
 
@@ -54,9 +51,6 @@ RETRY_FIRST, RETRY_MOST = 0.1, 2.0
 
 # After this long without an answer from the log, the tailer looks whether retention has overtaken it.
 STALL = 5.0
-
-# How long an opening stream waits for the tailer to reach the cursor that it brought from another worker.
-SYNC_TIMEOUT = 2.0
 
 TRIM_INTERVAL = 1.0  # seconds between two looks at retention when there is nothing to trim
 
@@ -72,15 +66,6 @@ class Pulling(Protocol):
     def end(self, reason: str) -> None: ...
 
 
-class FellBehind(Exception):
-    """The log no longer holds what follows this cursor."""
-
-
-class Start(NamedTuple):
-    """Where a stream begins: served through ``cursor``; ``reset`` is the block that tells it of a gap."""
-
-    cursor: int
-    reset: bytes | None
 
 
 class Status(NamedTuple):
@@ -135,10 +120,10 @@ class Hub:
         self._by_channel: dict[str, dict[Group, None]] = {}
         self._per_client: Counter[str] = Counter()
         self._on_close = on_close
-        self._flights = SingleFlight()
         self._stop = threading.Event()
         self._ready = threading.Event()
         self._advanced = threading.Condition(self.lock)
+        self.replay = Replay(log, self.window, self._advanced, settings, stats)
         self._answered_at = time.monotonic()
         self._threads: list[threading.Thread] = []
 
@@ -379,91 +364,3 @@ class Hub:
                 self._per_client[stream.client] -= 1
                 if self._per_client[stream.client] <= 0:
                     del self._per_client[stream.client]
-
-    def bounds(self) -> Bounds:
-        """The log's bounds; callers that ask at once share one look. Raises LogUnavailable."""
-        return self._flights.do("bounds", lambda: offload(self.log.bounds))
-
-    def resolve(self, group: Group, requested: str | None, cursor: int | None) -> Start:
-        """Where a stream begins (DESIGN: "Event ids are times").
-
-        requested: the cursor as the client gave it, None without one; cursor: the same parsed, None when it cannot
-        be. Raises LogUnavailable when only the log could tell and it does not answer.
-        """
-        subscription = group.subscription
-        if requested is None:
-            return Start(group.position(self.window.position), None)
-        reason: ResetReason | None = None
-        if cursor is None:
-            reason = "malformed"
-        elif cursor > self.window.position:
-            reason, cursor = self._ahead(cursor)
-        elif cursor < self.window.floor and cursor < self.bounds().trimmed and cursor > 0:
-            reason = "expired"
-        if reason or cursor is None or cursor <= 0:
-            cursor = self.bounds().trimmed
-        keep = self.settings.sse_replay_limit
-        if cursor >= self.window.floor:
-            with self.lock:
-                cut = self.window.keep_newest(subscription.channels, subscription.types, cursor, keep)
-        else:
-            after = cursor
-            cut = self._flights.do(
-                ("floor", subscription.channels, after),
-                lambda: offload(self.log.floor, subscription.channels, after, keep),
-            )
-        if cut is not None:
-            reason, cursor = reason or "too-far", cut
-        if reason is None:
-            return Start(cursor, None)
-        self.stats.resets[reason] += 1
-        bounds = self.bounds()
-        return Start(cursor, reset_block(reason, requested, bounds.oldest, bounds.latest, cursor))
-
-    def _ahead(self, cursor: int) -> tuple[ResetReason | None, int]:
-        """A cursor beyond what this worker has read: from a worker that is ahead, a time, or from nowhere."""
-        # Shared with those who hold the same cursor only: a look that began earlier may be older than the event.
-        latest = self._flights.do(("ahead", cursor), lambda: offload(self.log.bounds)).latest
-        self.log.wake()
-        deadline = time.monotonic() + SYNC_TIMEOUT
-        with self.lock:
-            while self.window.position < min(cursor, latest):
-                left = deadline - time.monotonic()
-                if left <= 0 or not self._advanced.wait(left):
-                    raise LogUnavailable("this worker has not caught up with the log", retry_after=1.0)
-        if cursor > max(latest, make_position(time.time_ns() // 1_000_000 + 1)):
-            return "unknown", 0
-        # A time between the newest event and now: nothing has happened since.
-        return None, min(cursor, self.window.position)
-
-    # ── reading for one stream ────────────────────────────────────────────────────────────────────────────
-
-    def read_page(self, subscription: Subscription, after: int, through: int) -> Page:
-        """The next page of a subscription after a cursor, from the window, else from the log (one read in flight
-        per page). Blocks. Raises FellBehind when the log was trimmed beyond the cursor, LogUnavailable."""
-        with self.lock:
-            if after >= self.window.floor:
-                return self.window.read(
-                    subscription.channels, subscription.types, after, through, PAGE_BYTES
-                )
-        records, trimmed, complete = self._flights.do(
-            ("page", subscription.channels, after), lambda: self._read_log(subscription.channels, after)
-        )
-        if trimmed > after:
-            raise FellBehind
-        # Only an empty page says that the log holds no more, and only through what the tailer had read before the
-        # read began: it may be another stream's, begun before `through` was there.
-        position = min(records[-1].position if records else complete, through)
-        frames = [encode_frame(record) for record in records if record.position <= through]
-        types = subscription.types
-        return Page([frame for frame in frames if matches(frame, types)], position)
-
-    def _read_log(self, channels: frozenset[str], after: int) -> tuple[list[Record], int, int]:
-        """A page of records, the trim mark after it was read, and the worker's position before."""
-        complete = self.window.position
-
-        def read() -> tuple[list[Record], int, int]:
-            records = self.log.read(channels, after, PAGE_EVENTS, PAGE_BYTES)
-            return records, self.log.bounds().trimmed, complete
-
-        return offload(read)

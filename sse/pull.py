@@ -12,8 +12,9 @@ from collections.abc import Callable, Generator, Iterator
 
 from sse.event import heartbeat_block, retry_block
 from sse.group import Group
-from sse.hub import FellBehind, Hub
+from sse.hub import Hub
 from sse.log import LogUnavailable
+from sse.replay import FellBehind
 from sse.responder import HANG_UP_CHECK
 from sse.stream import CLOSED, ENDING, LIVE, REPLAYING, Stream, end_reason, spread_retry
 
@@ -127,7 +128,7 @@ class PullStream(Stream):
         hub = self.hub
         if self.cursor >= tail:
             return False
-        page = hub.read_page(self.group.subscription, self.cursor, tail)
+        page = hub.replay.read_page(self.group.subscription, self.cursor, tail)
         if page.frames:
             body = b"".join([frame.wire for frame in page.frames])
             self.beat = time.monotonic()

@@ -15,10 +15,11 @@ from sse import publish
 from sse.auth import AccessDenied, Grant, client_address, cors_headers
 from sse.event import InvalidEvent, MalformedCursor, check_channel, opening_block, parse_id, parse_since, retry_block
 from sse.group import Subscription
-from sse.hub import INJECTED_CHANNELS, Hub, Start
+from sse.hub import INJECTED_CHANNELS, Hub
 from sse.log import IdempotencyConflict, LogUnavailable
 from sse.problems import Problem, problem_of
 from sse.pull import PullStream
+from sse.replay import Start
 from sse.responder import STREAM_HEADERS
 from sse.stream import OPENING, Stream, lease, spread_retry
 
@@ -175,7 +176,7 @@ def _open(sse: SSE, subscription: Subscription, grant: Grant) -> Response:
         chunked = request.environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
         stream = Stream(group, 0, now=now, ends_at=ends_at, client=client, chunked=chunked)
     try:
-        start = hub.resolve(group, *_cursor())
+        start = hub.replay.resolve(group, *_cursor())
     except LogUnavailable:
         # Only the log could say where this client was; a 503 would make an EventSource give up for ever.
         hub.leave(stream)

@@ -1,10 +1,30 @@
-"""What the chaos suite has counted, at the end of a run."""
+"""The fleet that most tests share, and what the suite has counted, at the end of a run."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
+import pytest
+
+from tests.chaos.fleet import Fleet
 from tests.chaos.reader import BOOK
+
+WRITE_TIMEOUT = 1.5  # seconds; the silent clients of one test are given up that soon
+
+
+@pytest.fixture(scope="package")
+def fleet() -> Iterator[Fleet]:
+    """Two instances of two workers for all tests that leave them as they were."""
+    with Fleet(2, workers=2, SSE_WRITE_TIMEOUT=WRITE_TIMEOUT) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

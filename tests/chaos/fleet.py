@@ -11,10 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.chaos.reader import Reader
+from tests.chaos.forgiving_nginx import ForgivingNginx
+from tests.chaos.reader import Reader, stop_all
 from tests.chaos.recorder import Recorder
 from tests.chaos.silent_proxy import SilentProxy
-from tests.chaos.forgiving_nginx import ForgivingNginx
 from tests.support.redis_server import RedisServer
 from tests.support.server import Server
 
@@ -46,14 +46,16 @@ class Fleet:
         *,
         workers: int = 1,
         replicas: int = 0,
-        redis: dict[str, str | int] | RedisServer | None = None,
+        redis: dict[str, Any] | RedisServer | None = None,
         **env: str | float | None,
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="headwater-fleet-"))
         self.directory.chmod(0o755)  # nginx' workers are another user, and keep large bodies in there
         self._stack = contextlib.ExitStack()
         self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
-        self.redis = redis if isinstance(redis, RedisServer) else RedisServer(appendfsync="always", **(redis or {}))
+        self.redis = (
+            redis if isinstance(redis, RedisServer) else RedisServer(**{"appendfsync": "always", **(redis or {})})
+        )
         self._starts_redis = self.redis is not redis
         self.networks: list[SilentProxy] = []
         self.servers: list[Server] = []
@@ -109,8 +111,10 @@ class Fleet:
         """So many clients, connected: through nginx, or in turn to the ports named; one in three has both channels."""
         ports = ports or [self.port]
         readers = [
-            stack.enter_context(Reader(ports[n % len(ports)], [("a",), ("b",), ("a", "b")][n % 3])) for n in range(count)
+            stack.enter_context(Reader(ports[n % len(ports)], [("a",), ("b",), ("a", "b")][n % 3]))
+            for n in range(count)
         ]
+        stack.callback(stop_all, readers)  # all at once, before each is waited for
         for reader in readers:
             reader.wait_connected(10)
         return readers

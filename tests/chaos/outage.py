@@ -33,8 +33,6 @@ class Outage(NamedTuple):
         return f"503 within {slow * 1000:.0f} ms (p90 of {len(refused)}), " + self.check_return(readers)
 
     def check_return(self, readers: Sequence[Reader]) -> str:
-        for reader in readers:
-            reader.wait_for(lambda reader: reader.first_after(self.up), 6)
-        first = [(reader.first_after(self.up) or 0.0) - self.up for reader in readers]
+        first = [reader.wait_for_first_after(self.up, 6) - self.up for reader in readers]
         assert max(first) < DELIVERED_WITHIN, f"the first event came {max(first):.2f} s after Redis's return"
         return f"first event {min(first) * 1000:.0f} to {max(first) * 1000:.0f} ms after its return"

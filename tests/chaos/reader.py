@@ -33,8 +33,17 @@ class Reader(ResumingClient):
             on_event=lambda block: self.diary.append(Told(time.monotonic(), block)),
         )
 
+    def stop(self) -> None:
+        """End soon; :meth:`close` waits for it."""
+        self._stop.set()
+
     def heartbeats(self, since: float, until: float) -> int:
         return sum(1 for at, block in self.diary if block.event == "heartbeat" and since <= at < until)
+
+    def wait_for_first_after(self, moment: float, timeout: float) -> float:
+        """When the first event came after that; waits for it."""
+        self.wait_for(lambda _: self.first_after(moment), timeout)
+        return self.first_after(moment) or 0.0
 
     def first_after(self, moment: float) -> float | None:
         """When the first event came after that."""
@@ -49,6 +58,12 @@ class Reader(ResumingClient):
         owed = self.owed(acknowledged)
         assert owed, "nothing was published for this client"
         self.wait_for(lambda one: one.ledger and one.ledger[-1].id == owed[-1], timeout)
+
+
+def stop_all(readers: Sequence[Reader]) -> None:
+    """Let all end at once, before each is waited for."""
+    for reader in readers:
+        reader.stop()
 
 
 class Reckoning(NamedTuple):
@@ -68,7 +83,12 @@ BOOK: list[Reckoning] = []  # of this run; printed at its end
 
 
 def reckon(
-    fault: str, readers: Sequence[Reader], acknowledged: Sequence[Acknowledged], *, timeout: float = 20.0, note: str = ""
+    fault: str,
+    readers: Sequence[Reader],
+    acknowledged: Sequence[Acknowledged],
+    *,
+    timeout: float = 20.0,
+    note: str = "",
 ) -> Reckoning:
     """Every client has seen every acknowledged event of its channels once, in order, and nothing else."""
     for reader in readers:

@@ -1,4 +1,4 @@
-"""A network that can be made to drop everything without a word: a TCP proxy that stops forwarding and closes nothing."""
+"""A network that drops everything without a word: a TCP proxy that stops forwarding and closes nothing."""
 
 from __future__ import annotations
 

@@ -7,8 +7,9 @@ import signal
 import struct
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from tests.support.programs import require_program
 from tests.support.redis_server import RedisServer
 from tests.support.server import Server
 from tests.support.wait import eventually
-
 
 SOURCE = Path(__file__).with_name("stepped_clock.c")
 
@@ -46,12 +46,6 @@ class Clock:
 @pytest.fixture
 def clock(tmp_path: Path) -> Clock:
     return Clock(tmp_path)
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 STEPS = (-3600, 3600, 0)  # seconds: back, two hours forward, and right again
@@ -92,13 +86,13 @@ def step_server(server: Server, clock: Clock, recorders: Sequence[Recorder]) -> 
     """Through the steps, with a killed worker after each: its clients come back with cursors of another time."""
     with Reader(server.port, ["quiet"]) as witness:  # a stream with events gets no heartbeats
 
-        def off() -> float:
+        def stepped(seconds: int) -> bool:
             beats = [int(block.data or 0) for _, block in witness.diary if block.event == "heartbeat"]
-            return beats[-1] / 1000 - time.time() if beats else float("inf")
+            return bool(beats) and abs(beats[-1] / 1000 - time.time() - seconds) < 60
 
         for step in STEPS:
             clock.step(step)
-            eventually(lambda step=step: abs(off() - step) < 60, 8, "the clock is not stepped")
+            eventually(partial(stepped, step), 8, "the clock is not stepped")
             for recorder in recorders:
                 recorder.progress(5)
             os.kill(server.worker_pids()[0], signal.SIGKILL)

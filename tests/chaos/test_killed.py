@@ -5,26 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
-
-import pytest
+from functools import partial
 
 from tests.chaos.fleet import Fleet
 from tests.chaos.reader import reckon
+from tests.support.server import Server
 from tests.support.wait import eventually
 
 
-@pytest.fixture(scope="module")
-def fleet() -> Iterator[Fleet]:
-    with Fleet(2, workers=2) as fleet:
-        yield fleet
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
+def replaced(server: Server, victim: int) -> bool:
+    return len(pids := server.worker_pids()) == server.worker_count and victim not in pids
 
 
 def test_a_killed_worker_costs_its_clients_a_reconnect_and_no_event(fleet: Fleet, stack: ExitStack) -> None:
@@ -34,9 +25,7 @@ def test_a_killed_worker_costs_its_clients_a_reconnect_and_no_event(fleet: Fleet
             recorder.progress()
             victim = server.worker_pids()[0]
             os.kill(victim, signal.SIGKILL)
-            eventually(
-                lambda server=server, victim=victim: len(pids := server.worker_pids()) == 2 and victim not in pids, 10
-            )
+            eventually(partial(replaced, server, victim), 10)
         recorder.progress()
     reckon("kill -9 of a worker, twice", readers, recorder.finish())
     assert sum(reader.reconnects for reader in readers) > 0, "no client was on that worker"
@@ -95,9 +84,7 @@ def test_a_killed_redis_loses_nothing_that_was_acknowledged(fleet: Fleet, stack:
     assert slowest < 0.25, f"known to be down, and yet {slowest:.3f} s"
     for reader in readers:
         assert reader.heartbeats(down + 0.5, up) > 0 or outage < 1.0, "a stream without heartbeats"
-    for reader in readers:
-        reader.wait_for(lambda reader: reader.first_after(up), 5)
-    first = [reader.first_after(up) or 0.0 for reader in readers]
+    first = [reader.wait_for_first_after(up, 5) for reader in readers]
     assert max(first) - up < 2.0, f"events {max(first) - up:.2f} s after Redis's return"
     assert sum(reader.connections for reader in readers) == connections, "streams did not stay open"
     note = f"503 in {slowest * 1000:.0f} ms (p90), first event {(min(first) - up) * 1000:.0f} ms after its return"

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
-
-import pytest
 
 from tests.chaos.fleet import Fleet
 from tests.chaos.reader import reckon
 from tests.chaos.silent_proxy import SilentProxy
 from tests.support.wait import eventually
-
-WRITE_TIMEOUT = 1.5
-
-
-@pytest.fixture(scope="module")
-def fleet() -> Iterator[Fleet]:
-    with Fleet(2, SSE_WRITE_TIMEOUT=WRITE_TIMEOUT) as fleet:
-        yield fleet
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 def test_clients_behind_a_silent_network_get_what_they_missed_when_it_speaks_again(
@@ -65,7 +48,5 @@ def test_the_server_gives_up_clients_that_take_nothing_and_they_resume(fleet: Fl
         eventually(lambda: given_up() >= before + 3, 15, "streams that take nothing are kept for ever")
         network.speak()
         recorder.progress()
-    reckon(
-        "silent network until the server gave its streams up", [*readers, *others], recorder.finish(), timeout=30
-    )
+    reckon("silent network until the server gave its streams up", [*readers, *others], recorder.finish(), timeout=30)
     assert all(reader.reconnects > 0 for reader in readers)

@@ -1,9 +1,8 @@
-"""Redis frozen, or behind a network that drops everything: publishers are told at once, streams stay, nothing is lost."""
+"""Redis frozen, or behind a network that drops everything: publishers are told, streams stay, nothing is lost."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -15,18 +14,6 @@ from tests.support.wait import eventually
 
 # A frozen Redis is noticed by the first answer that does not come: 2 s for a command, as long for a follower.
 NOTICED = 2.6
-
-
-@pytest.fixture(scope="module")
-def fleet() -> Iterator[Fleet]:
-    with Fleet(2, workers=1) as fleet:
-        yield fleet
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 @pytest.mark.parametrize("seconds", [4.0, pytest.param(10.0, marks=pytest.mark.slow)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -15,12 +14,6 @@ from tests.chaos.reader import Reader, reckon, reckon_replaced
 from tests.chaos.silent_proxy import SilentProxy
 from tests.support.redis_server import RedisServer
 from tests.support.wait import eventually
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 def kept(redis: RedisServer) -> list[str]:

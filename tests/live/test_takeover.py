@@ -6,13 +6,15 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import StartServer
 from tests.live.observe import closed, resident_bytes, stream_lines, streams
+from tests.live.response_app import COMMAND as RESPONSE_APP
 from tests.live.vanishing import FarClient
-from tests.support.server import Server
+from tests.support.server import COMMAND, Server
 from tests.support.sse_client import Ending, SSEClient
 from tests.support.wait import eventually
 
@@ -152,14 +154,28 @@ def _position(name: str) -> tuple[int, int]:
     return int(milliseconds), int(number)
 
 
-def test_a_peer_that_vanishes_without_a_word_is_given_up(far: FarClient, start_server: StartServer) -> None:
+@pytest.mark.parametrize(
+    ("command", "target"),
+    [
+        pytest.param(COMMAND, "/events/far", id="taken over"),
+        pytest.param(RESPONSE_APP, "/silence", id="a view's own stream"),
+    ],
+)
+def test_a_peer_that_vanishes_without_a_word_is_given_up(
+    far: FarClient, start_server: StartServer, tmp_path: Path, command: tuple[str, ...], target: str
+) -> None:
     heartbeat, write_timeout = 0.5, 0.7
     server = start_server(
-        HOST="0.0.0.0", SSE_AUTH="none", SSE_HEARTBEAT=heartbeat, SSE_WRITE_TIMEOUT=write_timeout
+        command=command,
+        HOST="0.0.0.0",
+        SSE_AUTH="none",
+        SSE_HEARTBEAT=heartbeat,
+        SSE_WRITE_TIMEOUT=write_timeout,
+        NOTES=tmp_path,
     )
-    far.stream(server.port)
-    assert streams(server, "live") == 1
+    far.stream(server.port, target)
     far.vanish()
+    assert stream_lines(server) == []
     bound = heartbeat + 4 * write_timeout  # a heartbeat, our write time-out, and TCP_USER_TIMEOUT of three of these
     eventually(lambda: stream_lines(server), bound + 2, "it is still there")
     (line,) = stream_lines(server)

@@ -20,11 +20,10 @@ _CLIENT = """
 import socket, sys
 print("ready", flush=True)
 for line in sys.stdin:
-    host, port = line.split()
+    host, port, target = line.split()
     sock = socket.create_connection((host, int(port)), timeout=5)
-    sock.sendall(b"GET /events/far HTTP/1.1\\r\\nHost: far\\r\\n\\r\\n")
-    while b"retry:" not in sock.recv(65536):
-        pass
+    sock.sendall(f"GET {target} HTTP/1.1\\r\\nHost: far\\r\\n\\r\\n".encode())
+    assert sock.recv(65536).startswith(b"HTTP/1.1 200")
     print("streaming", flush=True)
 """
 
@@ -81,10 +80,10 @@ class FarClient:
             with contextlib.suppress(subprocess.CalledProcessError):
                 self._ip("link", "delete", self._cable)
 
-    def stream(self, port: int) -> None:
-        """Open a stream from the other end and wait for its opening."""
+    def stream(self, port: int, target: str) -> None:
+        """Open a stream from the other end and wait for its beginning."""
         assert self._process is not None and self._process.stdin is not None
-        print(self.near_address, port, file=self._process.stdin, flush=True)
+        print(self.near_address, port, target, file=self._process.stdin, flush=True)
         assert self._line() == "streaming"
 
     def vanish(self) -> None:

@@ -129,7 +129,7 @@ class World:
         cursor = self.random.choice([None, known[-1], self.random.choice(known)])
         group = self.hub.join(Subscription(channels, types))
         text = None if cursor is None else format_id(cursor)
-        begin = self.hub.resolve(group, text, cursor)
+        begin = self.hub.replay.resolve(group, text, cursor)
         assert begin.reset is None
         if cursor is not None:
             assert begin.cursor == cursor

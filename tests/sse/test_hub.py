@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from sse.event import Event, format_id, make_position
-from sse.hub import CANARY_CHANNEL, PAGE_EVENTS
+from sse.hub import CANARY_CHANNEL
 from sse.log import LogUnavailable
+from sse.replay import PAGE_EVENTS
 from tests.sse.worker_parts import Parts, Pulled, numbers
 from tests.support.sse_parser import StreamEvent
 from tests.support.wait import eventually
@@ -239,7 +240,7 @@ def test_a_cursor_from_a_worker_that_is_ahead_is_waited_for_and_honoured(tmp_pat
 def test_a_worker_that_stays_behind_sends_the_client_away_rather_than_repeat_what_it_saw(
     tmp_path: Path, closing: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sse.hub.SYNC_TIMEOUT", 0.1)
+    monkeypatch.setattr("sse.replay.SYNC_TIMEOUT", 0.1)
     url = f"sqlite:///{tmp_path}/h.db"
     ahead, behind = closing.enter_context(Parts(url)), closing.enter_context(Parts(url))
     behind.log.flowing.clear()
@@ -377,13 +378,13 @@ def test_events_that_come_while_a_page_of_a_quiet_channel_is_read_are_not_skippe
     worker.log.on_read = slowly
     pages: list[Any] = []
     first = threading.Thread(
-        target=lambda: pages.append(worker.hub.read_page(subscription, start, worker.hub.window.position))
+        target=lambda: pages.append(worker.hub.replay.read_page(subscription, start, worker.hub.window.position))
     )
     first.start()
     assert read.wait(5)
     (published,) = worker.append("not to be skipped", channel="quiet")
     tail = worker.hub.window.position
-    second = threading.Thread(target=lambda: pages.append(worker.hub.read_page(subscription, start, tail)))
+    second = threading.Thread(target=lambda: pages.append(worker.hub.replay.read_page(subscription, start, tail)))
     second.start()
     time.sleep(0.1)  # it shares the first one's read, or begins its own
     go_on.set()

@@ -11,9 +11,10 @@ from typing import Any
 
 from sse.event import Event, Record, opening_block, parse_id, parse_since
 from sse.group import Subscription
-from sse.hub import Hub, Start
+from sse.hub import Hub
 from sse.log import Bounds, Log, LogUnavailable, open_log
 from sse.pull import PullStream
+from sse.replay import Start
 from sse.settings import Settings
 from sse.stats import Stats
 from tests.support.sse_parser import EventParser, StreamEvent
@@ -147,7 +148,7 @@ class Parts:
         cursor = None
         with contextlib.suppress(ValueError):
             cursor = None if text is None else (parse_since if since else parse_id)(text)
-        return self.hub.resolve(group, text, cursor)
+        return self.hub.replay.resolve(group, text, cursor)
 
     def open(
         self,
@@ -166,7 +167,7 @@ class Parts:
         cursor = None
         with contextlib.suppress(ValueError):
             cursor = None if text is None else (parse_since if since else parse_id)(text)
-        start = hub.resolve(group, text, cursor)
+        start = hub.replay.resolve(group, text, cursor)
         stream.cursor = start.cursor
         return Pulled(stream, start, self.settings.sse_retry)
 
