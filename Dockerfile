@@ -23,7 +23,7 @@ RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 # source would want a compiler, and would give another image on another day.
 COPY requirements.txt /src/
 RUN /opt/pip/bin/pip --python /opt/venv/bin/python install --only-binary :all: --requirement /src/requirements.txt
-# What packages bring along and nothing imports: their tests, and sources for compilers and type checkers (30 MB).
+# What packages bring along and nothing imports: their tests, and sources for compilers and type checkers.
 RUN cd /opt/venv/lib/python3*/site-packages \
     && rm -rf gevent/tests gevent/testing greenlet/tests zope/interface/tests zope/interface/*/tests zope/event/tests* \
     && find . -type f \( -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.hpp' -o -name '*.py[xi]' -o -name '*.pxd' \) \

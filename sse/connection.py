@@ -227,7 +227,10 @@ class Connection:
         """``environ["sse.hung_up"]``: has the peer closed its side? Never blocks."""
         poll = _original_poll()
         poll.register(self.sock.fileno(), select.POLLRDHUP)
-        return bool(poll.poll(0))
+        found = poll.poll(0)
+        if found and found[0][1] & select.POLLERR:
+            self.lost = "reset"
+        return bool(found)
 
     def why_lost(self) -> str:
         """``environ["sse.why_lost"]``: for a generator stream that is closed in the middle."""

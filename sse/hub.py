@@ -24,7 +24,7 @@ from typing import NamedTuple, Protocol
 from sse.event import Frame, Record, encode_frame, heartbeat_block
 from sse.group import Group, Subscription
 from sse.log import Log, LogError, LogUnavailable
-from sse.log.base import FOLLOW_RECORDS, LogReplaced
+from sse.log.base import FOLLOW_CHARS, FOLLOW_RECORDS, LogReplaced
 from sse.replay import Replay
 from sse.runtime import breathe, offload
 from sse.settings import Settings
@@ -47,7 +47,7 @@ RECORDS_PER_STEP = 500
 
 # A tailer that lost its log tries again after this long, doubling to the second figure, each ±50 %, so that the
 # workers of many pods do not come back in step.
-RETRY_FIRST, RETRY_MOST = 0.1, 2.0
+RETRY_FIRST, RETRY_MOST = 0.1, 1.0
 
 # After this long without an answer from the log, the tailer looks whether retention has overtaken it.
 STALL = 5.0
@@ -228,7 +228,8 @@ class Hub:
         """
         silent = time.monotonic() - self._answered_at
         retain = self.settings.sse_retain_events, self.settings.sse_retain_seconds
-        if len(batch) < min(FOLLOW_RECORDS, retain[0]) and silent < min(STALL, retain[1] / 2):
+        full = len(batch) >= min(FOLLOW_RECORDS, retain[0]) or sum(len(r.data) for r in batch) >= FOLLOW_CHARS
+        if not full and silent < min(STALL, retain[1] / 2):
             return batch
         trimmed = offload(self.log.bounds).trimmed
         if trimmed <= self.window.position:

@@ -108,7 +108,6 @@ class PullStream(Stream):
                 left = min(due, self.ends_at) - now
                 if self._hung_up is not None:
                     if self._hung_up():
-                        ended = True
                         return
                     left = min(left, HANG_UP_CHECK)
                 self._woken.wait(left if left < threading.TIMEOUT_MAX else None)

@@ -195,6 +195,7 @@ def respond(
                 size += len(wire)
                 spoke = time.monotonic()
             elif hung_up is not None and hung_up():
+                reason = why_lost()
                 return
             if should_end():
                 reason = "drain"

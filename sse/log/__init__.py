@@ -29,7 +29,7 @@ __all__ = [
 
 _ALLOWED = (
     "sqlite:///relative/path, sqlite:////absolute/path, memory:,"
-    " redis://host:port/db, rediss://… or redis+sentinel://…"
+    " redis://host:port/db, rediss://…, redis+sentinel://… or rediss+sentinel://…"
 )
 
 
@@ -48,7 +48,7 @@ def open_log(url: str, *, retain_events: int, retain_seconds: float, prefix: str
     if url.startswith("sqlite:///") and not url.endswith(("/", ":memory:")) and "\0" not in url:
         path = url.removeprefix("sqlite:///")
         return SQLiteLog(path, retain_events=retain_events, retain_seconds=retain_seconds)
-    if url.startswith(("redis://", "rediss://", "redis+sentinel://")):
+    if url.startswith(("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://")):
         from sse.log.redis import RedisLog  # only now: the other engines need no client library
 
         return RedisLog.from_url(

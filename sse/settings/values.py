@@ -21,7 +21,7 @@ _HOST_NAME = re.compile(rf"(?:{_LABEL}\.)*(?![0-9]+\Z){_LABEL}")
 _CHANNEL_PATTERN = re.compile(r"\*|[A-Za-z0-9_][A-Za-z0-9._:-]{0,127}\*?")
 _BEARER_KEY = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _REDIS_PREFIX = re.compile(r"[A-Za-z0-9{][A-Za-z0-9._:{}-]{0,63}")
-_REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel")
+_REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
 # One good one of each kind: fewer ways to go wrong.
 ALGORITHMS = frozenset({"HS256", "RS256", "ES256", "EdDSA"})
 _MAX_SERVER_HEADER = 256    # characters; it goes out with every response

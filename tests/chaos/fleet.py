@@ -37,6 +37,7 @@ class Fleet:
 
     :param instances: how many. :param workers: of each.
     :param replicas: the number in Redis's URL: how many must have an event before it is acknowledged.
+    :param direct: without a network that can go silent between them and Redis, for measurements.
     :param redis: settings of redis.conf, or a Redis that runs already. :param env: settings of the instances.
     """
 
@@ -46,6 +47,7 @@ class Fleet:
         *,
         workers: int = 1,
         replicas: int = 0,
+        direct: bool = False,
         redis: dict[str, Any] | RedisServer | None = None,
         **env: str | float | None,
     ) -> None:
@@ -59,6 +61,7 @@ class Fleet:
         self._starts_redis = self.redis is not redis
         self.networks: list[SilentProxy] = []
         self.servers: list[Server] = []
+        self._direct = direct
         self._query = f"?replicas={replicas}" if replicas else ""
         self._instances = instances
         self.env: dict[str, Any] = {**SETTINGS, "WEB_CONCURRENCY": workers, **env}
@@ -70,7 +73,8 @@ class Fleet:
 
     def url(self, instance: int) -> str:
         """Redis, through the network of this instance."""
-        return f"redis://127.0.0.1:{self.networks[instance].port}/0{self._query}"
+        port = self.redis.port if self._direct else self.networks[instance].port
+        return f"redis://127.0.0.1:{port}/0{self._query}"
 
     @property
     def ports(self) -> list[int]:

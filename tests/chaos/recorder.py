@@ -62,7 +62,7 @@ class Recorder:
         rate: float = 50.0,
         channels: Sequence[str] = ("a", "b"),
         size: int = 0,
-        headers: Callable[[], Mapping[str, str]] = lambda: {},
+        headers: Callable[[], Mapping[str, str]] = dict[str, str],
         repeats: Collection[int] = (),
     ) -> None:
         self._port = (lambda: port) if isinstance(port, int) else port

@@ -100,6 +100,7 @@ def step_server(server: Server, clock: Clock, recorders: Sequence[Recorder]) -> 
                 recorder.progress(5)
 
 
+@pytest.mark.slow
 def test_the_clock_of_an_instance_is_stepped_back_and_forward(clock: Clock, stack: ExitStack) -> None:
     fleet = stack.enter_context(Fleet(1))
     odd = Server(startup_timeout=40.0, **{**fleet.env, "SSE_LOG": fleet.url(0), **clock.env})

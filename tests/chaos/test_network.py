@@ -38,7 +38,7 @@ def test_the_server_gives_up_clients_that_take_nothing_and_they_resume(fleet: Fl
 
     def given_up() -> float:
         lines = server.request("GET", "/metrics", port=server.health_port).text.splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith("sse_streams_closed_total{"))
+        return sum(float(line.split()[-1]) for line in lines if 'closed_total{reason="write-timeout"' in line)
 
     before = given_up()
     # 8 MB: more than what the sockets on the way can hold.

@@ -37,7 +37,8 @@ def test_a_frozen_redis_is_told_to_publishers_and_costs_no_event(
     reckon(f"Redis stopped (SIGSTOP) for {seconds:g} s", readers, recorder.finish(), note=note)
 
 
-@pytest.mark.parametrize("seconds", [4.0, pytest.param(30.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [4.0, 30.0])
 def test_a_silent_network_to_redis_is_noticed_and_costs_no_event(
     fleet: Fleet, stack: ExitStack, seconds: float
 ) -> None:

@@ -15,7 +15,6 @@ from tests.support.ledger import check, position
 from tests.support.wait import eventually
 
 CHANNELS = ("a", "b")
-EXPECTED_EVENTS_PER_ROUND = 60
 
 
 def has(member: Member, last: str) -> bool:
@@ -43,7 +42,7 @@ def settle(crowd: Crowd, acknowledged: Sequence[Acknowledged]) -> int:
 @pytest.mark.parametrize(
     ("clients", "rounds", "window"),
     [
-        pytest.param(100, 1, 1.0, id="100 clients, once"),
+        pytest.param(100, 1, 0.6, id="100 clients, once"),
         pytest.param(1000, 5, 5.0, id="1000 clients, five times", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
     ],
 )
@@ -81,4 +80,5 @@ def test_a_rolling_restart_of_three_instances_loses_nothing(
     note = f"reconnect peak {peak} in a second, {burst} in 0.1 s"
     book = f"rolling restart of 3 instances, {rounds} x, {clients} clients"
     BOOK.append(Reckoning(book, len(acknowledged), clients, seen, len(again), 0, 0, note))
-    assert not [attempt for attempt in recorder.attempts if attempt.status not in (201, 502)], "a publisher was refused"
+    # A reload closes nginx' idle connections, one of which may be the publisher's: it repeats. Nothing else happens.
+    assert {attempt.status for attempt in recorder.attempts} <= {201, 0}, "a publisher was refused"

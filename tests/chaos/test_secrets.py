@@ -22,7 +22,7 @@ def test_a_publish_key_that_disappears_and_comes_back_rotated(tmp_path: Path) ->
     secret.symlink_to(first)
     current = OLD
     with ExitStack() as stack:
-        fleet = stack.enter_context(Fleet(2, SSE_PUBLISH_KEY=None, SSE_PUBLISH_KEY_FILE=str(secret / "key")))
+        fleet = stack.enter_context(Fleet(1, SSE_PUBLISH_KEY=None, SSE_PUBLISH_KEY_FILE=str(secret / "key")))
         readers = fleet.readers(stack)
         recorder = stack.enter_context(
             Recorder(fleet.port, headers=lambda: {"Authorization": f"Bearer {current}"}, repeats=(401, 403))

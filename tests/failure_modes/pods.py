@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from tests.support.kubelet import HttpGet, Kind, Kubelet, PodSpec, Scale, load_documents, pod_from_manifest
+from tests.support.kubelet import HttpGet, Kind, Kubelet, PodSpec, ProbeSpec, Scale, load_documents, pod_from_manifest
 from tests.support.ports import ReservedPort
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,8 +24,11 @@ TENTH = Scale(probes=0.1, back_off=0.02, grace=0.1, least_timeout=60.0)
 #: The plain app's end is known, and is waited for several times. Half a second is what is left of its probes' one.
 TWENTIETH = Scale(probes=0.05, back_off=0.02, grace=0.05, least_timeout=0.5)
 
-#: A start on a busy machine may take seconds, which is no. 3's subject and nobody else's.
-PATIENT_START = {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 4, "failureThreshold": 60}
+#: What the plain pod's manifest is given for its start, which on a busy machine may take seconds: that is the subject
+#: of no. 3 and of nobody else. A startup probe on the streams' port fails, too, when they fill it: hence
+#: the other one.
+STARTUP_PROBE = {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 4, "failureThreshold": 120}
+INITIAL_DELAY = {"initialDelaySeconds": 50}
 
 
 class Ports:
@@ -126,26 +129,31 @@ def plain_pod(
     scale: Scale = TWENTIETH,
     *,
     probe_path: str | None = None,
-    startup_probe: bool = True,
+    patience: Literal["startup probe", "initial delay", "none"] = "startup probe",
     ready: bool = True,
     **env: str | float,
 ) -> Iterator[Pod]:
     """The plain app.
 
-    probe_path: where its probes look, if not at /healthz; startup_probe: add one to its manifest; ready: wait for it;
-    env: its settings.
+    probe_path: where its probes look, if not at /healthz; patience: what its manifest is given for its start;
+    ready: wait for it; env: its settings.
     """
     ports = Ports()
     documents = load_documents(PLAIN_MANIFEST)
-    if startup_probe:
-        documents[0]["spec"]["template"]["spec"]["containers"][0]["startupProbe"] = PATIENT_START
+    container = documents[0]["spec"]["template"]["spec"]["containers"][0]
+    if patience == "startup probe":
+        container["startupProbe"] = STARTUP_PROBE
+    elif patience == "initial delay":
+        container["livenessProbe"] |= INITIAL_DELAY
     settings = {"GRACEFUL_TIMEOUT": round(30 * scale.grace), **env}
     spec = pod_from_manifest(
         documents, free_port=ports, env={**_text(settings), "PYTHONPATH": str(ROOT)}, cwd=ROOT
     )
     if probe_path is not None:
-        aimed_there = {kind: aimed(probe, probe_path) for kind, probe in spec.probes.items() if kind is not Kind.STARTUP}
-        spec = replace(spec, probes={**spec.probes, **aimed_there})
+        probes = dict(spec.probes)
+        for kind in (Kind.LIVENESS, Kind.READINESS):
+            probes[kind] = aimed(probes[kind], probe_path)
+        spec = replace(spec, probes=probes)
     with running(spec, ports, directory / "plain", scale, ready=ready) as pod:
         yield pod
 
@@ -197,7 +205,7 @@ def serving(app: str, *arguments: str) -> tuple[str, ...]:
     return ("gunicorn", "-c", "gunicorn.conf.py", *arguments, app)
 
 
-def aimed(probe: Any, path: str) -> Any:
+def aimed(probe: ProbeSpec, path: str) -> ProbeSpec:
     """The probe, aimed at another path."""
     assert isinstance(probe.action, HttpGet)
     return replace(probe, action=replace(probe.action, path=path))

@@ -18,7 +18,10 @@ POOL = 100  # the plain app's, and ours
 
 
 def test_the_plain_pod_is_restarted_for_ever_because_its_clients_come_back(tmp_path: Path) -> None:
-    with plain_pod(tmp_path) as pod, Crowd(pod.port, CLIENTS, "/events", reconnect=0.3) as crowd:
+    with (
+        plain_pod(tmp_path, patience="initial delay") as pod,
+        Crowd(pod.port, CLIENTS, "/events", reconnect=0.3) as crowd,
+    ):
         crowd.wait(lambda crowd: crowd.answered == POOL)
         pod.kubelet.wait_for("Started", 3)
         assert pod.restarts == 2

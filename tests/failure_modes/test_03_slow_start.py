@@ -11,13 +11,13 @@ SECONDS = 4.0  # with the lab's clock 80 s for the plain pod and 40 s for ours
 
 
 def test_the_plain_pod_is_killed_before_it_is_up_again_and_again(tmp_path: Path) -> None:
-    with plain_pod(tmp_path, startup_probe=False, ready=False, SLOW_START=SECONDS) as pod:
+    with plain_pod(tmp_path, patience="none", ready=False, SLOW_START=SECONDS) as pod:
         pod.kubelet.wait_for("Started", 3)
         assert pod.kubelet.count("Ready") == 0
         assert any(event.message.startswith("Back-off") for event in pod.kubelet.events("BackOff"))
         # gunicorn's master listens before its worker has loaded the app: then the connection is accepted by the kernel.
         words = ("Client.Timeout exceeded while awaiting headers", "connect: connection refused")
-        assert all(text.rstrip(")").endswith(words) for text in pod.unhealthy(Kind.LIVENESS))
+        assert any(text.rstrip(")").endswith(words) for text in pod.unhealthy(Kind.LIVENESS))
 
 
 def test_our_pod_has_a_startup_budget_and_comes_up_once(tmp_path: Path) -> None:

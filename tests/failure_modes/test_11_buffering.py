@@ -91,6 +91,7 @@ def test_every_size_of_event_is_on_the_wire_within_50_ms(tmp_path: Path, ours: P
 def check(taken: dict[int, list[float]]) -> None:
     medians = {size: statistics.median(seconds) for size, seconds in taken.items()}
     worst = max(max(seconds) for seconds in taken.values())
-    print("medians, ms:", {size: round(1000 * value, 1) for size, value in medians.items()}, "worst:", round(1000 * worst))
+    in_ms = {size: round(1000 * value, 1) for size, value in medians.items()}
+    print(f"medians {in_ms} ms, worst {1000 * worst:.0f} ms")
     assert max(medians.values()) < TYPICAL, medians
     assert worst < WORST, taken

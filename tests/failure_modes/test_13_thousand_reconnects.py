@@ -31,7 +31,10 @@ def published(pod: Pod, path: str, body: bytes) -> bool:
 
 
 def test_the_plain_pod_loses_what_they_missed_and_is_restarted_by_those_who_come_back(tmp_path: Path) -> None:
-    with plain_pod(tmp_path) as pod, Crowd(pod.port, CLIENTS, "/events", reconnect=RETRY) as crowd:
+    with (
+        plain_pod(tmp_path, patience="initial delay") as pod,
+        Crowd(pod.port, CLIENTS, "/events", reconnect=RETRY) as crowd,
+    ):
         crowd.wait(lambda crowd: crowd.answered == 100)
         crash(pod)
         eventually(lambda: published(pod, "/publish", b'{"data": "missed"}'), 10)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
+from tests.k8s.kubectl import kubectl
 from tests.support.kubelet import load_documents
 from tests.support.server import ROOT
 
@@ -36,13 +35,9 @@ def variants() -> list[str]:
 
 @functools.cache
 def built(variant: str) -> tuple[Document, ...]:
-    """A variant's documents. Skips the test in one line where kubectl is missing: no package registry that CI may
-    count on has a present one (Debian's is of 2021), so that cannot be a failure."""
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("needs kubectl (the release binary of the Kubernetes project)")
+    """A variant's documents, as kustomize makes them."""
     done = subprocess.run(
-        [kubectl, "kustomize", str(VARIANTS / variant)], capture_output=True, text=True, timeout=60, check=False
+        [kubectl(), "kustomize", str(VARIANTS / variant)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, f"kubectl kustomize {variant}: {done.stderr[-2000:]}"
     return tuple(document for document in yaml.safe_load_all(done.stdout) if document is not None)

@@ -8,12 +8,13 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from health.metrics_table import BOARD_ROWS, ROWS
+from sse.event import ResetReason
 from sse.settings import Settings
 from sse.stream import CLOSE_REASONS
 from tests.k8s.manifests import K8S, VARIANTS, built, find, plain, pod_spec
@@ -211,11 +212,21 @@ def test_the_autoscaler_asks_for_a_metric_that_exists() -> None:
 
 
 def test_alerts_name_reasons_that_exist() -> None:
-    hub = (ROOT / "sse" / "hub.py").read_text()
-    for query in _queries():
-        for metric, reasons in re.findall(r'(\w+)\{reason=~"([^"]+)"', query):
-            known = CLOSE_REASONS if metric == "sse_streams_closed_total" else hub
-            assert all(reason in known for reason in reasons.split("|")), (metric, reasons)
+    source = "".join(path.read_text() for path in (ROOT / "sse").glob("*.py"))
+    known = {
+        "sse_streams_closed_total": set(CLOSE_REASONS),
+        "sse_resets_total": set(get_args(ResetReason)),
+        # What Hub.admit gives as a reason.
+        "sse_streams_refused_total": set(re.findall(r'reason = "([a-z-]+)"', source)),
+    }
+    asked = [
+        (metric, reason)
+        for query in _queries()
+        for metric, reasons in re.findall(r'(\w+)\{reason=~"([^"]+)"', query)
+        for reason in reasons.split("|")
+    ]
+    assert [(metric, reason) for metric, reason in asked if reason not in known[metric]] == []
+    assert {metric for metric, _ in asked} == set(known)
 
 
 def test_the_service_monitor_scrapes_a_port_of_the_service() -> None:

@@ -81,8 +81,8 @@ class Crowd:
         come_back: bool = True,
         receive_buffer: int | None = None,
     ) -> None:
-        self._port = (lambda: port) if isinstance(port, int) else port
-        self._target = (lambda number: target) if isinstance(target, str) else target
+        self._port: Callable[[], int] = (lambda: port) if isinstance(port, int) else port
+        self._target: Callable[[int], str] = (lambda _: target) if isinstance(target, str) else target
         self._come_back = come_back
         self._receive_buffer = receive_buffer
         self.members = [Member(number) for number in range(count)]

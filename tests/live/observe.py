@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from tests.support.server import Server
+
+#: For ``Server(command=…)``: an app with views of its own, see tests/live/response_app.py.
+RESPONSE_APP = (sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "tests.live.response_app:app")
 
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
 

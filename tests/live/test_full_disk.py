@@ -68,7 +68,7 @@ def test_a_full_disk_refuses_publishers_and_nobody_else(small_disk: Path) -> Non
         with SSEClient(server.port, "/events/a", last_event_id=begin) as late:
             assert [late.next_message(10).id for _ in acknowledged] == acknowledged
         assert server.request("GET", "/healthz").status == 200
-        assert server.request("GET", "/readyz", port=server.health_port).status == 200
+        eventually(lambda: server.request("GET", "/readyz", port=server.health_port).status == 200, 10)
         # Room again: the same request as was refused is stored now, once.
         filler.unlink()
         before = len(acknowledged)

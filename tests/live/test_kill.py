@@ -35,7 +35,8 @@ def killing(rounds: int, *, seed: int, at_any_moment: bool) -> None:
     choose = random.Random(seed)
     settings: dict[str, Any] = {"LOG_LEVEL": "warning", "SSE_RETRY": 50, "SSE_HEARTBEAT": 0.2}
     with ExitStack() as stack:
-        server = stack.enter_context(Server(**settings, WEB_CONCURRENCY=2, SSE_REPLAY_LIMIT=10**6, SSE_RETAIN_EVENTS=10**7))
+        keeps: dict[str, Any] = {"SSE_REPLAY_LIMIT": 10**6, "SSE_RETAIN_EVENTS": 10**7}
+        server = stack.enter_context(Server(WEB_CONCURRENCY=2, **settings, **keeps))
         clients = [
             (stack.enter_context(ResumingClient(server.port, target, retry=50)), channels, types)
             for target, channels, types in SUBSCRIPTIONS * 2

@@ -21,9 +21,8 @@ def test_streams_end_cleanly_after_their_lease_and_not_all_at_once(
     start_server: StartServer, open_stream: OpenStream
 ) -> None:
     server = start_server(SSE_MAX_STREAM_AGE=MAX_AGE, SSE_RETRY=1000)
-    ages: list[float] = []
-    clients = [(time.monotonic(), open_stream(server, f"/events/{number % 3}")) for number in range(40)]
-    for began, client in clients:
+    clients = [open_stream(server, f"/events/{number % 3}") for number in range(40)]
+    for client in clients:
         blocks = client.read_to_end(MAX_AGE + 3)
         assert client.ending is Ending.TERMINATED
         assert blocks[-1].retry and 500 <= blocks[-1].retry <= 1500

@@ -16,7 +16,7 @@ KEPT = 50
 
 
 def test_clients_of_a_worker_that_was_stopped_for_longer_than_the_log_keeps_events_are_told_of_the_gap() -> None:
-    with Server(WEB_CONCURRENCY=2, SSE_RETAIN_EVENTS=KEPT) as server, ExitStack() as stack:
+    with Server(WEB_CONCURRENCY=2, SSE_RETAIN_EVENTS=KEPT, SSE_WINDOW_BYTES=1024) as server, ExitStack() as stack:
         server.publish("a", "before")
         keeper = eventually(lambda: upkeeper_of(server, server.directory / "h.db"), 10, "nobody keeps the log")
         for _ in range(50):

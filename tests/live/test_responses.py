@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,20 +9,18 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartServer
-from tests.live.observe import closed, stream_lines
+from tests.live.observe import RESPONSE_APP, closed, stream_lines
 from tests.support.server import Server
 from tests.support.sse_client import Ending, SSEClient
 from tests.support.wait import eventually
 
 OpenStream = Callable[..., SSEClient]
 
-COMMAND = (sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "tests.live.response_app:app")
-
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     notes = tmp_path_factory.mktemp("notes")
-    with Server(command=COMMAND, NOTES=str(notes), SSE_HEARTBEAT=0.4, SSE_WRITE_TIMEOUT=1.0) as server:
+    with Server(command=RESPONSE_APP, NOTES=str(notes), SSE_HEARTBEAT=0.4, SSE_WRITE_TIMEOUT=1.0) as server:
         yield server
 
 
@@ -111,7 +108,7 @@ def test_a_drain_lets_them_finish_and_ends_the_others_at_its_end(
 ) -> None:
     delay, window = 0.3, 1.5
     server = start_server(
-        command=COMMAND, NOTES=str(tmp_path), SSE_DRAIN_DELAY=delay, SSE_DRAIN_WINDOW=window, SSE_HEARTBEAT=10
+        command=RESPONSE_APP, NOTES=str(tmp_path), SSE_DRAIN_DELAY=delay, SSE_DRAIN_WINDOW=window, SSE_HEARTBEAT=10
     )
     finite = open_stream(server, "/count/10?pause=0.1")
     silent = open_stream(server, "/silence")

@@ -139,7 +139,7 @@ def test_a_reader_that_stalls_is_closed_after_the_write_timeout_and_resumes(
 
     found = eventually(line, WRITE_TIMEOUT * 2, "it is still served")
     assert time.monotonic() - began > WRITE_TIMEOUT * 0.7
-    assert found["reason"] == "write-timeout"
+    assert found is not None and found["reason"] == "write-timeout"
     # What was in the kernel's hands still arrives; the rest comes to the next connection.
     got = numbers([block.data for block in stalled.read_to_end(5) if not block.is_control])
     assert not stalled.ending.clean

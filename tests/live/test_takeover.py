@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartServer
-from tests.live.observe import closed, resident_bytes, stream_lines, streams
-from tests.live.response_app import COMMAND as RESPONSE_APP
+from tests.live.observe import RESPONSE_APP, closed, resident_bytes, stream_lines, streams
 from tests.live.vanishing import FarClient
 from tests.support.server import COMMAND, Server
 from tests.support.sse_client import Ending, SSEClient
@@ -117,7 +116,8 @@ def test_a_stream_over_http_1_0_is_delimited_by_its_end(start_server: StartServe
 
 def test_nothing_is_lost_or_doubled_where_replay_becomes_live(quiet: Server, open_stream: OpenStream) -> None:
     """Streams open at any moment of a publisher's work, from the beginning, from an id, or now."""
-    stop, sent = threading.Event(), []
+    stop = threading.Event()
+    sent: list[str] = []
 
     def publish() -> None:
         while not stop.is_set():
@@ -171,7 +171,7 @@ def test_a_peer_that_vanishes_without_a_word_is_given_up(
         SSE_AUTH="none",
         SSE_HEARTBEAT=heartbeat,
         SSE_WRITE_TIMEOUT=write_timeout,
-        NOTES=tmp_path,
+        NOTES=str(tmp_path),
     )
     far.stream(server.port, target)
     far.vanish()

@@ -5,8 +5,8 @@ the end of the body, of which it reads 10 KB at most (``pkg/probe/http``: maxRes
 
 Not every probe that goes wrong has *failed*. An error up to the end of the head is a failure; one in the body is a
 probe that *errored* (DoHTTPProbe returns it as err), which is tried three times (``pkg/kubelet/prober/prober.go``:
-maxProbeRetries) and then thrown away (``worker.go``: "Prober error, throw away the result"). So a probe that is aimed at
-a stream never succeeds; and it only fails as long as the stream has not sent its head.
+maxProbeRetries) and then thrown away (``worker.go``: "Prober error, throw away the result"). So a probe that is aimed
+at a stream never succeeds; and it only fails as long as the stream has not sent its head.
 """
 
 from __future__ import annotations

@@ -1,0 +1,293 @@
+"""The figures of docs/scaling.md: ``python -m tests.chaos.measure latency|throughput|followers|worker``.
+
+Real Redis (append-only file, fsync every second), real instances; all on the machine where it runs, clients included.
+Each prints what it measured beside the load average of the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import multiprocessing
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.synchronize import Event as ProcessEvent
+from pathlib import Path
+from typing import Any
+
+from sse.event import Event
+from sse.log import open_log
+from tests.chaos.fleet import KEY, Fleet
+from tests.live.crowd import Crowd
+from tests.support.redis_server import RedisServer
+from tests.support.sse_client import SSEClient
+from tests.support.wait import eventually
+
+HEADERS = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/x-ndjson"}
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def cpu(pid: int) -> float:
+    """Seconds of processor time that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def resident_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
+
+
+def share(values: Sequence[float], part: float) -> float:
+    return sorted(values)[min(int(len(values) * part), len(values) - 1)]
+
+
+def say(what: str) -> None:
+    print(f"{what}\n    load average {', '.join(f'{load:.1f}' for load in os.getloadavg())}", flush=True)
+
+
+def in_ms(values: Sequence[float]) -> str:
+    parts = ((f"p{round(part * 100)}", share(values, part) * 1000) for part in (0.5, 0.9, 0.99))
+    return ", ".join(f"{name} {value:.2f} ms" for name, value in parts) + f", most {max(values) * 1000:.0f} ms"
+
+
+# --- append → written on another instance -------------------------------------------------------------------------
+
+
+def publish_on_schedule(port: int, rate: float, seconds: float, number: int) -> None:
+    """Open loop: event i is due at start + i / rate, whatever the server does, and carries the time of its sending."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.connect()
+    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    start = time.monotonic()
+    for i in range(int(rate * seconds)):
+        due = start + i / rate
+        if (left := due - time.monotonic()) > 0:
+            time.sleep(left)
+        connection.request("POST", f"/events/m{number}", f"{time.monotonic_ns()}", HEADERS)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 201, answer.status
+
+
+def listen(port: int, streams: int, results: Any, stop: ProcessEvent) -> None:
+    """Read some streams; the time between sending and having read, of every event."""
+    took: list[float] = []
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(SSEClient(port, f"/events/m{n}")) for n in range(streams)]
+        results.put("ready")
+
+        def read(client: SSEClient) -> None:
+            while not stop.is_set():
+                with contextlib.suppress(TimeoutError):
+                    block = client.next_event(0.5)
+                    if not block.is_control:
+                        took.append((time.monotonic_ns() - int(block.data or 0)) / 1e9)
+
+        threads = [threading.Thread(target=read, args=(client,)) for client in clients]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    results.put(took)
+
+
+def latency(rate: int = 1000, seconds: float = 15.0, publishers: int = 4) -> None:
+    """From a publisher's first byte to one instance to a client's last byte from another."""
+    context = multiprocessing.get_context("spawn")
+    with Fleet(2, direct=True, redis={"appendfsync": "everysec"}) as fleet:
+        publishing, writing = fleet.servers
+        results, stop = context.Queue(), context.Event()
+        reader = context.Process(target=listen, args=(writing.port, publishers, results, stop))
+        reader.start()
+        assert results.get(timeout=20) == "ready"
+        before = cpu(fleet.redis.process.pid)
+        each = rate / publishers
+        writers = [
+            context.Process(target=publish_on_schedule, args=(publishing.port, each, seconds, n))
+            for n in range(publishers)
+        ]
+        for process in writers:
+            process.start()
+        for process in writers:
+            process.join()
+        used = cpu(fleet.redis.process.pid) - before
+        time.sleep(0.5)
+        stop.set()
+        took = results.get(timeout=20)
+        reader.join()
+        histogram = quantiles(writing, "sse_delivery_seconds")
+        say(
+            f"latency: {len(took)} events at {rate}/s, sent to one instance and read from another: {in_ms(took)}; "
+            f"append to written by the instance's own histogram: {histogram}; Redis {used / seconds:.0%} of a core"
+        )
+
+
+def quantiles(server: Any, name: str) -> str:
+    """p50 and p99 as upper bounds, from a histogram's buckets."""
+    text = server.request("GET", "/metrics", port=server.health_port).text
+    buckets: dict[float, float] = {}
+    for line in text.splitlines():
+        if line.startswith(f"{name}_bucket"):
+            bound = float(line.partition('le="')[2].partition('"')[0])
+            buckets[bound] = buckets.get(bound, 0.0) + float(line.split()[-1])
+    total = max(buckets.values(), default=0.0)
+    found = [min((le for le, count in buckets.items() if count >= total * part), default=0.0) for part in (0.5, 0.99)]
+    return f"p50 <= {found[0] * 1000:g} ms, p99 <= {found[1] * 1000:g} ms of {total:.0f}"
+
+
+# --- one follower and a flood ---------------------------------------------------------------------------------------
+
+
+def flood(url: str, rate: int, seconds: float, size: int) -> None:
+    log = open_log(url, retain_events=200_000, retain_seconds=86_400)
+    start, sent = time.monotonic(), 0
+    while sent < rate * seconds:
+        log.append([Event(f"c{n % 100}", "x" * size) for n in range(1000)])
+        sent += 1000
+        if (left := start + sent / rate - time.monotonic()) > 0:
+            time.sleep(left)
+    print(f"    appended {sent} events in batches of 1000 in {time.monotonic() - start:.1f} s", flush=True)
+    log.close()
+
+
+def throughput(rate: int = 50_000, seconds: float = 10.0, size: int = 100) -> None:
+    """Does one worker's follower keep up with so many events a second?"""
+    context = multiprocessing.get_context("spawn")
+    with Fleet(1, direct=True, redis={"appendfsync": "everysec"}, SSE_RETAIN_EVENTS=200_000, SSE_HEARTBEAT=15) as fleet:
+        server = fleet.servers[0]
+        worker, redis = server.worker_pids()[0], fleet.redis.process.pid
+        with SSEClient(server.port, "/events/c7") as client:
+            used = cpu(worker), cpu(redis)
+            begun = time.monotonic()
+            process = context.Process(target=flood, args=(fleet.redis.url, rate, seconds, size))
+            process.start()
+            got, delays, last = 0, [], 0.0
+            goal = int(rate * seconds) // 100
+            while got < goal:
+                block = client.next_event(20)
+                if not block.is_control:
+                    got += 1
+                    last = time.monotonic()
+                    delays.append(time.time() - int((block.id or "0-0").split("-")[0]) / 1000)
+            process.join()
+            took = last - begun
+        say(
+            f"throughput: {goal * 100} events of {size} B at {rate}/s; a stream of one channel in a hundred got its "
+            f"{got} within {in_ms(delays)}; worker {(cpu(worker) - used[0]) / took:.0%}, "
+            f"Redis {(cpu(redis) - used[1]) / took:.0%} of a core"
+        )
+
+
+# --- fifty followers ------------------------------------------------------------------------------------------------
+
+
+def follow(url: str, count: int, results: Any, stop: ProcessEvent) -> None:
+    """So many followers, each as a worker has one; the time from the id's clock is too coarse, so data carries it."""
+    took: list[list[float]] = [[] for _ in range(count)]
+    quit = threading.Event()
+    logs = [open_log(url, retain_events=100_000, retain_seconds=86_400) for _ in range(count)]
+
+    def run(log: Any, mine: list[float]) -> None:
+        for batch in log.follow(log.bounds().latest, quit):
+            now = time.monotonic_ns()
+            mine += [(now - int(record.data)) / 1e9 for record in batch]
+
+    threads = [threading.Thread(target=run, args=pair) for pair in zip(logs, took, strict=True)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1)
+    results.put("ready")
+    stop.wait()
+    quit.set()
+    for log in logs:
+        log.close()
+    for thread in threads:
+        thread.join(5)
+    results.put([len(mine) for mine in took])
+    results.put([value for mine in took for value in mine[:: max(count // 5, 1)]])
+
+
+def append_on_schedule(url: str, rate: int, seconds: float) -> None:
+    log = open_log(url, retain_events=100_000, retain_seconds=86_400)
+    start = time.monotonic()
+    for i in range(int(rate * seconds)):
+        if (left := start + i / rate - time.monotonic()) > 0:
+            time.sleep(left)
+        log.append([Event("a", f"{time.monotonic_ns()}")])
+    log.close()
+
+
+def followers(counts: Sequence[int] = (1, 10, 50), rate: int = 1000, seconds: float = 8.0) -> None:
+    """What followers cost Redis: each reads each event once."""
+    context = multiprocessing.get_context("spawn")
+    for count in counts:
+        with RedisServer(appendfsync="everysec") as redis:
+            results, stop = context.Queue(), context.Event()
+            groups = [count // 4 + (n < count % 4) for n in range(4)]
+            processes = [
+                context.Process(target=follow, args=(redis.url, group, results, stop)) for group in groups if group
+            ]
+            for process in processes:
+                process.start()
+            for _ in processes:
+                assert results.get(timeout=30) == "ready"
+            before, begun = cpu(redis.process.pid), time.monotonic()
+            writer = context.Process(target=append_on_schedule, args=(redis.url, rate, seconds))
+            writer.start()
+            writer.join()
+            took = time.monotonic() - begun
+            used = cpu(redis.process.pid) - before
+            time.sleep(0.5)
+            stop.set()
+            read: list[int] = []
+            delays: list[float] = []
+            for _ in range(2 * len(processes)):
+                part = results.get(timeout=30)
+                (read if isinstance(part[0], int) else delays).extend(part)
+            for process in processes:
+                process.join()
+            complete = sum(number == rate * seconds for number in read)
+            say(
+                f"followers: {count} at {rate} events/s: {complete} of {count} read all; append to read "
+                f"{in_ms(delays)}; Redis {used / took:.0%} of a core"
+            )
+
+
+# --- one worker -------------------------------------------------------------------------------------------------------
+
+
+def worker(counts: Sequence[int] = (0, 1000, 5000), rate: int = 20) -> None:
+    """Memory of one worker by its streams, and what events to all of them cost."""
+    for count in counts:
+        with Fleet(1, direct=True, redis={"appendfsync": "everysec"}, SSE_HEARTBEAT=15) as fleet:
+            server = fleet.servers[0]
+            pid = server.worker_pids()[0]
+            with Crowd(server.port, "/events/a", count) as crowd:
+                crowd.wait_open(120)
+                eventually(lambda: True, 1)
+                memory = resident_mb(pid)
+                used, begun = cpu(pid), time.monotonic()
+                with fleet.recorder(server.port, rate=rate, channels=("a",), size=100) as recorder:
+                    recorder.progress(rate * 5, 60)
+                took = time.monotonic() - begun
+                say(
+                    f"worker: {count} streams: {memory:.0f} MB; {rate} events/s to all of them: "
+                    f"{(cpu(pid) - used) / took:.0%} of a core"
+                )
+
+
+COMMANDS: dict[str, Callable[[], None]] = {
+    "latency": latency,
+    "throughput": throughput,
+    "followers": followers,
+    "worker": worker,
+}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=COMMANDS)
+    COMMANDS[parser.parse_args().what]()
