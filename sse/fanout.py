@@ -111,7 +111,8 @@ class Fanout:
     def run_passes(self) -> None:
         """One round of passes over what is dirty; waits until something is."""
         dirty = self.hub.dirty
-        self._work.wait()
+        if not dirty:  # there is still something after a round that failed
+            self._work.wait()
         self._work.clear()
         self._slice_ends = perf_counter() + PASS_SLICE
         self._breathed = 0.0
@@ -152,16 +153,23 @@ class Fanout:
         group.bytes += len(body)
         group.last_sent = monotonic()
         group.passing = True
-        self._write_all(group, chunk, body, events, before, through)
-        group.passing = False
-        ended = time.time()
+        try:
+            self._write_all(group, chunk, body, events, before, through)
+        finally:
+            group.passing = False
+            took, ended = perf_counter() - began, time.time()
+            self._run_deferred(group)
         if group.subscription.channels.isdisjoint(INJECTED_CHANNELS):
-            delivery = self._stats.delivery
+            observe = self._stats.delivery.observe
             # Events of one batch have one time: a burst is counted by its milliseconds, not by its events.
-            for ms, times in Counter([frame.position >> SEQUENCE_BITS for frame in frames]).items():
-                delivery.observe(ended - ms / 1000, times)
-        self._stats.passes.observe(perf_counter() - began)
-        self._run_deferred(group)
+            ms, times = before + 1 >> SEQUENCE_BITS, 0
+            for frame in frames:
+                if frame.position >> SEQUENCE_BITS != ms:
+                    observe(ended - ms / 1000, times)
+                    ms, times = frame.position >> SEQUENCE_BITS, 0
+                times += 1
+            observe(ended - ms / 1000, times)
+        self._stats.passes.observe(took)
 
     def _write_all(
         self, group: Group, chunk: bytes, body: bytes, events: int, before: int, through: int
@@ -231,7 +239,10 @@ class Fanout:
         if group.deferred:
             waiting, group.deferred = group.deferred, []
             for action in waiting:
-                action()
+                try:
+                    action()
+                except Exception:
+                    logger.exception("a stream's turn after a pass failed")
 
     # ── the poller ────────────────────────────────────────────────────────────────────────────────────────
 

@@ -12,7 +12,7 @@ from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
 from sse import publish
-from sse.auth import AccessDenied, Grant, client_address, cors_headers
+from sse.auth import AccessDenied, Grant, address_bucket, client_address, cors_headers
 from sse.event import InvalidEvent, MalformedCursor, check_channel, opening_block, parse_id, parse_since, retry_block
 from sse.group import Subscription
 from sse.hub import INJECTED_CHANNELS, Hub
@@ -31,6 +31,10 @@ blueprint = Blueprint("sse", __name__)
 # How long a stream that comes while the worker still reads its log is kept waiting, seconds, before it is sent away
 # with a retry:.
 START_PATIENCE: Final = 2.0
+
+# Streams that were taken over are looked at once a second, in ticks: one is due that much before its token ends, seconds,
+# so that it never outlives it.
+TOKEN_MARGIN: Final = 1.1
 
 
 def _sse() -> SSE:
@@ -157,12 +161,17 @@ def _stream(channels: tuple[str, ...]) -> Response:
 def _open(sse: SSE, subscription: Subscription, grant: Grant) -> Response:
     hub = sse.hub
     client = client_address(request.environ, sse.trusted_networks)
+    if sse.settings.sse_max_streams_per_ip:
+        # The limit is a site's: whoever has one IPv6 address has 2^64 of them. (The access log then has the /64, too.)
+        client = address_bucket(client)
     if not hub.wait_ready(START_PATIENCE):
         return _send_away(sse)
+    expires_in = None if grant.expires_at is None else grant.expires_at - time.time() - TOKEN_MARGIN
+    if expires_in is not None and expires_in <= 0:
+        return _send_away(sse)  # no time is left to end it in; when it comes back, the answer is 401
     if hub.admit(client) is not None:
         return _send_away(sse)
     now = time.monotonic()
-    expires_in = None if grant.expires_at is None else grant.expires_at - time.time()
     ends_at = lease(now, sse.settings.sse_max_stream_age, expires_in)
     takeover: Callable[[Hub, Stream], None] | None = request.environ.get("sse.takeover")
     group = hub.join(subscription)

@@ -1,4 +1,4 @@
-"""The figures of docs/scaling.md: ``python -m tests.chaos.measure latency|throughput|followers|worker``.
+"""The figures of docs/scaling.md: ``python -m tests.chaos.measure latency|throughput|followers|worker|redis``.
 
 Real Redis (append-only file, fsync every second), real instances; all on the machine where it runs, clients included.
 Each prints what it measured beside the load average of the machine.
@@ -127,7 +127,7 @@ def latency(rate: int = 1000, seconds: float = 15.0, publishers: int = 4) -> Non
 
 
 def quantiles(server: Any, name: str) -> str:
-    """p50 and p99 as upper bounds, from a histogram's buckets."""
+    """p50 and p99 from a histogram's buckets, as Prometheus's histogram_quantile estimates them."""
     text = server.request("GET", "/metrics", port=server.health_port).text
     buckets: dict[float, float] = {}
     for line in text.splitlines():
@@ -135,8 +135,15 @@ def quantiles(server: Any, name: str) -> str:
             bound = float(line.partition('le="')[2].partition('"')[0])
             buckets[bound] = buckets.get(bound, 0.0) + float(line.split()[-1])
     total = max(buckets.values(), default=0.0)
-    found = [min((le for le, count in buckets.items() if count >= total * part), default=0.0) for part in (0.5, 0.99)]
-    return f"p50 <= {found[0] * 1000:g} ms, p99 <= {found[1] * 1000:g} ms of {total:.0f}"
+    found = []
+    for part in (0.5, 0.99):
+        low = below = 0.0
+        for bound, count in sorted(buckets.items()):
+            if count >= total * part:
+                found.append(low + (bound - low) * (total * part - below) / max(count - below, 1))
+                break
+            low, below = bound, count
+    return f"p50 {found[0] * 1000:.1f} ms, p99 {found[1] * 1000:.1f} ms" if len(found) == 2 else "empty"
 
 
 # --- one follower and a flood ---------------------------------------------------------------------------------------
@@ -274,10 +281,33 @@ def worker(counts: Sequence[int] = (0, 1000, 5000), rate: int = 20) -> None:
                 with fleet.recorder(server.port, rate=rate, channels=("a",), size=100) as recorder:
                     recorder.progress(rate * 5, 60)
                 took = time.monotonic() - begun
+                real = len(recorder.acknowledged) / took
                 say(
-                    f"worker: {count} streams: {memory:.0f} MB; {rate} events/s to all of them: "
+                    f"worker: {count} streams: {memory:.0f} MB; {real:.0f} events/s to all of them: "
                     f"{(cpu(pid) - used) / took:.0%} of a core"
                 )
+
+
+# --- one Redis --------------------------------------------------------------------------------------------------------
+
+
+def one_redis(number: int = 50_000, size: int = 200) -> None:
+    """What an event costs Redis in memory and time, one by one and in batches."""
+    with RedisServer(appendfsync="everysec") as redis:
+        log = open_log(redis.url, retain_events=10**9, retain_seconds=86_400)
+        pid, empty = redis.process.pid, redis.run("INFO", "memory")["used_memory"]
+        for batch in (1, 1000):
+            count = number if batch > 1 else number // 5
+            used, begun = cpu(pid), time.monotonic()
+            for n in range(0, count, batch):
+                log.append([Event(f"c{k % 100}", "x" * size) for k in range(n, n + batch)])
+            took = time.monotonic() - begun
+            each = (cpu(pid) - used) / count * 1e6
+            say(f"redis: {count} events of {size} B by {batch}: {count / took:.0f}/s, {each:.1f} us of Redis each")
+        held = redis.run("XLEN", "{headwater}:events")
+        each = (redis.run("INFO", "memory")["used_memory"] - empty) / held
+        say(f"redis: {held} events of {size} B take {each:.0f} B each")
+        log.close()
 
 
 COMMANDS: dict[str, Callable[[], None]] = {
@@ -285,6 +315,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
     "throughput": throughput,
     "followers": followers,
     "worker": worker,
+    "redis": one_redis,
 }
 
 if __name__ == "__main__":

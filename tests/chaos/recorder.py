@@ -65,7 +65,7 @@ class Recorder:
         headers: Callable[[], Mapping[str, str]] = dict[str, str],
         repeats: Collection[int] = (),
     ) -> None:
-        self._port = (lambda: port) if isinstance(port, int) else port
+        self._port: Callable[[], int] = (lambda: port) if isinstance(port, int) else port
         self._interval = 1 / rate
         self._channels = channels
         self._padding = "." * size
@@ -90,7 +90,7 @@ class Recorder:
         if error is None:
             self.finish()
 
-    def progress(self, more: int = 20, timeout: float = 15.0) -> None:
+    def progress(self, more: int = 12, timeout: float = 15.0) -> None:
         """Wait until so many further events were acknowledged."""
         goal = len(self.acknowledged) + more
         eventually(

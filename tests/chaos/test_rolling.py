@@ -49,7 +49,7 @@ def settle(crowd: Crowd, acknowledged: Sequence[Acknowledged]) -> int:
 def test_a_rolling_restart_of_three_instances_loses_nothing(
     stack: ExitStack, clients: int, rounds: int, window: float
 ) -> None:
-    fleet = stack.enter_context(Fleet(3, SSE_DRAIN_DELAY=0.3, SSE_DRAIN_WINDOW=window, SSE_RETRY=500))
+    fleet = stack.enter_context(Fleet(3, SSE_DRAIN_DELAY=0.2, SSE_DRAIN_WINDOW=window, SSE_RETRY=500))
     crowd = Crowd(fleet.port, lambda number: f"/events/{CHANNELS[number % 2]}", clients)
     with crowd:
         crowd.wait_open(60)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,8 +47,10 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rotating]:
     key = rsa_key()
     path: Path = tmp_path_factory.mktemp("keys") / "jwks.json"
     path.write_text(jwks(jwk(key, kid="r", alg="RS256")))
-    json.loads(path.read_text())
-    with Server(SSE_JWKS_FILE=str(path), SSE_JWT_ALGORITHMS="RS256,HS256", SSE_JWT_KEY=HS_KEY) as running:
+    algorithms = "RS256,HS256"
+    with Server(
+        SSE_JWKS_FILE=str(path), SSE_JWT_ALGORITHMS=algorithms, SSE_JWT_KEY=HS_KEY, SSE_CORS_ORIGINS=ORIGIN
+    ) as running:
         yield Rotating(running, key)
         alive(running)
 

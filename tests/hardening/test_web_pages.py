@@ -1,0 +1,138 @@
+"""Other people's web pages: cross-site POST, DNS rebinding and CSRF, with the headers that browsers really send."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.hardening.conftest import HS_KEY, ORIGIN
+from tests.hardening.wire import one, request
+from tests.sse.auth.fakes import claims, hs256
+from tests.support.server import Server
+
+TOKEN = hs256(claims(ttl=3600, publish=["*"], subscribe=["*"]), HS_KEY)
+
+
+def post(*lines: str, host: str = "localhost") -> bytes:
+    """A publish with these headers, as a page sends it."""
+    text = "".join(f"{line}\r\n" for line in lines)
+    return f"POST /events/web HTTP/1.1\r\nHost: {host}\r\n{text}Content-Length: 1\r\n\r\nx".encode("latin-1")
+
+
+PAGES = {
+    "a form of another site": ["Origin: https://evil.test", "Content-Type: application/x-www-form-urlencoded"],
+    "a fetch of another site": ["Origin: https://evil.test", "Sec-Fetch-Site: cross-site", "Content-Type: text/plain"],
+    "a beacon of another site": ["Origin: https://evil.test", "Sec-Fetch-Mode: no-cors"],
+    "a sandboxed frame": ["Origin: null"],
+    "a file": ["Origin: null", "Sec-Fetch-Site: cross-site"],
+    "a form that hides its origin": ["Sec-Fetch-Site: cross-site", "Referer:"],
+    "another port of this machine": ["Origin: http://localhost:3000", "Sec-Fetch-Site: same-site"],
+    "another port, without the origin": ["Sec-Fetch-Site: same-site"],
+    "an extension": ["Origin: chrome-extension://abcdef"],
+    "an origin that looks local": ["Origin: http://localhost.evil.test"],
+    "an origin that begins locally": ["Origin: http://127.0.0.1.evil.test"],
+    "two origins": ["Origin: http://localhost", "Origin: https://evil.test"],
+    "a proxy on this machine": ["X-Forwarded-For: 203.0.113.9"],
+    "a proxy that says Forwarded": ["Forwarded: for=203.0.113.9"],
+    "a proxy that says Via": ["Via: 1.1 proxy"],
+    "a proxy that says X-Real-IP": ["X-Real-IP: 203.0.113.9"],
+    "a proxy that says X-Forwarded-Host": ["X-Forwarded-Host: localhost"],
+}
+
+
+@pytest.mark.parametrize("lines", [pytest.param(lines, id=name) for name, lines in PAGES.items()])
+def test_a_foreign_page_cannot_publish_into_the_open_first_minutes(open_server: Server, lines: list[str]) -> None:
+    reply = one(open_server, post(*lines))
+    assert reply.status == 403
+    assert b"evil" not in reply.body and reply.header("access-control-allow-origin") is None
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.test",
+        "evil.test:8080",
+        "127.0.0.1.evil.test",
+        "localhost.evil.test",
+        "localhost.",
+        "localhost@evil.test",
+        "127.0.0.1.nip.io",
+        "0.0.0.0",
+        "0",
+        "2130706433",
+        "0x7f.1",
+        "127.1",
+        "[::]",
+        "[::ffff:10.0.0.1]",
+        "10.0.0.1",
+        "",
+        "localhost, evil.test",
+        "localhost evil.test",
+        "[::1",
+    ],
+)
+def test_a_rebound_name_cannot_publish(open_server: Server, host: str) -> None:
+    """The page is same-origin then, and only its Host tells."""
+    for lines in ([], [f"Origin: http://{host}", "Sec-Fetch-Site: same-origin"], ["Sec-Fetch-Site: same-origin"]):
+        assert one(open_server, post(*lines, host=host)).status in (400, 403)
+
+
+def test_an_absolute_target_does_not_stand_in_for_the_host(open_server: Server) -> None:
+    octets = post(host="evil.test").replace(b"/events/web", b"http://localhost/events/web")
+    assert one(open_server, octets).status in (400, 403)
+
+
+def test_the_console_and_curl_publish_in_the_first_minutes(open_server: Server) -> None:
+    own = f"localhost:{open_server.port}"
+    assert one(open_server, post(host=own)).status == 201
+    assert one(open_server, post(f"Origin: http://{own}", "Sec-Fetch-Site: same-origin", host=own)).status == 201
+
+
+def test_a_page_that_may_not_is_not_allowed_to_ask_either(open_server: Server) -> None:
+    """No preflight of any page is granted without SSE_CORS_ORIGINS: no custom header, no DELETE, no JSON."""
+    asks = ["Origin: https://evil.test", "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: authorization"]
+    for target in ("/events/web", "/events", "/", "/openapi.json"):
+        reply = one(open_server, request(target, *asks, method="OPTIONS"))
+        assert not [name for name, _ in reply.headers if name.startswith("access-control-")]
+
+
+FORGERIES = {
+    "no Origin": [],
+    "another site": ["Origin: https://evil.test"],
+    "a sandboxed frame": ["Origin: null"],
+    "the allowed name without TLS": ["Origin: http://app.example.com"],
+    "the allowed name on another port": ["Origin: https://app.example.com:8443"],
+    "below the allowed name": ["Origin: https://x.app.example.com"],
+    "the allowed name and more": ["Origin: https://app.example.com.evil.test"],
+    "twice": [f"Origin: {ORIGIN}", f"Origin: {ORIGIN}"],
+    "a Referer instead": [f"Referer: {ORIGIN}/page"],
+    "the own name by a header that anybody writes": ["Origin: https://evil.test", "X-Forwarded-Host: evil.test"],
+}
+
+
+@pytest.mark.parametrize("lines", [pytest.param(lines, id=name) for name, lines in FORGERIES.items()])
+def test_a_cookie_publishes_for_no_page_but_an_allowed_one(guarded: Server, lines: list[str]) -> None:
+    assert one(guarded, post(f"Cookie: sse_token={TOKEN}", *lines)).status == 403
+    # The same request by a client that meant it is fine.
+    assert one(guarded, post(f"Authorization: Bearer {TOKEN}", *lines)).status == 201
+
+
+def test_a_cookie_publishes_for_an_allowed_page(guarded: Server) -> None:
+    assert one(guarded, post(f"Cookie: sse_token={TOKEN}", f"Origin: {ORIGIN}")).status == 201
+    assert one(guarded, post(f"Cookie: sse_token={TOKEN}", "Origin: http://localhost")).status == 201
+
+
+def test_a_foreign_page_cannot_read_with_the_cookie(guarded: Server) -> None:
+    """The browser sends it along, but is not allowed to show the answer."""
+    octets = request("/events/private", f"Cookie: sse_token={TOKEN}", "Origin: https://evil.test", method="HEAD")
+    reply = one(guarded, octets)
+    assert reply.header("access-control-allow-origin") is None
+    assert reply.header("access-control-allow-credentials") is None
+    assert reply.header("vary") == "Origin", "a cache must not hand one page's answer to another"
+
+
+def test_the_pages_run_nothing_inline_and_cannot_be_framed(open_server: Server) -> None:
+    for target in ("/", "/openapi.json", "/console/main.js"):
+        reply = one(open_server, request(target))
+        policy = reply.header("content-security-policy") or ""
+        assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
+        assert reply.header("x-content-type-options") == "nosniff"
