@@ -15,6 +15,7 @@ asked anything yet; one in a body answers 408; one in writing can only close.
 
 from __future__ import annotations
 
+import logging
 import select
 import socket
 import ssl
@@ -25,6 +26,7 @@ from gunicorn.http import get_parser
 from gunicorn.http.errors import LimitRequestHeaders, NoMoreData
 from werkzeug.exceptions import HTTPException
 
+from sse.auth.redact import Redaction
 from sse.http import HeaderTimeout, Reader
 from sse.request import Body, check
 from sse.runtime import breathe
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
     from sse.hub import Hub
     from sse.stream import Stream
+
+# gunicorn quotes the line or field that it refused; a token may stand in it (threat: a URL with a blank in it).
+logging.getLogger("gunicorn.error").addFilter(Redaction())
 
 
 class Timer(NamedTuple):

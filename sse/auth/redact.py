@@ -5,6 +5,7 @@ and Referer headers. Redaction errs on the side of too much: a harmless value lo
 than a token in it.
 """
 
+import logging
 import re
 from typing import Final
 
@@ -85,3 +86,11 @@ def one_line(text: str, limit: int = 2000) -> str:
     if len(text) > limit:
         text = text[:limit] + "…"
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class Redaction(logging.Filter):
+    """Makes records one line without secrets: for a logger that quotes requests which it could not understand."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = one_line(redact(record.getMessage())), None
+        return True

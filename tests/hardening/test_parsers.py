@@ -57,7 +57,7 @@ LINES = st.lists(
 
 
 @given(LINES)
-@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=80)
 def test_a_batch_is_events_or_one_problem_with_its_line(lines: list[bytes]) -> None:
     try:
         events = batch(b"\n".join(lines), max_events=10, max_event_bytes=100)
@@ -123,7 +123,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, min_size=1, max_size=25).map(b"".join))
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(b"POST /events/f HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello")
 def test_any_bytes_get_well_formed_answers_or_none(open_server: Server, octets: bytes) -> None:
     answer = exchange(open_server.port, octets)

@@ -146,4 +146,4 @@ def test_every_client_sees_exactly_what_was_acknowledged_from_its_cursor_on(
             checked += len(seen)
     check(spotter.ids, owed(published, spotter.begin, CHANNELS)[: len(spotter.ids)], "the spotter")
     print(f"{len(published)} events published, {connections} connections, {checked} events checked")
-    assert len(published) > 300 and connections > 20 and checked > 300
+    assert len(published) > 50 and connections > 10 and checked > 50, "nothing to speak of was checked"

@@ -126,4 +126,4 @@ def test_every_client_sees_exactly_what_was_acknowledged_from_its_cursor_on(
                 and (types is None or (event.event or "message") in types)
             ]
             checked += len(seen)
-    assert checked > 1000, "nothing to speak of was checked"
+    assert checked > 100, "nothing to speak of was checked"
