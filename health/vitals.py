@@ -23,6 +23,11 @@ from health.user_checks import UserChecks
 
 logger = logging.getLogger("headwater.health")
 
+# Until its first canary is on the board a worker looks this often, this long (seconds): it answers for itself at once,
+# and the others must not call the pod unready meanwhile.
+EARLY_INTERVAL: Final = 0.05
+EARLY_SECONDS: Final = 10.0
+
 FLUSH_BEATS: Final = 2  # the counters are flushed every so many beats
 
 
@@ -68,7 +73,15 @@ class Vitals:
 
     def _pulse(self) -> None:
         beats = 0
-        while not self._stop.wait(board.BEAT_INTERVAL):
+        began = time.monotonic()
+        written = False  # the first canary is on the board
+        while True:
+            early = not written and time.monotonic() - began < EARLY_SECONDS
+            if self._stop.wait(EARLY_INTERVAL if early else board.BEAT_INTERVAL):
+                return
+            if early and not self.canary.seen:
+                continue
+            written = True
             beats += 1
             self._guarded("beat", self._beat)
             self._guarded("checks", self._user_checks.run_due)

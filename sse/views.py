@@ -32,8 +32,8 @@ blueprint = Blueprint("sse", __name__)
 # with a retry:.
 START_PATIENCE: Final = 2.0
 
-# Streams that were taken over are looked at once a second, in ticks: one is due that much before its token ends, seconds,
-# so that it never outlives it.
+# Streams that were taken over are looked at once a second, in ticks: one is due that much before its token ends,
+# seconds, so that it never outlives it.
 TOKEN_MARGIN: Final = 1.1
 
 
@@ -221,8 +221,13 @@ def _chunks(
 
 def _send_away(sse: SSE) -> Response:
     """A stream that cannot be had now: 200, a randomised ``retry:`` and a clean end, which an EventSource takes for a
-    reconnect; on any other status it gives up for ever (WHATWG HTML §9.2.3)."""
-    return Response(retry_block(spread_retry(sse.settings.sse_retry)), headers=STREAM_HEADERS)
+    reconnect; on any other status it gives up for ever (WHATWG HTML §9.2.3).
+
+    A client that came without a cursor is given one: else it would miss what happens until it is let in."""
+    retry = spread_retry(sse.settings.sse_retry)
+    position = sse.hub.window.position
+    block = opening_block(position, retry) if position and _cursor()[0] is None else retry_block(retry)
+    return Response(block, headers=STREAM_HEADERS)
 
 
 def _checked_channel(channel: str, *, reading: bool = False) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,6 @@ from sse.settings import SettingsError
 from tests.support.sse_parser import EventParser, StreamEvent
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def closing() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 def app_with(closing: ExitStack, **config: Any) -> tuple[flask.Flask, SSE]:

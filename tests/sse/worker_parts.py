@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from sse.event import Event, Record, opening_block, parse_id, parse_since
@@ -19,6 +20,8 @@ from sse.settings import Settings
 from sse.stats import Stats
 from tests.support.sse_parser import EventParser, StreamEvent
 from tests.support.wait import eventually
+
+THREE_FRAMES = 1024  # bytes; the smallest window there is
 
 
 class TroubledLog:
@@ -226,6 +229,8 @@ def numbers(first: int, last: int) -> list[str]:
     return [str(number) for number in range(first, last + 1)]
 
 
-def drain(streams: Iterable[Pulled]) -> None:
-    for stream in streams:
-        stream.close()
+def reset_of(stream: Pulled) -> dict[str, Any] | None:
+    """The ``stream-reset`` that a stream began with."""
+    resets = [block for block in stream.blocks if block.event == "stream-reset"]
+    assert len(resets) <= 1
+    return json.loads(resets[0].data or "") if resets else None

@@ -1,0 +1,49 @@
+"""docs/security.md says what the code does: its settings exist, and no limit is missing from its table."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sse.auth.keyfile import GRACE
+from sse.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "security.md").read_text()
+TABLE = re.findall(r"^\| `([A-Z_]+)` \| (.+) \|$", TEXT, re.MULTILINE)
+KNOWN = {name.upper() for name in Settings.model_fields}
+
+#: Settings by their beginning, or name, that bound what a client can take or say who it is.
+LIMITING = re.compile(
+    r"SSE_(MAX_|RETAIN_|READ_|WRITE_|IDLE_|KEEPALIVE_|REPLAY_|WINDOW_|PUBLISH_RATE|TRUSTED_|CORS_|JWT_(ALG|ISS|AUD))"
+    r"|WORKER_CONNECTIONS"
+)
+
+
+def test_the_table_has_every_limit_once_and_nothing_that_is_none() -> None:
+    named = [name for name, _ in TABLE]
+    assert sorted(named) == sorted(name for name in KNOWN if LIMITING.match(name))
+    assert all(attack.strip() for _, attack in TABLE)
+
+
+def test_every_setting_that_is_named_exists() -> None:
+    mentioned = set(re.findall(r"`((?:SSE|HEALTH|WORKER|LOG)_[A-Z_]+|HOST|PORT)(?:=[^`]*)?`", TEXT))
+    assert mentioned <= KNOWN, mentioned - KNOWN
+
+
+def test_the_grace_of_a_key_file_is_the_one_in_the_code() -> None:
+    assert f"valid for {GRACE:g} s" in TEXT
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT + (ROOT / "SECURITY.md").read_text().replace("](docs/", "](../docs/")):
+        assert (ROOT / "docs" / target).resolve().exists(), target
+
+
+def test_every_requirement_is_pinned_with_its_hashes() -> None:
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        text = (ROOT / name).read_text().replace("\\\n", " ")
+        for line in text.splitlines():
+            if line and not line.startswith(("#", "-r ")):
+                assert re.match(r"[A-Za-z0-9._-]+(\[[a-z]+\])?==\S+( ;|;| )", line), line
+                assert len(set(re.findall(r"--hash=sha256:[0-9a-f]{64}\b", line))) >= 1, line
