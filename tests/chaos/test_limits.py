@@ -74,7 +74,7 @@ class MemoryLimit:
                 group.mkdir()
                 self._group = group
                 if not (group / limit).exists():
-                    raise OSError("no memory controller here")
+                    raise FileNotFoundError(f"no memory controller in {parent}")
                 for pid in server.pids():
                     (group / "cgroup.procs").write_text(str(pid))
                 used = sum(_resident(pid) for pid in server.pids())
@@ -89,10 +89,15 @@ class MemoryLimit:
 
     def close(self) -> None:
         """Remove the group. Its processes must have ended."""
-        if self._group is not None:
-            with contextlib.suppress(OSError):
-                self._group.rmdir()
-            self._group = None
+        group, self._group = self._group, None
+        if group is not None:
+            eventually(lambda: self._removed(group), 5, f"{group} cannot be removed")
+
+    @staticmethod
+    def _removed(group: Path) -> bool:
+        with contextlib.suppress(OSError):  # busy until the kernel is done with the last process
+            group.rmdir()
+        return not group.exists()
 
 
 def _resident(pid: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sse.auth.keyfile import GRACE
+from sse.auth.configure import ROTATION_GRACE
 from sse.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +32,7 @@ def test_every_setting_that_is_named_exists() -> None:
 
 
 def test_the_grace_of_a_key_file_is_the_one_in_the_code() -> None:
-    assert f"valid for {GRACE:g} s" in TEXT
+    assert f"valid for {ROTATION_GRACE:g} s" in TEXT
 
 
 def test_links_lead_somewhere() -> None:

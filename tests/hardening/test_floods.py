@@ -56,11 +56,11 @@ def _stream(server: Server, source: str, forwarded: str = "") -> socket.socket:
 
 
 def _let_in(sock: socket.socket) -> bool:
-    """Whether the stream has an opening: one that is sent away has a ``retry:`` alone."""
+    """Whether it is a stream: what one that is sent away gets has a length."""
     octets = b""
     while b"retry: " not in octets:
         octets += sock.recv(4096)
-    return b"id: " in octets
+    return b"Content-Length" not in octets
 
 
 def test_streams_are_counted_by_address_and_only_a_trusted_proxy_says_whose(limited: Server) -> None:

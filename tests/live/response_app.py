@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import time
 from collections.abc import Iterator
 
 import flask
+from greenlet import greenlet
 
 from health import Health
 from settings import load
@@ -78,3 +80,11 @@ def endless() -> flask.Response:
 def echo() -> flask.Response:
     """An ordinary answer."""
     return flask.Response("hello\n", mimetype="text/plain")
+
+
+@app.get("/greenlets")
+def greenlets() -> flask.Response:
+    """How many greenlets are alive in this worker."""
+    gc.collect()
+    alive = sum(1 for one in gc.get_objects() if isinstance(one, greenlet) and one and not one.dead)
+    return flask.Response(f"{alive}\n", mimetype="text/plain")

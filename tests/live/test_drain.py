@@ -21,8 +21,9 @@ from tests.support.server import Server
 from tests.support.sse_client import Ending, SSEClient
 from tests.support.wait import eventually
 
-# Seconds from the end of delay and window until the process must be gone.
-MARGIN = 2.0
+# Seconds from the end of delay and window until the process must be gone; and what a machine that is busy with other
+# things may add to that, for two interpreters have to come to their end.
+MARGIN, LATE = 2.0, 2.5
 
 OpenStream = Callable[..., SSEClient]
 
@@ -93,8 +94,8 @@ def test_in_the_delay_everything_is_served_and_readiness_fails(
     assert time.monotonic() - began >= delay
     assert all(retry and setting * 0.5 <= retry <= setting * 1.5 for retry in retries)
     assert idle.wait_closed(2) is Ending.COMPLETE  # an idle connection is let go, too
-    assert server.wait(MARGIN + 1) == 0
-    assert time.monotonic() - began < delay + window + MARGIN
+    assert server.wait(MARGIN + LATE) == 0
+    assert time.monotonic() - began < delay + window + MARGIN + LATE
     assert refuses(server.port)
 
 
@@ -106,8 +107,8 @@ def test_a_drain_ends_as_soon_as_nothing_is_left(start_server: StartServer, open
     began = time.monotonic()
     eventually(lambda: refuses(server.port), 3)
     going.close()
-    assert server.wait(5) == 0
-    assert time.monotonic() - began < 4
+    assert server.wait(8) == 0
+    assert time.monotonic() - began < 8  # of 60
 
 
 def test_a_request_in_flight_is_answered_and_kept(start_server: StartServer, tmp_path: Path) -> None:
@@ -158,9 +159,9 @@ def test_a_hurried_drain_still_ends_streams_cleanly(
             eventually(lambda: status(server, "/readyz", server.health_port) == 503)
             assert clients[0].ending is Ending.OPEN
     for client in clients:
-        ended_well(client, 4)
-    assert server.wait(5) == 0
-    assert time.monotonic() - began < 5
+        ended_well(client, 6)
+    assert server.wait(8) == 0
+    assert time.monotonic() - began < 8  # of 60
 
 
 def test_a_lagging_stream_gets_all_it_is_owed_before_its_end(
@@ -181,8 +182,8 @@ def test_a_lagging_stream_gets_all_it_is_owed_before_its_end(
     assert [block.data for block in blocks if not block.is_control] == sent
     assert blocks[-1].retry is not None
     # The one that takes nothing is cut at the end, and resumes elsewhere.
-    assert server.wait(5) == 0
-    assert time.monotonic() - began < 2.5 + MARGIN
+    assert server.wait(8) == 0
+    assert time.monotonic() - began < 2.5 + MARGIN + LATE
     with pytest.raises(AssertionError):
         never.events_until(lambda block: block.retry is not None and block.id is None, 5)
     assert sorted(line["reason"] for line in stream_lines(server)) == ["cut", "drain"]
@@ -220,8 +221,8 @@ def test_the_streams_are_ended_evenly_over_the_window(start_server: StartServer)
         server.terminate()
         began = time.monotonic()
         crowd.wait_ended(window + 3)
-        assert server.wait(MARGIN + 1) == 0
-        assert time.monotonic() - began < window + MARGIN
+        assert server.wait(MARGIN + LATE) == 0
+        assert time.monotonic() - began < window + MARGIN + LATE
         crowd.wait_open()
     ends = [member.connections[0].ended for member in crowd.members]
     assert max(ends) - began > window * 0.8
@@ -248,14 +249,14 @@ def test_nothing_acknowledged_is_lost_when_two_thousand_streams_move_to_another_
             server.terminate()
             began = time.monotonic()
             crowd.wait_ended(delay + window + 10)
-            assert server.wait(MARGIN + 1) == 0
+            assert server.wait(MARGIN + LATE) == 0
             took = time.monotonic() - began
             crowd.wait_open()
             count = len(publisher.acknowledged)
             eventually(lambda: len(publisher.acknowledged) >= count + 5, 10)
         last = publisher.acknowledged[-1].encode()
         eventually(lambda: all(last in member.raw for member in crowd.members), 20, "the last event did not come")
-    assert took < delay + window + MARGIN
+    assert took < delay + window + MARGIN + LATE
     assert crowd.errors() == []
     assert {member.endings[0] for member in crowd.members} == {Ending.TERMINATED}
     assert crowd.endings() == {"terminated": streams, "open": streams}

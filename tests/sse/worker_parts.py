@@ -14,6 +14,7 @@ from sse.event import Event, Record, opening_block, parse_id, parse_since
 from sse.group import Subscription
 from sse.hub import Hub
 from sse.log import Bounds, Log, LogUnavailable, open_log
+from sse.log.base import LogReplaced
 from sse.pull import PullStream
 from sse.replay import Start
 from sse.settings import Settings
@@ -73,7 +74,10 @@ class TroubledLog:
 
     def follow(self, after: int, stop: threading.Event) -> Iterator[list[Record]]:
         self._ask("follow")
-        for batch in self.inner.follow(after, stop):
+        followed = self.inner
+        for batch in followed.follow(after, stop):
+            if self.inner is not followed:
+                raise LogReplaced("told to be another one")
             while not self.flowing.wait(0.01):
                 if stop.is_set():
                     return
@@ -87,6 +91,11 @@ class TroubledLog:
     def trim(self) -> int:
         self._ask("trim")
         return self.inner.trim()
+
+    def replace_by(self, log: Log) -> None:
+        """From now on this is another log."""
+        old, self.inner = self.inner, log
+        old.wake()
 
     def trim_all(self) -> None:
         while self.inner.trim():
