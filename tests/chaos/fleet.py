@@ -11,10 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.chaos.forgiving_nginx import ForgivingNginx
 from tests.chaos.reader import Reader, stop_all
 from tests.chaos.recorder import Recorder
 from tests.chaos.silent_proxy import SilentProxy
+from tests.k8s.nginx import Nginx
 from tests.support.redis_server import RedisServer
 from tests.support.server import Server
 
@@ -93,7 +93,7 @@ class Fleet:
                 self.servers.append(server)
             with ThreadPoolExecutor(self._instances) as pool:
                 list(pool.map(lambda server: server.start(), self.servers))
-            self.nginx = self._stack.enter_context(ForgivingNginx(self.directory)).start(self.ports)
+            self.nginx = self._stack.enter_context(Nginx(self.directory)).start(self.ports)
             guard.pop_all()
         return self
 

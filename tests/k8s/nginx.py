@@ -82,7 +82,7 @@ class Nginx:
     def _write(self, ports: Sequence[int]) -> None:
         text = SHIPPED.read_text()
         replacements = {
-            "server headwater:8080;": " ".join(f"server 127.0.0.1:{port};" for port in ports),
+            "server headwater:8080 max_fails=0;": " ".join(f"server 127.0.0.1:{port} max_fails=0;" for port in ports),
             "listen 8000;": f"listen 127.0.0.1:{self.port};",
             "worker_processes auto;": "worker_processes 1;",
             "pid /tmp/nginx.pid;": f"pid {self.directory}/nginx.pid;",
