@@ -9,7 +9,7 @@ import pytest
 
 from tests.live.other_servers import GTHREAD, OTHERS, start
 from tests.support.server import Server
-from tests.support.sse_client import SSEClient, StreamEnded
+from tests.support.sse_client import Ending, SSEClient, StreamEnded
 from tests.support.sse_parser import StreamEvent
 from tests.support.wait import eventually
 
@@ -35,7 +35,7 @@ def open_one(server: Server) -> Iterator[Open]:
                 client = stack.enter_context(SSEClient(server.port, target, last_event_id=last_event_id))
                 assert (client.status, client.headers["content-type"]) == (200, "text/event-stream")
                 first = client.next_event()
-                return (client, first) if first.id is not None else None
+                return (client, first) if client.ending is Ending.OPEN else None  # else it was sent away
 
             found = eventually(attempt, 10, "the places of clients that have gone are not free again", interval=0.1)
             assert found is not None

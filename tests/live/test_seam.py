@@ -74,7 +74,7 @@ class Reader(threading.Thread):
             with SSEClient(self._port, target, last_event_id=cursor, timeout=20) as client:
                 self.connections += 1
                 opening = client.next_event(20)
-                if opening.id is None:  # sent away: a place is not free yet
+                if opening.id is None:  # sent away, and it had a cursor: a place is not free yet
                     time.sleep(0.05)
                     continue
                 begin = begin or opening.id

@@ -111,7 +111,8 @@ def test_a_stream_over_http_1_0_is_delimited_by_its_end(start_server: StartServe
     blocks = client.read_to_end(5)
     assert client.ending is Ending.CLOSED and not client.partial
     assert blocks[-1].retry is not None
-    assert server.wait(5) == 0
+    client.close()
+    assert server.wait(8) == 0
 
 
 def test_nothing_is_lost_or_doubled_where_replay_becomes_live(quiet: Server, open_stream: OpenStream) -> None:
