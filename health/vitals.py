@@ -73,15 +73,16 @@ class Vitals:
 
     def _pulse(self) -> None:
         beats = 0
-        began = time.monotonic()
+        began = last = time.monotonic()
         written = False  # the first canary is on the board
         while True:
-            early = not written and time.monotonic() - began < EARLY_SECONDS
+            early = not written and last - began < EARLY_SECONDS
             if self._stop.wait(EARLY_INTERVAL if early else board.BEAT_INTERVAL):
                 return
-            if early and not self.canary.seen:
+            written = self.canary.seen > 0.0
+            if early and not written and time.monotonic() - last < board.BEAT_INTERVAL:
                 continue
-            written = True
+            last = time.monotonic()
             beats += 1
             self._guarded("beat", self._beat)
             self._guarded("checks", self._user_checks.run_due)

@@ -74,7 +74,7 @@ def b64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def claims(*, ttl: float = 600, publish: Any = (), subscribe: Any = (), **more: Any) -> dict[str, Any]:
+def claims(*, ttl: float = 86400, publish: Any = (), subscribe: Any = (), **more: Any) -> dict[str, Any]:
     """A token's payload. A value of None leaves that claim out."""
     own = {"exp": int(time.time() + ttl), "sse": {"publish": list(publish), "subscribe": list(subscribe)}}
     return {name: value for name, value in (own | more).items() if value is not None}
