@@ -47,7 +47,7 @@ MAX_CHUNK_BYTES = 256 * 1024
 # Under load the gap between two passes is this many times the last pass, within bounds in seconds: publishing and all
 # else get three quarters of the core, chunks join what has come, and an event waits no longer than the bound for it.
 GAP_SHARE = 3.0
-GAP_MOST = 0.015
+GAP_MOST = 0.025
 
 
 class Fanout:

@@ -44,6 +44,7 @@ def parse_networks(entries: tuple[str, ...]) -> Networks:
     return tuple(networks)
 
 
+@lru_cache(maxsize=4096)  # the same peers and hosts come with every request
 def parse_address(text: str) -> Address | None:
     """An IP address, with or without port and brackets; None for anything else.
 
