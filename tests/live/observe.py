@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.server import Server
+from tests.support.wait import eventually
 
 #: For ``Server(command=…)``: an app with views of its own, see tests/live/response_app.py.
 RESPONSE_APP = (sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "tests.live.response_app:app")
@@ -96,4 +97,25 @@ def descriptors(pid: int, *, without: str) -> int:
     for path in Path("/proc", str(pid), "fd").iterdir():
         with contextlib.suppress(OSError):  # the one that reads the directory
             count += without not in os.readlink(path)
+    return count
+
+
+def sockets(server: Server) -> dict[int, int]:
+    """How many sockets each worker has, once the pod is ready and nothing comes or goes."""
+    seen: list[dict[int, int]] = [{}]
+
+    def settled() -> dict[int, int] | None:
+        if len(seen) == 1 and server.request("GET", "/readyz", port=server.health_port).status != 200:
+            return None  # not all canaries are out
+        seen.append({pid: _sockets(pid) for pid in server.worker_pids()})
+        return seen[-1] if seen[-1] == seen[-2] else None
+
+    return eventually(settled, 8, lambda: f"{seen}", interval=0.15) or {}
+
+
+def _sockets(pid: int) -> int:
+    count = 0
+    for path in Path("/proc", str(pid), "fd").iterdir():
+        with contextlib.suppress(OSError):
+            count += os.readlink(path).startswith("socket:")
     return count
