@@ -117,7 +117,7 @@ class Fanout:
         self._slice_ends = perf_counter() + PASS_SLICE
         self._breathed = 0.0
         began = perf_counter()
-        while dirty:
+        for _ in range(len(dirty)):
             group = dirty.popleft()
             group.dirty = False
             self._pass(group)
