@@ -137,20 +137,21 @@ class CatchUp:
             self._log_work.wait()
         stream = self._want_log.popleft()
         backlog = stream.backlog
-        if backlog is None or stream.state is CLOSED:
+        if backlog is None or not backlog.reading:
             return
         target = stream.group.position(self._hub.window.position)
         try:
             page = self._hub.replay.read_page(stream.group.subscription, stream.cursor, target)
         except FellBehind:
-            self._sockets.close(stream, "fell-behind")
+            if self._still_reads(stream, backlog):
+                self._end_here(stream, backlog, "fell-behind")
             return
         except LogError:
             # The stream stays, with what it has; the log may come back before its write time-out.
             gevent.sleep(LOG_PAUSE)
             self._want_log.append(stream)
             return
-        if stream.state is not CLOSED:
+        if self._still_reads(stream, backlog):
             backlog.reading = False
             backlog.progress_at = monotonic()  # waiting for the log was not the client's fault
             self._queue_page(stream, backlog, page.frames, page.position)
@@ -174,6 +175,24 @@ class CatchUp:
         stream.backlog.owed = stream.group.position(self._hub.window.position)
         self.advance(stream)
 
+    @staticmethod
+    def _still_reads(stream: Stream, backlog: Backlog) -> bool:
+        """Is the page that was read for this stream still wanted? Meanwhile it may have been closed, or ended where it
+        was, its backlog is another then, or reads no more."""
+        return stream.backlog is backlog and backlog.reading
+
+    def _end_here(self, stream: Stream, backlog: Backlog, reason: str) -> None:
+        """End a stream that is not live where it is, cleanly, after the unsent rest of its chunk: what follows its
+        cursor is not to be had any more."""
+        if backlog.reading:
+            backlog.reading = False
+            backlog.progress_at = monotonic()  # waiting for the log was not the client's fault
+        if stream.state is not ENDING:
+            stream.become(ENDING)
+        backlog.end = reason
+        backlog.owed = stream.cursor
+        self.advance(stream)
+
     def end_live(self) -> None:
         """The hub was overtaken by the log's retention: what follows is not for those who are live now. Those who lag
         find it out when they read on."""
@@ -182,12 +201,13 @@ class CatchUp:
                 self.end(stream, "fell-behind")
 
     def let_all_go(self) -> None:
-        """The log was replaced: no cursor means anything, so nothing more can be owed. Live ones end cleanly."""
+        """The log was replaced: no cursor means anything, so nothing more can be owed."""
         for stream in self._sockets.clients():
+            backlog = stream.backlog
             if stream.state is LIVE:
                 self.end(stream, "replaced")
-            elif stream.state is not LINGERING:
-                self._sockets.close(stream, "replaced")
+            elif backlog is not None and not backlog.final:
+                self._end_here(stream, backlog, "replaced")
 
     def _make_final(self, stream: Stream, backlog: Backlog) -> None:
         retry = retry_block(spread_retry(self._settings.sse_retry))

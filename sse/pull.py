@@ -112,7 +112,10 @@ class PullStream(Stream):
                     left = min(left, HANG_UP_CHECK)
                 self._woken.wait(left if left < threading.TIMEOUT_MAX else None)
         except FellBehind:
-            reason, ended = "fell-behind", True
+            reason = "fell-behind"
+            self.become(ENDING)
+            yield retry_block(spread_retry(hub.settings.sse_retry))
+            ended = True
         finally:
             if not ended:
                 reason = self._why_lost()
@@ -136,6 +139,8 @@ class PullStream(Stream):
             self.bytes += len(body)
             if self.state is REPLAYING:
                 hub.stats.replayed += len(page.frames)
+            else:
+                hub.stats.delivery.observe_ages((frame.position for frame in page.frames), time.time())
             hub.stats.delivered += len(page.frames)
             hub.stats.bytes_sent += len(body)
         moved = page.position > self.cursor

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterable
+
+from sse.event import SEQUENCE_BITS
 
 # Seconds. From the measured range: a lone stream is served in 0.1 ms, a pass over thousands takes 5-20 ms, and
 # what takes seconds is catching up.
@@ -27,6 +30,19 @@ class Histogram:
     def observe(self, value: float, times: int = 1) -> None:
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
+
+    def observe_ages(self, positions: Iterable[int], now: float) -> None:
+        """How old these events, given by their positions in order, are at ``now``, unix seconds. Events of one
+        millisecond are one step."""
+        ms, times = 0, 0
+        for position in positions:
+            if position >> SEQUENCE_BITS != ms:
+                if times:
+                    self.observe(now - ms / 1000, times)
+                ms, times = position >> SEQUENCE_BITS, 0
+            times += 1
+        if times:
+            self.observe(now - ms / 1000, times)
 
     def quantile(self, share: float, since: list[int]) -> float | None:
         """The upper bound of the bucket that holds this share of what was observed since the counts were ``since``;

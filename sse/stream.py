@@ -61,7 +61,7 @@ CLOSE_REASONS: Final[dict[str, str]] = {
 }
 
 # These end with a retry: and the terminating chunk, after all that the stream was owed.
-CLEAN_ENDS: Final = frozenset({"drain", "lease", "token", "replaced", "done", "error"})
+CLEAN_ENDS: Final = frozenset({"drain", "lease", "token", "fell-behind", "replaced", "done", "error"})
 
 # The `client` of the worker's own streams (canaries): outside every limit, lease and drain.
 OWN_CLIENT: Final = "health"

@@ -21,34 +21,11 @@ from sse.fanout import Fanout
 from sse.group import Subscription
 from sse.hub import Hub
 from sse.stream import CLOSED, LINGERING, Stream
-from tests.sse.worker_parts import Parts
-from tests.support.sse_parser import ChunkedDecoder, EventParser, StreamEvent
+from tests.sse.worker_parts import Parts, SocketClient
 
 CHANNELS = ("a", "b", "c")
 TYPES = (None, "x", "y")
 SMALL = 2048  # bytes: the kernel makes it 4,608 at least
-
-
-class Client:
-    """One end of a socket pair, and everything that came out of it."""
-
-    def __init__(self, sock: socket.socket, stream: Stream, begin: int) -> None:
-        self.sock, self.stream, self.begin = sock, stream, begin
-        self.sock.setblocking(False)
-        self.decoder, self.parser = ChunkedDecoder(), EventParser()
-        self.blocks: list[StreamEvent] = []
-        self.finished = False
-
-    def read(self, most: int) -> int:
-        try:
-            data = self.sock.recv(most)
-        except (BlockingIOError, ConnectionResetError):
-            return 0
-        if not data:
-            self.finished = True
-            return 0
-        self.blocks += self.parser.feed(self.decoder.feed(data))
-        return len(data)
 
 
 class World:
@@ -66,11 +43,11 @@ class World:
         self.hub.adopt = self.fanout.adopt
         closing.callback(self.fanout.sockets.poller.close)
         self.closing = closing
-        self.clients: list[Client] = []
+        self.clients: list[SocketClient] = []
         self.events: list[tuple[int, Event]] = []
         self.start = self.hub.window.position
         self.depth = 0
-        self.reading_log = False
+        self.reading_log = self.in_passes = False
         self.steps: list[tuple[int, Callable[[], None]]] = [
             (8, self.publish),
             (4, self.dispatch),
@@ -137,7 +114,7 @@ class World:
         ours, theirs = socket.socketpair()
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
         self.closing.callback(ours.close)
-        self.clients.append(Client(ours, stream, begin.cursor))
+        self.clients.append(SocketClient(ours, stream, begin.cursor))
         self.hub.streams += 1
         self.fanout.adopt(stream, theirs.detach())
 
@@ -152,9 +129,11 @@ class World:
                 self.fanout.on_socket(stream, mask)
 
     def run_pass(self) -> None:
-        if not any(group.passing for group in self.hub.groups.values()):  # there is one greenlet for it
+        if not self.in_passes:  # there is one greenlet for it
+            self.in_passes = True
             self.fanout._work.set()
             self.fanout.run_passes()
+            self.in_passes = False
 
     def read_log(self) -> None:
         if self.fanout.catchup._want_log and not self.reading_log:  # two would wait for each other, in one thread
@@ -176,7 +155,7 @@ class World:
 
     # ── what must be true ─────────────────────────────────────────────────────────────────────────────────────
 
-    def expected(self, client: Client) -> list[int]:
+    def expected(self, client: SocketClient) -> list[int]:
         channels, types = client.stream.group.subscription
         return [
             position
@@ -186,7 +165,7 @@ class World:
             and (types is None or (event.event or "message") in types)
         ]
 
-    def check(self, client: Client, *, complete: bool) -> None:
+    def check(self, client: SocketClient, *, complete: bool) -> None:
         owed = self.expected(client)
         seen, position = 0, client.begin
         for block in client.blocks:

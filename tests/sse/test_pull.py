@@ -136,6 +136,7 @@ def test_a_cursor_that_retention_overtakes_ends_the_stream_and_resumes_with_a_re
     worker.append(*numbers(1, 40))
     worker.log.trim_all()
     assert stream.read_to_end() == ["0"]
+    assert stream.blocks[-1].retry is not None, "the last word is when to come back"
     assert worker.ended == [("fell-behind", 1)]
     again = worker.open(stream.last_event_id)
     assert [block.event for block in again.blocks] == [None, "stream-reset"]
@@ -166,3 +167,20 @@ def test_counts_are_those_of_what_was_sent(parts: Callable[..., Parts]) -> None:
     stream.close()
     stats = worker.hub.stats
     assert (stats.delivered, stats.replayed, worker.ended) == (5, 4, [("client", 5)])
+
+
+def test_how_old_an_event_was_when_it_was_written_is_observed_unless_it_is_replayed(parts: Callable[..., Parts]) -> None:
+    worker = parts(SSE_HEARTBEAT=0.02)
+    first, *_ = worker.append(*numbers(0, 4))
+    stream = worker.open(format_id(first))
+    stream.read(4)
+    stream.turn()
+    delivery = worker.hub.stats.delivery
+    assert sum(delivery.counts) == 0
+    began = time.time()
+    worker.append("5", "6")
+    stream.read(6)
+    stream.turn()
+    assert sum(delivery.counts) == 2
+    assert 0 < delivery.total <= 2 * (time.time() - began + 0.001)
+    stream.close()

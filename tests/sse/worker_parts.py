@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 import time
 from collections import Counter
@@ -19,7 +20,8 @@ from sse.pull import PullStream
 from sse.replay import Start
 from sse.settings import Settings
 from sse.stats import Stats
-from tests.support.sse_parser import EventParser, StreamEvent
+from sse.stream import Stream
+from tests.support.sse_parser import ChunkedDecoder, EventParser, StreamEvent
 from tests.support.wait import eventually
 
 THREE_FRAMES = 1024  # bytes; the smallest window there is
@@ -231,6 +233,28 @@ class Pulled:
     def close(self) -> None:
         """The client goes."""
         self._chunks.close()  # type: ignore[attr-defined]
+
+
+class SocketClient:
+    """One end of a socket pair, and everything that came out of it."""
+
+    def __init__(self, sock: socket.socket, stream: Stream, begin: int) -> None:
+        self.sock, self.stream, self.begin = sock, stream, begin
+        self.sock.setblocking(False)
+        self.decoder, self.parser = ChunkedDecoder(), EventParser()
+        self.blocks: list[StreamEvent] = []
+        self.finished = False
+
+    def read(self, most: int) -> int:
+        try:
+            data = self.sock.recv(most)
+        except (BlockingIOError, ConnectionResetError):
+            return 0
+        if not data:
+            self.finished = True
+            return 0
+        self.blocks += self.parser.feed(self.decoder.feed(data))
+        return len(data)
 
 
 def numbers(first: int, last: int) -> list[str]:
