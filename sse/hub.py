@@ -203,6 +203,8 @@ class Hub:
             self.window.reset(bounds.trimmed if whole else records[0].position - 1)
             self.window.extend(encode_frame(record) for record in records)
             self.window.position = max(self.window.position, bounds.latest)
+            self.window.lost = bounds.lost
+            self._advanced.notify_all()
         self._answered_at = time.monotonic()
         self._ready.set()
 

@@ -75,6 +75,8 @@ class Replay:
             reason = "expired"
         if reason or cursor is None or cursor <= 0:
             cursor = self.bounds().trimmed
+        elif cursor < self._window.lost:
+            reason = "expired"  # and what is held beyond the cursor follows
         keep = self._settings.sse_replay_limit
         if cursor >= self._window.floor:
             with self._advanced:

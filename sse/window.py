@@ -5,6 +5,7 @@ after a rolling restart do not each read it. Two facts describe it at any time:
 
     floor     every event that the log holds with  floor < position <= position  is in the window
     position  the newest position that the tailer has read
+    lost      cursors below it may have missed events that the log has lost (`sse.log.Bounds`)
 
 A cursor at or above ``floor`` is served from here; an older one is the log's business.
 Frames are kept once, in order, and indexed by channel, so reading one quiet channel out of a busy log costs
@@ -72,10 +73,11 @@ class Window:
     max_bytes: bound on wire bytes plus :data:`FRAME_OVERHEAD_BYTES` per frame.
     """
 
-    __slots__ = ("_frames", "_max_bytes", "_runs", "floor", "position", "size")
+    __slots__ = ("_frames", "_max_bytes", "_runs", "floor", "lost", "position", "size")
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
+        self.lost = 0
         self.reset(0)
 
     def reset(self, position: int) -> None:

@@ -21,7 +21,7 @@ OLDEST: Final = (6, 2)  # XTRIM MINID, exclusive ranges in XRANGE
 _PASSING: Final = ("OOM", "READONLY", "LOADING", "MISCONF", "NOREPLICAS", "MASTERDOWN", "BUSY", "TRYAGAIN")
 
 
-def check(link: Link, keys: Keys, where: str) -> None:
+def check(link: Link, keys: Keys, where: str, replicas: int = 0) -> None:
     """Raise `LogRefused` when this Redis cannot hold the log: too old, evicting, a right is missing, foreign keys.
 
     Other errors of redis-py pass through: they say that it cannot be told now.
@@ -36,6 +36,8 @@ def check(link: Link, keys: Keys, where: str) -> None:
             if kind not in (wanted, "none"):
                 raise LogRefused(f"Redis {where}: the key {key} is a {kind}, not a {wanted}: it is not ours")
         link.run(CHECK, [keys.meta, keys.events, keys.scratch], ["0-0"])
+        if replicas:
+            link.call([("WAIT", 0, 1)])  # returns at once; may this user?
     except (redis.ResponseError, redis.AuthenticationError) as error:
         if error_word(error) in _PASSING:
             raise

@@ -1,7 +1,18 @@
-"""How the Redis log calls its Redis: a pooled connection, through the breaker, with errors in the log's own words."""
+"""How the Redis log calls its Redis: a pooled connection, through the breaker, with errors in the log's own words.
+
+**Whose Redis is it?** A replica that takes over, or a Redis that restarts, may lack events that this worker has
+stored or read; and nothing but this worker knows. So before a new connection is used, its Redis is asked for the
+newest of these. If that is gone, the log is marked, in Redis and for everybody (`_redis_scripts`, ``JOIN``).
+
+What is asked for has to be from the time before. So when another master is found at the end of a new connection, all
+older ones are given up, with the answers that may still come over them: an old master that does not know yet that it
+is one would go on acknowledging events that are about to be gone.
+"""
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -22,11 +33,16 @@ from sse.log._redis_link import (
     error_word,
     explain,
 )
-from sse.log._redis_scripts import Script
+from sse.log._redis_scripts import JOIN, Script
 from sse.log._redis_url import RedisUrl
 from sse.log.base import LogRefused, LogUnavailable
 
+logger = logging.getLogger("headwater.log.redis")
+
 T = TypeVar("T")
+
+# A master has one of its own: a replica takes a new one when it is promoted, a Redis that starts as a master, too.
+_REPLICATION_ID: Final = re.compile(rb"^master_replid:(\w+)", re.MULTILINE)
 
 # While Redis is known to be down, the one request that probes waits this long to connect, and for its answer: so it,
 # too, is over in less than 250 ms.
@@ -36,8 +52,10 @@ PROBE_TIMEOUT: Final = 0.1
 class Client:
     """One worker's access to the log's keys.
 
-    seen: the newest position that this worker, and so perhaps a client, knows; scripts are told. created: the
-    creation marker of the log that this worker works on. followed: the newest position that a follower handed over.
+    seen: the newest position that this worker, and so perhaps a client, knows; scripts are told. held: the newest
+    event that it has stored or read. history: the creation marker and the mark of loss of the log that this worker
+    works on. followed: the newest position that a follower handed over. reign: the master that was found last, by
+    its replication id; "" where a Redis does not say.
     """
 
     def __init__(self, target: RedisUrl, prefix: str) -> None:
@@ -46,8 +64,10 @@ class Client:
         self.breaker = Breaker()
         self.closed = False
         self.seen = 0
-        self.created: bytes | None = None
+        self.held = 0
+        self.history: tuple[bytes, bytes] | None = None
         self.followed: int | None = None
+        self.reign: str | None = None
         self._connector = Connector(target)
         self._pool = Pool(self._connector)
         self._checked = False
@@ -66,8 +86,12 @@ class Client:
                     probe = False
                 elif not self.breaker.closed:  # found to be down while we waited for a connection
                     raise LogUnavailable("Redis is down", RETRY_AFTER)
-                self._check(link)
-                return work(link)
+                if link.reign is None:
+                    self._join(link)
+                answer = work(link)
+                if link.reign != self.reign:
+                    raise redis.ConnectionError("another Redis has become the master")
+                return answer
         except LogRefused as error:
             raise LogUnavailable(str(error), RETRY_AFTER) from error
         except redis.RedisError as error:
@@ -105,7 +129,7 @@ class Client:
                 # The kernel accepts connections for a Redis that hangs: only an answer says that it is back.
                 link.call([("PING",)], timeout=COMMAND_TIMEOUT)
                 self.breaker.succeeded()
-                self._check(link)
+                self._join(link)
             except BaseException:
                 link.close()
                 raise
@@ -127,7 +151,18 @@ class Client:
         self.closed = True
         self._pool.clear()
 
-    def _check(self, link: Link) -> None:
+    def _join(self, link: Link) -> None:
+        """See the module's text."""
         if not self._checked:
-            check(link, self.keys, self.target.where)
+            check(link, self.keys, self.target.where, self.target.replicas)
             self._checked = True
+        known = format_id(self.seen), format_id(self.held) if self.held else ""
+        keys = self.keys.meta, self.keys.events
+        lost, replication = link.run_with(JOIN, keys, known, ("INFO", "replication"))
+        if lost:
+            logger.error("Redis %s has lost %s, and perhaps events before it", self.target.where, known[1])
+        found = _REPLICATION_ID.search(replication)
+        link.reign = found[1].decode() if found else ""
+        if link.reign != self.reign:
+            self.reign = link.reign
+            self._pool.clear()

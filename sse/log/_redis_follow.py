@@ -1,13 +1,22 @@
-"""Following the Redis log on a connection of its own, and noticing when it is not the same log any more."""
+"""Following the Redis log on a connection of its own, and noticing when it is not the same log any more.
+
+Three kinds of change end in `LogReplaced`, whereupon a worker's streams end, resume, and are told where they missed
+something: another log (`created`), one that was trimmed before it was read (`trimmed`), and one that has lost its
+newest events (`lost`). The last is what a replica that lagged leaves when it takes over, or a Redis whose disk was
+behind: the log looks whole and is only shorter. Whichever worker knows better marks it (`_redis_client`); the others
+see the mark here, before they hand on anything that came after it.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
+import redis
+
 from sse.event import format_id
 from sse.log._redis_client import Client
 from sse.log._redis_codec import Entry, position_of
-from sse.log._redis_link import Command, Link
+from sse.log._redis_link import Command
 from sse.log._redis_read import FIRST_PAGE, fitting
 from sse.log._redis_scripts import BOUNDS
 from sse.log.base import FOLLOW_CHARS, FOLLOW_RECORDS, LogReplaced
@@ -19,7 +28,7 @@ MARGIN: Final = 1.1  # seconds beyond that, after which a follower's Redis is ta
 class Tail:
     """Where one follower is in the log.
 
-    `Client.created` and `Client.followed` outlive it: they say what log it was, and how far this worker has read.
+    `Client.history` and `Client.followed` outlive it: they say what log it was, and how far this worker has read.
     """
 
     def __init__(self, client: Client, after: int) -> None:
@@ -35,21 +44,23 @@ class Tail:
     def resume(self) -> None:
         """Is this still the log that was followed through `after`? Raises `LogReplaced`."""
         client, after, link = self._client, self._after, self.link
-        created, latest, self._trimmed, _, _ = client.run_on(link, BOUNDS, [])
+        created, latest, self._trimmed, _, _, lost = client.run_on(link, BOUNDS, [])
         self._whole = after >= position_of(self._trimmed)
-        known, client.created = client.created, created
+        known, client.history = client.history, (created, lost)
         read, client.followed = client.followed == after, None
-        if known not in (None, created):
-            raise LogReplaced(f"the log in Redis is another one, of {created.decode()}")
+        self._same(known or client.history)
         if after > position_of(latest):
             raise LogReplaced(f"the log in Redis ends at {latest.decode()}, before {format_id(after)}")
         if read and not self._whole:
             raise self._overtaken()
-        if read and after > position_of(self._trimmed) and not self._holds(link, self._beyond):
-            raise LogReplaced(f"the log in Redis has lost {self._beyond}: it is an older copy")
 
-    def _holds(self, link: Link, id: str) -> bool:
-        return bool(link.call([("XRANGE", self._client.keys.events, id, id)])[0])
+    def _same(self, known: tuple[bytes, bytes]) -> None:
+        """Is the log's history the one that was known? Raises `LogReplaced`."""
+        created, lost = self._client.history or known
+        if created != known[0]:
+            raise LogReplaced(f"the log in Redis is another one, of {created.decode()}")
+        if lost != known[1]:
+            raise LogReplaced(f"the log in Redis has lost events that had ids below {lost.decode()}")
 
     def poll(self) -> list[Entry]:
         """Wait for entries, `BLOCK_MS` at most, and return them. Raises `LogReplaced`, with what was read thrown away.
@@ -59,10 +70,12 @@ class Tail:
         keys = self._client.keys
         commands: list[Command] = [
             ("XREAD", "COUNT", self._count, "BLOCK", self._block_ms, "STREAMS", keys.events, self._beyond),
-            ("HMGET", keys.meta, "created", "last", "trimmed"),
+            ("HMGET", keys.meta, "created", "lost", "last", "trimmed"),
         ]
-        answer, (created, last, trimmed) = self.link.call(commands)
-        self._compare(created, last, trimmed)
+        answer, (created, lost, last, trimmed) = self.link.call(commands)
+        if self.link.reign != self._client.reign:
+            raise redis.ConnectionError("another Redis has become the master")
+        self._compare((created, lost or b""), last, trimmed)
         self._block_ms = BLOCK_MS
         if not answer:
             return []
@@ -72,11 +85,14 @@ class Tail:
         self._whole = True
         return entries
 
-    def _compare(self, created: bytes | None, last: bytes, trimmed: bytes) -> None:
-        if created != self._client.created:
-            self._client.created = self._client.run_on(self.link, BOUNDS, [])[0]
-            raise LogReplaced("the log in Redis was removed or exchanged")
-        if last != self._last and position_of(last) < position_of(self._last):
+    def _compare(self, history: tuple[bytes | None, bytes], last: bytes, trimmed: bytes) -> None:
+        known = self._client.history
+        if history != known or (last != self._last and position_of(last) < position_of(self._last)):
+            # If it is gone it is created anew, and if it went back it is marked, before anybody is told.
+            self._client.seen = max(self._client.seen, position_of(self._last))
+            created, *_, lost = self._client.run_on(self.link, BOUNDS, [])
+            self._client.history = created, lost
+            self._same(known or (created, lost))
             raise LogReplaced(f"the log in Redis went back from {self._last.decode()} to {last.decode()}")
         self._last = last
         if trimmed != self._trimmed:

@@ -42,10 +42,11 @@ REFUSALS: Final = (redis.AuthenticationError, redis.exceptions.AuthorizationErro
 class Link:
     """One connection. Its methods raise redis-py's errors; after any but a `ResponseError` it is to be closed."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_connection", "reign")
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+        self.reign: str | None = None  # of the master at its other end, once that was asked: see `_redis_client`
 
     def call(self, commands: Sequence[Command], timeout: float | None = None) -> list[Any]:
         """The replies to commands that are sent in one write; raises the first error among them.

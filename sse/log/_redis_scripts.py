@@ -7,7 +7,8 @@ What a log is made of, for the prefix ``headwater``; the braces are a hash tag, 
     {headwater}:ch:<channel>  sorted set, the channel's index: the positions of its events as 8 bytes, big endian,
                               all with score 0, so that byte order is log order
     {headwater}:meta          hash: format, created (the creation marker), last (id given out last), oldest (id of
-                              the stream's first entry, empty for none), trimmed (removed through this id)
+                              the stream's first entry, empty for none), trimmed (removed through this id), and
+                              once Redis has lost events (see `_redis_follow`) lost: above all ids given out by then
     {headwater}:key:<hash>    what an idempotency key was answered; expires
     {headwater}:trim          which worker trims; expires
 
@@ -91,16 +92,31 @@ local function create()
   if info.first ~= '' then trimmed = text(preceding(split(info.first))) end
   redis.call('HSET', META, 'format', FORMAT, 'created', created, 'last', created,
     'oldest', info.first, 'trimmed', trimmed)
-  return {created = created, last = created, oldest = info.first, trimmed = trimmed}
+  return {created = created, last = created, oldest = info.first, trimmed = trimmed, lost = ''}
+end
+
+-- Events are gone that a worker had stored or read. Who was given which id since, by whom, cannot be known any more: so
+-- the mark lies above all of them, new ids lie above the mark, and each cursor below it is told.
+local function mark(log, known)
+  known = newest(known, stream()['last-generated-id'] or '0-0')
+  log.lost = text(following(split(newest(log.last, known))))
+  log.last = log.lost
+  redis.call('HSET', META, 'lost', log.lost, 'last', log.last)
 end
 
 local function open()
-  local raw = redis.call('HMGET', META, 'format', 'created', 'last', 'oldest', 'trimmed')
+  local raw = redis.call('HMGET', META, 'format', 'created', 'last', 'oldest', 'trimmed', 'lost')
   if not raw[1] then return create() end
   if raw[1] ~= FORMAT then
     error('-FORMAT ' .. META .. ' is of format ' .. raw[1] .. ', this program knows ' .. FORMAT, 0)
   end
-  return {created = raw[2], last = raw[3], oldest = raw[4], trimmed = raw[5]}
+  local log = {created = raw[2], last = raw[3], oldest = raw[4], trimmed = raw[5], lost = raw[6] or ''}
+  -- Nobody sees an id before it is `last`, or a foreign writer's.
+  if newest(log.last, ARGV[1]) ~= log.last then
+    local top = stream()['last-generated-id'] or '0-0'
+    if newest(ARGV[1], top) ~= top then mark(log, ARGV[1]) end
+  end
+  return log
 end
 
 -- Somebody else's XTRIM, XDEL or DEL: the stream begins later than the log's book says. The book itself is only
@@ -206,14 +222,27 @@ return {'stored', now, begin, count}
 """)
 
 # KEYS: meta, events. ARGV: seen
-# Returns {created, latest, trimmed, oldest or "", server ms}.
+# Returns {created, latest, trimmed, oldest or "", server ms, lost or ""}.
 BOUNDS: Final = Script("""
 local log, info = open(), stream()
 reconcile(log, info)
 local latest = newest(log.last, info['last-generated-id'] or '0-0')
 -- Redis 7 remembers the newest entry that XDEL removed: a hole in the middle, of which `oldest` says nothing.
 local trimmed = newest(log.trimmed, info['max-deleted-entry-id'] or '0-0')
-return {log.created, latest, trimmed, info.first, clock()}
+return {log.created, latest, trimmed, info.first, clock(), log.lost}
+""")
+
+# KEYS: meta, events. ARGV: seen, the newest event that the worker has stored or read ('' for none)
+# What a worker says first on a new connection: the Redis at its other end may not be the one that it knew.
+JOIN: Final = Script("""
+local log, info, held = open(), stream(), ARGV[2]
+reconcile(log, info)
+if held == '' then return 0 end
+-- All below these is known to be gone, and whoever asks for it is told.
+local gone = newest(newest(log.trimmed, info['max-deleted-entry-id'] or '0-0'), log.lost ~= '' and log.lost or '0-0')
+if newest(gone, held) == gone or #redis.call('XRANGE', EVENTS, held, held) > 0 then return 0 end
+mark(log, held)
+return 1
 """)
 
 # KEYS: meta, events, claim. ARGV: seen, this worker's token, how long the claim holds (ms), events to retain, ms to

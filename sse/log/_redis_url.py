@@ -6,14 +6,15 @@
     redis+sentinel://[[user]:password@]host[:port][,host[:port]…]/service     (rediss+sentinel: over TLS)
 
     ?db=0                   database (unix and sentinel; elsewhere the path says it)
-    ?replicas=1             an event counts as stored once this many replicas have it, too (WAIT). Without it the
-                            newest events of a master that dies can be missing on the replica that takes its place.
+    ?replicas=1             an event counts as stored once this many replicas have it, too (WAIT). With 0, the
+                            newest events of a master that dies can be missing on the replica that takes its place;
+                            clients are told. Default: 1 with Sentinel, which is there for failovers, else 0.
     ?ssl_ca_certs=, ssl_certfile=, ssl_keyfile=     files, PEM
     ?ssl_check_hostname=0, ?ssl_cert_reqs=none      weaken the check of the server's certificate
 
 The user needs the keys ``~{prefix}:*`` (braces included) and these commands: info type time ping scan eval evalsha
 exists xadd xread xrange xrevrange xtrim xinfo zadd zlexcount zrangebylex zrevrangebylex zrevrange zremrangebylex
-hset hmget set get del pexpire; with ``replicas`` wait as well. (role, if allowed, is used with Sentinel.)
+hset hmget set get del pexpire; unless ``replicas`` is 0, wait as well. (role, if allowed, is used with Sentinel.)
 
 Anything else in a URL is refused: an option that is silently ignored is a promise that is silently broken.
 """
@@ -106,6 +107,7 @@ def _parse(url: str) -> RedisUrl:
             options["db"] = _number("database", path, 2**31 - 1)
     if options["ssl"] and not known["tls"]:
         raise ValueError("ssl_… options need rediss")
+    options.setdefault("replicas", 1 if "service" in known else 0)
     return RedisUrl(**options, **known)
 
 

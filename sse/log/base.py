@@ -63,12 +63,15 @@ class Bounds(NamedTuple):
     """Positions that describe a log. In a new one `latest` and `trimmed` are its creation, in time.
 
     oldest: the oldest event that is held, None when there is none; latest: the newest that was ever given
-    out; trimmed: the position through which events were trimmed: cursors below it have missed something.
+    out; trimmed: the position through which events were trimmed: cursors below it have missed something. lost: an
+    engine that can lose what it has acknowledged (a replica took over without it) says so with a position above all
+    that was given out before: cursors below it may have missed something, though older events may still be held.
     """
 
     oldest: int | None
     latest: int
     trimmed: int
+    lost: int = 0
 
 
 class Log(Protocol):

@@ -13,13 +13,18 @@ retention.
 **Replaced logs.** A Redis that was flushed, restored from an old dump or exchanged must not pass for a quiet one.
 The first user of an empty Redis writes a creation marker, newer than any id that it knows. With each XREAD, in the
 same write, a follower asks for marker, newest id and end of trimming (2 µs of Redis's time a batch, no round trip),
-and compares them before it hands the batch over; after a reconnect it also makes sure that the event it stopped at
-is still there. What does not fit, or was trimmed before it was read, raises `LogReplaced`.
+and compares them before it hands the batch over. What does not fit, or was trimmed before it was read, raises
+`LogReplaced`.
+
+**Lost ends.** A replica that takes over may lack the newest events, acknowledged ones too (`_redis_client`,
+`_redis_follow`). The first worker that misses one marks the log, and every cursor below the mark is told. What nobody
+can tell of is an event that no process is left to miss: all workers that had stored or read it have ended, too,
+before one of them has reached the new master. Only waiting for replicas (``?replicas=1``, the default with Sentinel)
+keeps events from being lost at all.
 
 **Durable** means: in Redis's append-only file (``appendonly yes``), which outlives ``kill -9`` of Redis; with
 ``appendfsync everysec``, its default, the death of the machine can cost a second. Without that file Redis starts
-with its last dump, and clients are told so. A replica that takes over may lack the newest events, unless the URL
-says ``?replicas=1``.
+with its last dump, and clients are told so.
 """
 
 from __future__ import annotations
@@ -58,6 +63,7 @@ logger = logging.getLogger("headwater.log.redis")
 # was told, that nothing was stored. Less than COMMAND_TIMEOUT by the time that an answer may take to arrive.
 STALE_AFTER: Final = COMMAND_TIMEOUT * 0.75
 REPLICA_TIMEOUT_MS: Final = 1000  # how long an append waits for ?replicas=
+MISSING_TIMEOUT_MS: Final = 100  # and how long while they are known to be missing: a connection is held meanwhile
 CLAIM_MS: Final = 3000  # a worker that trims is relieved after this long without a bite
 TRIM_BYTES: Final = 1024 * 1024  # of data in one bite: Redis serves nobody else meanwhile, about 2 ms
 
@@ -72,6 +78,7 @@ class RedisLog:
         self._retain_events = retain_events
         self._retain_ms = int(retain_seconds * 1000)
         self._token = f"{os.getpid()}:{secrets.token_hex(8)}"  # claims trimming
+        self._unconfirmed = False  # were replicas missing at the last append?
         self._followers: dict[Link, threading.Event] = {}
         self._offset_ms: float | None = None  # Redis's clock less our monotonic one
 
@@ -127,7 +134,8 @@ class RedisLog:
             args = [format_id(client.seen), self._deadline(), *head, *body]
             if not client.target.replicas:
                 return link.run(APPEND, keys, args)
-            wait = "WAIT", client.target.replicas, REPLICA_TIMEOUT_MS
+            patience = MISSING_TIMEOUT_MS if self._unconfirmed else REPLICA_TIMEOUT_MS
+            wait = "WAIT", client.target.replicas, patience
             return self._confirmed(*link.run_with(APPEND, keys, args, wait))
 
         answer = client.call(store)
@@ -142,6 +150,7 @@ class RedisLog:
             raise IdempotencyConflict("this idempotency key came with another content before")
         first = position_of(answer[2])
         positions = list(range(first, first + int(answer[3])))
+        client.held = max(client.held, positions[-1])
         client.seen = max(client.seen, positions[-1])
         return positions
 
@@ -157,7 +166,10 @@ class RedisLog:
 
     def _confirmed(self, answer: Any, replicas: int) -> Any:
         wanted = self._client.target.replicas
-        if answer[0] in (b"stored", b"known") and replicas < wanted:
+        if answer[0] not in (b"stored", b"known"):
+            return answer
+        self._unconfirmed = replicas < wanted
+        if self._unconfirmed:
             message = f"stored, but only {replicas} of {wanted} replicas have it: a failover may lose it"
             raise LogUnavailable(message, RETRY_AFTER)
         return answer
@@ -184,11 +196,12 @@ class RedisLog:
 
     def bounds(self) -> Bounds:
         """See `Log.bounds`. Creates the log if there is none."""
-        created, latest, trimmed, oldest, redis_ms = self._client.run(BOUNDS, [])
+        created, latest, trimmed, oldest, redis_ms, lost = self._client.run(BOUNDS, [])
         self._learn_clock(redis_ms)
-        if self._client.created is None:
-            self._client.created = created
-        bounds = Bounds(position_of(oldest) if oldest else None, position_of(latest), position_of(trimmed))
+        if self._client.history is None:
+            self._client.history = created, lost
+        first, mark = (position_of(id) if id else None for id in (oldest, lost))
+        bounds = Bounds(first, position_of(latest), position_of(trimmed), mark or 0)
         self._client.seen = max(self._client.seen, bounds.latest)  # streams open at this position
         return bounds
 
@@ -207,6 +220,7 @@ class RedisLog:
                     yield []
                 for batch in batches(decode(entries), FOLLOW_CHARS):
                     client.followed = batch[-1].position
+                    client.held = max(client.held, client.followed)
                     client.seen = max(client.seen, client.followed)
                     yield batch
         except redis.RedisError as error:

@@ -108,6 +108,24 @@ def test_a_cursor_that_was_trimmed_away_is_expired_and_everything_retained_follo
     assert stream.read(5) == numbers(8, 12)
 
 
+@pytest.mark.parametrize("window", [pytest.param(10**7, id="in the window"), pytest.param(THREE_FRAMES, id="below")])
+def test_a_cursor_from_before_events_were_lost_is_expired_and_what_follows_it_comes_once(
+    parts: Callable[..., Parts], window: int
+) -> None:
+    worker = parts(SSE_WINDOW_BYTES=window)
+    positions = worker.append(*numbers(1, 12))
+    worker.hub.window.lost = positions[8]
+    for seen in (3, 8):  # it has missed what was lost, or some of it; nobody can tell
+        stream = worker.open(format_id(positions[seen - 1]))
+        assert (reset_of(stream) or {})["reason"] == "expired"
+        assert stream.last_event_id == format_id(positions[seen - 1])
+        assert stream.read(12 - seen) == numbers(seen + 1, 12)
+    stream = worker.open(format_id(positions[8]))
+    assert reset_of(stream) is None, "told once"
+    assert stream.read(3) == numbers(10, 12)
+    assert reset_of(worker.open("earliest", since=True)) is None, "who asks for what there is misses nothing"
+
+
 def test_the_newest_event_that_was_trimmed_is_a_cursor_that_has_missed_nothing(parts: Callable[..., Parts]) -> None:
     worker = parts(SSE_RETAIN_EVENTS=5, SSE_WINDOW_BYTES=THREE_FRAMES)
     positions = worker.append(*numbers(1, 12))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 
 import pytest
 import redis
@@ -12,7 +13,7 @@ from sse.event import Event
 from sse.log import Log, LogUnavailable
 from sse.log._redis_link import Connector
 from sse.log._redis_url import parse_url
-from tests.sse.log.redis.play import EVENTS, Open, Start, Tailer, append, failure
+from tests.sse.log.redis.play import EVENTS, KNOWN_DOWN, Open, Start, Tailer, append, failure
 from tests.support.redis_server import RedisServer
 from tests.support.wait import eventually
 
@@ -90,9 +91,11 @@ def test_event_without_its_replicas_is_not_acknowledged_and_a_repetition_waits_f
     replica = replicate(start, master)
     eventually(lambda: not unconfirmed(log, "1"))
     replica.pause()
-    for worker in log, other:
+    for worker in log, other, log, log:
+        started = time.monotonic()
         with pytest.raises(LogUnavailable, match="only 0 of 1 replicas"):
             append(worker, "x", key="x")
+    assert time.monotonic() - started < KNOWN_DOWN, "known to be missing, and yet waited for"
     replica.resume()
     eventually(lambda: not unconfirmed(other, "x"))
     assert len(replica.run("XRANGE", EVENTS, "-", "+")) == 2
@@ -118,7 +121,7 @@ def test_sentinel_leads_to_the_new_master_and_nothing_is_lost(
         timeout="sentinel failover-timeout main 2000",
     )
     nobody.kill()
-    log = open_redis(f"redis+sentinel://127.0.0.1:{nobody.port},127.0.0.1:{sentinel.port}/main?replicas=1")
+    log = open_redis(f"redis+sentinel://127.0.0.1:{nobody.port},127.0.0.1:{sentinel.port}/main")
     tailer = Tailer(log, closing)
     append(log, "1")
     eventually(lambda: sentinel.run("SENTINEL", "REPLICAS", "main"))

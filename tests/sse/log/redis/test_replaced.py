@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import pytest
 
-from sse.event import Event
+from sse.event import Event, format_id
+from sse.log import LogUnavailable
+from sse.log._redis_url import parse_url
 from sse.log.base import LogReplaced
 from sse.log.redis import RedisLog
 from tests.sse.log.redis.play import EVENTS, META, Open, Start, Tailer, append
@@ -56,8 +60,10 @@ def test_quiet_redis_that_was_flushed_is_noticed_within_a_second(
     [
         pytest.param(False, True, False, "is another one", id="empty"),
         pytest.param(False, True, True, "is another one", id="empty, and another worker wrote since"),
-        pytest.param(True, False, False, "ends at", id="an older copy"),
-        pytest.param(True, True, True, "has lost", id="an older copy, and another worker wrote since"),
+        pytest.param(True, True, False, "has lost", id="an older copy of what was read"),
+        pytest.param(True, False, False, "has lost", id="an older copy of what was stored"),
+        pytest.param(True, True, True, "has lost", id="an older copy of what was read, and another worker wrote since"),
+        pytest.param(True, False, True, "has lost", id="an older copy of what was stored, and another worker wrote since"),
     ],
 )
 def test_redis_that_came_back_with_less_is_told(
@@ -83,7 +89,82 @@ def test_redis_that_came_back_with_less_is_told(
         assert append(open_redis(server), "newer") > position
     with pytest.raises(LogReplaced, match=message):
         next(iter(log.follow(position, stop)))
-    assert append(log, "next") > max(position, log.bounds().trimmed)
+    bounds = log.bounds()
+    assert (bounds.lost if saved else bounds.trimmed) > position
+    assert append(log, "next") > max(position, bounds.trimmed, bounds.lost)
+
+
+def test_loss_that_one_worker_knows_of_is_told_to_all_and_for_good(start: Start, open_redis: Open) -> None:
+    server = start(appendonly="no")
+    knowing, stop = open_redis(server), threading.Event()
+    append(knowing, "saved")
+    server.run("SAVE")
+    append(knowing, "forgotten")
+    server.kill()
+    server.start()
+    ignorant = open_redis(server)
+    following = iter(ignorant.follow(0, stop))
+    assert [record.data for record in next(following)] == ["saved"]
+    between = append(ignorant, "between")
+    assert [record.data for record in next(following)] == ["between"] and ignorant.bounds().lost == 0
+    after = append(knowing, "after")
+    with pytest.raises(LogReplaced, match="has lost"):
+        next(following)
+    for log in knowing, ignorant, open_redis(server):
+        # Whoever was served by the one that knew nothing may have missed the gap unknowingly.
+        assert between < log.bounds().lost < after
+        assert [record.data for record in log.read(None, 0, 10, 1000)] == ["saved", "between", "after"]
+    assert [len(batch) for batch in (next(iter(ignorant.follow(between, stop))),)] == [1]  # told once
+
+
+@pytest.mark.parametrize("removal", ["trim", "delete", "none"])
+def test_nothing_is_taken_for_lost_that_is_there_or_was_removed(
+    start: Start, open_redis: Open, removal: str
+) -> None:
+    server = start()
+    log = open_redis(server, retain_events=1)
+    position = append(log, "1")
+    if removal == "trim":
+        position = append(open_redis(server), "2")
+        assert log.trim() == 1
+    elif removal == "delete":
+        server.run("XDEL", EVENTS, format_id(position))
+    server.kill()
+    server.start()
+    eventually(lambda: refusals(log) == 0)
+    assert log.bounds().lost == 0
+    assert list(map(len, islice(log.follow(position, threading.Event()), 1))) == [0]
+
+
+def refusals(log: RedisLog) -> int:
+    try:
+        log.bounds()
+    except LogUnavailable:
+        return 1
+    return 0
+
+
+def test_what_an_old_master_stores_after_another_was_found_is_not_acknowledged(
+    start: Start, open_redis: Open, closing: contextlib.ExitStack
+) -> None:
+    old = start(repl_diskless_sync_delay=0)
+    new = start(replicaof=f"127.0.0.1 {old.port}")
+    log = open_redis(old)
+    tailer = Tailer(log, closing)
+    append(log, "1")
+    eventually(lambda: new.run("XLEN", EVENTS) == 1, 10)
+    new.run("REPLICAOF", "NO", "ONE")
+    old.pause()
+    pool = closing.enter_context(ThreadPoolExecutor(1))
+    late = pool.submit(append, log, "late")
+    log._client._connector.target = parse_url(new.url)  # as a Sentinel that names another master now
+    append(log, "2")
+    old.resume()
+    with pytest.raises(LogUnavailable, match="another Redis has become the master"):
+        late.result(5)
+    assert old.run("XLEN", EVENTS) == 2
+    eventually(lambda: tailer.data() == ["1", "2"], 3)  # and its follower, too, has left the old one
+    assert not tailer.replaced and log.bounds().lost == 0
 
 
 def test_log_that_goes_back_under_a_follower_is_told(server: RedisServer, open_redis: Open) -> None:

@@ -30,8 +30,11 @@ from sse.log._redis_url import RedisUrl, parse_url
             id="Sentinel",
         ),
         pytest.param(
+            "redis+sentinel://a/main?replicas=0", RedisUrl((("a", 26379),), service="main"), id="no replica waited for"
+        ),
+        pytest.param(
             "rediss+sentinel://a/main",
-            RedisUrl((("a", 26379),), service="main", tls=True),
+            RedisUrl((("a", 26379),), service="main", tls=True, replicas=1),
             id="Sentinel over TLS",
         ),
     ],
