@@ -187,7 +187,7 @@ class SSE:
             self.stats.delivered += events
             self.stats.bytes_sent += size
             client = client_address(environ, self.trusted_networks)
-            accesslog.response_ended(client, target, reason, events, size, time.monotonic() - began)
+            accesslog.response_ended(environ, client, target, reason, events, size, time.monotonic() - began)
 
         body = respond(
             iterable,

@@ -74,6 +74,8 @@ class Response(GunicornResponse):
         self._head = b""
         self._deadline = 0.0
         self.event_stream = False
+        # In the answer and in its log line; empty where an answer has none.
+        self.request_id = ""
         self._prepared = False
 
     def process_headers(self, headers: list[tuple[str, str]]) -> None:
@@ -86,6 +88,8 @@ class Response(GunicornResponse):
             elif lowered == "content-type" and value.startswith("text/event-stream"):
                 self.event_stream = True
                 self.force_close()
+            elif lowered == "x-request-id":
+                self.request_id = ""  # the app names its answers itself
         super().process_headers(headers)
 
     def default_headers(self) -> list[str]:
@@ -94,6 +98,8 @@ class Response(GunicornResponse):
         headers: list[str] = super().default_headers()
         server = self._connection.server_header
         headers[1] = f"Server: {server}\r\n" if server else ""  # gunicorn's second line is its own name
+        if self.request_id:
+            headers.append(f"X-Request-ID: {self.request_id}\r\n")
         return headers
 
     def send_headers(self) -> None:

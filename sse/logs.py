@@ -10,18 +10,54 @@ from typing import Any
 
 from sse.settings import Settings
 
+# What may stand in a text line unquoted.
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-:/*,@+~[]")
+
+
+class Line:
+    """A log line that is made of fields: ``logger.info(Line("stream", client=…, events=…))``. As JSON they are members
+    beside ``message``, which is the kind; as text they are ``name=value`` pairs after it.
+
+    Whatever came from outside is quoted by JSON's rules, so that no request can forge a line or a field (threat: log
+    injection).
+    """
+
+    __slots__ = ("fields", "kind")
+
+    def __init__(self, kind: str, **fields: str | int | float) -> None:
+        self.kind = kind
+        self.fields = fields
+
+    def __str__(self) -> str:
+        return " ".join([self.kind, *(f"{name}={quoted(value)}" for name, value in self.fields.items())])
+
+
+def quoted(value: object) -> str:
+    """A value that cannot end its field or its line."""
+    text = str(value)
+    return text if text and _PLAIN.issuperset(text) else json.dumps(text)
+
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (RFC 3339, UTC), level, logger, message, and the traceback if there is one."""
+    """One JSON object a line: time (RFC 3339, UTC), level, logger, message, a :class:`Line`'s fields, and the traceback
+    if there is one."""
+
+    _second: tuple[int, str] = (0, "")  # the last one, and its text: there are many lines in each
 
     def format(self, record: logging.LogRecord) -> str:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        line = {
-            "time": f"{stamp}.{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
+        second, text = self._second
+        if second != int(record.created):
+            second = int(record.created)
+            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._second = second, text
+        stamp = f"{text}.{int(record.msecs):03d}Z"
+        level = record.levelname.lower()
+        message = record.msg
+        if isinstance(message, Line):
+            own = {"time": stamp, "level": level, "logger": record.name, "message": message.kind, **message.fields}
+            # In ASCII: what else ends a line for some viewer (U+0085, U+2028) is escaped, too.
+            return json.dumps(own)
+        line = {"time": stamp, "level": level, "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

@@ -38,8 +38,9 @@ class PullStream(Stream):
         client: str,
         hung_up: Callable[[], bool] | None = None,
         why_lost: Callable[[], str] | None = None,
+        request_id: str = "",
     ) -> None:
-        super().__init__(group, cursor, now=now, ends_at=ends_at, client=client)
+        super().__init__(group, cursor, now=now, ends_at=ends_at, client=client, request_id=request_id)
         self.hub = hub
         # What our own worker can tell of the connection; elsewhere only a failing write shows that a client has gone.
         self._hung_up = hung_up

@@ -85,6 +85,7 @@ class Stream:
     beat       when it was last sent something by itself (opening, heartbeat), monotonic seconds
     chunked    HTTP/1.1 chunked coding, else close-delimited
     client     who, for the access log
+    request_id of the request that it was, for the access log
     backlog    what it still has to be sent, while it has trouble or an end before it; else None
     """
 
@@ -101,11 +102,20 @@ class Stream:
         "group",
         "index",
         "opened",
+        "request_id",
         "state",
     )
 
     def __init__(
-        self, group: Group, cursor: int, *, now: float, ends_at: float, client: str, chunked: bool = True
+        self,
+        group: Group,
+        cursor: int,
+        *,
+        now: float,
+        ends_at: float,
+        client: str,
+        chunked: bool = True,
+        request_id: str = "",
     ) -> None:
         self.group = group
         self.cursor = cursor
@@ -119,6 +129,7 @@ class Stream:
         self.beat = now
         self.chunked = chunked
         self.client = client
+        self.request_id = request_id
         self.backlog: Backlog | None = None
 
     def become(self, state: str) -> None:

@@ -20,6 +20,7 @@ from sse.log import IdempotencyConflict, LogUnavailable
 from sse.problems import Problem, problem_of
 from sse.pull import PullStream
 from sse.replay import Start
+from sse.request_id import HEADER, request_id
 from sse.responder import STREAM_HEADERS
 from sse.stream import OPENING, Stream, lease, spread_retry
 
@@ -175,15 +176,16 @@ def _open(sse: SSE, subscription: Subscription, grant: Grant) -> Response:
     ends_at = lease(now, sse.settings.sse_max_stream_age, expires_in)
     takeover: Callable[[Hub, Stream], None] | None = request.environ.get("sse.takeover")
     group = hub.join(subscription)
+    named = request_id(request.environ)
     stream: Stream
     if takeover is None:
         hung_up, why_lost = request.environ.get("sse.hung_up"), request.environ.get("sse.why_lost")
         stream = PullStream(
-            hub, group, 0, now=now, ends_at=ends_at, client=client, hung_up=hung_up, why_lost=why_lost
+            hub, group, 0, now=now, ends_at=ends_at, client=client, hung_up=hung_up, why_lost=why_lost, request_id=named
         )
     else:
         chunked = request.environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
-        stream = Stream(group, 0, now=now, ends_at=ends_at, client=client, chunked=chunked)
+        stream = Stream(group, 0, now=now, ends_at=ends_at, client=client, chunked=chunked, request_id=named)
     try:
         start = hub.replay.resolve(group, *_cursor())
     except LogUnavailable:
@@ -275,6 +277,14 @@ def options(channel: str | None = None) -> Response:
 def _cors(response: Response) -> Response:
     if request.method != "OPTIONS":
         response.headers.update(cors_headers(_sse().settings, request.headers.get("Origin")))
+    return response
+
+
+@blueprint.after_request
+def _named(response: Response) -> Response:
+    # Our own worker names every answer, those of other views and Flask's own errors, too.
+    if "sse.hung_up" not in request.environ:
+        response.headers[HEADER] = request_id(request.environ)
     return response
 
 

@@ -46,6 +46,7 @@ from sse.extension import SSE
 from sse.fanout import Fanout
 from sse.http import HeaderTimeout, Response
 from sse.hub import Hub
+from sse.request_id import request_id
 from sse.settings import Settings
 from sse.stats import Stats
 
@@ -318,6 +319,8 @@ class SSEWorker(GeventWorker):
                 response_class=Response,
                 response_args=(connection,),
             )
+            if not self._for_health(connection):
+                resp.request_id = request_id(environ)
             environ["wsgi.multithread"] = True
             environ["sse.hung_up"] = connection.hung_up
             environ["sse.why_lost"] = connection.why_lost

@@ -12,10 +12,13 @@ from typing import Final, Protocol
 
 from sse.auth.origin import is_allowed
 
-# What our own routes take. Authorization has to be named: a wildcard would not cover it.
+# What our own routes take. Authorization has to be named: a wildcard would not cover it. Pages whose requests are
+# traced send traceparent and tracestate with each of them, and could send none at all if these were not allowed.
 ALLOW_METHODS: Final = "GET, HEAD, POST"
-ALLOW_HEADERS: Final = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID"
-EXPOSE_HEADERS: Final = "Retry-After, WWW-Authenticate"
+ALLOW_HEADERS: Final = (
+    "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-Request-ID, traceparent, tracestate"
+)
+EXPOSE_HEADERS: Final = "Retry-After, WWW-Authenticate, X-Request-ID"
 
 # Seconds that a browser may remember a preflight. A change of the allow-list takes that long to reach
 # everybody; without it each publish of a page costs two requests.

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from sse.accesslog import quoted
 from sse.auth.bearer import B64TOKEN, find_credential
 from sse.auth.decision import AccessDenied
 from sse.auth.redact import redact
 from sse.event import MAX_POSITION, MalformedCursor, parse_id, parse_since
+from sse.logs import quoted
 from sse.problems import Problem
 from sse.publish import batch, digest_of, idempotency_key, single
 from tests.hardening.wire import exchange, replies

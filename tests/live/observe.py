@@ -52,19 +52,24 @@ def closed(server: Server) -> dict[str, int]:
 
 
 def access_log(server: Server) -> list[dict[str, str]]:
-    """The access log's lines as mappings, with ``kind`` for their first word. The server must log as JSON."""
-    lines = []
-    for text in server.log_text().splitlines():
-        if not text.startswith("{"):
-            continue
-        line: dict[str, Any] = json.loads(text)
-        if line["logger"] == "headwater.access":
-            lines.append(fields(line["message"]))
-    return lines
+    """The access log's lines as mappings, with ``kind`` for their message. The server must log as JSON."""
+    return [access_fields(line) for line in json_lines(server, "headwater.access")]
+
+
+def json_lines(server: Server, logger: str) -> list[dict[str, Any]]:
+    """What a logger has written, as it is. The server must log as JSON."""
+    lines = [json.loads(text) for text in server.log_text().splitlines() if text.startswith("{")]
+    return [line for line in lines if line["logger"] == logger]
+
+
+def access_fields(line: dict[str, Any]) -> dict[str, str]:
+    """A JSON line's own fields, in the form of :func:`fields`."""
+    common = ("time", "level", "logger", "message")
+    return {"kind": line["message"], **{name: str(value) for name, value in line.items() if name not in common}}
 
 
 def fields(message: str) -> dict[str, str]:
-    """One line's fields; quoted values are JSON strings."""
+    """The fields of a line of text; quoted values are JSON strings."""
     kind, _, rest = message.partition(" ")
     found = {"kind": kind}
     while rest:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.conftest import StartServer
-from tests.live.observe import access_log, closed, fields, samples, stream_lines
+from tests.live.observe import access_fields, access_log, closed, fields, json_lines, samples, stream_lines
 from tests.support.server import Server
 from tests.support.sse_client import SSEClient
 from tests.support.wait import eventually
@@ -121,6 +123,89 @@ def test_the_metrics_agree_with_the_lines(start_server: StartServer, open_stream
     assert found["sse_events_delivered_total"] == delivered == 4 * len(sent)
 
 
+def test_the_fields_of_json_are_values_and_not_text_to_be_parsed(server: Server, open_stream: OpenStream) -> None:
+    before = len(access_log(server))
+    client = open_stream(server, "/events/typed")
+    client.next_event()
+    server.publish("typed", "x")
+    client.next_message()
+    client.close()
+    new_lines(server, before, 2)
+    published, stream = json_lines(server, "headwater.access")[before:]
+    assert published["message"] == "request" and stream["message"] == "stream"
+    assert published.items() >= {"level": "info", "method": "POST", "target": "/events/typed", "status": 201}.items()
+    assert stream.items() >= {"client": "127.0.0.1", "channels": "typed", "events": 1, "reason": "client"}.items()
+    assert {type(stream["bytes"]), type(published["bytes"])} == {int}
+    assert {type(stream["duration"]), type(published["duration"])} == {float}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", stream["time"])
+
+
+GIVEN = [
+    pytest.param("f3a1c2d4-0d1e-4f5a-8b6c-7d8e9f0a1b2c", True, id="a UUID"),
+    pytest.param("Root=1-67891233-abcdef012345678912345678", True, id="a load balancer's"),
+    pytest.param("a" * 64, True, id="the longest"),
+    pytest.param("a" * 65, False, id="a longer one"),
+    pytest.param("a b", False, id="a blank"),
+    pytest.param('a"b', False, id="a quotation mark"),
+    pytest.param("a\tb", False, id="a tab"),
+    pytest.param("gr\xfc\xdfe", False, id="beyond ASCII"),
+    pytest.param("", False, id="an empty one"),
+    pytest.param("-a", False, id="an option's beginning"),
+    pytest.param("{{7*7}}", False, id="braces"),
+]
+
+
+@pytest.mark.parametrize(("given", "taken"), GIVEN)
+def test_an_answer_and_its_line_have_the_request_id_that_came_if_it_can_do_no_harm(
+    server: Server, given: str, taken: bool
+) -> None:
+    before = len(access_log(server))
+    answer = server.request("GET", "/openapi.json", headers={"X-Request-ID": given})
+    (line,) = new_lines(server, before, 1)
+    assert answer.headers.get_all("X-Request-ID") == [line["request_id"]]
+    assert (line["request_id"] == given) is taken
+    assert taken or re.fullmatch("[0-9a-f]{16}", line["request_id"])
+
+
+@pytest.mark.parametrize(("method", "target", "status"), REQUESTS)
+def test_every_kind_of_answer_has_an_id_of_its_own(server: Server, method: str, target: str, status: int) -> None:
+    before = len(access_log(server))
+    ids = [server.request(method, target, b"x" if method == "POST" else None).headers["X-Request-ID"] for _ in range(3)]
+    assert [line["request_id"] for line in new_lines(server, before, 3)] == ids
+    assert len(set(ids)) == 3
+
+
+def test_two_ids_in_one_request_are_none(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+        sock.sendall(b"GET /openapi.json HTTP/1.0\r\nX-Request-ID: one\r\nX-Request-ID: two\r\n\r\n")
+        head = sock.makefile("rb").read().partition(b"\r\n\r\n")[0]
+    assert re.search(rb"X-Request-ID: [0-9a-f]{16}(\r|$)", head), head
+
+
+def test_a_stream_has_the_id_in_its_head_and_in_its_line(server: Server) -> None:
+    before = len(access_log(server))
+    with SSEClient(server.port, "/events/named", headers={"X-Request-ID": "tour/7"}) as client:
+        client.next_event()
+        assert client.headers["x-request-id"] == "tour/7"
+    with SSEClient(server.port, "/events/named") as client:
+        made = client.headers["x-request-id"]
+    lines = new_lines(server, before, 2)
+    assert [(line["kind"], line["request_id"]) for line in lines] == [("stream", "tour/7"), ("stream", made)]
+
+
+def test_workers_do_not_make_the_same_ids(start_server: StartServer) -> None:
+    """They are forked from one process: a generator that was seeded before the fork would repeat itself."""
+    server = start_server(WEB_CONCURRENCY=2)
+    for _ in range(40):
+        server.request("GET", "/openapi.json")
+    found = [line["request_id"] for line in json_lines(server, "headwater.access")]
+    assert len(set(found)) == len(found) >= 39
+
+
+def test_probes_on_the_health_port_have_no_id(server: Server) -> None:
+    assert server.request("GET", "/readyz", port=server.health_port).headers["X-Request-ID"] is None
+
+
 SECRETS = [
     pytest.param("/events/s?access_token=SECRET123", {}, id="in the query"),
     pytest.param("/events/s?x=1&access_token=SECRET123&y=2", {}, id="among others"),
@@ -172,6 +257,10 @@ FORGERIES = [
     pytest.param(
         b"GET /x HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 1.2.3.4\x0bforged\r\n\r\n", id="a forwarded address"
     ),
+    pytest.param(
+        b'GET /x HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: 1" status=200 forged="\r\n\r\n', id="a request id"
+    ),
+    pytest.param(b"GET /x HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: 1\xc2\x85forged\r\n\r\n", id="a request id's end"),
 ]
 
 
@@ -193,6 +282,8 @@ def test_no_request_can_forge_a_line(form: Server, octets: bytes) -> None:
         assert not line.startswith("forged"), line
     requests = [line for line in written.decode().split("\n") if "headwater.access" in line and "openapi" not in line]
     for text in requests:
-        begin = max(text.find("request client="), text.find("stream client="))
-        parsed = fields(text[begin:])
+        if text.startswith("{"):
+            parsed = access_fields(json.loads(text))
+        else:
+            parsed = fields(text[max(text.find("request client="), text.find("stream client=")) :])
         assert parsed["kind"] == "stream" or parsed["status"] != "200"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 
@@ -50,6 +51,16 @@ def test_what_is_published_is_received_at_once_and_in_order(server: Server, open
     ids = [server.publish("order", f"{n}", "?event=e") for n in range(20)]
     events = [client.next_message() for _ in ids]
     assert [(event.id, event.event, event.data) for event in events] == [(ids[n], "e", f"{n}") for n in range(20)]
+
+
+def test_answers_have_a_request_id_there_too(server: Server, open_one: Open) -> None:
+    given = server.request("POST", "/events/ids", b"x", {"X-Request-ID": "abc-1"}).headers.get_all("X-Request-ID")
+    refused = server.request("GET", "/events/-", headers={"X-Request-ID": "no good"}).headers.get_all("X-Request-ID")
+    client, _ = open_one("/events/ids")
+    assert given == ["abc-1"]
+    for made in (*(refused or ()), client.headers["x-request-id"]):
+        assert re.fullmatch("[0-9a-f]{16}", made)
+    assert refused is not None and len(refused) == 1
 
 
 def test_a_client_resumes_exactly_where_it_was(server: Server, open_one: Open) -> None:

@@ -22,7 +22,7 @@ def test_a_page_on_the_list_may_read_with_credentials() -> None:
         "Vary": "Origin",
         "Access-Control-Allow-Origin": PAGE,
         "Access-Control-Allow-Credentials": "true",
-        "Access-Control-Expose-Headers": "Retry-After, WWW-Authenticate",
+        "Access-Control-Expose-Headers": "Retry-After, WWW-Authenticate, X-Request-ID",
     }
 
 
