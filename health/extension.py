@@ -165,7 +165,7 @@ class Health:
             report["delivery_p99"] = metrics.quantile(0.99, buckets, before)
         return report
 
-    def on_health_port(self) -> bool | None:
+    def on_health_port(self, environ: Mapping[str, object]) -> bool | None:
         """Did this request come in through the health listener? None when there is no second listener."""
         port = self._config.health_port
         listening = board.process.listening if board.in_worker() else ()
@@ -175,7 +175,7 @@ class Health:
             if not listening:
                 return None
             port = listening[-1]
-        return bool(flask.request.environ.get("SERVER_PORT") == str(port))
+        return environ.get("SERVER_PORT") == str(port)
 
     def metrics(self) -> tuple[str, bytes]:
         """Content type and body of ``/metrics``, for the whole pod."""

@@ -16,6 +16,11 @@ logger = logging.getLogger("headwater.access")
 TRACE = "sse.trace"
 
 
+def enabled() -> bool:
+    """Is anybody listening? Spares making what goes into a line."""
+    return logger.isEnabledFor(logging.INFO)
+
+
 def stream_ended(stream: Stream, reason: str, now: float) -> None:
     """One stream's line: who, what, how long (seconds), how much, why it ended. ``now``: monotonic seconds."""
     if logger.isEnabledFor(logging.INFO):

@@ -27,7 +27,7 @@ from gunicorn.http.errors import LimitRequestHeaders, NoMoreData
 from werkzeug.exceptions import HTTPException
 
 from sse.auth.redact import Redaction
-from sse.http import HeaderTimeout, Reader
+from sse.http import HeaderTimeout, Reader, Request
 from sse.request import Body, check
 from sse.runtime import breathe
 from sse.settings import Settings
@@ -183,6 +183,7 @@ class Connection:
         """Read requests and have each answered, until the connection ends. ``answer`` says whether it may go on.
         Raises what the parser raises for a bad request, OSError."""
         parser = get_parser(cfg, self.sock, self.addr)
+        parser.mesg_class = Request
         parser.unreader = Reader(self)
         while True:
             try:

@@ -21,6 +21,7 @@ from sse.auth.rate import PublishRate
 from sse.event import Event
 from sse.group import Subscription
 from sse.hub import CANARY_CHANNEL, Hub, Status
+from sse.lane import PublishLane
 from sse.log import Log, LogUnavailable, open_log
 from sse.pull import PullStream
 from sse.report import Reporter
@@ -78,6 +79,7 @@ class SSE:
         self.rate = PublishRate(self.settings.sse_publish_rate)
         app.extensions["sse"] = self
         app.register_blueprint(blueprint)
+        app.wsgi_app = PublishLane(app, self)  # type: ignore[method-assign]
         app.cli.add_command(sse_commands(lambda: self.settings))
 
     def _loopback_only(self) -> bool:

@@ -48,6 +48,8 @@ MAX_CHUNK_BYTES = 256 * 1024
 # else get three quarters of the core, chunks join what has come, and an event waits no longer than the bound for it.
 GAP_SHARE = 3.0
 GAP_MOST = 0.025
+# The log is read once for the next pass, and not for each event that comes in the gap: so many seconds before its end.
+READ_AHEAD = 0.001
 
 
 class Fanout:
@@ -117,7 +119,10 @@ class Fanout:
         self._slice_ends = perf_counter() + PASS_SLICE
         self._breathed = 0.0
         began = perf_counter()
-        for _ in range(len(dirty)):
+        # What is dirty now, and not what becomes so meanwhile: after its gap that has more to join.
+        todo = len(dirty)
+        while dirty and todo:
+            todo -= 1
             group = dirty.popleft()
             group.dirty = False
             self._pass(group)
@@ -126,7 +131,9 @@ class Fanout:
         took = perf_counter() - began - self._breathed
         if self._work.is_set():
             # Events arrived during the pass: there is load. Without it a pass begins at once.
-            gevent.sleep(min(took * GAP_SHARE, GAP_MOST))
+            gap = min(took * GAP_SHARE, GAP_MOST)
+            self.hub.hold_until = monotonic() + gap - READ_AHEAD
+            gevent.sleep(gap)
 
     def _pass(self, group: Group) -> None:
         frames = group.pending

@@ -103,6 +103,8 @@ class Hub:
         self.dirty: deque[Group] = deque()
         # Set by the fan-out of a worker that takes sockets over: called when `dirty` has something.
         self.on_dirty: Callable[[], None] | None = None
+        # Until then (monotonic seconds) nobody is there to write: what the log gets is read in one go afterwards.
+        self.hold_until = 0.0
         # Set with it: makes a socket's descriptor a stream of this worker's.
         self.adopt: Callable[[Stream, int], None] | None = None
         # Set with it: ends every live stream where it is, because the log has nothing that follows.
@@ -182,6 +184,9 @@ class Hub:
                         self.dispatch(batch[begin : begin + RECORDS_PER_STEP])
                         if begin + RECORDS_PER_STEP < len(batch):
                             breathe()
+                    hold = self.hold_until - time.monotonic()
+                    if hold > 0:
+                        self._stop.wait(hold)
                     if self._stop.is_set():
                         return
             except LogReplaced as error:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Request
 
 from sse import publish
 from sse.auth import AccessDenied, Grant, address_bucket, client_address, cors_headers
@@ -49,19 +50,26 @@ def _sse() -> SSE:
 @blueprint.post("/events/<channel>", provide_automatic_options=False)
 def publish_one(channel: str) -> Response:
     """Append the body, verbatim, to a channel: 201 once the log holds it."""
-    sse = _sse()
+    return Response(publish_event(_sse(), request, channel), 201, mimetype="application/json")
+
+
+def publish_event(sse: SSE, request: Request, channel: str) -> str:
+    """The whole of a single publish; returns the answer's JSON. Needs no context: :mod:`sse.lane` calls it, too.
+
+    Raises what :func:`refusal` knows.
+    """
     _checked_channel(channel)
     _admitted(sse, sse.authenticator.may_publish(request, (channel,)))
-    _check_query()
-    body = _body(sse.settings.sse_max_event_bytes, "an event", "SSE_MAX_EVENT_BYTES")
-    event = publish.single(channel, body, request.args.get("event"), request.args.get("retry"))
-    (position,) = sse.append([event], key=publish.idempotency_key(request.headers.get("Idempotency-Key")))
+    kind = retry = None
+    if request.query_string:
+        _check_query(request)
+        kind, retry = request.args.get("event"), request.args.get("retry")
+    body = _body(request, sse.settings.sse_max_event_bytes, "an event", "SSE_MAX_EVENT_BYTES")
+    event = publish.single(channel, body, kind, retry)
+    key = publish.idempotency_key(request.environ.get("HTTP_IDEMPOTENCY_KEY"))
+    (position,) = sse.append([event], key=key)
     # An id and a checked channel hold nothing that JSON would escape.
-    return Response(
-        f'{{"id": "{position >> 20}-{position & 0xFFFFF}", "channel": "{channel}"}}\n',
-        201,
-        mimetype="application/json",
-    )
+    return f'{{"id": "{position >> 20}-{position & 0xFFFFF}", "channel": "{channel}"}}\n'
 
 
 @blueprint.post("/events", provide_automatic_options=False)
@@ -74,7 +82,7 @@ def publish_batch() -> Response:
     limits = sse.settings
     # Who may not publish at all is refused before a body of megabytes is read.
     _admitted(sse, sse.authenticator.may_publish(request, ()))
-    body = _body(limits.sse_max_batch_bytes, "a batch", "SSE_MAX_BATCH_BYTES")
+    body = _body(request, limits.sse_max_batch_bytes, "a batch", "SSE_MAX_BATCH_BYTES")
     events = publish.batch(
         body, max_events=limits.sse_max_batch_events, max_event_bytes=limits.sse_max_event_bytes
     )
@@ -95,7 +103,7 @@ def _admitted(sse: SSE, grant: Grant) -> None:
         )
 
 
-def _check_query() -> None:
+def _check_query(request: Request) -> None:
     """Refuse a query that is not UTF-8: read leniently, it would be another event type than was asked for. Raises
     Problem (400)."""
     query = request.query_string
@@ -105,17 +113,15 @@ def _check_query() -> None:
         raise Problem(400, "the query is not UTF-8") from None
 
 
-def _body(limit: int, what: str, setting: str) -> bytes:
+def _body(request: Request, limit: int, what: str, setting: str) -> bytes:
     """The request's body, at most ``limit`` bytes of it. Raises Problem (413)."""
-    too_large = Problem(413, f"{what} is at most {limit} bytes ({setting})", limit=limit)
-    if request.content_length is not None and request.content_length > limit:
-        raise too_large
+    length = request.content_length
     # One more than allowed: a chunked body says no length.
-    body = request.stream.read(limit + 1)
-    if len(body) > limit:
-        raise too_large
-    if request.content_length is not None and len(body) < request.content_length:
-        raise Problem(400, f"the body ended after {len(body)} of {request.content_length} bytes")
+    body = b"" if length is not None and length > limit else request.stream.read(limit + 1)
+    if len(body) > limit or (length is not None and length > limit):
+        raise Problem(413, f"{what} is at most {limit} bytes ({setting})", limit=limit)
+    if length is not None and len(body) < length:
+        raise Problem(400, f"the body ended after {len(body)} of {length} bytes")
     return body
 
 
@@ -148,7 +154,7 @@ def _stream(channels: tuple[str, ...]) -> Response:
         raise Problem(400, f"a reserved channel ({', '.join(sorted(INJECTED_CHANNELS))}) is streamed alone")
     if request.accept_mimetypes and not request.accept_mimetypes["text/event-stream"]:
         raise Problem(406, "this is a text/event-stream, which the Accept header excludes")
-    _check_query()
+    _check_query(request)
     types = frozenset(request.args.getlist("event")) or None
     if types and "" in types:
         raise Problem(400, "event: a type has at least one character; leave event out to get all", field="event")
@@ -273,43 +279,48 @@ def options(channel: str | None = None) -> Response:
     return response
 
 
-@blueprint.after_request
-def _cors(response: Response) -> Response:
-    if request.method != "OPTIONS":
-        response.headers.update(cors_headers(_sse().settings, request.headers.get("Origin")))
-    return response
-
-
-@blueprint.after_request
-def _named(response: Response) -> Response:
+def common_headers(sse: SSE, environ: dict[str, Any]) -> dict[str, str]:
+    """What every answer has beside its own headers."""
+    headers = cors_headers(sse.settings, environ.get("HTTP_ORIGIN"))
     # Our own worker names every answer, those of other views and Flask's own errors, too.
-    if "sse.hung_up" not in request.environ:
-        response.headers[HEADER] = request_id(request.environ)
+    if "sse.hung_up" not in environ:
+        headers[HEADER] = request_id(environ)
+    return headers
+
+
+@blueprint.after_request
+def _common(response: Response) -> Response:
+    headers = common_headers(_sse(), request.environ)
+    if request.method == "OPTIONS":
+        headers = {name: value for name, value in headers.items() if name == HEADER}
+    response.headers.update(headers)
     return response
+
+
+def refusal(sse: SSE, error: Exception) -> Response | None:
+    """The answer to what publishing and streaming raise; None for what is a bug."""
+    match error:
+        case Problem():
+            return error.response()
+        case AccessDenied():
+            return Problem(error.status, error.detail, headers=error.headers).response()
+        case LogUnavailable():
+            sse.complain(error)  # it names files and hosts, which are the operator's business and not the client's
+            headers = {"Retry-After": str(max(1, round(error.retry_after)))}
+            return Problem(503, "the log cannot be written now, nothing was stored", headers=headers).response()
+        case IdempotencyConflict():
+            return Problem(422, "this Idempotency-Key was used with another body").response()
+        case HTTPException():
+            return problem_of(error)
+    return None
 
 
 @blueprint.errorhandler(Problem)
-def _on_problem(problem: Problem) -> Response:
-    return problem.response()
-
-
 @blueprint.errorhandler(AccessDenied)
-def _on_denied(denied: AccessDenied) -> Response:
-    return Problem(denied.status, denied.detail, headers=denied.headers).response()
-
-
 @blueprint.errorhandler(LogUnavailable)
-def _on_unavailable(error: LogUnavailable) -> Response:
-    _sse().complain(error)  # the error names files and hosts, which are the operator's business and not the client's
-    headers = {"Retry-After": str(max(1, round(error.retry_after)))}
-    return Problem(503, "the log cannot be written now, nothing was stored", headers=headers).response()
-
-
 @blueprint.errorhandler(IdempotencyConflict)
-def _on_conflict(error: IdempotencyConflict) -> Response:
-    return Problem(422, "this Idempotency-Key was used with another body").response()
-
-
 @blueprint.errorhandler(HTTPException)
-def _on_http_error(error: HTTPException) -> Response:
-    return problem_of(error)
+def _on_error(error: Exception) -> Response:
+    response = refusal(_sse(), error)
+    assert response is not None
+    return response

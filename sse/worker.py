@@ -44,7 +44,7 @@ from sse.auth.redact import redact
 from sse.connection import Connection
 from sse.extension import SSE
 from sse.fanout import Fanout
-from sse.http import HeaderTimeout, Response
+from sse.http import HeaderTimeout, Remembered, Response
 from sse.hub import Hub
 from sse.request_id import request_id
 from sse.settings import Settings
@@ -83,6 +83,7 @@ class SSEWorker(GeventWorker):
     def load_wsgi(self) -> None:
         """Load the app, and open its log before the first request: a log that cannot be opened ends the start."""
         super().load_wsgi()
+        self._request_cfg = Remembered(self.cfg)
         self.sse: SSE | None = getattr(self.wsgi, "extensions", {}).get("sse")
         if self.sse is None:
             self.settings, self._stats = Settings.from_environ(), Stats()
@@ -279,7 +280,7 @@ class SSEWorker(GeventWorker):
                     client.do_handshake()
                 except TimeoutError:
                     raise HeaderTimeout from None
-            connection.requests(self.cfg, answer, count)
+            connection.requests(self._request_cfg, answer, count)
         except HeaderTimeout:
             count("read-header-timeout")
         except gevent.GreenletExit:
@@ -309,13 +310,13 @@ class SSEWorker(GeventWorker):
         environ: dict[str, Any] = {}
         resp: Response | None = None
         try:
-            self.cfg.pre_request(self, req)
+            self._request_cfg.pre_request(self, req)
             resp, environ = wsgi.create(
                 req,
                 sock,
                 connection.addr,
                 listener_name,
-                self.cfg,
+                self._request_cfg,
                 response_class=Response,
                 response_args=(connection,),
             )
@@ -324,7 +325,7 @@ class SSEWorker(GeventWorker):
             environ["wsgi.multithread"] = True
             environ["sse.hung_up"] = connection.hung_up
             environ["sse.why_lost"] = connection.why_lost
-            if not self.cfg.is_ssl:
+            if self._tls is None:
                 environ["sse.takeover"] = connection.take_over
             self.nr += 1
             body = self.wsgi(environ, resp.start_response)
@@ -359,10 +360,10 @@ class SSEWorker(GeventWorker):
         finally:
             # A generator stream has logged itself, as those that are taken over do at their end.
             logged = connection.takeover is not None or "sse.stream" in environ
-            if resp is not None and not logged and not self._for_health(connection):
+            if resp is not None and not logged and accesslog.enabled() and not self._for_health(connection):
                 target = redact(req.uri)
                 accesslog.request_answered(environ, target, str(resp.status), resp.sent, began)
-            self.cfg.post_request(self, req, environ, resp)
+            self._request_cfg.post_request(self, req, environ, resp)
 
 
 def _why_lost(error: BaseException) -> str:

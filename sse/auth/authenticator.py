@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final
 
-from flask import Request
+from werkzeug.wrappers import Request
 
 from sse.auth import publish_key
 from sse.auth.address import address_bucket, client_address, parse_networks

@@ -3,7 +3,7 @@
 import re
 from typing import Final, Literal, NamedTuple
 
-from flask import Request
+from werkzeug.wrappers import Request
 
 from sse.auth.decision import invalid_request
 

@@ -33,7 +33,7 @@ _ORIGIN: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30})://" + _AU
 
 # RFC 7239, RFC 9110 §7.6.3, and what nginx's examples send. Whatever begins with X-Forwarded is caught as
 # such.
-_FORWARDED_HEADERS: Final = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP")
+_FORWARDED_HEADERS: Final = frozenset({"HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP"})
 
 
 class Origin(NamedTuple):
@@ -59,6 +59,7 @@ def parse_origin(text: str) -> Origin | None:
     return Origin(scheme, host, None if port == _DEFAULT_PORTS.get(scheme) else port)
 
 
+@lru_cache(maxsize=256)  # the same few come with every request
 def parse_host(text: str) -> tuple[str, int | None] | None:
     """Host and port of a Host header, the host in lower case and without brackets; None if it is
     malformed."""
@@ -130,6 +131,7 @@ def _forwarded(environ: Environ, name: str, trusted: Networks) -> str | None:
 # --- Local publishing ---------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=256)
 def is_loopback_host(host: str) -> bool:
     """True for ``localhost``, 127.0.0.0/8 and ::1, as `parse_host` gives them; for no other name or
     spelling."""
@@ -169,7 +171,7 @@ def local_publish_refusal(environ: Environ, cors_origins: Sequence[str]) -> str 
     peer = parse_address(environ.get("REMOTE_ADDR") or "")
     if peer is None or not peer.is_loopback:
         return "it does not come from this machine"
-    if any(name in _FORWARDED_HEADERS or name.startswith("HTTP_X_FORWARDED") for name in environ):
+    if not _FORWARDED_HEADERS.isdisjoint(environ) or [name for name in environ if name[:16] == "HTTP_X_FORWARDED"]:
         return "it was forwarded by a proxy (Forwarded, X-Forwarded-*, X-Real-IP or Via is set)"
     host = parse_host(environ.get("HTTP_HOST", ""))
     if host is None or not is_loopback_host(host[0]):

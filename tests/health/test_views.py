@@ -190,7 +190,7 @@ def test_the_health_listener_is_told_by_its_port(
     monkeypatch.setattr(board, "in_worker", lambda: True)
     monkeypatch.setattr(board.process, "listening", listening)
     with site.app.test_request_context("/", environ_overrides={"SERVER_PORT": port}):
-        assert site.health.on_health_port() is expected
+        assert site.health.on_health_port(flask.request.environ) is expected
 
 
 def test_an_app_without_streams_has_health_too() -> None:

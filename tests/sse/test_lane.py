@@ -1,0 +1,187 @@
+"""The lane: a publish without Flask's dispatch answers as Flask does, and only where nobody would notice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import flask
+import pytest
+from flask.signals import request_started
+
+from health import Health
+from sse import SSE
+from sse.lane import is_plain
+
+ID = re.compile(r"\d{13}-\d+")
+
+
+def make(closing: ExitStack, **config: Any) -> flask.Flask:
+    app = flask.Flask("lane")
+    app.config.update({"SSE_LOG": "memory:", "SSE_AUTH": "none", **config})
+    closing.callback(SSE(app).stop)
+    return app
+
+
+def forbid() -> tuple[str, int]:
+    return "no", 403
+
+
+def publish(app: flask.Flask, path: str = "/events/orders", **request: Any) -> Any:
+    return app.test_client().post(path, **{"data": "hello", **request})
+
+
+# ── where it is taken ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_app_of_its_own_is_plain(closing: ExitStack) -> None:
+    app = make(closing)
+    Health(app)  # its hook keeps publishing off the health port, and can say so without Flask
+    app.register_error_handler(404, lambda error: ("nowhere", 404))
+    app.add_url_rule("/other", "other", lambda: "other")
+    app.add_url_rule("/<path:rest>", "rest", lambda rest: rest, methods=["POST"])  # less specific than ours
+    assert is_plain(app)
+    assert publish(app).status_code == 201
+
+
+class Notices(flask.Flask):
+    """A subclass that takes part in each request."""
+
+    def dispatch_request(self) -> Any:
+        return forbid()
+
+
+def own_request_class(app: flask.Flask) -> None:
+    class Request(flask.Request):
+        pass
+
+    app.request_class = Request
+
+
+def wrapped_view(app: flask.Flask) -> None:
+    app.view_functions["sse.publish_one"] = lambda channel: forbid()
+
+
+# What an app may have put in the way; True where it makes each publish a 403.
+INTRUSIONS: dict[str, tuple[Callable[[flask.Flask], Any], bool]] = {
+    "before-request": (lambda app: app.before_request(forbid), True),
+    "blueprint-before-request": (
+        lambda app: app.before_request_funcs.setdefault("sse", []).append(forbid),
+        True,
+    ),
+    "after-request": (lambda app: app.after_request(lambda response: flask.Response("no", 403)), True),
+    "teardown": (lambda app: app.teardown_request(lambda error: None), False),
+    "appcontext-teardown": (lambda app: app.teardown_appcontext(lambda error: None), False),
+    "url-value-preprocessor": (lambda app: app.url_value_preprocessor(lambda endpoint, values: None), False),
+    "wrapped-view": (wrapped_view, True),
+    "own-route": (lambda app: app.post("/events/orders")(forbid), True),
+    "request-class": (own_request_class, False),
+    "testing": (lambda app: app.config.update(TESTING=True), False),
+    "debug": (lambda app: app.config.update(DEBUG=True), False),
+    "max-content-length": (lambda app: app.config.update(MAX_CONTENT_LENGTH=1000), False),
+    "trusted-hosts": (lambda app: app.config.update(TRUSTED_HOSTS=["localhost"]), False),
+}
+
+
+@pytest.mark.parametrize("name", INTRUSIONS)
+def test_whatever_an_app_puts_in_the_way_is_not_passed_by(name: str, closing: ExitStack) -> None:
+    intrude, forbids = INTRUSIONS[name]
+    app = make(closing)
+    intrude(app)
+    assert not is_plain(app)
+    assert publish(app).status_code == (403 if forbids else 201)
+
+
+def test_a_subclass_that_dispatches_itself_is_asked(closing: ExitStack) -> None:
+    app = Notices("lane")
+    app.config.update(SSE_LOG="memory:", SSE_AUTH="none")
+    closing.callback(SSE(app).stop)
+    assert publish(app).status_code == 403
+
+
+def test_a_receiver_of_flasks_signals_is_called(closing: ExitStack) -> None:
+    app = make(closing)
+    seen = []
+
+    def receive(sender: flask.Flask) -> None:
+        seen.append(sender)
+
+    with request_started.connected_to(receive, app):
+        assert publish(app).status_code == 201
+    assert seen == [app]
+
+
+def test_a_hook_that_comes_after_the_first_publish_is_refused_as_flask_does(closing: ExitStack) -> None:
+    app = make(closing)
+    assert publish(app).status_code == 201
+    with pytest.raises(AssertionError, match="before_request"):
+        app.before_request(forbid)
+
+
+def test_publishing_stays_off_the_health_port(closing: ExitStack) -> None:
+    for first in ("sse", "health"):
+        app = flask.Flask("lane")
+        app.config.update(SSE_LOG="memory:", SSE_AUTH="none", HEALTH_PORT=8081)
+        closing.callback((SSE(app) if first == "sse" else Health(app) and SSE(app)).stop)
+        if first == "sse":
+            Health(app)
+        assert is_plain(app)
+        assert publish(app, base_url="http://localhost:8081").status_code == 404
+        assert publish(app, base_url="http://localhost:8080").status_code == 201
+
+
+# ── and answers as Flask does ─────────────────────────────────────────────────────────────────────────────────
+
+REQUESTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "type-and-retry": {"path": "/events/orders?event=created&retry=500"},
+    "empty-type": {"path": "/events/orders?event="},
+    "bad-retry": {"path": "/events/orders?retry=soon"},
+    "query-not-utf-8": {"path": "/events/orders?event=%ff"},
+    "line-feed-in-type": {"path": "/events/orders?event=a%0Ab"},
+    "body-not-utf-8": {"data": b"\xff"},
+    "too-large": {"data": "x" * 100},
+    "empty-body": {"data": ""},
+    "nul": {"data": "a\0b"},
+    "bad-key": {"headers": {"Idempotency-Key": "a b"}},
+    "key": {"headers": {"Idempotency-Key": "k"}},
+    "reserved-channel": {"path": "/events/_stats"},
+    "bad-channel": {"path": "/events/a%20b"},
+    "long-channel": {"path": "/events/" + "a" * 129},
+    "slash-in-channel": {"path": "/events/a/b"},
+    "encoded-slash": {"path": "/events/a%2Fb"},
+    "line-feed-after-channel": {"path": "/events/a%0A"},
+    "no-channel": {"path": "/events/"},
+    "form-body": {"data": {"a": "b"}},
+    "origin": {"headers": {"Origin": "https://page.example"}},
+    "foreign-origin": {"headers": {"Origin": "https://other.example"}},
+    "refused-with-origin": {"path": "/events/orders?retry=x", "headers": {"Origin": "https://page.example"}},
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_the_lanes_answer_is_flasks(name: str, closing: ExitStack) -> None:
+    limits = {"SSE_MAX_EVENT_BYTES": 64, "SSE_CORS_ORIGINS": "https://page.example"}
+    lane, through_flask = make(closing, **limits), make(closing, **limits)
+    through_flask.teardown_request(lambda error: None)
+    assert is_plain(lane) and not is_plain(through_flask)
+    request = {**REQUESTS[name], "headers": {"X-Request-ID": "r-1", **REQUESTS[name].get("headers", {})}}
+    answers = [publish(app, **request) for app in (lane, through_flask)]
+    ours, theirs = ((a.status, sorted(a.headers), ID.sub("ID", a.text)) for a in answers)
+    assert ours == theirs
+
+
+def test_a_bug_on_the_way_is_flasks_500_and_in_its_log(
+    closing: ExitStack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make(closing)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(app.extensions["sse"], "append", fail)
+    assert is_plain(app)
+    assert publish(app).status_code == 500
+    assert "Exception on /events/orders [POST]" in caplog.text and "ZeroDivisionError" in caplog.text
