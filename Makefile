@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint bench clean
+.PHONY: help setup run test test-slow fuzz lint audit bench clean
 .DELETE_ON_ERROR:
 
 help:                ## this list
@@ -24,9 +24,15 @@ test: $(VENV)/.dev   ## the tests, without the slow ones; ARGS="-k word" picks
 test-slow: $(VENV)/.dev  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
+fuzz: $(VENV)/.fuzz  ## ten minutes of coverage-guided fuzzing; SECONDS=60 for less
+	SECONDS=$(or $(SECONDS),600) $(BIN)/python -m pytest -m fuzz -s tests/fuzz $(ARGS)
+
 lint: $(VENV)/.dev   ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+audit: $(VENV)/.audit  ## known holes in the pinned packages, by pip-audit; needs the network
+	$(VENV)/audit/bin/pip-audit --disable-pip --require-hashes -r requirements.txt -r requirements-dev.txt $(ARGS)
 
 bench: $(VENV)/.dev  ## the benchmarks side by side with the peers; QUICK=1 for a short run
 	$(BIN)/python -m bench $(if $(QUICK),--quick)
@@ -52,4 +58,13 @@ $(VENV)/.run: requirements.txt $(VENV)/.made
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.fuzz: requirements-fuzz.txt $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-fuzz.txt
+	@touch $@
+
+$(VENV)/.audit: requirements-audit.txt $(VENV)/.made
+	@$(BIN)/python -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-audit.txt
 	@touch $@

@@ -5,13 +5,17 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from sse.event import CHANNEL_PATTERN, MAX_RETRY_MS, RESET_REASONS
+from sse.event import CHANNEL_PATTERN, CONTROL_EVENTS, MAX_RETRY_MS, MAX_TYPE_CHARS, RESET_REASONS
+from sse.publish import KEY_PATTERN
 from sse.settings import Settings
 
 PROBLEM = "application/problem+json"
 
 # In a path or query; names beginning with "_" are reserved and refused with 400.
 _CHANNEL = {"type": "string", "pattern": f"^{CHANNEL_PATTERN.pattern}$", "examples": ["orders", "user:17"]}
+# An event's type: one line.
+_TYPE = {"type": "string", "pattern": r"^[^\r\n\x00]+$", "minLength": 1, "maxLength": MAX_TYPE_CHARS}
+_RETRY = {"type": "integer", "minimum": 0, "maximum": MAX_RETRY_MS}
 _ID = {"type": "string", "pattern": "^[0-9]+-[0-9]+$", "examples": ["1732345678901-0"]}
 
 
@@ -55,12 +59,12 @@ def _stream_operation(extra: list[dict[str, Any]]) -> dict[str, Any]:
             _header("Last-Event-ID", text, "Resume after this id. Wins over the query."),
             _query("lastEventId", text, "The same for clients that cannot set headers; also `last_event_id`."),
             _query("since", text, "History: an id, unix milliseconds, or `earliest`."),
-            _query("event", {"type": "array", "items": text}, "Keep only these types; repeatable."),
+            _query("event", {"type": "array", "items": {**text, "minLength": 1}}, "Keep only these types; repeatable."),
         ],
         "responses": {
             "200": {
                 "description": "A stream; or, when it cannot be had now, a `retry:` and a clean end.",
-                "content": {"text/event-stream": {"schema": text}},
+                "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/Event"}}},
             },
             **_problems(400, 401, 403, 406),
         },
@@ -73,21 +77,27 @@ def describe(settings: Settings) -> dict[str, Any]:
         release = version("headwater")
     except PackageNotFoundError:  # run from a checkout
         release = "0"
-    retry = {"type": "integer", "minimum": 0, "maximum": MAX_RETRY_MS}
     created = {
         "type": "object",
         "properties": {"id": _ID, "channel": _CHANNEL},
         "required": ["id", "channel"],
     }
-    key = _header("Idempotency-Key", {"type": "string", "maxLength": 255}, "A repeated publish stores nothing.")
+    key = _header(
+        "Idempotency-Key",
+        {"type": "string", "pattern": f"^{KEY_PATTERN.pattern}$"},
+        "A repeated publish stores nothing; with another body it is refused (422).",
+    )
     publish = {
         "summary": "Publish one event: the body is its data, verbatim",
         "parameters": [
-            _query("event", {"type": "string"}, "The event's type."),
-            _query("retry", retry, "The clients' reconnection time, milliseconds."),
+            _query("event", {**_TYPE, "not": {"enum": sorted(CONTROL_EVENTS)}}, "The event's type."),
+            _query("retry", _RETRY, "The clients' reconnection time, milliseconds."),
             key,
         ],
-        "requestBody": {"content": {"*/*": {"schema": {"type": "string", "maxLength": settings.sse_max_event_bytes}}}},
+        "requestBody": {
+            "description": f"UTF-8 text, of whatever content type; at most {settings.sse_max_event_bytes} bytes.",
+            "content": {"*/*": {}},
+        },
         "responses": {
             "201": {"description": "The log holds it.", "content": {"application/json": {"schema": created}}},
             **_problems(400, 401, 403, 408, 413, 422, 429, 503),
@@ -144,7 +154,18 @@ def describe(settings: Settings) -> dict[str, Any]:
                         "detail": {"type": "string"},
                     },
                     "required": ["title", "status", "detail"],
-                }
+                },
+                # What OpenAPI 3.1 has of a sequence's schema is read as that of one item (3.2: itemSchema).
+                "Event": {
+                    "type": "object",
+                    "description": "One block of the stream (WHATWG HTML §9.2). Without data it dispatches nothing.",
+                    "properties": {
+                        "id": _ID,
+                        "event": {"type": "string"},
+                        "retry": _RETRY,
+                        "data": {"type": "string"},
+                    },
+                },
             },
         },
     }

@@ -17,7 +17,7 @@ from sse.problems import Problem
 from sse.runtime import breathe
 
 # Printable ASCII, as the IETF draft on the header has it for its string form; 255 keeps an index entry small.
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,255}")
 
 # A batch is parsed in steps of so many lines, between which the event loop is let run (threat: one publisher's
 # batch of 10,000 lines holds up every probe).
@@ -28,7 +28,7 @@ _BATCH_FIELDS = frozenset({"channel", "data", "event", "retry"})
 
 def idempotency_key(value: str | None) -> str | None:
     """The header's value, checked. Raises Problem (400)."""
-    if value is not None and not _KEY.fullmatch(value):
+    if value is not None and not KEY_PATTERN.fullmatch(value):
         raise Problem(400, "Idempotency-Key must be 1 to 255 printable ASCII characters without spaces")
     return value
 
