@@ -39,6 +39,14 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
+static double cpu_seconds(void)
+{
+    struct rusage own;
+    getrusage(RUSAGE_SELF, &own);
+    return (double)(own.ru_utime.tv_sec + own.ru_stime.tv_sec) +
+           (double)(own.ru_utime.tv_usec + own.ru_stime.tv_usec) / 1e6;
+}
+
 static void pin(int cpu)
 {
     cpu_set_t set;
@@ -112,10 +120,10 @@ int main(int argc, char **argv)
         setsockopt(fd[i], IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     }
     uint64_t sends = 0, full = 0, sent_bytes = 0;
-    double start = now(), warm = start + seconds * 0.2, end = start + seconds;
+    double start = now(), warm = start + seconds * 0.2, end = start + seconds, cpu = cpu_seconds();
     for (double t = start; t < end; t = now()) {
         if (t < warm)
-            sends = full = sent_bytes = 0, start = t;
+            sends = full = sent_bytes = 0, start = t, cpu = cpu_seconds();
         for (int i = 0; i < streams; i++) {
             ssize_t n = send(fd[i], block, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
             if (n < 0 && errno != EAGAIN)
@@ -126,11 +134,14 @@ int main(int argc, char **argv)
         }
     }
     double took = now() - start;
+    cpu = cpu_seconds() - cpu;
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
     printf("{\"streams\":%d,\"bytes\":%s,\"joined\":%d,\"seconds\":%.3f,\"sends_per_second\":%.0f,"
+           "\"sends_per_cpu_second\":%.0f,"
            "\"events_per_second\":%.0f,\"bytes_per_second\":%.0f,\"full_or_short\":%llu}\n",
            streams, argv[2], joined, took, (double)sends / took,
+           cpu > 0 ? (double)sends / cpu : 0.0,
            (double)sent_bytes / (double)bytes * joined / took, (double)sent_bytes / took,
            (unsigned long long)full);
     return 0;

@@ -7,13 +7,20 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
+from bench.methods import Case
 from bench.results import Results
-from bench.scenarios import Case, Scenario, label
+from bench.scenarios import Scenario, label
 
 WIDTH, HEIGHT = 760, 380
 LEFT, RIGHT, TOP, BOTTOM = 84, 190, 34, 46
 COLOURS = ("#0b6e4f", "#c1440e", "#1f4e9e", "#8a5a00", "#7b2d8b", "#444444", "#b0006d", "#00808a", "#6b6b00", "#5a3ea6")
 PERCENTILES = ("p10", "p25", "p50", "p75", "p90", "p95", "p99", "p99.9", "p99.99")
+IDLE = (
+    ("rss", "rss_per_stream", "RSS per idle stream", "bytes"),
+    ("kernel", "kernel_per_stream", "Kernel memory per idle stream, both ends", "bytes"),
+    ("cpu", "cpu_us_per_stream", "CPU time per idle stream and second", "µs"),
+    ("opening", "open_rate", "Opening rate", "streams/s"),
+)
 
 Series = dict[str, list[tuple[float, float]]]  # name → points
 
@@ -36,10 +43,12 @@ def draw(results: Results, scenario: Scenario) -> list[Path]:
             words = f"Delivered events/s, {label({'size': size})} events"
             keep(f"saturation-{size}", _picture(series, words, "streams", "events/s"))
     elif scenario.name == "latency":
-        keep("latency", latency_curve(results, scenario, cases[0]))
+        for case in cases:
+            keep(f"latency-{case['streams'] * case['rate']}", latency_curve(results, scenario, case))
     elif scenario.name == "idle":
-        series = _growth(results, scenario, cases)
-        keep("idle-rss", _picture(series, "RSS per idle stream", "streams", "bytes"))
+        for name, metric, words, unit in IDLE:
+            if series := _growth(results, scenario, cases, metric):
+                keep(f"idle-{name}", _picture(series, words, "streams", unit))
     return pictures
 
 
@@ -47,16 +56,17 @@ def _title(results: Results, peer: str) -> str:
     return results.peers.get(peer, {}).get("title", peer)
 
 
-def _growth(results: Results, scenario: Scenario, cases: list[Case]) -> Series:
+def _growth(results: Results, scenario: Scenario, cases: list[Case], metric: str = "") -> Series:
+    """A metric, else the headline, over the number of streams."""
     series: Series = {}
     for peer in results.measured_peers(scenario.name):
         points = []
         for case in cases:
-            value = results.median(scenario.name, peer, case, scenario.headline)
+            value = results.median(scenario.name, peer, case, metric or scenario.headline)
             if value is not None and value > 0:
                 points.append((float(case["streams"]), value))
         if points:
-            series[_title(results, peer)] = points
+            series[_title(results, peer)] = sorted(points)
     return series
 
 
@@ -82,7 +92,8 @@ def latency_curve(results: Results, scenario: Scenario, case: Case) -> str:
         if points:
             series[_title(results, peer)] = points
     ticks = [(1 / (1 - float(p[1:]) / 100), p) for p in ("p50", "p90", "p99", "p99.9", "p99.99")]
-    return lines(series, "Latency at 60,000 deliveries/s", "percentile", "ms", ticks)
+    words = f"Latency at {case['streams'] * case['rate']:,} deliveries/s ({label(case)})"
+    return lines(series, words, "percentile", "ms", ticks)
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:

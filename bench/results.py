@@ -12,12 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.methods import Case
 from bench.peers.base import Peer
-from bench.scenarios import Case, Scenario
+from bench.scenarios import Scenario
 
 FILE = "benchmarks.json"
 CEILING = "ceiling"
-VERSION = 1
+VERSION = 2
 
 
 def pick(metrics: dict[str, Any], path: str) -> float | None:
@@ -41,6 +42,8 @@ class Results:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.machine: dict[str, str] = {}
+        self.command = ""
+        self.omitted: list[str] = []  # what there was no time for
         self.peers: dict[str, dict[str, str]] = {}
         self.skipped: dict[str, str] = {}
         self.scenarios: dict[str, dict[str, Any]] = {}
@@ -59,6 +62,7 @@ class Results:
             if found.get("version") == VERSION:
                 results.peers, results.skipped = found["peers"], found["skipped"]
                 results.scenarios, results.machine = found["scenarios"], found["machine"]
+                results.command, results.omitted = found["command"], found["omitted"]
         return results
 
     def save(self) -> None:
@@ -67,6 +71,8 @@ class Results:
         content = {
             "version": VERSION,
             "machine": self.machine,
+            "command": self.command,
+            "omitted": self.omitted,
             "peers": self.peers,
             "skipped": self.skipped,
             "scenarios": self.scenarios,
@@ -85,21 +91,20 @@ class Results:
     def begin(self, scenario: Scenario) -> None:
         """Forgets the scenario's earlier runs."""
         self.scenarios[scenario.name] = {
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "rounds": scenario.rounds,
-            "seconds": scenario.seconds,
+            "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+            "command": self.command,
             "runs": [],
         }
 
     def add(self, scenario: Scenario, peer: Peer, case: Case, number: int, metrics: dict[str, Any]) -> None:
         """Records one run."""
-        run = {"peer": peer.name, "case": case, "round": number, "metrics": metrics}
+        run = {"peer": peer.name, "case": case, "round": number, "seconds": scenario.seconds, "metrics": metrics}
         self.scenarios[scenario.name]["runs"].append(run)
 
     def add_ceiling(self, scenario: Scenario, case: Case, number: int, metrics: dict[str, Any]) -> None:
         """Records one run of the bare sender."""
         joined = {**case, "joined": metrics["joined"]}
-        run = {"peer": CEILING, "case": joined, "round": number, "metrics": metrics}
+        run = {"peer": CEILING, "case": joined, "round": number, "seconds": metrics["seconds"], "metrics": metrics}
         self.scenarios[scenario.name]["runs"].append(run)
 
     def runs(self, scenario: str, peer: str, case: Case) -> list[dict[str, Any]]:
@@ -109,8 +114,12 @@ class Results:
 
     def median(self, scenario: str, peer: str, case: Case, metric: str) -> float | None:
         """The median over the rounds."""
-        values = [v for v in (pick(metrics, metric) for metrics in self.runs(scenario, peer, case)) if v is not None]
+        values = self.values(scenario, peer, case, metric)
         return statistics.median(values) if values else None
+
+    def values(self, scenario: str, peer: str, case: Case, metric: str) -> list[float]:
+        """The metric of each round that has it."""
+        return [v for v in (pick(metrics, metric) for metrics in self.runs(scenario, peer, case)) if v is not None]
 
     def cases(self, scenario: str) -> list[Case]:
         """The cases that were run, in order, the ceiling's not among them."""

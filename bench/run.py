@@ -1,6 +1,7 @@
 """Runs the scenarios side by side: A B C, then C B A, and so on over several rounds.
 
     python -m bench                                    everything; writes docs/benchmarks.md
+    python -m bench --budget 30                        the same tables in half an hour: fewer rounds, shorter runs
     python -m bench --quick                            under three minutes
     python -m bench --peers go,headwater --scenario saturation --streams 1000 --rounds 3 --seconds 5
 
@@ -12,33 +13,33 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import build, load, machine, peers, report, scenarios
+from bench import build, load, machine, methods, peers, plan, report, scenarios, tables
+from bench.methods import Case
 from bench.peers.base import Peer, PeerFailed
+from bench.plan import Step
 from bench.results import Results
-from bench.scenarios import Case, Scenario
+from bench.scenarios import Scenario
 
 ROOT = build.BENCH.parent
 QUICK_PEERS = ["headwater", "go", "nchan", "better-sse", "flask-gevent"]
-CEILING_JOINED = (1, 8)  # events per send
-CEILING_SECONDS = 3.0
+QUICK_SECONDS = 170.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
+    began = time.monotonic()
     options = _parser().parse_args(arguments)
-    chosen = _peers(options)
-    plan = [_shaped(scenario, options) for scenario in _scenarios(options)]
     results = Results.load(_out(options))
     results.machine = machine.describe()
-    ready = _prepared(chosen, results)
-    began = time.monotonic()
-    for scenario in plan:
-        _run(scenario, [peer for peer in ready if scenario.concerns(peer)], results)
+    results.command = " ".join(["python -m bench", *(sys.argv[1:] if arguments is None else arguments)])
+    budget = options.budget * 60 if options.budget else QUICK_SECONDS if options.quick else None
+    queue = _queue(options, results)
+    _execute(queue, plan.Clock(budget), began, results)
     results.save()
     path = report.write(results)
     print(f"\n{path} and {results.path}, in {time.monotonic() - began:.0f} s")
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--quick", action="store_true", help="fewer peers, cases and rounds: under three minutes")
+    parser.add_argument("--budget", type=float, metavar="MINUTES", help="every table within so many minutes")
     parser.add_argument("--peers", type=_names(peers.KNOWN), help=f"of {', '.join(peers.KNOWN)}")
     parser.add_argument("--scenario", type=_names(scenarios.KNOWN), help=f"of {', '.join(scenarios.KNOWN)}")
     parser.add_argument("--streams", type=_integers, help="only the cases with these numbers of streams")
@@ -105,6 +107,21 @@ def _shaped(scenario: Scenario, options: argparse.Namespace) -> Scenario:
     return replace(shaped, **given)
 
 
+def _queue(options: argparse.Namespace, results: Results) -> list[Step]:
+    chosen = _scenarios(options)
+    extra = [] if options.peers else [peers.KNOWN[name] for scenario in chosen for name in scenario.only]
+    ready = _prepared(list(dict.fromkeys([*_peers(options), *extra])), results)
+    if options.budget:
+        names = {scenario.name for scenario in chosen}
+        return [step for step in plan.within(options.budget * 60, ready) if step.scenario.name in names]
+    defaults = [peer for peer in ready if peer.name in {each.name for each in _peers(options)}]
+    return [
+        step
+        for scenario in (_shaped(scenario, options) for scenario in chosen)
+        for step in plan.everything([scenario], ready if scenario.only else defaults)
+    ]
+
+
 def _prepared(chosen: list[Peer], results: Results) -> list[Peer]:
     ready = []
     for peer in chosen:
@@ -119,31 +136,39 @@ def _prepared(chosen: list[Peer], results: Results) -> list[Peer]:
     return ready
 
 
-def _run(scenario: Scenario, chosen: list[Peer], results: Results) -> None:
-    print(f"\n{scenario.title}", flush=True)
-    results.begin(scenario)
-    for number in range(scenario.rounds):
-        for case in scenario.cases:
-            if scenario.name == "saturation":
-                _ceilings(scenario, case, number, results)
-            for peer in _interleaved(chosen, number):
-                metrics = _measured(scenario, peer, case)
-                results.add(scenario, peer, case, number, metrics)
-                print(f"  {number + 1}  {scenarios.label(case):34} {peer.name:18} {report.line(scenario, metrics)}")
-                sys.stdout.flush()
+def _execute(queue: list[Step], clock: plan.Clock, began: float, results: Results) -> None:
+    """Runs the steps in turn, those for which the time suffices."""
+    begun: set[str] = set()
+    results.omitted = []
+    title = ""
+    for step in queue:
+        scenario, started = step.scenario, time.monotonic()
+        if not clock.fits(step, started - began):
+            if step.number == 0:
+                results.omitted.append(step.title())
+            continue
+        if scenario.name not in begun:
+            begun.add(scenario.name)
+            results.begin(scenario)
+        if scenario.title != title:
+            title = scenario.title
+            print(f"\n{title}  [{started - began:.0f} s]", flush=True)
+        _run(step, results)
+        clock.took(step, time.monotonic() - started)
         results.save()
 
 
-def _interleaved(chosen: list[Peer], number: int) -> Iterator[Peer]:
-    yield from chosen if number % 2 == 0 else reversed(chosen)
-
-
-def _ceilings(scenario: Scenario, case: Case, number: int, results: Results) -> None:
-    for joined in CEILING_JOINED:
-        metrics = scenarios.ceiling(case, min(CEILING_SECONDS, scenario.seconds), joined)
-        results.add_ceiling(scenario, case, number, metrics)
-        rate = metrics["events_per_second"]
-        print(f"  {number + 1}  {scenarios.label(case):34} {f'(ceiling x {joined})':18} {rate:,.0f} events/s")
+def _run(step: Step, results: Results) -> None:
+    scenario, case = step.scenario, step.case
+    begin = f"  {step.number + 1}  {scenarios.label(case):34}"
+    for joined in step.joins:
+        metrics = methods.ceiling(case, min(plan.CEILING_SECONDS, scenario.seconds), joined)
+        results.add_ceiling(scenario, case, step.number, metrics)
+        print(f"{begin} {f'(ceiling x {joined})':18} {metrics['events_per_second']:,.0f} events/s", flush=True)
+    for peer in step.in_turn():
+        metrics = _measured(scenario, peer, case)
+        results.add(scenario, peer, case, step.number, metrics)
+        print(f"{begin} {peer.name:18} {tables.line(scenario, metrics)}", flush=True)
 
 
 def _measured(scenario: Scenario, peer: Peer, case: Case) -> dict[str, Any]:

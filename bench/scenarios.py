@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
-from bench import build, load, measure
-from bench.peers.base import LOAD_CPU, SERVER_CPU, Peer, Running
+from bench import methods
+from bench.methods import Case, Metrics
+from bench.peers.base import Peer, Running
 
-Case = dict[str, Any]
-Metrics = dict[str, Any]
-
-WARM_UP = 1.5  # seconds before the measured window
 HEARTBEAT = 15  # seconds; every peer that has heartbeats is set to it
-PATIENCE = 100  # seconds more than the measured time until a run has failed
-
-# Wire bytes around the data: "id: 1732345678901-0\ndata: …\n\n" and the chunk's frame.
-ENVELOPE = 36
+CEILING_JOINED = (1, 8)  # events per send
 
 
 @dataclass(frozen=True)
@@ -40,7 +30,11 @@ class Scenario:
     quick_seconds: float = 2.0
     rounds: int = 3
     quick_rounds: int = 1
+    loads: int = 1  # how often one measurement runs the load generator
     only_resuming: bool = False
+    only: tuple[str, ...] = ()  # peers by name, instead of those that were chosen
+    table: str = "listing"  # "pivot": the cases across, the headline in each cell
+    joins: tuple[int, ...] = ()  # how many events a `send` carries when the bare sender is measured beside it
     in_quick: bool = True
 
     def misfit(self, peer: Peer, case: Case) -> str:
@@ -54,7 +48,7 @@ class Scenario:
 
     def concerns(self, peer: Peer) -> bool:
         """Is there anything to measure on this peer?"""
-        return peer.resumes or not self.only_resuming
+        return (peer.resumes or not self.only_resuming) and (not self.only or peer.name in self.only)
 
     def quick(self) -> Scenario:
         """The short form: fewer cases, shorter windows, fewer rounds."""
@@ -67,7 +61,9 @@ def label(case: Case) -> str:
     if size:
         words.append(f"{size // 1024} KB" if size >= 1024 else f"{size} B")
     if "streams" in case and case["streams"]:
-        words.append(f"{case['streams']:,} streams")
+        words.append(f"{case['streams']:,} stream{'s' if case['streams'] > 1 else ''}")
+    if "rate" in case:
+        words.append(f"{case['rate']} events/s")
     if "publishers" in case:
         words.append(f"{case['publishers']} publisher{'s' if case['publishers'] > 1 else ''}")
     if case.get("batch", 1) > 1:
@@ -75,95 +71,11 @@ def label(case: Case) -> str:
     return ", ".join(words)
 
 
-def _load(running: Running, case: Case, seconds: float, **options: object) -> Metrics:
-    given = {"streams": case.get("streams", 0), "size": case.get("size", 100), "warmup": WARM_UP, **options}
-    given["seconds"] = seconds
-    channel = f"bench-{time.monotonic_ns() % 10**9}"
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
-    target = running.peer.batch_target if case.get("batch", 1) > 1 else None
-    return load.run([*running.arguments(channel, target), *flags], seconds + PATIENCE)
-
-
-def saturation(running: Running, case: Case, seconds: float) -> Metrics:
-    """One publisher that waits for each answer; everything is delivered as fast as it goes."""
-    return _load(running, case, seconds, publish="closed")
-
-
-def latency(running: Running, case: Case, seconds: float) -> Metrics:
-    """A fixed rate, timed from when each event was due."""
-    return _load(running, case, seconds, publish="open", rate=case["rate"], publishers=2)
-
-
-def slow_readers(running: Running, case: Case, seconds: float) -> Metrics:
-    """The same fixed rate without slow readers and with them, on the same server."""
-    options: dict[str, object] = {"publish": "open", "rate": case["rate"], "publishers": 2}
-    without = _load(running, case, seconds, **options)
-    with_slow = _load(running, case, seconds, never=case["never"], trickle=case["trickle"], **options)
-    p99, p99_slow = without["latency_us"]["p99"], with_slow["latency_us"]["p99"]
-    return {**with_slow, "p99_without_us": p99, "p99_with_us": p99_slow, "p99_ratio": p99_slow / max(p99, 1)}
-
-
-def channels(running: Running, case: Case, seconds: float) -> Metrics:
-    """Every stream has a channel of its own; the events' channels follow Zipf's law."""
-    return _load(running, case, seconds, publish="closed", channels=case["streams"], publishers=8)
-
-
-def publish(running: Running, case: Case, seconds: float) -> Metrics:
-    """Publishing with nobody listening: what one request costs."""
-    batch = case.get("batch", 1)
-    result = _load(running, case, seconds, publish="closed", publishers=case["publishers"], batch=batch)
-    return {**result, "published_per_second": result["publishes_per_second"] * batch}
-
-
-def storm(running: Running, case: Case, seconds: float) -> Metrics:
-    """All streams are cut, miss some events, and come back at once with their cursors."""
-    options = {"publish": "closed", "storm": case["missed"], "open_inflight": 4096, "open_timeout": 60}
-    result = _load(running, {**case}, seconds, **options)
-    return {**result, **{f"storm_{name}": value for name, value in result["storm"].items()}}
-
-
-def idle(running: Running, case: Case, seconds: float) -> Metrics:
-    """Memory and CPU of streams on which nothing happens but heartbeats, and how fast they opened."""
-    _load(running, {"streams": 50}, 0.3, publish="closed", warmup=0)  # imports, pools, first requests
-    pids = running.pids()
-    measure.settled(lambda: measure.memory(pids).rss)
-    before = measure.memory(pids)
-    flags = ["--publish=none", "--sleep=1", "--seconds=3600", f"--streams={case['streams']}", "--warmup=0"]
-    with load.Generator([*running.arguments("idle"), *flags]) as generator:
-        opened = generator.line(PATIENCE)
-        measure.settled(lambda: measure.memory(pids).rss)
-        after = measure.memory(pids)
-        cpu, machine, began = measure.cpu_seconds(pids), measure.machine_cpu(), time.monotonic()
-        time.sleep(seconds)  # the interval that is measured
-        took = time.monotonic() - began
-        cpu, machine = measure.cpu_seconds(pids) - cpu, measure.machine_cpu() - machine
-        result = generator.finish(PATIENCE)
-    streams = max(opened["opened"], 1)
-    return {
-        **result,
-        "rss_per_stream": (after.rss - before.rss) / streams,
-        "pss_per_stream": (after.pss - before.pss) / streams,
-        "kernel_per_stream": (after.kernel - before.kernel) / streams,
-        "idle_rss": before.rss,
-        "server_cpu": cpu / took,
-        "other_cpu": max(0.0, (machine - cpu) / took),
-    }
-
-
-def ceiling(case: Case, seconds: float, joined: int) -> Metrics:
-    """The rate of bare sends from the server's core to as many sockets."""
-    wire = case["size"] + ENVELOPE
-    numbers = [case["streams"], wire, joined, seconds, SERVER_CPU, LOAD_CPU]
-    done = subprocess.run(
-        [str(build.ceiling()), *map(str, numbers)], capture_output=True, text=True, timeout=PATIENCE, check=True
-    )
-    result: Metrics = json.loads(done.stdout)
-    return result
-
-
 def _grid(sizes: list[int], streams: list[int]) -> list[Case]:
     return [{"size": size, "streams": count} for size in sizes for count in streams]
 
+
+PUBLISHING: list[Case] = [{"publishers": 1}, {"publishers": 16}, {"publishers": 4, "batch": 1000}]
 
 KNOWN: dict[str, Scenario] = {
     scenario.name: scenario
@@ -177,22 +89,28 @@ KNOWN: dict[str, Scenario] = {
             True,
             _grid([100, 1024, 16384], [100, 1000, 10000]),
             _grid([100], [1000]),
-            saturation,
-            quick_rounds=2,
+            methods.saturation,
+            table="pivot",
+            joins=CEILING_JOINED,
         ),
         Scenario(
             "latency",
             "Latency at a fixed rate",
-            "2,000 streams and 30 events a second, 60,000 deliveries a second; timed from the moment at which each "
-            "event was due until a client had read it.",
+            "Timed from the moment at which each event was due until a client had read it; 2,000 streams and 30 events "
+            "a second are 60,000 deliveries a second.",
             "latency_us.p99",
             "ms",
             False,
+            [
+                {"size": 100, "streams": 2000, "rate": 30},
+                {"size": 100, "streams": 200, "rate": 30},
+                {"size": 100, "streams": 10000, "rate": 10},
+            ],
             [{"size": 100, "streams": 2000, "rate": 30}],
-            [{"size": 100, "streams": 2000, "rate": 30}],
-            latency,
+            methods.latency,
             seconds=10,
             quick_seconds=3,
+            joins=(1,),
         ),
         Scenario(
             "idle",
@@ -204,15 +122,16 @@ KNOWN: dict[str, Scenario] = {
             False,
             [{"streams": n} for n in (1000, 10000, 18000)],
             [{"streams": 1000}],
-            idle,
+            methods.idle,
             seconds=2 * HEARTBEAT,
             quick_seconds=1,
         ),
         Scenario(
-            "slow",
+            "slow-readers",
             "Slow readers: what they cost the others",
             "1,000 streams, 30 events a second; p99 of the other streams with readers that stall (never read) and "
-            "trickle (1 KB/s) among them, over p99 without.",
+            "trickle (1 KB/s) among them, over p99 without; on the same server, in the order without, with, with, "
+            "without.",
             "p99_ratio",
             "×",
             False,
@@ -221,8 +140,25 @@ KNOWN: dict[str, Scenario] = {
                 {"size": 1024, "streams": 1000, "rate": 30, "never": 50, "trickle": 50},
             ],
             [{"size": 1024, "streams": 1000, "rate": 30, "never": 1, "trickle": 1}],
-            slow_readers,
+            methods.slow_readers,
+            loads=4,
             seconds=12,
+            in_quick=False,
+        ),
+        Scenario(
+            "probes",
+            "Probes and new streams at saturation",
+            "5,000 streams at saturation; meanwhile 40 requests a second of each kind, timed from when each was due: a "
+            "health check on the main port, on the port of its own where there is one, and a new stream until its head "
+            "has come. The asking thread shares the load generator's core, so its waiting for that is in the figures.",
+            "probe_main_us.p99",
+            "ms",
+            False,
+            [{"size": 100, "streams": 5000}],
+            [{"size": 100, "streams": 1000}],
+            methods.probes,
+            seconds=8,
+            quick_seconds=2,
             in_quick=False,
         ),
         Scenario(
@@ -234,7 +170,7 @@ KNOWN: dict[str, Scenario] = {
             True,
             [{"size": 100, "streams": 10000}],
             [{"size": 100, "streams": 1000}],
-            channels,
+            methods.channels,
             in_quick=False,
         ),
         Scenario(
@@ -244,9 +180,9 @@ KNOWN: dict[str, Scenario] = {
             "published_per_second",
             "events/s",
             True,
-            [{"publishers": 1}, {"publishers": 16}, {"publishers": 4, "batch": 1000}],
-            [{"publishers": 1}, {"publishers": 4, "batch": 1000}],
-            publish,
+            PUBLISHING,
+            [PUBLISHING[0], PUBLISHING[2]],
+            methods.publish,
         ),
         Scenario(
             "storm",
@@ -258,10 +194,40 @@ KNOWN: dict[str, Scenario] = {
             False,
             [{"size": 100, "streams": 10000, "missed": 100}],
             [{"size": 100, "streams": 2000, "missed": 100}],
-            storm,
+            methods.storm,
             seconds=1,
             quick_seconds=1,
             only_resuming=True,
+        ),
+        Scenario(
+            "logs",
+            "SQLite, Redis and memory",
+            "Headwater's logs, events per second: delivered where there are streams, acknowledged where there are only "
+            "publishers. Redis shares the one core of the serving side.",
+            "rate",
+            "events/s",
+            True,
+            [*_grid([100], [1000]), *PUBLISHING],
+            _grid([100], [1000]),
+            methods.either,
+            only=("headwater", "headwater-redis", "headwater-memory"),
+            table="pivot",
+            in_quick=False,
+        ),
+        Scenario(
+            "workers",
+            "Two workers",
+            "Two workers on both cores beside one worker on one. On a machine with two cores the load generator has "
+            "then none of its own and takes its share of what is delivered: a lower bound.",
+            "rate",
+            "events/s",
+            True,
+            [*_grid([100], [1000, 10000]), *PUBLISHING[1:]],
+            _grid([100], [1000]),
+            methods.either,
+            only=("headwater", "headwater-two-workers"),
+            table="pivot",
+            in_quick=False,
         ),
     ]
 }

@@ -51,7 +51,7 @@ extern volatile sig_atomic_t loop_interrupted; /* SIGINT/SIGTERM: end the presen
 /* Runs until `deadline`, an interruption, or until `done` (may be NULL) says so. Returns true when done()
  * did. */
 bool loop_run(int64_t deadline, bool (*done)(void));
-int connect_to_server(void); /* non-blocking; -1 with errno set */
+int connect_to_server(int receive_buffer); /* bytes, 0: the system's; non-blocking; -1 with errno set */
 
 /* ---- subscribers (subscriber.c) ---- */
 struct subscriber_totals {
@@ -116,7 +116,7 @@ void fill_template(char *out, size_t size, const char *text, int channel);
 
 /* ---- report (report.c) ---- */
 struct usage {
-    int64_t wall, own, idle, watched, machine;
+    int64_t wall, own, idle, watched_user, watched_kernel, machine;
 }; /* CPU nanoseconds used so far */
 void usage_read(struct usage *usage);
 struct phase_times {

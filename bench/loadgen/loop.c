@@ -48,7 +48,7 @@ void loop_init(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
-int connect_to_server(void)
+int connect_to_server(int receive_buffer)
 {
     static struct sockaddr_in address;
     if (!address.sin_port) {
@@ -62,6 +62,8 @@ int connect_to_server(void)
         return -1;
     int one = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (receive_buffer) /* before connect: it bounds the window that is offered */
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
     if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0 && errno != EINPROGRESS) {
         int error = errno;
         close(fd);

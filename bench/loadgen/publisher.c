@@ -289,7 +289,7 @@ void publishers_pump(int64_t now)
     for (int i = 0; i < opt.publishers && budget != 0; i++) {
         struct publisher *p = &publishers[i];
         if (p->state == DISCONNECTED && now >= p->retry_at) {
-            p->fd = connect_to_server();
+            p->fd = connect_to_server(0);
             if (p->fd < 0) {
                 p->retry_at = now + RETRY_PAUSE;
                 continue;

@@ -11,23 +11,23 @@
     0.95 /* of the time busy: from here on the delivered rate is a lower bound for the server                \
           */
 
-/* CPU time of one process, its threads and its reaped children: /proc/<pid>/stat, utime … cstime, in ticks.
- */
-static int64_t process_time(int pid)
+/* Adds the CPU time of one process and its threads so far: /proc/<pid>/stat, utime and stime, in ticks. */
+static void add_process_time(int pid, struct usage *u)
 {
     char path[64], text[1024];
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
     FILE *f = fopen(path, "r");
     if (!f)
-        return 0;
+        return;
     size_t n = fread(text, 1, sizeof text - 1, f);
     fclose(f);
     text[n] = 0;
     char *s = strrchr(text, ')'); /* the command may hold anything, parentheses too */
     unsigned long long user = 0, kernel = 0;
     if (!s || sscanf(s + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &kernel) != 2)
-        return 0;
-    return (int64_t)(user + kernel) * (SECOND / sysconf(_SC_CLK_TCK));
+        return;
+    u->watched_user += (int64_t)user * (SECOND / sysconf(_SC_CLK_TCK));
+    u->watched_kernel += (int64_t)kernel * (SECOND / sysconf(_SC_CLK_TCK));
 }
 
 /* Busy CPU time of the whole machine: the first line of /proc/stat less idle and iowait. */
@@ -51,9 +51,9 @@ void usage_read(struct usage *u)
     u->own = (own.ru_utime.tv_sec + own.ru_stime.tv_sec) * SECOND +
              (own.ru_utime.tv_usec + own.ru_stime.tv_usec) * 1000;
     u->idle = loop_idle;
-    u->watched = 0;
+    u->watched_user = u->watched_kernel = 0;
     for (int i = 0; i < opt.watched_count; i++)
-        u->watched += process_time(opt.watched[i]);
+        add_process_time(opt.watched[i], u);
     u->machine = machine_time();
 }
 
@@ -137,8 +137,9 @@ static void publishing(const struct phase_times *t)
 void report_result(const struct phase_times *t, const struct usage *before, const struct usage *after)
 {
     double wall = seconds(before->wall, after->wall), own = seconds(before->own, after->own);
-    double watched = seconds(before->watched, after->watched),
-           machine = seconds(before->machine, after->machine);
+    double kernel = seconds(before->watched_kernel, after->watched_kernel);
+    double watched = seconds(before->watched_user, after->watched_user) + kernel;
+    double machine = seconds(before->machine, after->machine);
     double others = machine - own - watched, idle = seconds(before->idle, after->idle);
     printf("{\"phase\":\"result\",");
     opening(t);
@@ -147,8 +148,8 @@ void report_result(const struct phase_times *t, const struct usage *before, cons
     if (wall <= 0)
         wall = 1e-9;
     printf(",\"generator_cpu\":%.3f,\"generator_busy\":%.3f,\"generator_saturated\":%s,\"server_cpu\":%.3f,"
-           "\"other_cpu\":%.3f",
-           own / wall, 1 - idle / wall, 1 - idle / wall >= SATURATED ? "true" : "false", watched / wall,
+           "\"server_kernel\":%.3f,\"other_cpu\":%.3f",
+           own / wall, 1 - idle / wall, 1 - idle / wall >= SATURATED ? "true" : "false", watched / wall, kernel / wall,
            others > 0 ? others / wall : 0.0);
     if (opt.storm) {
         printf(",\"storm\":{\"missed\":%d,\"complete\":%s,\"live_seconds\":%.4f,\"next_event_seconds\":%.4f,",

@@ -10,6 +10,7 @@
 #include "loadgen.h"
 
 #define READ_BYTES (256 * 1024)
+#define SLOW_BUFFER 4096 /* bytes that the kernel takes for a slow reader: else minutes pass until it is felt */
 
 enum phase { UNOPENED, CONNECTING, HEAD, OPEN, CLOSED };
 enum pace { FULL, NEVER, TRICKLE };
@@ -96,7 +97,7 @@ static void client_open(struct client *c)
     c->started = now_ns();
     parser_reset(&c->parser, opt.storm > 0);
     c->parser.id_length = id_length;
-    c->fd = connect_to_server();
+    c->fd = connect_to_server(c->pace == FULL ? 0 : SLOW_BUFFER);
     if (c->fd < 0) {
         unsettled--;
         failed(c, &subscribed.refused);

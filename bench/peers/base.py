@@ -42,11 +42,12 @@ class Target:
     publish_headers: tuple[str, ...] = ()
     lazy_head: bool = False  # the response's head comes only with the first event
     settle: float = 0.3  # seconds between the last stream's opening and the first publish
+    settle_each: float = 0.0  # seconds more a stream, where a stream is ready only some time after its opening
 
-    def arguments(self) -> list[str]:
+    def arguments(self, streams: int = 0) -> list[str]:
         """The load generator's options."""
         given = [f"--path={self.path}", f"--publish-path={self.publish_path}", f"--body={self.body}"]
-        given += [f"--content-type={self.content_type}", f"--settle={self.settle}"]
+        given += [f"--content-type={self.content_type}", f"--settle={self.settle + streams * self.settle_each:g}"]
         given += [f"--header={each}" for each in self.headers]
         given += [f"--publish-header={each}" for each in self.publish_headers]
         return [*given, "--lazy-head=1"] if self.lazy_head else given
@@ -76,6 +77,7 @@ class Peer:
     target = Target()
     batch_target: Target | None = None  # how to publish several events in one request, where there is a way
     most_streams = 0  # 0: any number
+    opens_per_second = 4000  # streams, about: for estimates of how long a run takes
     resumes = False  # does it replay after Last-Event-ID?
     ready_path = "/healthz"
     cpus: tuple[int, ...] = (SERVER_CPU,)
@@ -103,9 +105,11 @@ class Peer:
         processes: list[subprocess.Popen[bytes]] = []
         log = folder / "log.txt"
         try:
+            health_port = None
             for command in self.commands(port, folder, streams):
                 processes.append(self._spawn(command, log))
-            running = Running(self, port, [process.pid for process in processes], folder)
+                health_port = int(command.env["HEALTH_PORT"]) if "HEALTH_PORT" in command.env else None
+            running = Running(self, port, [process.pid for process in processes], folder, health_port)
             _wait_ready(port, self.ready_path, processes[-1], log)
             yield running
         finally:
@@ -142,16 +146,17 @@ class Running:
     port: int
     sessions: list[int]  # one session (setsid) per process that was started
     folder: Path
+    health_port: int | None = None  # where probes have a port of their own
 
     def pids(self) -> list[int]:
         """All processes of the serving side, workers and helpers too."""
         return [int(path.name) for path in Path("/proc").glob("[0-9]*") if _session(path) in self.sessions]
 
-    def arguments(self, channel: str, target: Target | None = None) -> list[str]:
-        """The load generator's options for this server."""
+    def arguments(self, channel: str, target: Target | None = None, streams: int = 0) -> list[str]:
+        """The load generator's options for this server and so many streams."""
         chosen = target or self.peer.target
         given = [f"--port={self.port}", f"--channel={channel}", f"--cpu={LOAD_CPU}"]
-        return [*given, *chosen.arguments(), *(f"--watch={pid}" for pid in self.pids())]
+        return [*given, *chosen.arguments(streams), *(f"--watch={pid}" for pid in self.pids())]
 
 
 def _session(process: Path) -> int:

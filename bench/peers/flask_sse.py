@@ -18,7 +18,13 @@ class FlaskSSE(Peer):
     name = "flask-sse"
     title = "Flask-SSE + Redis"
     most_streams = 2000  # Redis connections, and minutes until all are subscribed
-    target = Target(path="/stream?channel={channel}", publish_path="/publish/{channel}", lazy_head=True, settle=2)
+    target = Target(
+        path="/stream?channel={channel}",
+        publish_path="/publish/{channel}",
+        lazy_head=True,
+        settle=2,
+        settle_each=0.006,  # each stream's greenlet connects to Redis and subscribes
+    )
 
     def prepare(self) -> None:
         build.program("redis-server")

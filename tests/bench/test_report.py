@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import peers, plot, report, run, scenarios
+from bench import peers, plot, report, run, scenarios, tables
 from bench.results import Results, pick
 
 SATURATION = scenarios.KNOWN["saturation"].quick()
@@ -42,7 +42,7 @@ def test_prose_around_the_tables_survives_the_next_run(tmp_path: Path) -> None:
     new = document.read_text()
     assert new.startswith("# Ours\n\nBefore.\n\n" + report.BEGIN)
     assert new.endswith(report.END + "\n\nAfter.\n")
-    assert "| 77 |" in new
+    assert "| 77 (1) |" in new
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_what_makes_a_figure_doubtful_stands_under_its_table(
     tmp_path: Path, metrics: dict[str, Any], words: str
 ) -> None:
     text = report.write(results_of(tmp_path, {"go": [5.0]}, go=metrics)).read_text()
-    assert "| 5<sup>1</sup> |" in text
+    assert "| 5<sup>1</sup> (1) |" in text
     assert words in text
 
 
@@ -99,15 +99,41 @@ def test_the_command_line_picks_streams_and_sizes() -> None:
     assert shaped.cases == [{"size": 100, "streams": 10}, {"size": 100, "streams": 20}]
 
 
-def test_only_a_full_run_writes_into_the_documentation() -> None:
+def test_only_a_run_with_every_table_writes_into_the_documentation() -> None:
     parse = run._parser().parse_args
-    assert run._out(parse([])) == run.ROOT / "docs"
+    for complete in ([], ["--budget", "30"]):
+        assert run._out(parse(complete)) == run.ROOT / "docs"
     for narrowed in (["--quick"], ["--peers", "go"], ["--seconds", "1"], ["--scenario", "idle"]):
         assert run._out(parse(narrowed)) == run.ROOT / "build" / "bench"
     assert run._out(parse(["--quick", "--out", "docs"])) == Path("docs")
 
 
-def test_rounds_go_forth_and_back() -> None:
-    chosen = [peers.KNOWN["go"], peers.KNOWN["nchan"]]
-    orders = [[peer.name for peer in run._interleaved(chosen, number)] for number in range(3)]
-    assert orders == [["go", "nchan"], ["nchan", "go"], ["go", "nchan"]]
+def test_every_scenario_has_a_table_that_can_be_written(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    for scenario in scenarios.KNOWN.values():
+        results.begin(scenario)
+        for peer in (peers.KNOWN[name] for name in scenario.only or ("headwater", "go")):
+            for case in scenario.cases:
+                results.add(scenario, peer, case, 0, {"events": 1, scenario.headline.partition(".")[0]: 1.0})
+    text = report.write(results).read_text()
+    for scenario in scenarios.KNOWN.values():
+        assert f"## {scenario.title}" in text
+        assert scenario.table == "pivot" or scenario.name in tables.COLUMNS
+
+
+def test_the_report_names_machine_command_rounds_and_what_was_left_out(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    results.machine, results.command = {"processor": "A fast one"}, "python -m bench --budget 30"
+    results.begin(SATURATION)
+    for number in range(3):
+        results.add(SATURATION, peers.KNOWN["go"], CASE, number, {"events_per_second": 5.0, "events": 1})
+    results.omitted = ["Saturation, 16 KB"]
+    text = report.write(results).read_text()
+    for words in ("A fast one", "`python -m bench --budget 30`, 3 rounds", "for lack of time: Saturation, 16 KB."):
+        assert words in text
+
+
+def test_user_and_kernel_time_of_one_delivered_event_are_told_apart(tmp_path: Path) -> None:
+    metrics = {"server_cpu": 1.0, "server_kernel": 0.75, "reads": 250}
+    text = report.write(results_of(tmp_path, {"go": [500_000.0]}, go=metrics)).read_text()
+    assert "| Go net/http | 100.0 % | 0.50 | 1.50 | 4.00 |" in text

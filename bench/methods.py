@@ -1,0 +1,139 @@
+"""How one case of a scenario is measured on one running peer. Each method returns one run's metrics."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from typing import Any
+
+from bench import build, load, measure
+from bench.peers.base import LOAD_CPU, SERVER_CPU, Running
+from bench.probing import Prober
+
+Case = dict[str, Any]
+Metrics = dict[str, Any]
+
+WARM_UP = 1.5  # seconds before the measured window
+OPEN_TIMEOUT = 40  # seconds until streams that have not opened are given up
+PATIENCE = 80  # seconds more than the measured time until a run has failed
+
+# Wire bytes around the data: "id: 1732345678901-0\ndata: …\n\n" and the chunk's frame.
+ENVELOPE = 36
+
+
+def _flags(running: Running, case: Case, seconds: float, **options: object) -> list[str]:
+    given = {"streams": case.get("streams", 0), "size": case.get("size", 100), "warmup": WARM_UP}
+    given |= {"open_timeout": OPEN_TIMEOUT, **options, "seconds": seconds}
+    channel = f"bench-{time.monotonic_ns() % 10**9}"
+    target = running.peer.batch_target if case.get("batch", 1) > 1 else None
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    return [*running.arguments(channel, target, case.get("streams", 0)), *flags]
+
+
+def _load(running: Running, case: Case, seconds: float, **options: object) -> Metrics:
+    return load.run(_flags(running, case, seconds, **options), seconds + PATIENCE)
+
+
+def saturation(running: Running, case: Case, seconds: float) -> Metrics:
+    """One publisher that waits for each answer; everything is delivered as fast as it goes."""
+    result = _load(running, case, seconds, publish="closed")
+    return {**result, "rate": result["events_per_second"]}
+
+
+def latency(running: Running, case: Case, seconds: float) -> Metrics:
+    """A fixed rate, timed from when each event was due."""
+    result = _load(running, case, seconds, publish="open", rate=case["rate"], publishers=2)
+    busy = result["server_cpu"]
+    # At a rate that leaves gaps, nothing can be joined: what a second of the server's core could deliver so.
+    return {**result, "events_per_cpu_second": result["events_per_second"] / busy if busy else 0.0}
+
+
+def slow_readers(running: Running, case: Case, seconds: float) -> Metrics:
+    """The same fixed rate without slow readers, twice with them, and without, on the same server."""
+    options: dict[str, object] = {"publish": "open", "rate": case["rate"], "publishers": 2}
+    slow = {"never": case["never"], "trickle": case["trickle"]}
+    runs = [_load(running, case, seconds, **options, **more) for more in ({}, slow, slow, {})]
+    p99 = [run["latency_us"]["p99"] for run in runs]
+    without, with_slow = (p99[0] + p99[3]) / 2, (p99[1] + p99[2]) / 2
+    metrics = {"p99_without_us": without, "p99_with_us": with_slow, "p99_ratio": with_slow / max(without, 1)}
+    return {**runs[2], **metrics}
+
+
+def probes(running: Running, case: Case, seconds: float) -> Metrics:
+    """Saturation, and meanwhile somebody asks for the probes and opens streams."""
+    with load.Generator(_flags(running, case, seconds + 1, publish="closed")) as generator:
+        generator.line(PATIENCE)
+        time.sleep(running.peer.target.settle + WARM_UP)
+        with Prober(running, LOAD_CPU) as prober:
+            time.sleep(seconds)
+        result = generator.line(PATIENCE)
+    return {**result, **prober.metrics()}
+
+
+def channels(running: Running, case: Case, seconds: float) -> Metrics:
+    """Every stream has a channel of its own; the events' channels follow Zipf's law."""
+    return _load(running, case, seconds, publish="closed", channels=case["streams"], publishers=8)
+
+
+def publish(running: Running, case: Case, seconds: float) -> Metrics:
+    """Publishing with nobody listening: what one request costs."""
+    batch = case.get("batch", 1)
+    result = _load(running, case, seconds, publish="closed", publishers=case["publishers"], batch=batch)
+    rate = result["publishes_per_second"] * batch
+    return {**result, "published_per_second": rate, "rate": rate}
+
+
+def either(running: Running, case: Case, seconds: float) -> Metrics:
+    """Saturation where the case has streams, publishing where it has none; `rate` is the figure of both."""
+    return (saturation if case.get("streams") else publish)(running, case, seconds)
+
+
+def storm(running: Running, case: Case, seconds: float) -> Metrics:
+    """All streams are cut, miss some events, and come back at once with their cursors."""
+    options = {"publish": "closed", "storm": case["missed"], "open_inflight": 4096}
+    result = _load(running, case, seconds, **options)
+    return {**result, **{f"storm_{name}": value for name, value in result["storm"].items()}}
+
+
+def idle(running: Running, case: Case, seconds: float) -> Metrics:
+    """Memory and CPU of streams on which nothing happens but heartbeats, and how fast they opened."""
+    _load(running, {"streams": 50}, 0.3, publish="closed", warmup=0)  # imports, pools, first requests
+    pids = running.pids()
+    measure.settled(lambda: measure.memory(pids).rss)
+    before = measure.memory(pids)
+    opening = measure.cpu_seconds(pids)
+    flags = ["--publish=none", "--sleep=1", "--seconds=3600", f"--streams={case['streams']}", "--warmup=0"]
+    with load.Generator([*running.arguments("idle", None, case["streams"]), *flags]) as generator:
+        opened = generator.line(PATIENCE)
+        opening = measure.cpu_seconds(pids) - opening
+        measure.settled(lambda: measure.memory(pids).rss)
+        after = measure.memory(pids)
+        cpu, machine, began = measure.cpu_seconds(pids), measure.machine_cpu(), time.monotonic()
+        time.sleep(seconds)  # the interval that is measured
+        took = time.monotonic() - began
+        cpu, machine = measure.cpu_seconds(pids) - cpu, measure.machine_cpu() - machine
+        result = generator.finish(PATIENCE)
+    streams = max(opened["opened"], 1)
+    return {
+        **result,
+        "rss_per_stream": (after.rss - before.rss) / streams,
+        "pss_per_stream": (after.pss - before.pss) / streams,
+        "kernel_per_stream": (after.kernel - before.kernel) / streams,
+        "idle_rss": before.rss,
+        "open_cpu_us": 1e6 * opening / streams,
+        "server_cpu": cpu / took,
+        "cpu_us_per_stream": 1e6 * cpu / took / streams,
+        "other_cpu": max(0.0, (machine - cpu) / took),
+    }
+
+
+def ceiling(case: Case, seconds: float, joined: int) -> Metrics:
+    """The rate of bare sends from the server's core to as many sockets."""
+    wire = case["size"] + ENVELOPE
+    numbers = [case["streams"], wire, joined, seconds, SERVER_CPU, LOAD_CPU]
+    done = subprocess.run(
+        [str(build.ceiling()), *map(str, numbers)], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
+    result: Metrics = json.loads(done.stdout)
+    return result

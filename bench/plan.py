@@ -1,0 +1,177 @@
+"""What is run, and in which order, so that a report is complete whatever time there is.
+
+A *step* is one round of one case over its peers. Without a budget the plan is every step of every scenario. With a
+budget it is a queue, the most telling steps first: what the bars are judged by, once; then the other tables, with the
+peers that come nearest; then more rounds of the first, and only then what completes the tables. A step is run if what
+is left suffices for it, judged by what the steps before it took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from bench import peers, scenarios
+from bench.methods import WARM_UP, Case
+from bench.peers.base import Peer
+from bench.scenarios import Scenario
+
+# Seconds, on a machine that does nothing else.
+START_AND_STOP = 2.5
+SETTLING = 1.5  # until a server's memory stands still
+CEILING_SECONDS = 3.0  # the most that the bare sender runs
+RESERVE = 10.0  # kept back for the report, and for the last step's error
+
+SHORTENINGS = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3)  # of the measured seconds, when the budget is small
+
+
+@dataclass(frozen=True)
+class Step:
+    """One round of one case, over some peers."""
+
+    scenario: Scenario
+    case: Case
+    peers: tuple[Peer, ...]
+    number: int  # of the round, from 0
+    joins: tuple[int, ...] = ()  # how many events a `send` of the bare sender carries, which runs first
+
+    def in_turn(self) -> Iterator[Peer]:
+        """A B C, in the next round C B A, and so on."""
+        yield from self.peers if self.number % 2 == 0 else reversed(self.peers)
+
+    def estimate(self) -> float:
+        """Seconds that it takes, about."""
+        streams = self.case.get("streams", 0)
+        took = len(self.joins) * min(CEILING_SECONDS, self.scenario.seconds)
+        for peer in self.peers:
+            if self.scenario.misfit(peer, self.case):
+                continue
+            opening = streams / peer.opens_per_second
+            one = opening + peer.target.settle + streams * peer.target.settle_each + WARM_UP + self.scenario.seconds
+            took += START_AND_STOP + one * self.scenario.loads
+            took += SETTLING if self.scenario.name == "idle" else 0
+            took += opening if self.scenario.name == "storm" else 0
+        return took
+
+    def title(self) -> str:
+        """In words, for what was left out."""
+        return f"{self.scenario.title.partition(':')[0]}, {scenarios.label(self.case)}"
+
+
+class Clock:
+    """How much time is left, and whether a step fits into it."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._estimated = self._took = 0.0
+
+    def left(self, elapsed: float) -> float:
+        """Seconds, without the reserve."""
+        return float("inf") if self._seconds is None else self._seconds - elapsed - RESERVE
+
+    def took(self, step: Step, seconds: float) -> None:
+        """Learns from a step that was run."""
+        self._estimated += step.estimate()
+        self._took += seconds
+
+    def fits(self, step: Step, elapsed: float) -> bool:
+        """Would it end in time, at the pace so far?"""
+        pace = self._took / self._estimated if self._estimated else 1.0
+        return step.estimate() * max(pace, 0.7) <= self.left(elapsed)
+
+
+def everything(chosen: Iterable[Scenario], ready: list[Peer]) -> list[Step]:
+    """All rounds of all cases of all peers, one scenario after the other."""
+    return [
+        Step(scenario, case, concerned, number, scenario.joins)
+        for scenario in chosen
+        if (concerned := tuple(peer for peer in ready if scenario.concerns(peer)))
+        for number in range(scenario.rounds)
+        for case in scenario.cases
+    ]
+
+
+CORE = ("headwater", "go", "nchan")
+NEAR = (*CORE, "better-sse")
+EVERY = tuple(name for name in peers.DEFAULT)
+REST = tuple(name for name in EVERY if name not in CORE)
+FAR = tuple(name for name in EVERY if name not in NEAR)
+
+FIRST, ONCE, SECOND, THIRD = range(4)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Which peers run which cases of a scenario, at which stage of a budget, and for how long."""
+
+    stage: int
+    scenario: str
+    peers: tuple[str, ...]
+    seconds: float
+    where: Case  # a case belongs to this row when it has all of this
+
+    def steps(self, ready: list[Peer], number: int, shortening: float) -> list[Step]:
+        """One round."""
+        scenario = replace(scenarios.KNOWN[self.scenario], seconds=self.seconds * shortening)
+        wanted = scenario.only or self.peers
+        concerned = tuple(peer for peer in ready if peer.name in wanted and scenario.concerns(peer))
+        cases = [case for case in scenario.cases if self.where.items() <= case.items()]
+        joins = scenario.joins if "headwater" in self.peers else ()  # once is enough
+        return [Step(scenario, case, concerned, number, joins) for case in cases if concerned]
+
+
+ROWS = [
+    # what the bars are judged by
+    Row(FIRST, "saturation", CORE, 4, {"size": 100, "streams": 1000}),
+    Row(FIRST, "latency", CORE, 8, {"streams": 2000}),
+    Row(FIRST, "publish", CORE, 3, {}),
+    Row(FIRST, "storm", CORE, 1, {}),
+    # and what hardly varies from round to round, or is measured twice in one
+    Row(ONCE, "idle", CORE, 15, {"streams": 10000}),
+    Row(ONCE, "slow-readers", CORE, 5, {"never": 1}),
+    Row(ONCE, "probes", CORE, 5, {}),
+    # the other tables, and how things grow
+    Row(SECOND, "saturation", REST, 3, {"size": 100, "streams": 1000}),
+    Row(SECOND, "saturation", NEAR, 2, {"size": 100, "streams": 100}),
+    Row(SECOND, "saturation", NEAR, 2, {"size": 100, "streams": 10000}),
+    Row(SECOND, "channels", NEAR, 3, {}),
+    Row(SECOND, "logs", (), 2.5, {}),
+    Row(SECOND, "workers", (), 2.5, {}),
+    Row(SECOND, "latency", REST, 5, {"streams": 2000}),
+    Row(SECOND, "idle", CORE, 15, {"streams": 18000}),
+    Row(SECOND, "idle", EVERY, 4, {"streams": 1000}),
+    Row(SECOND, "saturation", CORE, 2, {"size": 1024}),
+    Row(SECOND, "saturation", CORE, 2, {"size": 16384}),
+    # what completes them
+    Row(THIRD, "latency", CORE, 5, {"streams": 200}),
+    Row(THIRD, "latency", CORE, 5, {"streams": 10000}),
+    Row(THIRD, "publish", REST, 2, {}),
+    Row(THIRD, "slow-readers", CORE, 5, {"never": 50}),
+    Row(THIRD, "saturation", FAR, 2, {"size": 100, "streams": 100}),
+    Row(THIRD, "idle", ("better-sse", "flask-gevent"), 8, {"streams": 10000}),
+    Row(THIRD, "saturation", ("better-sse",), 2, {"size": 1024}),
+    Row(THIRD, "saturation", ("better-sse",), 2, {"size": 16384}),
+]
+
+# (stage, round). The runs are made so short that all of ESSENTIAL fits; WELCOME takes what is left then.
+ESSENTIAL = ((FIRST, 0), (ONCE, 0), (SECOND, 0), (FIRST, 1), (FIRST, 2), (THIRD, 0))
+WELCOME = ((FIRST, 3), (FIRST, 4), (SECOND, 1), (ONCE, 1), (FIRST, 5), (THIRD, 1), (FIRST, 6), (SECOND, 2), (ONCE, 2))
+
+
+def within(seconds: float, ready: list[Peer]) -> list[Step]:
+    """The queue for a budget, the runs as long as it allows."""
+    for shortening in SHORTENINGS:
+        essential = _queue(ESSENTIAL, ready, shortening)
+        if sum(step.estimate() for step in essential) <= seconds - RESERVE:
+            break
+    return [*essential, *_queue(WELCOME, ready, shortening)]
+
+
+def _queue(order: Iterable[tuple[int, int]], ready: list[Peer], shortening: float) -> list[Step]:
+    return [
+        step
+        for stage, number in order
+        for row in ROWS
+        if row.stage == stage
+        for step in row.steps(ready, number, shortening)
+    ]
