@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow fuzz lint audit bench clean
+.PHONY: help setup run test test-slow fuzz lint audit bench profile clean
 .DELETE_ON_ERROR:
 
 help:                ## this list
@@ -34,8 +34,11 @@ lint: $(VENV)/.dev   ## ruff and mypy
 audit: $(VENV)/.audit  ## known holes in the pinned packages, by pip-audit; needs the network
 	$(VENV)/audit/bin/pip-audit --disable-pip --require-hashes -r requirements.txt -r requirements-dev.txt $(ARGS)
 
-bench: $(VENV)/.dev  ## the benchmarks side by side with the peers; QUICK=1 for a short run
-	$(BIN)/python -m bench $(if $(QUICK),--quick)
+bench: $(VENV)/.dev  ## the benchmarks side by side with the peers; MINUTES=30 bounds them, QUICK=1 is a short run
+	$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(MINUTES),--budget $(MINUTES))
+
+profile: $(VENV)/.dev  ## where the time of a publish and of a delivered event goes; writes docs/profiles/
+	$(BIN)/python -m bench.profile
 
 clean:               ## removes .venv, caches and builds; never var/, where the event log is
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

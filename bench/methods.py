@@ -22,17 +22,17 @@ PATIENCE = 80  # seconds more than the measured time until a run has failed
 ENVELOPE = 36
 
 
-def _flags(running: Running, case: Case, seconds: float, **options: object) -> list[str]:
+def flags(running: Running, case: Case, seconds: float, **options: object) -> list[str]:
     given = {"streams": case.get("streams", 0), "size": case.get("size", 100), "warmup": WARM_UP}
     given |= {"open_timeout": OPEN_TIMEOUT, **options, "seconds": seconds}
     channel = f"bench-{time.monotonic_ns() % 10**9}"
     target = running.peer.batch_target if case.get("batch", 1) > 1 else None
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
-    return [*running.arguments(channel, target, case.get("streams", 0)), *flags]
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    return [*running.arguments(channel, target, case.get("streams", 0)), *words]
 
 
 def _load(running: Running, case: Case, seconds: float, **options: object) -> Metrics:
-    return load.run(_flags(running, case, seconds, **options), seconds + PATIENCE)
+    return load.run(flags(running, case, seconds, **options), seconds + PATIENCE)
 
 
 def saturation(running: Running, case: Case, seconds: float) -> Metrics:
@@ -62,7 +62,7 @@ def slow_readers(running: Running, case: Case, seconds: float) -> Metrics:
 
 def probes(running: Running, case: Case, seconds: float) -> Metrics:
     """Saturation, and meanwhile somebody asks for the probes and opens streams."""
-    with load.Generator(_flags(running, case, seconds + 1, publish="closed")) as generator:
+    with load.Generator(flags(running, case, seconds + 1, publish="closed")) as generator:
         generator.line(PATIENCE)
         time.sleep(running.peer.target.settle + WARM_UP)
         with Prober(running, LOAD_CPU) as prober:

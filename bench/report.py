@@ -22,7 +22,7 @@ def _preamble(results: Results) -> str:
     facts = results.machine
     text = "## The bars\n\n" + bars.write(results)
     text += (
-        "\nWhether a bar holds is computed from the median. Under \"rounds\" stand the least and the greatest of the "
+        '\nWhether a bar holds is computed from the median. Under "rounds" stand the least and the greatest of the '
         "single rounds, a ratio's being that of two runs of the same round, and how many there were.\n\n"
         "## What was measured on what\n\n"
         f"{facts.get('processor')}; {facts.get('cores')} cores, {facts.get('memory')}; "

@@ -28,12 +28,13 @@ from bench.scenarios import Scenario
 ROOT = build.BENCH.parent
 QUICK_PEERS = ["headwater", "go", "nchan", "better-sse", "flask-gevent"]
 QUICK_SECONDS = 170.0
+LEAST_MINUTES = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     began = time.monotonic()
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     results = Results.load(_out(options))
     results.machine = machine.describe()
     results.command = " ".join(["python -m bench", *(sys.argv[1:] if arguments is None else arguments)])
@@ -46,11 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.budget and (options.streams or options.size or options.rounds or options.seconds):
+        parser.error("--budget chooses sizes, rounds and seconds itself")
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--quick", action="store_true", help="fewer peers, cases and rounds: under three minutes")
-    parser.add_argument("--budget", type=float, metavar="MINUTES", help="every table within so many minutes")
+    short = parser.add_mutually_exclusive_group()
+    short.add_argument("--quick", action="store_true", help="fewer peers, cases and rounds: under three minutes")
+    short.add_argument("--budget", type=_minutes, metavar="MINUTES", help="every table within so many minutes")
     parser.add_argument("--peers", type=_names(peers.KNOWN), help=f"of {', '.join(peers.KNOWN)}")
     parser.add_argument("--scenario", type=_names(scenarios.KNOWN), help=f"of {', '.join(scenarios.KNOWN)}")
     parser.add_argument("--streams", type=_integers, help="only the cases with these numbers of streams")
@@ -70,6 +80,13 @@ def _names(known: dict[str, Any]) -> Any:
         return names
 
     return parse
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if minutes < LEAST_MINUTES:
+        raise argparse.ArgumentTypeError(f"{text} minutes are too few for anything; {LEAST_MINUTES} at least")
+    return minutes
 
 
 def _integers(text: str) -> list[int]:
@@ -102,7 +119,8 @@ def _shaped(scenario: Scenario, options: argparse.Namespace) -> Scenario:
         wanted = getattr(options, name)
         if wanted and any(name in case for case in shaped.cases):
             rest = {str({k: v for k, v in case.items() if k != name}): case for case in shaped.cases}
-            shaped = replace(shaped, cases=[{**case, name: value} for case in rest.values() for value in wanted])
+            cases = [{**case, name: n} for case in rest.values() for n in (wanted if name in case else [None])]
+            shaped = replace(shaped, cases=[{k: v for k, v in case.items() if v is not None} for case in cases])
     given = {name: getattr(options, name) for name in ("rounds", "seconds") if getattr(options, name)}
     return replace(shaped, **given)
 

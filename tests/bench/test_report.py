@@ -108,6 +108,24 @@ def test_only_a_run_with_every_table_writes_into_the_documentation() -> None:
     assert run._out(parse(["--quick", "--out", "docs"])) == Path("docs")
 
 
+def test_a_number_of_streams_makes_no_streams_where_a_case_has_none() -> None:
+    options = run._parser().parse_args(["--scenario", "logs", "--streams", "10"])
+    cases = run._shaped(scenarios.KNOWN["logs"], options).cases
+    assert cases == [{"size": 100, "streams": 10}, *scenarios.PUBLISHING]
+
+
+@pytest.mark.parametrize("more", [["--rounds", "3"], ["--streams", "10"], ["--quick"]])
+def test_a_budget_is_not_mixed_with_what_it_chooses(more: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        run._options(["--budget", "30", *more])
+
+
+def test_a_budget_that_suffices_for_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run._options(["--budget", "1"])
+    assert "1 minutes are too few" in capsys.readouterr().err
+
+
 def test_every_scenario_has_a_table_that_can_be_written(tmp_path: Path) -> None:
     results = Results(tmp_path)
     for scenario in scenarios.KNOWN.values():

@@ -1,0 +1,101 @@
+"""Folded stacks (`root;…;leaf count`, as py-spy writes them), and to which part of the service a sample belongs.
+
+Each sample belongs to exactly one group, that of the deepest frame that a rule names: time in `json` or in a socket's
+`send` is that of whoever called it. So the shares add up to one, and a share times the CPU time of a request is what
+that group costs a request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Final, NamedTuple
+
+
+class Frame(NamedTuple):
+    """A function and the end of its file's path."""
+
+    name: str
+    file: str
+
+
+class Stack(NamedTuple):
+    """From the root to the leaf, and how often it was seen."""
+
+    frames: tuple[Frame, ...]
+    count: int
+
+
+class Rule(NamedTuple):
+    """A file belongs to a group by its path, all of it or the functions that match."""
+
+    group: str
+    file: str
+    function: str = ""
+
+
+# The first rule that matches a frame decides.
+RULES: Final = (
+    Rule("parse: connection, header, body", r"sse/http\.py", r"^Reader"),
+    Rule("answer: head, body, send", r"sse/http\.py"),
+    Rule("answer: head, body, send", r"gunicorn/http/wsgi\.py", r"^Response"),
+    Rule("environ", r"gunicorn/http/wsgi\.py"),
+    Rule("parse: connection, header, body", r"gunicorn/http/|sse/request\.py|sse/connection\.py"),
+    Rule("auth and limits", r"sse/auth/"),
+    Rule("tailer: read the log, dispatch", r"sse/log/", r"follow|Wakeup|Watch|_page|_query|\bread\b|touch|wait"),
+    Rule("log append", r"sse/log/"),
+    Rule("tailer: read the log, dispatch", r"sse/hub\.py|sse/window\.py|sse/pages\.py"),
+    Rule("fan-out: pass and write", r"sse/fanout\.py|sse/group\.py|sse/sockets\.py|sse/transport\.py|sse/catchup\.py"),
+    Rule("publish view", r"sse/views\.py|sse/publish\.py|sse/extension\.py|sse/event\.py|sse/problems\.py"),
+    Rule("metrics and access log", r"sse/stats\.py|sse/accesslog\.py|sse/report\.py|prometheus_client/|health/"),
+    Rule("Flask: context, routing, response", r"flask/|werkzeug/"),
+    Rule("worker", r"sse/worker\.py|gunicorn/"),
+)
+LOOP: Final = "event loop and greenlet switches"
+OTHER: Final = "other"
+
+_FRAME = re.compile(r"^(?P<name>.*) \((?P<file>.*?)(?::\d+)?\)$")
+
+
+def parse(text: str) -> list[Stack]:
+    """The stacks of a folded file; a line that is none is an error."""
+    stacks = []
+    for line in text.splitlines():
+        path, _, number = line.rpartition(" ")
+        stacks.append(Stack(tuple(_frame(word) for word in path.split(";")), int(number)))
+    return stacks
+
+
+def _frame(word: str) -> Frame:
+    found = _FRAME.match(word)
+    return Frame(found["name"], found["file"]) if found else Frame(word, "")
+
+
+def group_of(stack: Stack) -> str:
+    """The group to which the stack's samples belong."""
+    for frame in reversed(stack.frames):
+        for rule in RULES:
+            if re.search(rule.file, frame.file) and re.search(rule.function, frame.name):
+                return rule.group
+    return LOOP if any("gevent/" in frame.file for frame in stack.frames) else OTHER
+
+
+def shares(stacks: list[Stack]) -> dict[str, float]:
+    """The share of each group of all samples, the largest first; they add up to 1."""
+    counted: Counter[str] = Counter()
+    for stack in stacks:
+        counted[group_of(stack)] += stack.count
+    total = counted.total()
+    return {group: number / total for group, number in counted.most_common()}
+
+
+def hot_spots(stacks: list[Stack], most: int) -> list[tuple[Frame, float, float]]:
+    """Functions with the share of samples in themselves and with all that they called, by the former."""
+    own: Counter[Frame] = Counter()
+    inclusive: Counter[Frame] = Counter()
+    for stack in stacks:
+        own[stack.frames[-1]] += stack.count
+        for frame in set(stack.frames):
+            inclusive[frame] += stack.count
+    total = max(own.total(), 1)
+    return [(frame, number / total, inclusive[frame] / total) for frame, number in own.most_common(most)]

@@ -1,0 +1,228 @@
+"""Where the serving side's time goes: `python -m bench.profile`, about a minute; writes docs/profiles/.
+
+Two loads, each on a worker that has one core: `saturation` (1,000 streams, one publisher that waits for each answer)
+and `publish` (the publisher alone). First the load runs unobserved, which gives the CPU time of one event or request
+(user and kernel apart, from /proc); then py-spy samples the worker, which gives the share of each part of the service;
+then perf, where it works, which gives functions of the interpreter and the kernel. Sampling 100 times a second without
+stopping the process costs a few per cent; the rate beside it says how much it was.
+
+py-spy comes from bench/requirements.txt into a virtual environment of the benchmarks' own, at the first run. It has to
+be allowed to read another process: as root, or with kernel.yama.ptrace_scope=0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import build, flame, folded, load, machine, methods, peers, tables
+from bench.methods import Case
+from bench.peers.base import PeerFailed, Running
+
+ROOT = build.BENCH.parent
+SAMPLES_PER_SECOND = 100
+PERF_SAMPLES_PER_SECOND = 499
+MARGIN = 2.0  # seconds that the load outlasts its observer
+HOT_SPOTS = 15
+NO_PTRACE = "py-spy may not read the worker: run this as root, or with kernel.yama.ptrace_scope=0"
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A load to be profiled."""
+
+    name: str
+    title: str
+    case: Case
+    per: str  # what the costs are counted per
+    rate: str  # the metric that counts it
+
+
+MODES = {
+    mode.name: mode
+    for mode in (
+        Mode(
+            "saturation",
+            "Saturation: 1,000 streams, 100 B",
+            {"size": 100, "streams": 1000, "publishers": 1},
+            "delivered event",
+            "events_per_second",
+        ),
+        Mode(
+            "publish",
+            "One publisher, nobody listens",
+            {"size": 100, "streams": 0, "publishers": 1},
+            "publish request",
+            "publishes_per_second",
+        ),
+    )
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m bench.profile", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--mode", choices=MODES, help="one of the two loads")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each of the three looks (10)")
+    parser.add_argument("--peer", choices=[name for name in peers.KNOWN if name.startswith("headwater")])
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "profiles")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    peer = peers.KNOWN[options.peer or "headwater"]
+    facts = machine.describe()
+    text = [
+        "# Profiles\n\nWritten by `python -m bench.profile`; its first lines say how. "
+        f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}; {peer.title}, {peer.version()}; {facts['processor']}, "
+        f"{facts['cores']} cores, Linux {facts['kernel']}. What it means: [benchmarks.md](../benchmarks.md).\n"
+    ]
+    try:
+        for mode in [MODES[options.mode]] if options.mode else MODES.values():
+            print(f"{mode.title} …", flush=True)
+            with peer.started(mode.case["streams"]) as running:
+                text.append(_section(mode, running, options.seconds, options.out))
+            print(text[-1], flush=True)
+    except (build.Unavailable, PeerFailed, load.LoadFailed) as reason:
+        print(f"not profiled: {reason}", file=sys.stderr)
+        return 1
+    (options.out / "README.md").write_text("\n".join(text))
+    print(options.out / "README.md")
+    return 0
+
+
+def _section(mode: Mode, running: Running, seconds: float, out: Path) -> str:
+    pid = worker(running)
+    plain = _under_load(mode, running, seconds, lambda: time.sleep(seconds))
+    stacks: list[folded.Stack] = []
+    sampled = _under_load(mode, running, seconds, lambda: stacks.extend(sample(pid, seconds)))
+    (out / f"{mode.name}.svg").write_text(flame.draw(stacks, f"{mode.title} (py-spy, the worker)"))
+    symbols: list[Symbol] = []
+    if shutil.which("perf"):
+        _under_load(mode, running, seconds, lambda: symbols.extend(perf(pid, seconds)))
+    return render(mode, plain, sampled, stacks, symbols)
+
+
+def worker(running: Running) -> int:
+    """The process whose parent is one of ours, too: gunicorn's worker."""
+    pids = running.pids()
+    children = [pid for pid in pids if _parent(pid) in pids]
+    if not children:
+        raise PeerFailed("no worker process was found")
+    return children[-1]
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _under_load(mode: Mode, running: Running, seconds: float, observe: Callable[[], None]) -> dict[str, Any]:
+    """Runs the load, and `observe` in the middle of it; returns the load's result."""
+    flags = methods.flags(running, mode.case, seconds + MARGIN, publish="closed", publishers=mode.case["publishers"])
+    with load.Generator(flags) as generator:
+        generator.line(methods.PATIENCE)
+        time.sleep(running.peer.target.settle + methods.WARM_UP)
+        observe()
+        return generator.line(seconds + methods.PATIENCE)
+
+
+def sample(pid: int, seconds: float) -> list[folded.Stack]:
+    """Samples a process with py-spy, without stopping it."""
+    program = build.python_venv("profile", build.BENCH / "requirements.txt").parent / "py-spy"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "stacks.txt"
+        argv = [str(program), "record", "--pid", str(pid), "--duration", f"{max(1, round(seconds))}"]
+        argv += ["--rate", str(SAMPLES_PER_SECOND), "--nonblocking", "--function"]
+        argv += ["--format", "raw", "--output", str(path)]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 60)
+        if done.returncode != 0 or not path.exists():
+            said = done.stderr.strip()
+            raise build.Unavailable(NO_PTRACE if "ermission" in said else f"py-spy: {said[-300:]}")
+        return folded.parse(path.read_text())
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """One line of perf's report."""
+
+    share: float
+    where: str  # shared object, or [kernel.kallsyms]
+    name: str
+
+    @property
+    def in_kernel(self) -> bool:
+        """Is it the kernel's?"""
+        return self.where.startswith("[kernel") or self.where.startswith("[guest.kernel")
+
+
+def perf(pid: int, seconds: float) -> list[Symbol]:
+    """Samples a process with perf, by the clock, as virtual machines seldom have counters; empty where that fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = str(Path(folder) / "perf.data")
+        argv = ["perf", "record", "-q", "-e", "cpu-clock", "-F", str(PERF_SAMPLES_PER_SECOND), "-p", str(pid)]
+        argv += ["-o", data, "--", "sleep", f"{seconds:g}"]
+        recorded = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 60)
+        if recorded.returncode != 0:
+            print(f"perf does not work here: {recorded.stderr.strip()[-200:]}", file=sys.stderr)
+            return []
+        argv = ["perf", "report", "-i", data, "--stdio", "--sort", "dso,symbol", "-t", "\t"]
+        environment = {**os.environ, "PERF_PAGER": "cat"}
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=environment)
+        return perf_symbols(done.stdout)
+
+
+def perf_symbols(report: str) -> list[Symbol]:
+    """The lines of `perf report -t TAB --sort dso,symbol`."""
+    found = []
+    for line in report.splitlines():
+        words = [word.strip() for word in line.split("\t")]
+        if line.startswith("#") or len(words) < 3 or not words[0].rstrip("%").replace(".", "").isdigit():
+            continue
+        name = words[2].removeprefix("[.] ").removeprefix("[k] ")
+        found.append(Symbol(float(words[0].rstrip("%")) / 100, words[1], name))
+    return found
+
+
+def render(
+    mode: Mode, plain: dict[str, Any], sampled: dict[str, Any], stacks: list[folded.Stack], symbols: list[Symbol]
+) -> str:
+    """One load's part of the document."""
+    rate = plain[mode.rate]
+    each = 1e6 * plain["server_cpu"] / max(rate, 1e-9)
+    kernel = 1e6 * plain["server_kernel"] / max(rate, 1e-9)
+    observed = sampled[mode.rate] / rate if rate else 0.0
+    text = (
+        f"\n## {mode.title}\n\n"
+        f"Unobserved: {tables.count(rate)} {mode.per}s/s at {tables.percent(plain['server_cpu'])} of a core, so "
+        f"{each:.2f} µs of CPU time per {mode.per}: {each - kernel:.2f} µs in user code, {kernel:.2f} µs in the "
+        f"kernel. While py-spy took its {sum(stack.count for stack in stacks):,} samples, the rate was "
+        f"{tables.percent(observed)} of that.\n\n![flame graph]({mode.name}.svg)\n\n"
+    )
+    rows = [
+        [group, tables.percent(share), f"{share * each:.3f}" if each < 10 else f"{share * each:.0f}"]
+        for group, share in folded.shares(stacks).items()
+    ]
+    text += tables.table(["part of the service", "share", f"µs per {mode.per}"], rows)
+    spots = [
+        [f"`{frame.name}` {frame.file}", tables.percent(own), tables.percent(inclusive)]
+        for frame, own, inclusive in folded.hot_spots(stacks, HOT_SPOTS)
+    ]
+    text += "\n" + tables.table(["function", "itself", "with what it calls"], spots)
+    if symbols:
+        share = sum(symbol.share for symbol in symbols if symbol.in_kernel)
+        named = [[f"`{symbol.name}` {symbol.where}", tables.percent(symbol.share)] for symbol in symbols[:HOT_SPOTS]]
+        text += f"\nBy perf, {tables.percent(share)} of the worker's samples were in the kernel. The most frequent:\n\n"
+        text += tables.table(["symbol", "share"], named)
+    return text
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
