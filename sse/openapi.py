@@ -105,7 +105,8 @@ def describe(settings: Settings) -> dict[str, Any]:
     }
     batch = {
         "summary": "Publish a batch, all or nothing and in order",
-        "description": "NDJSON: one `{channel, data, event?, retry?}` a line; any other `data` is sent as JSON. "
+        "description": "NDJSON: one `{channel, data, event?, retry?}` a line, each member once; any other `data` is "
+        "sent as JSON. "
         f"At most {settings.sse_max_batch_events} events and {settings.sse_max_batch_bytes} bytes.",
         "parameters": [key],
         "requestBody": {"required": True, "content": {"application/x-ndjson": {"schema": {"type": "string"}}}},

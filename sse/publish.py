@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,19 @@ KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,255}")
 # A batch is parsed in steps of so many lines, between which the event loop is let run (threat: one publisher's
 # batch of 10,000 lines holds up every probe).
 LINES_PER_STEP = 256
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's members. RFC 8259 §4: names should be unique, and what software makes of others is unpredictable: a
+    check in front of us may have read the first, and Python would keep the last. Raises ValueError."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        ((twice, _),) = Counter([name for name, _ in pairs]).most_common(1)
+        raise ValueError(f"the member {twice[:64]!r} is there more than once")
+    return members
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_members).decode
 
 _BATCH_FIELDS = frozenset({"channel", "data", "event", "retry"})
 
@@ -87,7 +101,7 @@ def batch(body: bytes, *, max_events: int, max_event_bytes: int) -> list[Event]:
 
 def _event_of(line: bytes, max_event_bytes: int) -> Event:
     try:
-        fields: Any = json.loads(line.decode())  # given bytes, it would guess UTF-16 and let surrogates pass
+        fields: Any = _decode(line.decode())
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8: bad byte at offset {error.start} of the line") from None
     except json.JSONDecodeError as error:

@@ -50,6 +50,7 @@ def _sse() -> SSE:
 @blueprint.post("/events/<channel>", provide_automatic_options=False)
 def publish_one(channel: str) -> Response:
     """Append the body, verbatim, to a channel: 201 once the log holds it."""
+    _check_path(request)
     return Response(publish_event(_sse(), request, channel), 201, mimetype="application/json")
 
 
@@ -75,6 +76,7 @@ def publish_event(sse: SSE, request: Request, channel: str) -> str:
 @blueprint.post("/events", provide_automatic_options=False)
 def publish_batch() -> Response:
     """Append a batch (NDJSON), all or nothing and in order."""
+    _check_path(request)
     sse = _sse()
     if request.mimetype != "application/x-ndjson":
         accepted = {"Accept-Post": "application/x-ndjson"}
@@ -101,6 +103,13 @@ def _admitted(sse: SSE, grant: Grant) -> None:
             f"at most {sse.settings.sse_publish_rate:g} publish requests a second for each key (SSE_PUBLISH_RATE)",
             headers={"Retry-After": f"{wait:.0f}"},
         )
+
+
+def _check_path(request: Request) -> None:
+    """Refuse ``//events/a`` and ``/%2fevents/a``, which Werkzeug takes for ``/events/a`` (threat: a proxy's rules for
+    the paths of ``/events`` do not see these). Raises Problem (404)."""
+    if request.environ["PATH_INFO"].startswith("//"):
+        raise Problem(404, "the path begins with more than one slash")
 
 
 def _check_query(request: Request) -> None:
@@ -141,6 +150,7 @@ def stream_many() -> Response:
 
 
 def _stream(channels: tuple[str, ...]) -> Response:
+    _check_path(request)
     sse = _sse()
     limit = sse.settings.sse_max_channels
     if not channels:

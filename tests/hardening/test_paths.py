@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.hardening.conftest import HS_KEY
-from tests.hardening.wire import ask, one, request
+from tests.hardening.wire import ask, exchange, one, request
 from tests.sse.auth.fakes import claims, hs256
 from tests.support.server import Server
 
@@ -56,6 +56,20 @@ def test_no_spelling_of_a_path_opens_what_needs_a_token(guarded: Server, target:
             for reply in ask(guarded, request(target, line, "Content-Length: 0", method=method)):
                 assert reply.status in (400, 401, 403, 404, 405), target
                 assert reply.header("location") is None
+
+
+@pytest.mark.parametrize("begin", ["//", "///", "/%2f", "/%2F%2f", "%2f/"])
+def test_a_path_with_more_slashes_is_another_path(open_server: Server, begin: str) -> None:
+    """What a proxy lets or does not let through to ``/events`` is not to be had by another spelling of it."""
+    for method, target, lines in (
+        ("HEAD", "events/a", []),
+        ("HEAD", "events?channel=a", []),
+        ("POST", "events/a", ["Content-Length: 1"]),
+        ("POST", "events", ["Content-Length: 1", "Content-Type: application/x-ndjson"]),
+    ):
+        octets = request(begin + target, *lines, "Connection: close", method=method, body=b"x" if lines else b"")
+        status = int(exchange(open_server.port, octets).split(b" ")[1])
+        assert status == (400 if begin == "%2f/" else 404), target
 
 
 def test_an_encoded_letter_is_that_letter_for_the_check_too(guarded: Server) -> None:

@@ -61,6 +61,8 @@ def test_a_line_is_an_event(line: bytes, event: Event) -> None:
         pytest.param(b'{"data":"x"}', 400, "no member 'channel'", id="no channel"),
         pytest.param(b'{"channel":"a"}', 400, "no member 'data'", id="no data"),
         pytest.param(b'{"channel":"a","data":"x","id":"1-1"}', 400, "unknown member 'id'", id="an unknown member"),
+        pytest.param(b'{"channel":"a","data":"x","channel":"b"}', 400, "the member 'channel' is there more", id="a member twice"),
+        pytest.param(b'{"channel":"a","data":[{"k":1,"k":1}]}', 400, "the member 'k' is there more", id="one inside the data"),
         pytest.param(b'{"channel":1,"data":"x"}', 400, "channel: must be", id="a number for a channel"),
         pytest.param(b'{"channel":"a b","data":"x"}', 400, "channel: must be", id="a bad channel"),
         pytest.param(b'{"channel":"a\\n","data":"x"}', 400, "channel: must be", id="a channel with a line end"),
