@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 from tests.hardening.conftest import HS_KEY, ORIGIN, Rotating
 from tests.hardening.wire import ask, one, request
 from tests.sse.auth.fakes import b64url, claims, hs256, jwk, public_pem, rs256, rsa_key, signed
-from tests.support.server import Server
+from tests.support.server import ROOT, Server
 from tests.support.sse_client import SSEClient
 
 ALL = claims(ttl=3600, publish=["*"], subscribe=["*"])
@@ -213,3 +216,16 @@ def test_the_publish_key_does_not_read_and_nothing_near_it_publishes(limited: Se
     for wrong in (key[:-1], key + "0", key.upper(), key + "=", key + "%20", "", "*", "null", "publish-key-012345678\u00b9"):
         line = f"Authorization: Bearer {wrong}".encode()
         assert one(limited, request("/events/x", line, "Content-Length: 1", method="POST", body=b"x")).status == 401
+
+
+def test_the_command_mints_what_the_service_believes(guarded: Server) -> None:
+    command = [sys.executable, "-m", "flask", "--app", "wsgi", "sse", "token"]
+    options = ["--publish", "minted:*", "--subscribe", "minted:*", "--ttl", "600"]
+    environ = {**os.environ, "SSE_JWT_KEY": HS_KEY, "SSE_LOG": "memory:"}
+    made = subprocess.run([*command, *options], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
+    assert made.returncode == 0, made.stderr
+    line = f"Authorization: Bearer {made.stdout.strip()}"
+    for channel, published, read in (("minted:1", 201, 200), ("minted", 403, 403)):
+        octets = request(f"/events/{channel}", line, "Content-Length: 1", method="POST", body=b"x")
+        assert one(guarded, octets).status == published
+        assert one(guarded, request(f"/events/{channel}", line, method="HEAD")).status == read

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.conftest import StartServer
 from tests.hardening.conftest import HS_KEY, ORIGIN
 from tests.hardening.wire import one, request
 from tests.sse.auth.fakes import claims, hs256
+from tests.support.ports import ReservedPort
 from tests.support.server import Server
 
 TOKEN = hs256(claims(ttl=3600, publish=["*"], subscribe=["*"]), HS_KEY)
@@ -136,3 +138,15 @@ def test_the_pages_run_nothing_inline_and_cannot_be_framed(open_server: Server) 
         policy = reply.header("content-security-policy") or ""
         assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
         assert reply.header("x-content-type-options") == "nosniff"
+
+
+def test_the_first_minutes_are_over_when_the_command_line_listens_to_the_network(start_server: StartServer) -> None:
+    """HOST says 127.0.0.1, `-b` something else: what counts is where it really listens."""
+    port, health = ReservedPort(), ReservedPort()
+    listen = ("-b", f"0.0.0.0:{port.number}", "-b", f"127.0.0.1:{health.number}")
+    server = start_server(*listen, HOST="127.0.0.1", PORT=port.number, HEALTH_PORT=health.number)
+    reply = one(server, post())
+    assert reply.status == 403 and b"SSE_PUBLISH_KEY" in reply.body
+    assert server.log_text().count("publishing is closed") == 1
+    port.release()
+    health.release()
