@@ -18,8 +18,19 @@ setup: $(VENV)/.dev  ## .venv with everything for running and testing
 run: $(VENV)/.run    ## the service, on http://localhost:8080 (settings: docs/settings.md)
 	@exec $(BIN)/gunicorn -c gunicorn.conf.py wsgi:app
 
+# How many tests run beside each other; JOBS=0: one after the other. They mostly wait, so two do not disturb each other.
+JOBS ?= 2
+
+# Two steps: those that may run beside others, file by file, then those that need the machine to themselves. pytest's
+# status 5 says that none was selected, which is no failure as long as the other step had some.
 test: $(VENV)/.dev   ## the tests, without the slow ones; ARGS="-k word" picks
-	$(BIN)/python -m pytest $(ARGS)
+	@beside=0; alone=0; \
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not fuzz and not serial" $(ARGS) \
+		|| beside=$$?; \
+	case $$beside in 0|1|5) ;; *) exit $$beside ;; esac; \
+	$(BIN)/python -m pytest -m "serial and not slow and not fuzz" $(ARGS) || alone=$$?; \
+	if [ $$alone -ne 5 ] && { [ $$beside -eq 0 ] || [ $$beside -eq 5 ]; }; then exit $$alone; fi; \
+	exit $$beside
 
 test-slow: $(VENV)/.dev  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
