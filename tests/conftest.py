@@ -1,4 +1,4 @@
-"""Fixtures that start the real service; see tests/support for what they hand out."""
+"""Fixtures that start the real service; see tests/support for what they hand out. And the end of a run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from tests.chaos.reader import Reckoning
 from tests.support.programs import require_program as _require_program
 from tests.support.server import Server
 from tests.support.sse_client import SSEClient
@@ -52,3 +53,22 @@ def open_stream() -> Iterator[Callable[..., SSEClient]]:
 def require_program() -> Callable[[str, str], str]:
     """:func:`tests.support.programs.require_program`, for tests that would rather not import it."""
     return _require_program
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What the chaos tests of this run have counted; here, because only this file is known to the run's main process."""
+    entries = [
+        Reckoning(*value)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", None) == "teardown"  # a test's last report, of up to three
+        for name, value in report.user_properties
+        if name == "chaos"
+    ]
+    if not entries:
+        return
+    terminalreporter.section("chaos: acknowledged = seen once, in order; or told")
+    for entry in entries:
+        terminalreporter.write_line(f"{entry}")
+    total, seen = sum(one.acknowledged for one in entries), sum(one.deliveries for one in entries)
+    terminalreporter.write_line(f"in all: {len(entries)} faults, {total} acknowledged, {seen} deliveries")

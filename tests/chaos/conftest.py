@@ -1,10 +1,9 @@
-"""The fleet that most tests share, and what the suite has counted, at the end of a run."""
+"""The fleet that most tests share, and what each test has counted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
@@ -27,16 +26,9 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if not BOOK:
-        return
-    terminalreporter.section("chaos: acknowledged = seen once, in order; or told")
-    for entry in BOOK:
-        terminalreporter.write_line(
-            f"{entry.fault}: {entry.acknowledged} acknowledged, {entry.clients} clients saw {entry.deliveries}, "
-            f"{entry.reconnects} reconnects; lost, repeated, out of order 0"
-            + (f"; {entry.lost} gone with the old log, told by {entry.resets} resets" if entry.resets else "")
-            + (f"; {entry.note}" if entry.note else "")
-        )
-    total, seen = sum(one.acknowledged for one in BOOK), sum(one.deliveries for one in BOOK)
-    terminalreporter.write_line(f"in all: {len(BOOK)} faults, {total} acknowledged, {seen} deliveries")
+@pytest.fixture(autouse=True)
+def book(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test reckons goes with its report, so that the end of the run has it from whichever process it ran in."""
+    before = len(BOOK)
+    yield
+    request.node.user_properties += [("chaos", list(entry)) for entry in BOOK[before:]]

@@ -78,8 +78,16 @@ class Reckoning(NamedTuple):
     lost: int
     note: str
 
+    def __str__(self) -> str:
+        return (
+            f"{self.fault}: {self.acknowledged} acknowledged, {self.clients} clients saw {self.deliveries}, "
+            f"{self.reconnects} reconnects; lost, repeated, out of order 0"
+            + (f"; {self.lost} gone with the old log, told by {self.resets} resets" if self.resets else "")
+            + (f"; {self.note}" if self.note else "")
+        )
 
-BOOK: list[Reckoning] = []  # of this run; printed at its end
+
+BOOK: list[Reckoning] = []  # of this process; printed at the end of the run
 
 
 def reckon(
