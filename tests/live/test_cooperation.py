@@ -20,6 +20,7 @@ from tests.conftest import StartServer
 from tests.support.server import Server
 from tests.support.sse_client import SSEClient
 
+pytestmark = pytest.mark.serial
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="the load generator needs a C compiler")
 
 # Seconds. The kubelet's default time-out for a probe is 1 s: what is slower counts as a failure.

@@ -26,7 +26,7 @@ SUBSCRIPTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...] | None], ...] =
     ("/events?channel=b&channel=c&event=x", ("b", "c"), ("x",)),
     ("/events?channel=c&event=message", ("c",), ("message",)),
 )
-SECONDS = 3.0
+SECONDS = 2.0
 
 
 class Spotter(threading.Thread):

@@ -206,6 +206,7 @@ def test_a_reader_that_trickles_is_not_closed(strict: Server, open_stream: OpenS
     assert not [line for line in stream_lines(strict) if line["channels"] == "trickle"]
 
 
+@pytest.mark.serial
 def test_others_are_served_as_fast_beside_stalled_and_trickling_readers(
     patient: Server, open_stream: OpenStream
 ) -> None:
