@@ -10,11 +10,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.failure_modes.crowd import Crowd
 from tests.failure_modes.pods import TENTH, our_pod, plain_pod
 from tests.support.resuming_client import ResumingClient
 from tests.support.sse_client import Ending, SSEClient
 from tests.support.wait import eventually
+
+pytestmark = pytest.mark.serial  # the grace periods are a tenth of real ones
 
 CLIENTS = 50
 
