@@ -82,7 +82,7 @@ class Player:
         self.proxy.close()
 
 
-def until_all(players: list[Player], condition: Callable[[Player], object], timeout: float = 12.0) -> None:
+def until_all(players: list[Player], condition: Callable[[Player], object], timeout: float = 30.0) -> None:
     """Wait for what every client should come to; whoever does not is found out by its own test."""
     with contextlib.suppress(AssertionError):
         eventually(lambda: all(condition(player) for player in players), timeout)
@@ -126,7 +126,7 @@ def full(server: Server, players: list[Player], occupants: list[SSEClient]) -> N
     for player in players:
         player.notes["refusals"] = len(player.proxy.arrivals) - 1
     # Every other second, because a stream without a cursor begins with what comes after it was opened.
-    deadline = time.monotonic() + 12
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline and not all(player.data("message") for player in players):
         for player in players:
             server.publish(player.channel, "there is room")
@@ -147,7 +147,7 @@ def restart(server: Server, players: list[Player]) -> None:
     server.start()
     for player in players:
         server.publish(player.channel, "after")
-    until_all(players, lambda player: "after" in player.data("message"), 15)
+    until_all(players, lambda player: "after" in player.data("message"))
 
 
 SCENES: dict[str, dict[str, float]] = {
