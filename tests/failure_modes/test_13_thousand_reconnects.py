@@ -7,10 +7,14 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.failure_modes.crowd import Crowd
 from tests.failure_modes.pods import Pod, our_pod, plain_pod
 from tests.support.kubelet import Kind
 from tests.support.wait import eventually
+
+pytestmark = pytest.mark.serial  # a crowd of this size takes the whole machine
 
 CLIENTS = 1000
 RETRY = 1.0  # seconds
