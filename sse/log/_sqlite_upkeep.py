@@ -67,8 +67,7 @@ class Upkeep:
 
     def __init__(self, path: str, retain_events: int, retain_seconds: float) -> None:
         self._path = path
-        self._retain_events = retain_events
-        self._retain_ms = int(retain_seconds * 1000)
+        self.retain(retain_events, retain_seconds)
         self._lock_fd = os.open(path + "-upkeep", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._closed = False
         # Holds the connection while it is not in use: whoever finds it empty leaves the work to the other
@@ -121,6 +120,11 @@ class Upkeep:
             os.close(self._lock_fd)
 
     # --- Retention ------------------------------------------------------------------------------------------
+
+    def retain(self, events: int, seconds: float) -> None:
+        """Keep so much from the next bite on."""
+        self._retain_events = events
+        self._retain_ms = int(seconds * 1000)
 
     def _trim(self, database: sqlite3.Connection, now_ms: int) -> int:
         surplus = self._surplus(database)

@@ -131,6 +131,10 @@ class Log(Protocol):
         """
         ...
 
+    def retain(self, events: int, seconds: float) -> None:
+        """Have `trim` keep so much from now on."""
+        ...
+
     def close(self) -> None:
         """Let go of everything; followers end. Idempotent."""
         ...

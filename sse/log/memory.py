@@ -29,8 +29,7 @@ class MemoryLog:
     shared = False
 
     def __init__(self, *, retain_events: int, retain_seconds: float) -> None:
-        self._retain_events = retain_events
-        self._retain_ms = int(retain_seconds * 1000)
+        self.retain(retain_events, retain_seconds)
         self._records: list[Record] = []
         self._latest = self._trimmed = make_position(time.time_ns() // 1_000_000)
         # By key: digest, positions, unix ms. Oldest first, as keys are never stored again.
@@ -137,6 +136,10 @@ class MemoryLog:
             for key in forgotten:
                 del self._publishes[key]
             return len(bite) + len(forgotten)
+
+    def retain(self, events: int, seconds: float) -> None:
+        self._retain_events = events
+        self._retain_ms = int(seconds * 1000)
 
     def close(self) -> None:
         with self._changed:

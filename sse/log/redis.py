@@ -75,8 +75,7 @@ class RedisLog:
 
     def __init__(self, target: RedisUrl, *, prefix: str, retain_events: int, retain_seconds: float) -> None:
         self._client = Client(target, prefix)
-        self._retain_events = retain_events
-        self._retain_ms = int(retain_seconds * 1000)
+        self.retain(retain_events, retain_seconds)
         self._token = f"{os.getpid()}:{secrets.token_hex(8)}"  # claims trimming
         self._unconfirmed = False  # were replicas missing at the last append?
         self._followers: dict[Link, threading.Event] = {}
@@ -252,6 +251,11 @@ class RedisLog:
             logger.warning("somebody else has trimmed the stream in Redis, through %s", trimmed.decode())
             self._sweep(b"[" + to_member(position_of(trimmed)))
         return int(removed)
+
+    def retain(self, events: int, seconds: float) -> None:
+        """See `Log.retain`."""
+        self._retain_events = events
+        self._retain_ms = int(seconds * 1000)
 
     def _sweep(self, through: bytes) -> None:
         """Remove what the indexes still have up to there. Walks all keys of Redis, so only in that rare case."""

@@ -353,6 +353,9 @@ class SQLiteLog:
         except (sqlite3.Error, OSError) as error:
             raise unavailable(error, self._path) from error
 
+    def retain(self, events: int, seconds: float) -> None:
+        self._upkeep.retain(events, seconds)
+
     def close(self) -> None:
         if self._closed:
             return

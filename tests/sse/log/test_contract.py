@@ -261,6 +261,17 @@ def test_only_the_newest_events_are_kept(place: Place) -> None:
     assert log.bounds().latest == positions[-1]
 
 
+def test_another_retention_counts_from_the_next_trim_on(place: Place) -> None:
+    log = place.open(retain_events=10)
+    fill(log, "a" * 30)
+    log.retain(20, 86_400)
+    assert trim_all(log) == 10
+    log.retain(5, 86_400)
+    assert trim_all(log) == 15
+    log.retain(5, 0.01)
+    eventually(lambda: log.trim() == 5)
+
+
 def test_old_events_go_and_positions_go_on(place: Place) -> None:
     log = place.open(retain_seconds=0.3)
     old = fill(log, "aaa")
