@@ -14,7 +14,7 @@ from werkzeug.wrappers import Request
 from sse.auth import publish_key
 from sse.auth.address import address_bucket, client_address, parse_networks
 from sse.auth.bearer import Credential, find_credential
-from sse.auth.configure import AuthSettings, checked, publish_keys, token_verifier
+from sse.auth.configure import AuthSettings, Source, checked, publish_keys, token_keys, token_verifier
 from sse.auth.decision import (
     BadAuthSetting,
     Grant,
@@ -29,6 +29,7 @@ from sse.auth.redact import one_line
 from sse.event import CHANNEL_PATTERN
 
 if TYPE_CHECKING:
+    from sse.auth.keys import Key
     from sse.auth.tokens import Claims
 
 # The subject of everybody who has the publish key. No fingerprint of it: a log must not help in guessing it.
@@ -49,7 +50,9 @@ class Authenticator:
 
     `loopback_only` says whether the addresses that are *really* listened on are all loopback addresses. It is
     asked for each publish that this matters for, so it must be cheap; when it does not know, it must say
-    False. `clock` gives unix seconds, `monotonic` seconds of any origin (for key files).
+    False. `clock` gives unix seconds, `monotonic` seconds of any origin (for key files). `before` is the one that
+    this takes the place of, when settings change: its key files go on, and keys that were exchanged stay for a
+    while.
 
     Raises BadAuthSetting for settings that nobody should start with: a key that is too short, an unreadable
     file, an algorithm that does not fit, keys beside SSE_AUTH=none.
@@ -62,11 +65,17 @@ class Authenticator:
         loopback_only: Callable[[], bool],
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        before: "Authenticator | None" = None,
     ) -> None:
         self._loopback_only = loopback_only
         self._clock = clock
-        self._publish_keys = publish_keys(settings, monotonic)
-        self._tokens = token_verifier(settings, monotonic)
+        self._publish_keys: list[Source[bytes]] = publish_keys(
+            settings, monotonic, before._publish_keys if before else ()
+        )
+        self._token_keys: list[Source[Key]] = token_keys(
+            settings, monotonic, before._token_keys if before else ()
+        )
+        self._tokens = token_verifier(settings, self._token_keys)
         self._on_loopback, self._reachable = (self._decide(settings.sse_auth, here) for here in (True, False))
         self._origins = tuple(settings.sse_cors_origins)
         checked("SSE_CORS_ORIGINS", parse_allow_list, self._origins)

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from sse.auth.decision import BadAuthSetting
-from sse.auth.keyfile import KeyFile
+from sse.auth.keyfile import MAX_RETIRED, KeyFile
 from sse.auth.publish_key import check_publish_key, digest, parse_publish_keys
 
 if TYPE_CHECKING:
@@ -59,25 +60,74 @@ class AuthSettings(Protocol):
     def sse_trusted_proxies(self) -> Sequence[str]: ...
 
 
-Source = Callable[[], Sequence[T]]
+Entries = Callable[[], Sequence[T]]
 Clock = Callable[[], float]
 
 
-def publish_keys(settings: AuthSettings, clock: Clock = time.monotonic) -> list[Source[bytes]]:
+class Source(Generic[T]):
+    """The keys of one setting; called, it gives those that are valid now.
+
+    origin: what it was made of; the same again gives the same source, with what a key file remembers. fading:
+    keys that this setting had before, each for a time.
+    """
+
+    def __init__(self, setting: str, origin: object, current: Entries[T], fading: Sequence[Entries[T]] = ()) -> None:
+        self.setting = setting
+        self.origin = origin
+        self.current = current
+        self.fading = tuple(fading)
+
+    def __call__(self) -> Sequence[T]:
+        if not self.fading:
+            return self.current()
+        return [*self.current(), *(entry for before in self.fading for entry in before())]
+
+
+def _source(
+    setting: str,
+    origin: object,
+    make: Callable[[], Entries[T]],
+    before: Sequence[Source[T]],
+    grace: float,
+    clock: Clock,
+) -> Source[T]:
+    """The setting's source. ``before``: the sources until now. A key in the settings file that is exchanged stays
+    valid for ``grace``, as one in a key file does; one that is taken out does not."""
+    old = next((source for source in before if source.setting == setting), None)
+    if old is None:
+        return Source(setting, origin, make())
+    if old.origin == origin:
+        return old
+    current = make()
+    if not grace:
+        return Source(setting, origin, current)
+    replaced, until = tuple(old.current()), clock() + grace
+    fading = (lambda: replaced if clock() < until else (), *(entries for entries in old.fading if entries()))
+    return Source(setting, origin, current, fading[:MAX_RETIRED])
+
+
+def publish_keys(
+    settings: AuthSettings, clock: Clock = time.monotonic, before: Sequence[Source[bytes]] = ()
+) -> list[Source[bytes]]:
     """Where the digests of the publish keys come from; empty if none is set. Raises BadAuthSetting."""
     sources: list[Source[bytes]] = []
-    if settings.sse_publish_key is not None:
-        key = checked("SSE_PUBLISH_KEY", check_publish_key, settings.sse_publish_key.get_secret_value())
-        digests = (digest(key),)
-        sources.append(lambda: digests)
-    if settings.sse_publish_key_file is not None:
-        path = settings.sse_publish_key_file
-        file = KeyFile("SSE_PUBLISH_KEY_FILE", path, parse_publish_keys, grace=ROTATION_GRACE, clock=clock)
-        sources.append(file.entries)
+    secret, path = settings.sse_publish_key, settings.sse_publish_key_file
+    if secret is not None:
+
+        def digests() -> Entries[bytes]:
+            one = (digest(checked("SSE_PUBLISH_KEY", check_publish_key, secret.get_secret_value())),)
+            return lambda: one
+
+        sources.append(_source("SSE_PUBLISH_KEY", secret, digests, before, ROTATION_GRACE, clock))
+    if path is not None:
+        make = partial(_key_file, "SSE_PUBLISH_KEY_FILE", path, parse_publish_keys, ROTATION_GRACE, clock)
+        sources.append(_source("SSE_PUBLISH_KEY_FILE", path, make, before, ROTATION_GRACE, clock))
     return sources
 
 
-def token_keys(settings: AuthSettings, clock: Clock = time.monotonic) -> "list[Source[Key]]":
+def token_keys(
+    settings: AuthSettings, clock: Clock = time.monotonic, before: "Sequence[Source[Key]]" = ()
+) -> "list[Source[Key]]":
     """Where the keys for tokens come from; empty if none is set. Raises BadAuthSetting."""
     # An empty key is a mistake to be refused, not the absence of one: hence "is None", and not falsehood.
     if settings.sse_jwt_key is None and settings.sse_jwt_key_file is None and settings.sse_jwks_file is None:
@@ -95,21 +145,34 @@ def token_keys(settings: AuthSettings, clock: Clock = time.monotonic) -> "list[S
         return parse_jwks(content, allowed=allowed)
 
     sources: list[Source[Key]] = []
-    if settings.sse_jwt_key is not None:
-        keys = checked("SSE_JWT_KEY", key_of, settings.sse_jwt_key.get_secret_value().encode())
-        sources.append(lambda: keys)
-    if settings.sse_jwt_key_file is not None:
-        path = settings.sse_jwt_key_file
-        sources.append(KeyFile("SSE_JWT_KEY_FILE", path, key_of, grace=ROTATION_GRACE, clock=clock).entries)
-    if settings.sse_jwks_file is not None:
-        path = settings.sse_jwks_file
-        sources.append(KeyFile("SSE_JWKS_FILE", path, keys_of, grace=0, clock=clock).entries)
+    secret = settings.sse_jwt_key
+    if secret is not None:
+
+        def one() -> "Entries[Key]":
+            keys = checked("SSE_JWT_KEY", key_of, secret.get_secret_value().encode())
+            return lambda: keys
+
+        sources.append(_source("SSE_JWT_KEY", (secret, allowed), one, before, ROTATION_GRACE, clock))
+    for setting, path, parse, grace in (
+        ("SSE_JWT_KEY_FILE", settings.sse_jwt_key_file, key_of, ROTATION_GRACE),
+        ("SSE_JWKS_FILE", settings.sse_jwks_file, keys_of, 0.0),
+    ):
+        if path is not None:
+            make = partial(_key_file, setting, path, parse, grace, clock)
+            sources.append(_source(setting, (path, allowed), make, before, grace, clock))
     return sources
 
 
-def token_verifier(settings: AuthSettings, clock: Clock = time.monotonic) -> "TokenVerifier | None":
-    """The verifier of tokens; None if no key for tokens is set. Raises BadAuthSetting."""
-    sources = token_keys(settings, clock)
+def _key_file(
+    setting: str, path: Path, parse: Callable[[bytes], Sequence[T]], grace: float, clock: Clock
+) -> Entries[T]:
+    return KeyFile(setting, path, parse, grace=grace, clock=clock).entries
+
+
+def token_verifier(
+    settings: AuthSettings, sources: "Sequence[Source[Key]]"
+) -> "TokenVerifier | None":
+    """The verifier of tokens; None if no key for tokens is set."""
     if not sources:
         return None
     from sse.auth.tokens import TokenVerifier

@@ -109,6 +109,88 @@ def test_a_file_with_a_single_key_leaves_the_old_one_some_time(static: bool, tmp
     assert (refused(checker, old), refused(checker, new)) == (True, False)
 
 
+# --- Settings that change -----------------------------------------------------------------------------------
+
+A, B, C = SecretStr(PUBLISH_KEY), SecretStr(OTHER_KEY), SecretStr("a-third-key-of-its-own")
+S, T = SecretStr(SECRET), SecretStr(OTHER_SECRET)
+
+
+def changed(before: Authenticator, uptime: Uptime, **settings: Any) -> Authenticator:
+    return Authenticator(
+        FakeSettings(**settings), loopback_only=lambda: False, monotonic=uptime, before=before
+    )
+
+
+def good(checker: Authenticator) -> str:
+    """Which of the three keys and of the two secrets' tokens may publish."""
+    body = claims(publish=["a"])
+    shown = {
+        "A": PUBLISH_KEY,
+        "B": OTHER_KEY,
+        "C": C.get_secret_value(),
+        "S": hs256(body, SECRET),
+        "T": hs256(body, OTHER_SECRET),
+    }
+    return "".join(name for name, credential in shown.items() if not refused(checker, credential))
+
+
+@pytest.mark.parametrize(
+    ("settings", "now", "later"),
+    [
+        pytest.param([{"sse_publish_key": A}, {"sse_publish_key": B}], "AB", "B", id="exchanged"),
+        pytest.param(
+            [{"sse_publish_key": A}, {"sse_publish_key": B}, {"sse_publish_key": C}], "ABC", "C", id="twice"
+        ),
+        pytest.param(
+            [{"sse_publish_key": A}, {"sse_publish_key": B}, {"sse_publish_key": B, "sse_cors_origins": ("*",)}],
+            "AB",
+            "B",
+            id="something else has changed",
+        ),
+        pytest.param([{"sse_publish_key": A}, {"sse_jwt_key": S}], "S", "S", id="taken out"),
+        pytest.param(
+            [{"sse_publish_key": A}, {"sse_publish_key": B}, {}, {"sse_publish_key": C}], "C", "C", id="all taken out"
+        ),
+        pytest.param([{"sse_jwt_key": S}, {"sse_jwt_key": T}], "ST", "T", id="of tokens"),
+        pytest.param(
+            [{"sse_jwt_key": S, "sse_publish_key": A}, {"sse_jwt_key": T, "sse_publish_key": A}],
+            "AST",
+            "AT",
+            id="one of two",
+        ),
+    ],
+)
+def test_a_key_that_is_exchanged_stays_for_some_time_and_one_that_is_taken_out_does_not(
+    settings: list[dict[str, Any]], now: str, later: str
+) -> None:
+    uptime = Uptime()
+    checker = Authenticator(FakeSettings(**settings[0]), loopback_only=lambda: False, monotonic=uptime)
+    for step in settings[1:]:
+        checker = changed(checker, uptime, **step)
+    assert good(checker) == now
+    uptime.pass_by(301)
+    assert good(checker) == later
+
+
+def test_key_files_go_on_while_settings_change_and_a_revoked_key_stays_revoked(tmp_path: Path) -> None:
+    file, keys = tmp_path / "key", tmp_path / "jwks.json"
+    file.write_text(PUBLISH_KEY)
+    keys.write_text(jwks(jwk(SECRET)))
+    files = {"sse_publish_key_file": file, "sse_jwks_file": keys}
+    uptime = Uptime()
+    checker = Authenticator(FakeSettings(**files), loopback_only=lambda: False, monotonic=uptime)
+    file.write_text(OTHER_KEY)
+    uptime.pass_by()
+    assert good(checker) == "ABS"
+    checker = changed(checker, uptime, **files, sse_cors_origins=("*",))
+    assert good(checker) == "ABS", "the earlier key of the file keeps its time"
+    keys.write_text(jwks(jwk(OTHER_SECRET)))
+    uptime.pass_by()
+    assert good(checker) == "ABT"
+    uptime.pass_by(301)
+    assert good(checker) == "BT"
+
+
 # --- Settings -----------------------------------------------------------------------------------------------
 
 
