@@ -1,8 +1,11 @@
-"""What health is told: a few settings, from the service's ``Settings`` or from ``app.config``."""
+"""What health is told: a few settings, from the service's ``Settings`` or from ``app.config``.
+
+The service's may change while it runs; so limits are asked for each time they are needed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -29,16 +32,18 @@ class Config:
     """health_port: the second listener's port; 0: whatever gunicorn's last listener has; None: there is no
     second one."""
 
-    limits: Limits = Limits()
+    limits: Callable[[], Limits] = Limits
     health_port: int | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        limits = Limits(
-            canary_max_age=settings.health_canary_max_age,
-            loop_lag_max=settings.health_loop_lag_max,
-            strict=settings.health_ready_strict,
-        )
+        def limits() -> Limits:
+            return Limits(
+                canary_max_age=settings.health_canary_max_age,
+                loop_lag_max=settings.health_loop_lag_max,
+                strict=settings.health_ready_strict,
+            )
+
         return cls(limits, settings.health_port)
 
     @classmethod
@@ -60,7 +65,7 @@ class Config:
         port = mapping.get("HEALTH_PORT")
         if port is not None and not (str(port).isdecimal() and int(port) <= 65535):
             raise ValueError(f"HEALTH_PORT={port!r}: a port, 0 to 65535")
-        return cls(limits, None if port is None else int(port))
+        return cls(lambda: limits, None if port is None else int(port))
 
 
 def _seconds(mapping: Mapping[str, Any], name: str, default: float) -> float:

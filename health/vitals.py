@@ -41,7 +41,7 @@ class Vitals:
     def __init__(
         self,
         source: Callable[[], Source | None],
-        limits: Limits,
+        limits: Callable[[], Limits],
         user_checks: UserChecks,
         flush: Callable[[], None],
     ) -> None:
@@ -160,7 +160,7 @@ class Vitals:
             has_hub=self._source() is not None,
             log_ready=log_ready,
             canary=self.canary.seen,
-            limits=self._limits,
+            limits=self._limits(),
         )
 
     def _merged(self, own: Record) -> list[Record]:

@@ -257,12 +257,12 @@ def test_settings_objects_are_read_as_well() -> None:
         port=8080, health_port=9, health_canary_max_age=7.0, health_loop_lag_max=1.0, health_ready_strict=True
     )
     health = Health(flask.Flask("x"), settings)
-    assert (health._config.health_port, health._config.limits.canary_max_age) == (9, 7.0)
-    assert health._config.limits.strict
+    assert (health._config.health_port, health._config.limits().canary_max_age) == (9, 7.0)
+    assert health._config.limits().strict
 
 
 @pytest.mark.parametrize(("text", "strict"), [("1", True), ("off", False), (True, True)])
 def test_booleans_are_read_as_in_the_environment(text: object, strict: bool) -> None:
     app = flask.Flask("x")
     app.config["HEALTH_READY_STRICT"] = text
-    assert Health(app)._config.limits.strict is strict
+    assert Health(app)._config.limits().strict is strict
