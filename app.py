@@ -6,7 +6,7 @@ from flask import Flask
 from werkzeug.exceptions import HTTPException
 
 from health import Health
-from sse import SSE, pages
+from sse import SSE, logs, pages
 from sse.problems import problem_of
 from sse.settings import Settings
 
@@ -18,6 +18,7 @@ def create_app(settings: Settings) -> Flask:
     app.url_map.merge_slashes = False
     app.register_error_handler(HTTPException, problem_of)
     SSE(app, settings)
+    logs.follow(settings)
     app.register_blueprint(pages.blueprint)
     app.extensions["sse"].report_more = Health(app, settings).report
     return app

@@ -15,7 +15,7 @@ from typing import Any
 import flask
 
 from sse import accesslog, publish
-from sse.auth import Authenticator, client_address, parse_networks, redact, sse_commands
+from sse.auth import Authenticator, address_bucket, client_address, parse_networks, redact, sse_commands
 from sse.auth.origin import all_loopback
 from sse.auth.rate import PublishRate
 from sse.event import Event
@@ -28,6 +28,7 @@ from sse.report import Reporter
 from sse.responder import STREAM_HEADERS, Item, close_iterable, respond
 from sse.runtime import offload
 from sse.settings import Settings
+from sse.settings.watch import Watch
 from sse.stats import Stats
 from sse.stream import OWN_CLIENT, Stream
 from sse.views import blueprint
@@ -66,6 +67,7 @@ class SSE:
         self._responses = 0
         self._complained = float("-inf")
         self._last_call = threading.Event()
+        self._watch: Watch | None = None
         if app is not None:
             self.init_app(app, settings)
 
@@ -77,10 +79,26 @@ class SSE:
         self.trusted_networks = parse_networks(tuple(self.settings.sse_trusted_proxies))
         self.authenticator = Authenticator(self.settings, loopback_only=self._loopback_only)
         self.rate = PublishRate(self.settings.sse_publish_rate)
+        self.settings.on_change(self._prepare)
+        self._watch = Watch(self.settings)
         app.extensions["sse"] = self
         app.register_blueprint(blueprint)
         app.wsgi_app = PublishLane(app, self)  # type: ignore[method-assign]
         app.cli.add_command(sse_commands(lambda: self.settings))
+
+    def _prepare(self, new: Settings) -> Callable[[], None]:
+        """For new settings (`sse.settings.live`): keys and counters are made of them."""
+        authenticator = Authenticator(new, loopback_only=self._loopback_only, before=self.authenticator)
+        same_rate = new.sse_publish_rate == self.settings.sse_publish_rate
+        rate = self.rate if same_rate else PublishRate(new.sse_publish_rate)
+
+        def change() -> None:
+            before = self.authenticator.startup_line()
+            self.authenticator, self.rate = authenticator, rate
+            if (line := authenticator.startup_line()) != before:
+                logger.info("%s", line)
+
+        return change
 
     def _loopback_only(self) -> bool:
         return self.listening is not None and all_loopback(self.listening)
@@ -109,12 +127,16 @@ class SSE:
             log = self.log
             with self._lock:
                 if self._hub is None:
-                    hub = Hub(log, self.settings, self.stats, on_close=accesslog.stream_ended)
+                    hub = Hub(
+                        log, self.settings, self.stats, on_close=accesslog.stream_ended, site_of=address_bucket
+                    )
                     reporter = Reporter(hub, self.settings.sse_log.partition(":")[0])
                     reporter.more = self.report_more
                     hub.report = reporter
                     hub.start()
                     self._hub = hub
+                    if self._watch is not None:
+                        self._watch.start()
                     logger.info("%s", self.authenticator.startup_line())
         return self._hub
 
@@ -125,6 +147,8 @@ class SSE:
 
     def stop(self) -> None:
         """Stop following and close the log."""
+        if self._watch is not None:
+            self._watch.stop()
         if self._hub is not None:
             self._hub.stop()
         if self._log is not None:

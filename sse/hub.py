@@ -54,6 +54,10 @@ STALL = 5.0
 
 TRIM_INTERVAL = 1.0  # seconds between two looks at retention when there is nothing to trim
 
+# A retention that was changed is trimmed by after this long (seconds): by then all workers know it. One that did not
+# know that less is kept would not look for a gap, and its streams would miss events unknowingly (`_after_gap`).
+RETENTION_DELAY = 3.0
+
 
 class Pulling(Protocol):
     """A generator stream, as its hub sees it."""
@@ -83,7 +87,7 @@ class Hub:
     """See the module's text.
 
     log: the log to follow; settings: limits and intervals; on_close: called once per stream that ended, with its
-    reason (the access log).
+    reason (the access log); site_of: the site that an address belongs to, by which a limit counts it.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class Hub:
         stats: Stats,
         *,
         on_close: Callable[[Stream, str, float], None] | None = None,
+        site_of: Callable[[str], str] = str,
     ) -> None:
         self.log = log
         self.settings = settings
@@ -120,14 +125,19 @@ class Hub:
         self.pulling: set[Pulling] = set()
         self.draining = False
         self._by_channel: dict[str, dict[Group, None]] = {}
+        # All streams, by the client's address; while there is a limit, by that of its site.
         self._per_client: Counter[str] = Counter()
+        self._retained = settings.sse_retain_events, settings.sse_retain_seconds  # what the log trims by
+        self._retention_changed_at = 0.0
         self._on_close = on_close
+        self._site_of = site_of
         self._stop = threading.Event()
         self._ready = threading.Event()
         self._advanced = threading.Condition(self.lock)
         self.replay = Replay(log, self.window, self._advanced, settings, stats)
         self._answered_at = time.monotonic()
         self._threads: list[threading.Thread] = []
+        settings.on_change(self._prepare)
 
     # ── life ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -234,7 +244,8 @@ class Hub:
         long ago.
         """
         silent = time.monotonic() - self._answered_at
-        retain = self.settings.sse_retain_events, self.settings.sse_retain_seconds
+        settings, retained = self.settings, self._retained
+        retain = min(settings.sse_retain_events, retained[0]), min(settings.sse_retain_seconds, retained[1])
         full = len(batch) >= min(FOLLOW_RECORDS, retain[0]) or sum(len(r.data) for r in batch) >= FOLLOW_CHARS
         if not full and silent < min(STALL, retain[1] / 2):
             return batch
@@ -303,6 +314,7 @@ class Hub:
             if self.report is not None and STATS_CHANNEL in self._by_channel:
                 self.inject(STATS_CHANNEL, self.report())
             if self._ready.is_set() and time.monotonic() >= trim_at:
+                self._apply_retention()
                 try:
                     while offload(self.log.trim) and not self._stop.is_set():
                         time.sleep(0.005)  # let publishers have the write lock between two bites
@@ -311,6 +323,34 @@ class Hub:
                 except Exception:
                     logger.exception("trimming failed")
                 trim_at = time.monotonic() + TRIM_INTERVAL
+
+    def _apply_retention(self) -> None:
+        retention = self.settings.sse_retain_events, self.settings.sse_retain_seconds
+        now = time.monotonic()
+        if retention == self._retained:
+            self._retention_changed_at = 0.0
+        elif not self._retention_changed_at:
+            self._retention_changed_at = now
+        elif now - self._retention_changed_at >= RETENTION_DELAY:
+            self.log.retain(*retention)
+            self._retained = retention
+
+    def _prepare(self, new: Settings) -> Callable[[], None]:
+        """For new settings (`sse.settings.live`)."""
+        limited = bool(new.sse_max_streams_per_ip) and not self.settings.sse_max_streams_per_ip
+
+        def change() -> None:
+            with self.lock:
+                if limited:
+                    # They were counted by address; a limit is a site's.
+                    by_site: Counter[str] = Counter()
+                    for client, count in self._per_client.items():
+                        by_site[self._site_of(client)] += count
+                    self._per_client = by_site
+                for stream in list(self.pulling):
+                    stream.wake()  # it may be waiting for a heartbeat that is now due sooner
+
+        return change
 
     # ── opening a stream ──────────────────────────────────────────────────────────────────────────────────
 
@@ -327,8 +367,7 @@ class Hub:
                 reason = "streams-per-ip"
             else:
                 self.streams += 1
-                if self.settings.sse_max_streams_per_ip:
-                    self._per_client[client] += 1
+                self._per_client[client] += 1
                 return None
         self.stats.refused[reason] += 1
         return reason
@@ -368,7 +407,9 @@ class Hub:
             if stream.client == OWN_CLIENT:
                 return
             self.streams -= 1
-            if self.settings.sse_max_streams_per_ip:
-                self._per_client[stream.client] -= 1
-                if self._per_client[stream.client] <= 0:
-                    del self._per_client[stream.client]
+            client = stream.client
+            if client not in self._per_client:
+                client = self._site_of(client)  # it came when there was no limit for sites
+            self._per_client[client] -= 1
+            if self._per_client[client] <= 0:
+                del self._per_client[client]

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from sse.settings import Settings
@@ -63,6 +64,23 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+# What libraries have to say is kept to warnings.
+_OURS = ("gunicorn.error", "headwater")
+
+
+def follow(settings: Settings) -> None:
+    """Have the level changed with the settings."""
+
+    def prepare(new: Settings) -> Callable[[], None]:
+        def change() -> None:
+            for name in _OURS:
+                logging.getLogger(name).setLevel(new.log_level.upper())
+
+        return change
+
+    settings.on_change(prepare)
+
+
 def config(settings: Settings) -> dict[str, Any]:
     """A ``logging.config`` dictionary for gunicorn's ``logconfig_dict``: everything to standard output."""
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stdout.isatty())
@@ -82,8 +100,5 @@ def config(settings: Settings) -> dict[str, Any]:
             }
         },
         "root": {"level": "WARNING", "handlers": ["out"]},
-        "loggers": {
-            "gunicorn.error": {"level": level, "handlers": ["out"], "propagate": False},
-            "headwater": {"level": level, "handlers": ["out"], "propagate": False},
-        },
+        "loggers": {name: {"level": level, "handlers": ["out"], "propagate": False} for name in _OURS},
     }

@@ -66,7 +66,6 @@ class PullStream(Stream):
     def chunks(self) -> Iterator[bytes]:
         """What the client is to be sent from the stream's cursor on, until it ends or the generator is closed."""
         hub, reason, ended = self.hub, "client", False
-        heartbeat = hub.settings.sse_heartbeat
         owed: int | None = None  # the position through which it is served before it ends
         self.become(REPLAYING)
         with hub.lock:
@@ -101,6 +100,7 @@ class PullStream(Stream):
                     ended = True
                     return
                 now = time.monotonic()
+                heartbeat = hub.settings.sse_heartbeat
                 due = self.beat + heartbeat if heartbeat else float("inf")
                 if due <= now:
                     self.beat = now

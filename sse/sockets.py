@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from time import monotonic
 
 from sse import transport
 from sse.hub import Hub
+from sse.settings import Settings
 from sse.stream import CLOSED, LIVE, OWN_CLIENT, Backlog, Stream
 
 
@@ -28,6 +30,7 @@ class Sockets:
         self.backlogged: set[Stream] = set()
         self.count = 0
         self.own = 0
+        self.settings.on_change(self._prepare)
 
     def counts(self) -> Counter[str]:
         """How many clients' sockets are in which state."""
@@ -36,6 +39,16 @@ class Sockets:
     def clients(self) -> list[Stream]:
         """All streams but the worker's own."""
         return [stream for stream in self.streams if stream is not None and stream.client != OWN_CLIENT]
+
+    def _prepare(self, new: Settings) -> Callable[[], None]:
+        """For new settings: the kernel has been told how long it may keep bytes."""
+        changed = new.sse_write_timeout != self.settings.sse_write_timeout
+
+        def change() -> None:
+            for stream in self.clients() if changed else ():
+                transport.set_user_timeout(stream.fd, new.sse_write_timeout * transport.USER_TIMEOUT_FACTOR)
+
+        return change
 
     def add(self, stream: Stream, fd: int) -> None:
         """Own this descriptor from now on."""

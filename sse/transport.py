@@ -45,6 +45,8 @@ USER_TIMEOUT_FACTOR: Final = 3
 
 EVENTS_PER_POLL: Final = 512
 
+_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", 18)
+
 
 class Flooded(Exception):
     """The peer sends more on a stream than an HTTP client has reason to."""
@@ -89,9 +91,17 @@ def prepare(fd: int, user_timeout: float) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_NOTSENT_LOWAT", 25), NOT_SENT_LIMIT_BYTES)
             if user_timeout > 0:
-                sock.setsockopt(
-                    socket.IPPROTO_TCP, getattr(socket, "TCP_USER_TIMEOUT", 18), int(user_timeout * 1000)
-                )
+                sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, int(user_timeout * 1000))
+        finally:
+            sock.close()
+
+
+def set_user_timeout(fd: int, user_timeout: float) -> None:
+    """See :func:`prepare`."""
+    with contextlib.suppress(OSError):
+        sock = _socket.socket(fileno=os.dup(fd))
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, int(user_timeout * 1000))
         finally:
             sock.close()
 

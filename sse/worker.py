@@ -48,6 +48,7 @@ from sse.http import HeaderTimeout, Remembered, Response
 from sse.hub import Hub
 from sse.request_id import request_id
 from sse.settings import Settings
+from sse.settings.watch import Watch
 from sse.stats import Stats
 
 # Seconds that a hurried drain may take: gunicorn's master kills 2 s after it has passed SIGQUIT on.
@@ -86,7 +87,9 @@ class SSEWorker(GeventWorker):
         self._request_cfg = Remembered(self.cfg)
         self.sse: SSE | None = getattr(self.wsgi, "extensions", {}).get("sse")
         if self.sse is None:
+            # Somebody else's app: the time-outs of connections are ours all the same.
             self.settings, self._stats = Settings.from_environ(), Stats()
+            Watch(self.settings).start()
             return
         self.settings, self._stats = self.sse.settings, self.sse.stats
         health_port = self.settings.health_port

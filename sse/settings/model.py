@@ -10,15 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from sse.settings.agreement import conflicts
-from sse.settings.report import PREFIXES, explain
-from sse.settings.sources import Environment, what_is_set
+from sse.settings.file import FILE_SETTING
+from sse.settings.live import LiveSettings, named_file
+from sse.settings.report import PREFIXES
 from sse.settings.values import (
     Algorithms,
     ChannelPatterns,
@@ -37,29 +36,23 @@ DRAIN_MARGIN = 5    # seconds for ordinary requests and the exit itself after th
 KILL_MARGIN = 5     # seconds between gunicorn's own limit and the kubelet's SIGKILL after it
 
 
-def _number(default: float, low: float, high: float, unit: str, why: str) -> Any:
-    """A number with its range, both ends allowed. ``unit`` is a plural noun, or empty."""
-    return Field(default, ge=low, le=high, title=unit, description=why)
+def _number(default: float, low: float, high: float, unit: str, why: str, *, live: bool = False) -> Any:
+    """A number with its range, both ends allowed. ``unit`` is a plural noun, or empty. ``live``: a change in the
+    settings file counts at once, with streams open; whoever reads such a setting reads it when it is needed."""
+    return Field(default, ge=low, le=high, title=unit, description=why, json_schema_extra={"live": live})
 
 
-def _text(default: Any, allowed: str, why: str, **more: Any) -> Any:
+def _text(default: Any, allowed: str, why: str, *, live: bool = False, **more: Any) -> Any:
     """Anything else. ``allowed`` completes "it must be …"."""
-    return Field(default, description=why, json_schema_extra={"allowed": allowed}, **more)
+    return Field(default, description=why, json_schema_extra={"allowed": allowed, "live": live}, **more)
 
 
-class Settings(BaseSettings):
-    """The service's settings, checked, and fixed once they are read.
+class Settings(LiveSettings):
+    """The service's settings, checked. Nobody may set one; those that are ``live`` change with the settings file.
 
-    ``Settings()`` reads the environment; :meth:`from_environ` does the same with errors that people can read;
-    :meth:`from_mapping` reads a Flask ``app.config`` instead and leaves the environment out.
+    ``Settings()`` reads the environment alone; :meth:`from_environ` the settings file, too, with errors that
+    people can read; :meth:`from_mapping` reads a Flask ``app.config`` and leaves the environment out.
     """
-
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        hide_input_in_errors=True,  # a secret must not get into a traceback
-    )
 
     # -- Listening
     host: Host = _text(
@@ -87,11 +80,19 @@ class Settings(BaseSettings):
         "or idle clients can hold; streams are counted by `SSE_MAX_STREAMS`.",
     )
 
+    # -- The settings file
+    sse_config_file: Path | None = _text(
+        None,
+        "the path of a file of NAME=value lines",
+        "A file with settings, which win over the environment's; read again when it changes: a mounted ConfigMap.",
+    )
+
     # -- Logging
     log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], Lower] = _text(
         "info",
         "debug, info, warning, error or critical",
         "Lines below this level are left out.",
+        live=True,
     )
     log_format: Annotated[Literal["auto", "text", "json"], Lower] = _text(
         "auto",
@@ -110,11 +111,13 @@ class Settings(BaseSettings):
     sse_retain_events: int = _number(
         100_000, 1, 1_000_000_000, "events",
         "The newest events that are kept for clients that come back. Bounds the log's size.",
+        live=True,
     )
     sse_retain_seconds: float = _number(
         DAY, 1, 10 * 366 * DAY, "seconds",
         "How long an event is kept, unless `SSE_RETAIN_EVENTS` ends it sooner. A client that was away for "
         "longer gets a `stream-reset`.",
+        live=True,
     )
     sse_redis_prefix: RedisPrefix = _text(
         "headwater",
@@ -127,22 +130,26 @@ class Settings(BaseSettings):
         2000, 10, 3_600_000, "milliseconds",
         "What clients are told to wait before they reconnect. A lower value recovers sooner, and makes a "
         "bigger storm of an outage.",
+        live=True,
     )
     sse_heartbeat: float = _number(
         15, 0.01, 3600, "seconds",
         "Silence after which a stream gets a heartbeat. Stay below the idle time-out of everything in "
         "between (often 60 s): it keeps connections open, tells dead ones, and moves quiet clients' cursors "
         "on.",
+        live=True,
     )
     sse_max_stream_age: float = _number(
         3600, 0, 30 * DAY, "seconds",
         "A stream is ended cleanly after 80 to 100 % of this, and its client reconnects: pods fill evenly "
         "again, and clients that vanished behind a proxy do not stay for ever. 0 is never.",
+        live=True,
     )
     sse_replay_limit: int = _number(
         10_000, 1, 10_000_000, "events",
         "The most events that one reconnection is sent from the past; beyond it, a `stream-reset` and the "
         "newest ones. Caps what one request can make the log read.",
+        live=True,
     )
     sse_window_bytes: int = _number(
         33_554_432, 1024, 2**36, "bytes",
@@ -152,35 +159,42 @@ class Settings(BaseSettings):
     sse_max_channels: int = _number(
         64, 1, 1024, "channels",
         "Channels that one stream may join; 400 beyond. Bounds the work of one subscription.",
+        live=True,
     )
     sse_max_streams: int = _number(
         10_000, 1, 1_000_000, "streams",
         "Streams that one worker holds. A new one beyond it is told to come back later; an old one never "
         "has to go. Keep the limit of open files (`ulimit -n`) above it.",
+        live=True,
     )
     sse_max_streams_per_ip: int = _number(
         0, 0, 1_000_000, "streams",
         "Streams that one worker holds for one client address; 0 is no limit. Behind a proxy, set "
         "`SSE_TRUSTED_PROXIES` first, or all clients are one.",
+        live=True,
     )
 
     # -- Publishing
     sse_max_event_bytes: int = _number(
         65_536, 1, 16_777_216, "bytes",
         "Data of one event; 413 beyond. Every subscriber is sent it, so it multiplies.",
+        live=True,
     )
     sse_max_batch_bytes: int = _number(
         16_777_216, 1, 2**30, "bytes",
         "Body of one batch (`POST /events`); 413 beyond. It is held in memory while it is checked.",
+        live=True,
     )
     sse_max_batch_events: int = _number(
         10_000, 1, 1_000_000, "events",
         "Events in one batch; 413 beyond. A batch is one transaction: others wait for it.",
+        live=True,
     )
     sse_publish_rate: float = _number(
         0, 0, 1_000_000, "requests per second",
         "Publishing requests a second for each key or token; 429 beyond, and 0 is no limit. A batch is one "
         "request.",
+        live=True,
     )
 
     # -- Time-outs and limits of connections (Go's http.Server, by the same names)
@@ -188,24 +202,29 @@ class Settings(BaseSettings):
         5, 0, DAY, "seconds",
         "From the connection, or from a further request's first byte, until the headers are complete. Ends "
         "clients that send them slowly to hold connections.",
+        live=True,
     )
     sse_read_timeout: float = _number(
         15, 0, DAY, "seconds",
         "From the same moment until the whole request is read, body included.",
+        live=True,
     )
     sse_write_timeout: float = _number(
         10, 0, DAY, "seconds",
         "An ordinary response: until it is written. A stream: the longest time in which none of the bytes "
         "that wait for it gets away. The client resumes when it comes back.",
+        live=True,
     )
     sse_idle_timeout: float = _number(
         75, 0, DAY, "seconds",
         "A kept-alive connection between two requests. Longer than a load balancer's own (often 60 s), "
         "which would else send a request into a connection that is just being closed: a 502.",
+        live=True,
     )
     sse_keepalive_requests: int = _number(
         1000, 0, 1_000_000_000, "requests",
         "Requests that one connection may send, so that balancing goes on; 0 is no limit.",
+        live=True,
     )
     sse_max_header_bytes: int = _number(
         16_384, 1024, 1_048_576, "bytes",
@@ -216,6 +235,7 @@ class Settings(BaseSettings):
         "headwater",
         "printable ASCII of at most 256 characters, or empty",
         "The `Server` header of every response; empty leaves it out.",
+        live=True,
     )
 
     # -- Draining (SIGTERM)
@@ -236,58 +256,69 @@ class Settings(BaseSettings):
         "auto or none",
         "`none` lets everybody publish and read: only for networks that you trust. `auto` goes by the keys "
         "below; without any, publishing is open on a loopback address only.",
+        live=True,
     )
     sse_publish_key: SecretKey | None = _text(
         None,
         "at least 16 letters, digits and - . _ ~ + / (with = at the end, if need be)",
         "The key that publishers send as `Authorization: Bearer`; reading stays public.",
+        live=True,
     )
     sse_publish_key_file: Path | None = _text(
         None,
         "the path of a file",
         "A file with that key, one a line, read again when it changes: a mounted Secret.",
+        live=True,
     )
     sse_jwt_key: SecretStr | None = _text(
         None,
         "a secret of at least 32 bytes for HS256, or a public key in PEM form for the other algorithms",
         "The key that tokens are checked with. Reading then needs a token too, except for "
         "`SSE_PUBLIC_CHANNELS`.",
+        live=True,
     )
     sse_jwt_key_file: Path | None = _text(
         None,
         "the path of a file",
         "A file with that key, read again when it changes.",
+        live=True,
     )
     sse_jwks_file: Path | None = _text(
         None,
         "the path of a file",
         "A file with a JSON Web Key Set (RFC 7517) instead, read again when it changes; needs "
         "`SSE_JWT_ALGORITHMS`.",
+        live=True,
     )
     sse_jwt_algorithms: Algorithms = _text(
         ("HS256",),
         "a list from HS256, RS256, ES256 and EdDSA",
         "Algorithms that a token may be signed with. A token cannot choose another one.",
+        live=True,
     )
     sse_jwt_issuer: str | None = _text(
         None,
         "text",
         "What a token's `iss` claim must be, if set.",
+        live=True,
     )
     sse_jwt_audience: str | None = _text(
         None,
         "text",
         "What a token's `aud` claim must contain, if set.",
+        live=True,
     )
     sse_public_channels: ChannelPatterns = _text(
         (),
         "a list of channel names, each of which may end in * for all that begin so",
         "Channels that may be read without a token.",
+        live=True,
     )
     sse_cors_origins: Origins = _text(
         (),
         "a list of origins such as https://app.example.com:8443 (no path), or *",
         "Web pages that may use the service from another origin. `*` allows all, but never with cookies.",
+        live=True,
     )
     sse_trusted_proxies: Networks = _text(
         (),
@@ -301,68 +332,34 @@ class Settings(BaseSettings):
         5, 1, 3600, "seconds",
         "`/readyz` fails when a worker's own test stream has seen nothing for longer. It is sent an event "
         "each second.",
+        live=True,
     )
     health_loop_lag_max: float = _number(
         2, 0.01, 3600, "seconds",
         "`/healthz` fails while the event loop is later than this: something blocks it.",
+        live=True,
     )
     health_ready_strict: bool = _text(
         False,
         "true or false (1 or 0, yes or no, on or off)",
         "Whether `/readyz` fails while the log cannot be reached. All pods share the log, so taking them "
         "all out of the Service helps nobody; by default it is reported only.",
+        live=True,
     )
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        *others: PydanticBaseSettingsSource,
-        **more: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment; no .env file of whatever directory we were started in."""
-        return init_settings, Environment(settings_cls)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _only_what_is_set(cls, values: Any) -> Any:
-        return what_is_set(values) if isinstance(values, dict) else values
-
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        """Settings that are fine alone and cannot stand together, all of them at once."""
-        if lines := conflicts(self):
-            raise PydanticCustomError("conflict", "settings that exclude each other", {"lines": lines})
-        return self
-
-    @classmethod
-    def from_environ(cls) -> Self:
-        """The settings of this process's environment.
-
-        :raises SettingsError: with one line for each setting that cannot be used.
-        """
-        try:
-            return cls()
-        except ValidationError as error:
-            problem = explain(error, cls.model_fields)
-        raise problem       # outside of the handler: the error of pydantic holds the values, secrets included
-
-    @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> Settings:
-        """The settings in a Flask app's configuration; the environment is not looked at.
+        """The settings in a Flask app's configuration, and in the file that its SSE_CONFIG_FILE names; the
+        environment is not looked at.
 
         Only keys that begin with ``SSE_`` or ``HEALTH_`` count, as ``HOST`` or ``LOG_LEVEL`` may be the app's
         own, and unknown ones are left alone. Values may be text as in the environment, or have their type.
 
         :raises SettingsError: with one line for each setting that cannot be used.
         """
-        known = {name.upper(): name for name in cls.model_fields if name.upper().startswith(PREFIXES)}
-        try:
-            return _MappingSettings(**{known[key]: value for key, value in config.items() if key in known})
-        except ValidationError as error:
-            problem = explain(error, cls.model_fields)
-        raise problem
+        known = _MappingSettings.names()
+        given = {known[key]: value for key, value in config.items() if key in known}
+        return _MappingSettings.read(given, named_file(config.get(FILE_SETTING)))
 
     @property
     def bind(self) -> str:
@@ -387,6 +384,10 @@ class Settings(BaseSettings):
 
 class _MappingSettings(Settings):
     """The same settings from what is handed over alone."""
+
+    @classmethod
+    def names(cls) -> dict[str, str]:
+        return {name: field for name, field in super().names().items() if name.startswith(PREFIXES)}
 
     @classmethod
     def settings_customise_sources(

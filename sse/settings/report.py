@@ -62,10 +62,14 @@ def unknown_names(environ: Mapping[str, str], known: Collection[str]) -> list[st
             continue
         if name.endswith("_PORT") and is_service_address(environ[name]):
             continue
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        lines.append(f"{shown(name)} is not a setting{hint}; it is ignored")
+        lines.append(f"{shown(name)} is not a setting{near(name, known)}; it is ignored")
     return lines
+
+
+def near(name: str, known: Collection[str]) -> str:
+    """The setting that was most likely meant, as a question; empty when there is none."""
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def shown(text: str) -> str:
@@ -77,6 +81,12 @@ def shown(text: str) -> str:
 def is_secret(field: FieldInfo) -> bool:
     """Must this setting's value never be shown?"""
     return "SecretStr" in str(field.annotation)
+
+
+def is_live(field: FieldInfo) -> bool:
+    """Does a change in the settings file count without a restart?"""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("live"))
 
 
 def allowed(field: FieldInfo) -> str:
@@ -109,11 +119,28 @@ def line(name: str, value: object, field: FieldInfo, reason: str = "") -> str:
     return f"{name}={text} cannot be used{because}: it must be {allowed(field)}"
 
 
-def explain(error: ValidationError, fields: Mapping[str, FieldInfo]) -> SettingsError:
+def written(value: object, field: FieldInfo) -> str:
+    """A setting's value as it may stand in a log, secrets hidden."""
+    if value is None or value in ((), ""):
+        return "none"
+    if is_secret(field):
+        return _HIDDEN
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return f"{value:.12g}"
+    return shown(",".join(value) if isinstance(value, tuple) else redact_url(str(value)))
+
+
+def explain(
+    error: ValidationError, fields: Mapping[str, FieldInfo], where: Mapping[str, str] | None = None
+) -> SettingsError:
     """The lines for what pydantic found: one for each setting, in the order of ``fields``.
 
     :param fields: the model's fields by their attribute names.
+    :param where: the places of those settings that a file has, by their names.
     """
+    where = where or {}
     lines: dict[str, str] = {}
     for problem in error.errors(include_url=False):
         context = problem.get("ctx", {})
@@ -129,5 +156,6 @@ def explain(error: ValidationError, fields: Mapping[str, FieldInfo]) -> Settings
         if isinstance(value, SecretStr):
             value = _HIDDEN
         reason = str(context["error"]) if problem["type"] == "value_error" else ""
-        lines.setdefault(name, line(name, value, field, reason))
+        place = f" ({where[name]})" if name in where else ""
+        lines.setdefault(name, line(name, value, field, reason) + place)
     return SettingsError(lines.values())

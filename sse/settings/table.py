@@ -5,11 +5,12 @@ from __future__ import annotations
 from pydantic.fields import FieldInfo
 
 from sse.settings.model import Settings
-from sse.settings.report import allowed, bounds
+from sse.settings.report import allowed, bounds, is_live
 
 # The first setting of each group, and the group's heading.
 _GROUPS = {
     "host": "Listening",
+    "sse_config_file": "The settings file",
     "log_level": "Logging",
     "sse_log": "The event log",
     "sse_retry": "Streams",
@@ -20,7 +21,7 @@ _GROUPS = {
     "health_canary_max_age": "Health",
 }
 
-_HEAD = ("| setting | default | unit and range | what it is for |", "|---|---|---|---|")
+_HEAD = ("| setting | default | unit and range | live | what it is for |", "|---|---|---|---|---|")
 
 
 def table() -> str:
@@ -29,7 +30,8 @@ def table() -> str:
     for name, field in Settings.model_fields.items():
         if name in _GROUPS:
             lines += ["", f"## {_GROUPS[name]}", "", *_HEAD]
-        cells = (f"`{name.upper()}`", _default(field), _unit(field), field.description or "")
+        live = "live" if is_live(field) else ""
+        cells = (f"`{name.upper()}`", _default(field), _unit(field), live, field.description or "")
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines[1:]) + "\n"
 

@@ -15,7 +15,7 @@ from sse.event import Event, format_id
 from sse.hub import CANARY_CHANNEL
 from sse.log import open_log
 from sse.settings import Settings
-from tests.sse.worker_parts import Parts, numbers, reset_of
+from tests.sse.worker_parts import Parts, Pulled, numbers, reset_of
 from tests.support.sse_parser import StreamEvent
 from tests.support.wait import eventually
 
@@ -139,6 +139,60 @@ def test_streams_of_one_address_are_admitted_up_to_their_limit(parts: Callable[.
     hub = parts(SSE_MAX_STREAMS_PER_IP=2).hub
     assert [hub.admit("10.0.0.1") for _ in range(3)] == [None, None, "streams-per-ip"]
     assert hub.admit("10.0.0.2") is None
+
+
+@ONE_ENGINE
+def test_a_limit_for_addresses_that_comes_later_counts_who_is_there_and_forgets_nobody(
+    parts: Callable[..., Parts],
+) -> None:
+    worker = parts()
+    hub = worker.hub
+
+    def come(client: str) -> Pulled:
+        stream = worker.open(None)
+        hub._per_client["-"] -= 1
+        hub._per_client[client] += 1
+        stream.stream.client = client
+        return stream
+
+    site = ("2001:db8:0:7::1", "2001:db8:0:7::2")
+    there = [come(client) for client in ("10.0.0.1", "10.0.0.1", *site)]
+    worker.change(SSE_MAX_STREAMS_PER_IP=2)
+    assert [hub.admit(client) for client in ("10.0.0.1", "2001:db8:0:7::/64")] == ["streams-per-ip"] * 2
+    worker.change()
+    there.append(come(site[0]))  # by its own address again
+    worker.change(SSE_MAX_STREAMS_PER_IP=3)
+    assert hub.admit("2001:db8:0:7::/64") == "streams-per-ip"
+    for stream in there:
+        hub.closed(stream.stream, "client")
+    assert hub.streams == 0 and +hub._per_client == {}
+
+
+@ONE_ENGINE
+def test_a_heartbeat_that_becomes_due_sooner_comes_sooner(parts: Callable[..., Parts]) -> None:
+    worker = parts()  # 3600 s
+    stream = worker.open(None)
+    with ThreadPoolExecutor() as thread:
+        turn = thread.submit(stream.turn)
+        eventually(lambda: worker.hub.pulling, 5)
+        worker.change(SSE_HEARTBEAT=0.05)
+        (block,) = turn.result(5) or ()
+    assert block.event == "heartbeat"
+
+
+def test_less_retention_is_trimmed_by_when_all_workers_have_had_the_time_to_know_it(
+    tmp_path: Path, closing: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sse.hub.RETENTION_DELAY", 1.5)
+    worker = closing.enter_context(Parts(f"sqlite:///{tmp_path}/h.db"))
+    worker.append(*numbers(1, 20))
+    began = time.monotonic()
+    worker.change(SSE_RETAIN_EVENTS=5)
+    eventually(lambda: len(worker.log.read(None, 0, 100, 10**6)) == 5, 8)
+    assert time.monotonic() - began > 1.5
+    worker.change(SSE_RETAIN_EVENTS=100)
+    assert worker.hub._retained == (5, 86_400), "until it is trimmed by, a gap is looked for by the lower one"
+    eventually(lambda: worker.hub._retained == (100, 86_400), 8)
 
 
 @ONE_ENGINE

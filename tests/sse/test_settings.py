@@ -20,7 +20,7 @@ KNOWN = {name.upper() for name in Settings.model_fields}
 
 # The contract. A name that is missing here was dropped from the class, a new one must be added on purpose.
 CONTRACT = """
-    HOST PORT HEALTH_PORT WEB_CONCURRENCY WORKER_CONNECTIONS LOG_LEVEL LOG_FORMAT
+    HOST PORT HEALTH_PORT WEB_CONCURRENCY WORKER_CONNECTIONS SSE_CONFIG_FILE LOG_LEVEL LOG_FORMAT
     SSE_LOG SSE_RETAIN_EVENTS SSE_RETAIN_SECONDS SSE_REDIS_PREFIX
     SSE_RETRY SSE_HEARTBEAT SSE_MAX_STREAM_AGE SSE_REPLAY_LIMIT SSE_WINDOW_BYTES
     SSE_MAX_CHANNELS SSE_MAX_STREAMS SSE_MAX_STREAMS_PER_IP
@@ -84,8 +84,9 @@ def test_the_page_in_the_docs_holds_the_table_that_the_code_prints() -> None:
 @pytest.mark.parametrize("name", CONTRACT)
 def test_every_setting_has_a_line_in_the_table_with_a_reason(name: str) -> None:
     (row,) = [line for line in table().splitlines() if line.startswith(f"| `{name}` |")]
-    _, _, _, unit, reason, _ = re.split(r"(?<!\\)\|", row)
+    _, _, _, unit, live, reason, _ = re.split(r"(?<!\\)\|", row)
     assert unit.strip() and len(reason.strip()) > 20
+    assert live.strip() in ("", "live")
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from sse.auth.address import address_bucket
 from sse.event import Event, Record, opening_block, parse_id, parse_since
 from sse.group import Subscription
 from sse.hub import Hub
@@ -94,6 +95,9 @@ class TroubledLog:
         self._ask("trim")
         return self.inner.trim()
 
+    def retain(self, events: int, seconds: float) -> None:
+        self.inner.retain(events, seconds)
+
     def replace_by(self, log: Log) -> None:
         """From now on this is another log."""
         old, self.inner = self.inner, log
@@ -114,7 +118,8 @@ class Parts:
     """
 
     def __init__(self, url: str, **settings: Any) -> None:
-        self.settings = Settings.from_mapping({"SSE_LOG": url, "SSE_HEARTBEAT": 3600, **settings})
+        self._given = {"SSE_LOG": url, "SSE_HEARTBEAT": 3600, **settings}
+        self.settings = Settings.from_mapping(self._given)
         self.log = TroubledLog(
             open_log(
                 url,
@@ -128,11 +133,16 @@ class Parts:
             self.settings,
             Stats(),
             on_close=lambda stream, reason, now: self.ended.append((reason, stream.events)),
+            site_of=address_bucket,
         )
 
     def start(self) -> None:
         self.hub.start()
         assert self.hub.wait_ready(5)
+
+    def change(self, **settings: Any) -> None:
+        """As the settings file does while all goes on."""
+        self.settings.become(Settings.from_mapping({**self._given, **settings}))()
 
     def __enter__(self) -> Parts:
         self.start()

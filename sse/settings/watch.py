@@ -1,0 +1,110 @@
+"""The watch over the settings file: each worker looks at it for itself, and takes a change into its settings.
+
+Why by reading, and not by a signal or inotify: the kubelet does not write the file of a ConfigMap volume, it swaps a
+symbolic link two directories above it (``..data``), and an editor renames another file into its place; the content
+is what tells all of these, and reading a few kilobytes of it twice a second costs some microseconds. gunicorn has
+meanings of its own for the signals.
+
+A content that has changed is tried once it is the same at two looks in turn, so that a file that is being written
+is not taken for a whole one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from sse.settings import kept
+from sse.settings.file import parse, read_file
+from sse.settings.model import Settings
+from sse.settings.report import SettingsError
+
+logger = logging.getLogger("headwater.settings")
+
+LOOK_INTERVAL: Final = 0.5  # seconds
+
+
+class Watch:
+    """Keeps ``settings`` as their file says. Without a file there is nothing to do, and no thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._path = "" if settings.sse_config_file is None else str(settings.sse_config_file)
+        # Content, or what is wrong with the file: at the last look, and what has been acted on.
+        self._seen: bytes | str | None = None
+        self._done: bytes | str | None = None
+        self._trouble = False
+        self._restart: list[str] = []  # the changes that were last said to wait for one
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to look, in this process. Idempotent."""
+        if not self._path or self._thread is not None:
+            return
+        self._thread = threading.Thread(target=self._run, name="sse-settings", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.wait(LOOK_INTERVAL):
+            try:
+                self.look()
+            except Exception as error:  # its text might quote a value
+                logger.error("looking at %s failed: %s", self._path, type(error).__name__)
+
+    def look(self) -> None:
+        """Look once, and do what is to be done."""
+        now: bytes | str
+        try:
+            now = read_file(self._path)
+        except SettingsError as error:
+            now = "; ".join(error.lines)
+        before, self._seen = self._seen, now
+        if now == self._done or now != before:
+            return
+        self._done = now
+        if isinstance(now, str):
+            self._trouble = True
+            logger.error("%s; all settings stay as they are", now)
+        else:
+            self._take(now)
+
+    def _take(self, content: bytes) -> None:
+        settings = self._settings
+        try:
+            file = parse(self._path, content)
+            new = settings.again(file)
+            mixed, waiting = settings.as_far_as_live(new)
+            change = settings.become(mixed)
+        except ValueError as error:
+            self._trouble = True
+            lines = error.lines if isinstance(error, SettingsError) else [str(error)]
+            logger.error("%s is refused, all settings stay as they are: %s", self._path, "; ".join(lines))
+            return
+        for line in file.unknown(settings.names()):
+            logger.warning("%s", line)
+        differences = settings.differences(mixed)
+        if differences:
+            self._exchange(change, ", ".join(differences))
+        elif self._trouble:
+            logger.info("%s can be used again; no setting has changed", self._path)
+        self._trouble = False
+        kept.keep(content)
+        restart = settings.differences(new, waiting)
+        if restart and restart != self._restart:
+            logger.warning("%s: a restart is needed for %s", self._path, ", ".join(restart))
+        self._restart = restart
+
+    def _exchange(self, change: Callable[[], None], differences: str) -> None:
+        # Before or after: a change of the log level must not silence the line that tells of it.
+        early = logger.isEnabledFor(logging.INFO)
+        if early:
+            logger.info("%s has changed: %s", self._path, differences)
+        change()
+        if not early:
+            logger.info("%s has changed: %s", self._path, differences)
