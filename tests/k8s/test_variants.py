@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from sse.settings import Settings
+from sse.settings.file import parse
+from sse.settings.report import is_live
 from tests.k8s.manifests import K8S, VARIANTS, built, find, pod_spec, title, variants
 
 EXPECTED = (
@@ -19,11 +21,12 @@ EXPECTED = (
     "gitops",
     "ingress-nginx",
     "istio",
+    "live-settings",
     "monitoring",
     "single",
 )
 #: Those that contain the base, so that one command applies all; the others are added to it.
-WHOLE = ("autoscaling", "exec-probe", "istio", "single")
+WHOLE = ("autoscaling", "exec-probe", "istio", "live-settings", "single")
 
 
 def test_the_variants_are_these() -> None:
@@ -113,6 +116,23 @@ def test_autoscaling_leaves_the_number_of_pods_to_the_autoscaler() -> None:
     assert spec["minReplicas"] >= find(built("base"), "Deployment", "headwater")["spec"]["replicas"]
     assert spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"] >= 300
     assert find(documents, "VerticalPodAutoscaler", "headwater")["spec"]["updatePolicy"]["updateMode"] == "Off"
+
+
+def test_live_settings_are_mounted_so_that_they_change_and_say_only_what_may() -> None:
+    documents = built("live-settings")
+    (env,) = _container("live-settings")["env"]
+    folder, _, key = env["value"].rpartition("/")
+    mounts = {mount["mountPath"]: mount for mount in _container("live-settings")["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod_spec(find(documents, "Deployment", "headwater"))["volumes"]}
+    assert env["name"] == "SSE_CONFIG_FILE" and "/tmp" in mounts
+    assert "subPath" not in mounts[folder]
+    live = find(documents, "ConfigMap", volumes[mounts[folder]["name"]]["configMap"]["name"])
+    assert not live.get("immutable")
+    file = parse(env["value"], live["data"][key].encode())
+    fields = {name.upper(): field for name, field in Settings.model_fields.items()}
+    assert len(file.values) >= 3 and all(is_live(fields[name]) for name in file.values)
+    plain = find(documents, "ConfigMap", "headwater")["data"]
+    Settings.read({name.lower(): value for name, value in plain.items()}, file)
 
 
 def test_ingress_nginx_waits_for_several_heartbeats() -> None:
