@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow fuzz lint audit bench profile clean
+.PHONY: help setup run dev test test-slow fuzz lint audit bench profile clean
 .DELETE_ON_ERROR:
 
 help:                ## this list
@@ -20,6 +20,12 @@ setup: $(VENV)/.dev  ## .venv with everything for running and testing
 
 run: $(VENV)/.run    ## the service, on http://localhost:8080 (settings: docs/settings.md)
 	@exec $(BIN)/gunicorn -c gunicorn.conf.py wsgi:app
+
+# Not by gunicorn's --reload: its workers are forked from a master that has our worker class, and with it most of our
+# modules, already imported. SIGINT drains without delay: streams end cleanly, and resume with the new code.
+dev: $(VENV)/.dev    ## as run, started anew with each change of the code; streams end, and resume
+	@LOG_LEVEL=$${LOG_LEVEL:-debug} SSE_DRAIN_DELAY=0 SSE_DRAIN_WINDOW=0 exec $(BIN)/watchfiles --filter python \
+	  "$(BIN)/gunicorn -c gunicorn.conf.py wsgi:app" sse health app.py wsgi.py settings.py gunicorn.conf.py
 
 # How many tests run beside each other; JOBS=0: one after the other. They mostly wait, so two do not disturb each other.
 JOBS ?= 2
