@@ -52,6 +52,8 @@ class Bar:
         bounds = ["" if bound is None else f"{sign} {self.shown(bound)}" for bound in (self.wanted, self.moonshot)]
         if found is None:
             return [self.what, bounds[0], "not measured", "", "", bounds[1], ""]
+        if not found.rounds:
+            return [self.what, bounds[0], *found.faults, "", "**no**", bounds[1], ""]
         value = self.shown(found.value) + (f" ({found.beside})" if found.beside else "")
         value += "".join(f"; {fault}" for fault in found.faults)
         spread = f"{self.shown(found.least)} – {self.shown(found.most)} ({found.rounds})"
@@ -73,7 +75,8 @@ def figure(scenario: str, where: Case, metric: str) -> Callable[[Results], Measu
         values = results.values(scenario, OURS, case, metric)
         median = results.median(scenario, OURS, case, metric)
         if median is None:
-            return None
+            failed = any("failed" in run for run in results.runs(scenario, OURS, case))
+            return Measured(0.0, 0.0, 0.0, 0, ["failed"]) if failed else None
         return Measured(median, min(values), max(values), len(values), faults(results.runs(scenario, OURS, case)))
 
     return measure
@@ -131,13 +134,13 @@ def over_best_other(scenario: str, where: Case, metric: str) -> Callable[[Result
 
 
 def of_the_ceiling(results: Results) -> Measured | None:
-    """At a rate at which nothing is joined: deliveries per second of server CPU over bare sends per second of CPU."""
+    """At a rate at which nothing is joined: writes per second of server CPU over bare sends per second of CPU."""
     case = _case(results, "latency", {"streams": 2000})
     if case is None:
         return None
     limit = results.median("latency", CEILING, {**case, "joined": 1}, "sends_per_cpu_second")
-    found = figure("latency", {"streams": 2000}, "events_per_cpu_second")(results)
-    if not limit or found is None:
+    found = figure("latency", {"streams": 2000}, "writes_per_cpu_second")(results)
+    if not limit or found is None or not found.rounds:
         return None
     return found._replace(value=found.value / limit, least=found.least / limit, most=found.most / limit)
 
@@ -171,7 +174,7 @@ BARS = [
         over("latency", AT_60000, "latency_us.p99", "go"),
     ),
     Bar(
-        "Nothing joined (60,000 deliveries/s): deliveries per CPU second over bare `send`s per CPU second",
+        "Nothing joined (60,000 deliveries/s): events written per CPU second over bare `send`s",
         True,
         None,
         0.9,

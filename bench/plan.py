@@ -55,7 +55,9 @@ class Step:
 
     def title(self) -> str:
         """In words, for what was left out."""
-        return f"{self.scenario.title.partition(':')[0]}, {scenarios.label(self.case)}"
+        words = f"{self.scenario.title.partition(':')[0]}, {scenarios.label(self.case)}"
+        names = [peer.name for peer in self.peers if not self.scenario.misfit(peer, self.case)]
+        return words if "headwater" in names else f"{words} ({', '.join(names)})"
 
 
 class Clock:
@@ -117,7 +119,11 @@ class Row:
         concerned = tuple(peer for peer in ready if peer.name in wanted and scenario.concerns(peer))
         cases = [case for case in scenario.cases if self.where.items() <= case.items()]
         joins = scenario.joins if "headwater" in self.peers else ()  # once is enough
-        return [Step(scenario, case, concerned, number, joins) for case in cases if concerned]
+        return [
+            Step(scenario, case, concerned, number, joins)
+            for case in cases
+            if not all(scenario.misfit(peer, case) for peer in concerned)
+        ]
 
 
 ROWS = [

@@ -47,7 +47,8 @@ def _when(found: dict[str, Any]) -> str:
         rounds[cell] = rounds.get(cell, 0) + 1
     lengths = [run["seconds"] for run in found["runs"]]
     counted = _span([float(number) for number in rounds.values()])
-    return f"{found['date']}, `{found['command']}`, {counted} rounds, {_span(lengths)} s each"
+    words = "round" if counted == "1" else "rounds"
+    return f"{found['date']}, `{found['command']}`, {counted} {words}, {_span(lengths)} s each"
 
 
 def _span(values: list[float]) -> str:

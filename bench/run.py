@@ -186,6 +186,8 @@ def _run(step: Step, results: Results) -> None:
     for peer in step.in_turn():
         metrics = _measured(scenario, peer, case)
         results.add(scenario, peer, case, step.number, metrics)
+        if "skipped" in metrics:
+            continue
         print(f"{begin} {peer.name:18} {tables.line(scenario, metrics)}", flush=True)
 
 

@@ -20,7 +20,7 @@ GOOD: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
         "latency",
         "headwater",
         {"size": 100, "streams": 2000, "rate": 30},
-        {"latency_us": {"p99": 50.0}, "events_per_cpu_second": 340.0},
+        {"latency_us": {"p99": 50.0}, "writes_per_cpu_second": 340.0},
     ),
     ("latency", "go", {"size": 100, "streams": 2000, "rate": 30}, {"latency_us": {"p99": 100.0}}),
     (
@@ -104,7 +104,7 @@ def test_moonshots_are_reached_by_figures_beyond_them() -> None:
     results = results_of(
         {
             ("saturation", "headwater"): {"events_per_second": 1000.0},
-            ("latency", "headwater"): {"latency_us": {"p99": 40.0}, "events_per_cpu_second": 361.0},
+            ("latency", "headwater"): {"latency_us": {"p99": 40.0}, "writes_per_cpu_second": 361.0},
         }
     )
     assert [bar.row(results)[6] for bar in bars.BARS if bar.moonshot is not None] == ["yes"] * 3
@@ -121,6 +121,14 @@ def test_the_spread_is_that_of_the_rounds_each_against_the_same_round_of_the_oth
 def test_what_was_not_measured_is_not_said_to_hold() -> None:
     assert {bar.row(Results(Path()))[2] for bar in bars.BARS} == {"not measured"}
     assert set(held(Results(Path()))) == {""}
+
+
+def test_a_run_that_failed_holds_nothing() -> None:
+    results = Results(Path())
+    storm = scenarios.KNOWN["storm"]
+    results.begin(storm)
+    results.add(storm, peers.KNOWN["headwater"], storm.cases[0], 0, {"failed": "it ended"})
+    assert bars.BARS[7].row(results)[2:5] == ["failed", "", "**no**"]
 
 
 def test_the_best_other_peer_is_named() -> None:
