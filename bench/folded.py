@@ -46,7 +46,7 @@ RULES: Final = (
     Rule("log append", r"sse/log/"),
     Rule("tailer: read the log, dispatch", r"sse/hub\.py|sse/window\.py|sse/pages\.py"),
     Rule("fan-out: pass and write", r"sse/fanout\.py|sse/group\.py|sse/sockets\.py|sse/transport\.py|sse/catchup\.py"),
-    Rule("publish view", r"sse/views\.py|sse/publish\.py|sse/extension\.py|sse/event\.py|sse/problems\.py"),
+    Rule("view: publish or stream", r"sse/views\.py|sse/publish\.py|sse/extension\.py|sse/event\.py|sse/problems\.py"),
     Rule("metrics and access log", r"sse/stats\.py|sse/accesslog\.py|sse/report\.py|prometheus_client/|health/"),
     Rule("Flask: context, routing, response", r"flask/|werkzeug/"),
     Rule("worker", r"sse/worker\.py|gunicorn/"),
@@ -68,7 +68,7 @@ def parse(text: str) -> list[Stack]:
 
 def _frame(word: str) -> Frame:
     found = _FRAME.match(word)
-    return Frame(found["name"], found["file"]) if found else Frame(word, "")
+    return Frame(found["name"], found["file"]) if found else Frame(word or "(no Python frame)", "")
 
 
 def group_of(stack: Stack) -> str:

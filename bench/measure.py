@@ -56,14 +56,19 @@ def memory(pids: Iterable[int]) -> Memory:
 
 def cpu_seconds(pids: Iterable[int]) -> float:
     """User and system time so far, in seconds."""
-    ticks = 0
+    return sum(cpu_split(pids))
+
+
+def cpu_split(pids: Iterable[int]) -> tuple[float, float]:
+    """User time and system time so far, in seconds."""
+    user = kernel = 0
     for pid in pids:
         try:
             words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        ticks += int(words[11]) + int(words[12])
-    return ticks / TICKS
+        user, kernel = user + int(words[11]), kernel + int(words[12])
+    return user / TICKS, kernel / TICKS
 
 
 def machine_cpu() -> float:

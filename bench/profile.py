@@ -1,10 +1,11 @@
-"""Where the serving side's time goes: `python -m bench.profile`, about a minute; writes docs/profiles/.
+"""Where the serving side's time goes: `python -m bench.profile`, two minutes; writes docs/profiles/.
 
-Two loads, each on a worker that has one core: `saturation` (1,000 streams, one publisher that waits for each answer)
-and `publish` (the publisher alone). First the load runs unobserved, which gives the CPU time of one event or request
-(user and kernel apart, from /proc); then py-spy samples the worker, which gives the share of each part of the service;
-then perf, where it works, which gives functions of the interpreter and the kernel. Sampling 100 times a second without
-stopping the process costs a few per cent; the rate beside it says how much it was.
+Three loads, each on a worker that has one core: `saturation` (1,000 streams, one publisher that waits for each answer),
+`publish` (the publisher alone) and `opening` (10,000 streams are opened, as fast as it goes). First the load runs
+unobserved, which gives the CPU time of one event, request or stream (user and kernel apart, from /proc); then py-spy
+samples the worker, which gives the share of each part of the service; then perf, where it works, which gives functions
+of the interpreter and the kernel. Sampling 100 times a second without stopping the process costs a few per cent; the
+rate beside it says how much it was.
 
 py-spy comes from bench/requirements.txt into a virtual environment of the benchmarks' own, at the first run. It has to
 be allowed to read another process: as root, or with kernel.yama.ptrace_scope=0.
@@ -18,19 +19,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import build, flame, folded, load, machine, methods, peers, tables
+from bench import build, flame, folded, load, machine, measure, methods, peers, tables
 from bench.methods import Case
 from bench.peers.base import PeerFailed, Running
 
 ROOT = build.BENCH.parent
 SAMPLES_PER_SECOND = 100
 PERF_SAMPLES_PER_SECOND = 499
+OBSERVER_STARTS = 1.0  # seconds
 MARGIN = 2.0  # seconds that the load outlasts its observer
 HOT_SPOTS = 15
 NO_PTRACE = "py-spy may not read the worker: run this as root, or with kernel.yama.ptrace_scope=0"
@@ -45,6 +48,32 @@ class Mode:
     case: Case
     per: str  # what the costs are counted per
     rate: str  # the metric that counts it
+    run: Callable[[Running, Case, float, Callable[[], None]], dict[str, Any]]  # the load, observed
+
+
+def publishing(running: Running, case: Case, seconds: float, observe: Callable[[], None]) -> dict[str, Any]:
+    """A publisher that waits for each answer, and `observe` in the middle of it."""
+    flags = methods.flags(running, case, seconds + MARGIN, publish="closed", publishers=1)
+    with load.Generator(flags) as generator:
+        generator.line(methods.PATIENCE)
+        time.sleep(running.peer.target.settle + methods.WARM_UP)
+        observe()
+        return generator.line(seconds + methods.PATIENCE)
+
+
+def opening(running: Running, case: Case, seconds: float, observe: Callable[[], None]) -> dict[str, Any]:
+    """Streams are opened, and `observe` beside it; idle moments are no samples, so it may take longer."""
+    pids = running.pids()
+    observer = threading.Thread(target=observe)
+    observer.start()
+    time.sleep(OBSERVER_STARTS)
+    user, kernel = measure.cpu_split(pids)
+    with load.Generator(methods.flags(running, case, seconds, publish="none", warmup=0)) as generator:
+        opened = generator.line(methods.PATIENCE)
+        took = opened["open_seconds"]
+        user, kernel = (after - before for after, before in zip(measure.cpu_split(pids), (user, kernel), strict=True))
+        observer.join()
+    return {**opened, "server_cpu": (user + kernel) / took, "server_kernel": kernel / took}
 
 
 MODES = {
@@ -53,17 +82,20 @@ MODES = {
         Mode(
             "saturation",
             "Saturation: 1,000 streams, 100 B",
-            {"size": 100, "streams": 1000, "publishers": 1},
+            {"size": 100, "streams": 1000},
             "delivered event",
             "events_per_second",
+            publishing,
         ),
         Mode(
             "publish",
             "One publisher, nobody listens",
-            {"size": 100, "streams": 0, "publishers": 1},
+            {"size": 100, "streams": 0},
             "publish request",
             "publishes_per_second",
+            publishing,
         ),
+        Mode("opening", "Opening 10,000 streams", {"streams": 10000}, "stream", "open_rate", opening),
     )
 }
 
@@ -72,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench.profile", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--mode", choices=MODES, help="one of the two loads")
+    parser.add_argument("--mode", choices=MODES, help="one of the loads")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each of the three looks (10)")
     parser.add_argument("--peer", choices=[name for name in peers.KNOWN if name.startswith("headwater")])
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "profiles")
@@ -101,13 +133,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _section(mode: Mode, running: Running, seconds: float, out: Path) -> str:
     pid = worker(running)
-    plain = _under_load(mode, running, seconds, lambda: time.sleep(seconds))
+    plain = mode.run(running, mode.case, seconds, lambda: time.sleep(seconds))
     stacks: list[folded.Stack] = []
-    sampled = _under_load(mode, running, seconds, lambda: stacks.extend(sample(pid, seconds)))
+    sampled = mode.run(running, mode.case, seconds, lambda: stacks.extend(sample(pid, seconds)))
     (out / f"{mode.name}.svg").write_text(flame.draw(stacks, f"{mode.title} (py-spy, the worker)"))
     symbols: list[Symbol] = []
     if shutil.which("perf"):
-        _under_load(mode, running, seconds, lambda: symbols.extend(perf(pid, seconds)))
+        mode.run(running, mode.case, seconds, lambda: symbols.extend(perf(pid, seconds)))
     return render(mode, plain, sampled, stacks, symbols)
 
 
@@ -122,16 +154,6 @@ def worker(running: Running) -> int:
 
 def _parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def _under_load(mode: Mode, running: Running, seconds: float, observe: Callable[[], None]) -> dict[str, Any]:
-    """Runs the load, and `observe` in the middle of it; returns the load's result."""
-    flags = methods.flags(running, mode.case, seconds + MARGIN, publish="closed", publishers=mode.case["publishers"])
-    with load.Generator(flags) as generator:
-        generator.line(methods.PATIENCE)
-        time.sleep(running.peer.target.settle + methods.WARM_UP)
-        observe()
-        return generator.line(seconds + methods.PATIENCE)
 
 
 def sample(pid: int, seconds: float) -> list[folded.Stack]:

@@ -20,7 +20,7 @@ SAMPLES = [
     pytest.param(f"{REQUEST};Reader.chunk (sse/http.py:36)", "parse: connection, header, body", id="reading"),
     pytest.param(f"{FLASK};Response.write (sse/http.py:111)", "answer: head, body, send", id="answering"),
     pytest.param(f"{FLASK}", "Flask: context, routing, response", id="Flask"),
-    pytest.param(f"{VIEW};dumps (json/__init__.py:183)", "publish view", id="json on behalf of the view"),
+    pytest.param(f"{VIEW};dumps (json/__init__.py:183)", "view: publish or stream", id="json on behalf of the view"),
     pytest.param(f"{VIEW};SQLiteLog.append (sse/log/sqlite.py:125)", "log append", id="append"),
     pytest.param(f"{VIEW};Authenticator.grant (sse/auth/authenticator.py:9)", "auth and limits", id="auth"),
     pytest.param(
