@@ -31,6 +31,7 @@ from sse.settings import Settings
 from sse.settings.watch import Watch
 from sse.stats import Stats
 from sse.stream import OWN_CLIENT, Stream
+from sse.trace import sampled
 from sse.views import blueprint
 
 logger = logging.getLogger("headwater")
@@ -156,24 +157,38 @@ class SSE:
 
     # ── for an app's own views ────────────────────────────────────────────────────────────────────────────
 
-    def publish(self, channel: str, data: str, event: str | None = None, retry: int | None = None) -> str:
+    def publish(
+        self,
+        channel: str,
+        data: str,
+        event: str | None = None,
+        retry: int | None = None,
+        *,
+        traceparent: str | None = None,
+    ) -> str:
         """Append one event; returns its id once the log holds it.
 
-        retry: the client's reconnection time in milliseconds. Raises InvalidEvent, LogUnavailable (nothing stored).
+        retry: the client's reconnection time in milliseconds. traceparent: of the request that this is done for; when
+        it is sampled, the event's deliveries are logged. Raises InvalidEvent, LogUnavailable (nothing stored).
         """
-        (position,) = self.append([Event(channel, data, event, retry)])
+        (position,) = self.append([Event(channel, data, event, retry)], trace=self.trace(traceparent))
         return f"{position >> 20}-{position & 0xFFFFF}"
 
-    def append(self, events: Sequence[Event], *, key: str | None = None) -> list[int]:
-        """Append events in order, all or none, and return their positions. ``key``: idempotency key.
+    def trace(self, traceparent: str | None) -> str | None:
+        """What is to be carried of a publish's ``traceparent``: the same, normalised, if it is sampled."""
+        return sampled(traceparent) if traceparent is not None and self.settings.sse_trace_lines else None
+
+    def append(self, events: Sequence[Event], *, key: str | None = None, trace: str | None = None) -> list[int]:
+        """Append events in order, all or none, and return their positions. ``key``: idempotency key; ``trace``: what
+        :meth:`trace` returned.
 
         Raises LogUnavailable (nothing stored), IdempotencyConflict.
         """
         digest = b"" if key is None else publish.digest_of(events)
         if len(events) > OFFLOAD_EVENTS:
-            positions = offload(lambda: self.log.append(events, key=key, digest=digest))
+            positions = offload(lambda: self.log.append(events, key=key, digest=digest, trace=trace))
         else:
-            positions = self.log.append(events, key=key, digest=digest)
+            positions = self.log.append(events, key=key, digest=digest, trace=trace)
         self.stats.published += len(events)
         return positions
 

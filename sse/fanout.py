@@ -165,6 +165,8 @@ class Fanout:
         finally:
             group.passing = False
             took, ended = perf_counter() - began, time.time()
+            if group.traced:
+                self.hub.deliveries.written(group, frames, len(group.live), took, ended)
             self._run_deferred(group)
         if group.subscription.channels.isdisjoint(INJECTED_CHANNELS):
             observe = self._stats.delivery.observe

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from sse.event import Frame
+from sse.trace import Trace
 
 
 class Member(Protocol):
@@ -48,6 +49,7 @@ class Group:
     pending   frames that entered the worker and have not been sent yet
     events, bytes   sent to every live stream since the group began: a stream's own count is the difference between
               its leaving and its joining, so that counting costs nothing per stream and event
+    traced    traces of what is pending (:mod:`sse.deliveries`); nearly always empty
     passing   a fan-out pass over ``live`` is under way (it yields to the loop, so others see this)
     deferred  what waits for the end of that pass, or for the next one: joins, ends
     """
@@ -63,6 +65,7 @@ class Group:
         "passing",
         "pending",
         "subscription",
+        "traced",
         "waiters",
     )
 
@@ -71,6 +74,7 @@ class Group:
         self.live: list[Any] = []
         self.waiters: set[Waiter] = set()
         self.pending: list[Frame] = []
+        self.traced: list[Trace] = []
         self.deferred: list[Callable[[], None]] = []
         self.members = 0
         self.events = 0

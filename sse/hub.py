@@ -21,10 +21,11 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from sse.deliveries import Deliveries
 from sse.event import Frame, Record, encode_frame, heartbeat_block
 from sse.group import Group, Subscription
 from sse.log import Log, LogError, LogUnavailable
-from sse.log.base import FOLLOW_CHARS, FOLLOW_RECORDS, LogReplaced
+from sse.log.base import FOLLOW_CHARS, FOLLOW_RECORDS, LogReplaced, TracedBatch
 from sse.replay import Replay
 from sse.runtime import breathe, offload
 from sse.settings import Settings
@@ -121,6 +122,7 @@ class Hub:
         self.report: Callable[[], bytes] | None = None
         # Streams that hold a thread each (gthread) are bounded by it; None = no such bound.
         self.pull_limit: int | None = None
+        self.deliveries = Deliveries(lambda: settings.sse_trace_lines)
         self.streams = 0
         self.pulling: set[Pulling] = set()
         self.draining = False
@@ -185,6 +187,8 @@ class Hub:
                 if not self._ready.is_set():
                     self._warm()
                 for batch in self.log.follow(self.window.position, self._stop):
+                    if isinstance(batch, TracedBatch):
+                        self.deliveries.took(batch.traces)
                     batch = self._after_gap(batch)
                     self._answered_at = time.monotonic()
                     if delay > RETRY_FIRST:
@@ -274,6 +278,8 @@ class Hub:
                     for group in groups:
                         if matches(frame, group.subscription.types):
                             self._give(group, frame)
+            if self.deliveries.reading:
+                self.deliveries.mark(frames, self._by_channel)
             self._advanced.notify_all()
         if self.dirty and self.on_dirty is not None:
             self.on_dirty()
@@ -313,6 +319,7 @@ class Hub:
                 self.inject(CANARY_CHANNEL, heartbeat_block(self.window.position, time.time_ns() // 1_000_000))
             if self.report is not None and STATS_CHANNEL in self._by_channel:
                 self.inject(STATS_CHANNEL, self.report())
+            self.deliveries.flush()
             if self._ready.is_set() and time.monotonic() >= trim_at:
                 self._apply_retention()
                 try:

@@ -87,12 +87,14 @@ def describe(settings: Settings) -> dict[str, Any]:
         {"type": "string", "pattern": f"^{KEY_PATTERN.pattern}$"},
         "A repeated publish stores nothing; with another body it is refused (422).",
     )
+    trace = _header("traceparent", {"type": "string"}, "W3C Trace Context. When sampled, deliveries are logged.")
     publish = {
         "summary": "Publish one event: the body is its data, verbatim",
         "parameters": [
             _query("event", {**_TYPE, "not": {"enum": sorted(CONTROL_EVENTS)}}, "The event's type."),
             _query("retry", _RETRY, "The clients' reconnection time, milliseconds."),
             key,
+            trace,
         ],
         "requestBody": {
             "description": f"UTF-8 text, of whatever content type; at most {settings.sse_max_event_bytes} bytes.",
@@ -108,7 +110,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         "description": "NDJSON: one `{channel, data, event?, retry?}` a line, each member once; any other `data` is "
         "sent as JSON. "
         f"At most {settings.sse_max_batch_events} events and {settings.sse_max_batch_bytes} bytes.",
-        "parameters": [key],
+        "parameters": [key, trace],
         "requestBody": {"required": True, "content": {"application/x-ndjson": {"schema": {"type": "string"}}}},
         "responses": {
             "201": {

@@ -142,6 +142,9 @@ class PullStream(Stream):
                 hub.stats.replayed += len(page.frames)
             else:
                 hub.stats.delivery.observe_ages((frame.position for frame in page.frames), time.time())
+            if self.group.traced:
+                with hub.lock:  # told by the first of the group's streams that has it, and by no other
+                    hub.deliveries.written(self.group, page.frames, len(self.group.waiters), 0.0, time.time())
             hub.stats.delivered += len(page.frames)
             hub.stats.bytes_sent += len(body)
         moved = page.position > self.cursor

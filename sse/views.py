@@ -12,7 +12,7 @@ from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request
 
-from sse import publish
+from sse import accesslog, publish
 from sse.auth import AccessDenied, Grant, address_bucket, client_address, cors_headers
 from sse.event import InvalidEvent, MalformedCursor, check_channel, opening_block, parse_id, parse_since, retry_block
 from sse.group import Subscription
@@ -24,6 +24,7 @@ from sse.replay import Start
 from sse.request_id import HEADER, request_id
 from sse.responder import STREAM_HEADERS
 from sse.stream import OPENING, Stream, lease, spread_retry
+from sse.trace import trace_id
 
 if TYPE_CHECKING:
     from sse.extension import SSE
@@ -68,7 +69,7 @@ def publish_event(sse: SSE, request: Request, channel: str) -> str:
     body = _body(request, sse.settings.sse_max_event_bytes, "an event", "SSE_MAX_EVENT_BYTES")
     event = publish.single(channel, body, kind, retry)
     key = publish.idempotency_key(request.environ.get("HTTP_IDEMPOTENCY_KEY"))
-    (position,) = sse.append([event], key=key)
+    (position,) = sse.append([event], key=key, trace=_trace(sse, request.environ))
     # An id and a checked channel hold nothing that JSON would escape.
     return f'{{"id": "{position >> 20}-{position & 0xFFFFF}", "channel": "{channel}"}}\n'
 
@@ -89,7 +90,8 @@ def publish_batch() -> Response:
         body, max_events=limits.sse_max_batch_events, max_event_bytes=limits.sse_max_event_bytes
     )
     sse.authenticator.may_publish(request, {event.channel for event in events})
-    positions = sse.append(events, key=publish.idempotency_key(request.headers.get("Idempotency-Key")))
+    key = publish.idempotency_key(request.headers.get("Idempotency-Key"))
+    positions = sse.append(events, key=key, trace=_trace(sse, request.environ))
     ids = ", ".join([f'"{position >> 20}-{position & 0xFFFFF}"' for position in positions])
     return Response(f'{{"ids": [{ids}]}}\n', 201, mimetype="application/json")
 
@@ -110,6 +112,15 @@ def _check_path(request: Request) -> None:
     the paths of ``/events`` do not see these). Raises Problem (404)."""
     if request.environ["PATH_INFO"].startswith("//"):
         raise Problem(404, "the path begins with more than one slash")
+
+
+def _trace(sse: SSE, environ: dict[str, Any]) -> str | None:
+    """The request's trace, if its events are to carry it; the request's log line then has it, too."""
+    header = environ.get("HTTP_TRACEPARENT")
+    trace = None if header is None else sse.trace(header)
+    if trace is not None:
+        environ[accesslog.TRACE] = trace_id(trace)
+    return trace
 
 
 def _check_query(request: Request) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 from sse.event import MAX_POSITION, MAX_SEQUENCE, SEQUENCE_BITS, Record
+from sse.trace import Trace, read_mark
 
 logger = logging.getLogger("headwater.log.redis")
 
@@ -58,8 +59,9 @@ def from_members(members: Iterable[bytes]) -> list[int]:
     return list(struct.unpack(f">{len(joined) // 8}Q", joined))
 
 
-def decode(entries: Iterable[Entry]) -> list[Record]:
-    """The records of stream entries. What is not one of ours is left out: it must not stop those behind it."""
+def decode(entries: Iterable[Entry], traces: list[Trace] | None = None) -> list[Record]:
+    """The records of stream entries. What is not one of ours is left out: it must not stop those behind it. `traces`
+    is given the traces that these entries begin."""
     # The hot path: each event passes here once in every worker.
     records = []
     for raw, fields in entries:
@@ -70,9 +72,11 @@ def decode(entries: Iterable[Entry]) -> list[Record]:
             if len(fields) == 4:
                 c, channel, d, data = fields
             else:
-                c, channel, d, data, _, kind, _, delay = fields
+                c, channel, d, data, _, kind, mark, delay = fields
                 event = kind.decode() or None
                 retry = int(delay) if delay else None
+                if mark != b"r" and traces is not None and (trace := read_mark(mark, position_of(raw))):
+                    traces.append(trace)
             if c != b"c" or d != b"d" or sequence > MAX_SEQUENCE:
                 raise ValueError("other fields, or an id that is no position")
             position = int(ms) << SEQUENCE_BITS | sequence

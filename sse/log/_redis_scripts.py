@@ -3,7 +3,9 @@
 What a log is made of, for the prefix ``headwater``; the braces are a hash tag, so that all of it lies in one slot:
 
     {headwater}:events        stream; an entry's fields are c (channel), d (data) and, when the event has a type or
-                              a retry, e and r as well (an empty one stands for none)
+                              a retry, e and r as well (an empty one stands for none). In the first entry of a
+                              publish whose trace is sampled r is named ``r <traceparent> <number of events>``:
+                              programs that know no traces do not look at that name, and read the entry as before
     {headwater}:ch:<channel>  sorted set, the channel's index: the positions of its events as 8 bytes, big endian,
                               all with score 0, so that byte order is log order
     {headwater}:meta          hash: format, created (the creation marker), last (id given out last), oldest (id of
@@ -148,7 +150,7 @@ class Script:
 # KEYS: meta, events, [the idempotency key,] an index for each channel of the batch
 # ARGV: seen, deadline (server ms, 0 for none), lifetime (ms) and digest of the idempotency key ('' for no key),
 #       the number of channels, their names in the order of KEYS, then for each event: number of its channel, data,
-#       event, retry
+#       event, retry; and, if they have one, their traceparent
 # Returns {"stored"|"known", server ms, first id, count}, {"late", server ms} or {"conflict", server ms}.
 APPEND: Final = Script("""
 local now = clock()
@@ -175,13 +177,15 @@ local function place(newer_than)
 end
 
 local first = 6 + channels
-local count = (#ARGV - first + 1) / 4
+local traced = (#ARGV - first + 1) % 4
+local final = #ARGV - traced
+local count = (final - first + 1) / 4
 local begin, last
 
 local function store(ms, n)
   begin = text(ms, n)
   local ids, index = {}, {}
-  for i = first, #ARGV, 4 do
+  for i = first, final, 4 do
     local key = KEYS[known + ARGV[i]]
     local entries = index[key]
     if not entries then entries = {}; index[key] = entries end
@@ -200,7 +204,10 @@ local function store(ms, n)
     local i = first + (k - 1) * 4
     local channel, data, event, retry = ARGV[5 + ARGV[i]], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
     local added
-    if event == '' and retry == '' then
+    if traced == 1 and k == 1 then
+      local mark = string.format('r %s %.0f', ARGV[#ARGV], count)
+      added = redis.pcall('XADD', EVENTS, ids[k], 'c', channel, 'd', data, 'e', event, mark, retry)
+    elseif event == '' and retry == '' then
       added = redis.pcall('XADD', EVENTS, ids[k], 'c', channel, 'd', data)
     else
       added = redis.pcall('XADD', EVENTS, ids[k], 'c', channel, 'd', data, 'e', event, 'r', retry)

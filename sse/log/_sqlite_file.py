@@ -40,6 +40,10 @@ _SCHEMA: Final = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
 )
 
+# Added since, and made in files that have none. An older program neither sees nor needs it, so it can use the same
+# file: during a reload both do.
+TRACES: Final = "CREATE TABLE IF NOT EXISTS traces (first INTEGER PRIMARY KEY, last INTEGER, parent TEXT)"
+
 # Every page of a file up to this size is checked when it is opened (0.1 s); of a larger one its header,
 # schema and both ends, because each worker of a pod that starts would read all of it.
 CHECK_BYTES: Final = 64 * 1024 * 1024

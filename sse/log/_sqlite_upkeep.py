@@ -46,7 +46,8 @@ AUTOCHECKPOINT_PAGES: Final = 16384
 # How long step 2 may wait for the write lock, and then for readers, whose statements take milliseconds.
 _TRUNCATE_SECONDS: Final = 0.25
 
-_EXPIRE_SECONDS: Final = 5.0  # between two looks at old idempotency keys
+_EXPIRE_SECONDS: Final = 5.0  # between two looks at old idempotency keys and traces
+_TRACE_SECONDS: Final = 60  # a trace is for followers that read its events while they are new
 
 _COUNT = "SELECT count(*) FROM events WHERE position > ?"
 _MARKS = (
@@ -58,6 +59,7 @@ _DELETE = "DELETE FROM events WHERE position <= ?"
 _TRIMMED = "UPDATE meta SET value = ? WHERE name = 'trimmed'"
 _REMOVED = "UPDATE meta SET value = value + ? WHERE name = 'removed'"
 _EXPIRE = "DELETE FROM publishes WHERE key IN (SELECT key FROM publishes WHERE created < ? ORDER BY created LIMIT ?)"
+_FORGET = "DELETE FROM traces WHERE first IN (SELECT first FROM traces WHERE first < ? ORDER BY first LIMIT ?)"
 # It must change something: SQLite does not write a page that stays as it was.
 _RESTART = "UPDATE meta SET value = value + 1 WHERE name = 'checkpoints'"
 
@@ -156,14 +158,16 @@ class Upkeep:
         return self._count - self._retain_events
 
     def _expire(self, database: sqlite3.Connection, now_ms: int) -> int:
-        """Forget a bite of old idempotency keys."""
+        """Forget a bite of old idempotency keys, and of traces."""
         if time.monotonic() < self._expire_at:
             return 0
         before = now_ms - IDEMPOTENCY_SECONDS * 1000
         removed: int = patiently(database.execute, _EXPIRE, (before, TRIM_BITE)).rowcount
-        if removed < TRIM_BITE:
+        new = make_position(max(now_ms - _TRACE_SECONDS * 1000, 0))
+        forgotten: int = patiently(database.execute, _FORGET, (new, TRIM_BITE)).rowcount
+        if max(removed, forgotten) < TRIM_BITE:
             self._expire_at = time.monotonic() + _EXPIRE_SECONDS
-        return removed
+        return removed + forgotten
 
     # --- Checkpoints ----------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from sse.event import Event, Record
+from sse.trace import Trace
 
 # Ten minutes are promised for a repeated Idempotency-Key; the rest is for clocks that are set meanwhile.
 IDEMPOTENCY_SECONDS: Final = 900
@@ -74,6 +75,15 @@ class Bounds(NamedTuple):
     lost: int = 0
 
 
+class TracedBatch(list[Record]):
+    """A follower's batch that begins publishes whose traces are sampled. Apart from the records, so that these cost
+    nothing where nothing is traced."""
+
+    def __init__(self, records: list[Record], traces: list[Trace]) -> None:
+        super().__init__(records)
+        self.traces = traces
+
+
 class Log(Protocol):
     """See the module's text. Every method may raise `LogUnavailable`, and may be called from any thread.
 
@@ -85,12 +95,16 @@ class Log(Protocol):
 
     shared: bool  # may several processes use it at once?
 
-    def append(self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"") -> list[int]:
+    def append(
+        self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"", trace: str | None = None
+    ) -> list[int]:
         """Store events atomically and in order; return their positions once they would survive a ``kill -9``.
 
         key: idempotency, remembered for at least 600 s, by other workers and after restarts, too. The same
         key with the same `digest` stores nothing and returns the positions of the first time; with another
         one it raises `IdempotencyConflict`. No events: nothing is stored, not even the key.
+
+        trace: a sampled traceparent (`sse.trace`), for followers that read the events while they are new.
         """
         ...
 
@@ -113,7 +127,7 @@ class Log(Protocol):
 
     def follow(self, after: int, stop: threading.Event) -> Iterator[list[Record]]:
         """Yield what follows `after`, in batches and in order, for ever; [] at least once a second when
-        quiet.
+        quiet. A batch in which a traced publish begins is a `TracedBatch`.
 
         Ends when `stop` is set (call `wake` to make that at once) or the log is closed.
         """

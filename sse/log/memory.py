@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -18,7 +19,12 @@ from sse.log.base import (
     Bounds,
     IdempotencyConflict,
     LogUnavailable,
+    TracedBatch,
 )
+from sse.trace import Trace
+
+# The newest traced publishes that are held for followers that have not read them yet.
+_TRACES_MOST: Final = 1000
 
 _POSITION: Final[Callable[[Record], int]] = lambda record: record.position  # noqa: E731
 
@@ -34,11 +40,14 @@ class MemoryLog:
         self._latest = self._trimmed = make_position(time.time_ns() // 1_000_000)
         # By key: digest, positions, unix ms. Oldest first, as keys are never stored again.
         self._publishes: dict[str, tuple[bytes, range, int]] = {}
+        self._traces: deque[Trace] = deque(maxlen=_TRACES_MOST)
         self._closed = False
         self._signals = 0  # appends and wakes so far
         self._changed = threading.Condition()  # guards everything
 
-    def append(self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"") -> list[int]:
+    def append(
+        self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"", trace: str | None = None
+    ) -> list[int]:
         if not events:
             return []
         with self._changed:
@@ -57,6 +66,8 @@ class MemoryLog:
                 for position, e in zip(positions, events, strict=True)
             )
             self._latest = positions[-1]
+            if trace is not None:
+                self._traces.append(Trace(first, positions[-1], trace))
             self._signals += 1
             self._changed.notify_all()
         return list(positions)
@@ -102,7 +113,10 @@ class MemoryLog:
             batch = self.read(None, after, FOLLOW_RECORDS, FOLLOW_CHARS)
             now = time.monotonic()
             if batch or now >= quiet_at:
-                after = batch[-1].position if batch else after
+                if batch:
+                    if self._traces:
+                        batch = self._traced(batch, after)
+                    after = batch[-1].position
                 yield batch
                 quiet_at = now + QUIET_SECONDS
                 time.sleep(0)  # between two pages of a backlog, others get their turn
@@ -110,6 +124,11 @@ class MemoryLog:
                 with self._changed:
                     if self._signals == signals and not self._closed:
                         self._changed.wait(quiet_at - now)
+
+    def _traced(self, batch: list[Record], after: int) -> list[Record]:
+        with self._changed:
+            traces = [trace for trace in self._traces if after < trace.first <= batch[-1].position]
+        return TracedBatch(batch, traces) if traces else batch
 
     def wake(self) -> None:
         with self._changed:

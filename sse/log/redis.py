@@ -55,7 +55,9 @@ from sse.log.base import (
     IdempotencyConflict,
     LogRefused,
     LogUnavailable,
+    TracedBatch,
 )
+from sse.trace import Trace
 
 logger = logging.getLogger("headwater.log.redis")
 
@@ -104,7 +106,9 @@ class RedisLog:
 
     # ── storing ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def append(self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"") -> list[int]:
+    def append(
+        self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"", trace: str | None = None
+    ) -> list[int]:
         """See `Log.append`.
 
         `LogUnavailable` because of an answer that did not come (a time-out, a lost connection) is the one case in
@@ -121,6 +125,8 @@ class RedisLog:
             number = numbers.setdefault(event.channel, len(numbers) + 1)
             retry = "" if event.retry is None else event.retry
             body += (number, event.data, event.event or "", retry)
+        if trace is not None:
+            body.append(trace)
         keys = [client.keys.meta, client.keys.events]
         lifetime: Argument = ""
         if key is not None:
@@ -217,7 +223,11 @@ class RedisLog:
                 entries = tail.poll()
                 if not entries:
                     yield []
-                for batch in batches(decode(entries), FOLLOW_CHARS):
+                traces: list[Trace] = []
+                for batch in batches(decode(entries, traces), FOLLOW_CHARS):
+                    if traces:
+                        # With the first that this answer is cut into; those who get it can wait for the rest.
+                        batch, traces = TracedBatch(batch, traces), []
                     client.followed = batch[-1].position
                     client.held = max(client.held, client.followed)
                     client.seen = max(client.seen, client.followed)

@@ -32,7 +32,7 @@ from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 from sse.event import Event, Record, make_position
-from sse.log._sqlite_file import connect, patiently, prepare, unavailable
+from sse.log._sqlite_file import TRACES, connect, patiently, prepare, unavailable
 from sse.log._sqlite_upkeep import AUTOCHECKPOINT_PAGES, Upkeep
 from sse.log._wakeup import Wakeup, touch
 from sse.log.base import (
@@ -42,7 +42,9 @@ from sse.log.base import (
     Bounds,
     IdempotencyConflict,
     LogUnavailable,
+    TracedBatch,
 )
+from sse.trace import Trace
 
 T = TypeVar("T")
 
@@ -70,6 +72,8 @@ _APPEND = (
     " (SELECT value FROM meta WHERE name = 'trimmed'))), ?, ?, ?, ? RETURNING position"
 )
 _KNOWN = "SELECT digest, first, count FROM publishes WHERE key = ?"
+_TRACE = "INSERT INTO traces VALUES (?, ?, ?)"
+_TRACED = "SELECT first, last, parent FROM traces WHERE first > ? AND first <= ? ORDER BY first"
 _REMEMBER = "INSERT INTO publishes VALUES (?, ?, ?, ?, ?)"
 _BOUNDS = (
     "SELECT (SELECT min(position) FROM events), (SELECT max(position) FROM events),"
@@ -88,12 +92,13 @@ _data: Final = itemgetter(4)
 class _Publish:
     """One call of `append` on its way through the queue. It is done when it has positions or an error."""
 
-    __slots__ = ("digest", "error", "key", "positions", "rows")
+    __slots__ = ("digest", "error", "key", "positions", "rows", "trace")
 
-    def __init__(self, rows: list[_Row], key: str | None, digest: bytes) -> None:
+    def __init__(self, rows: list[_Row], key: str | None, digest: bytes, trace: str | None) -> None:
         self.rows = rows
         self.key = key
         self.digest = digest
+        self.trace = trace
         self.positions: list[int] | None = None
         self.error: Exception | None = None
 
@@ -121,6 +126,7 @@ class SQLiteLog:
             self._inode = os.stat(path).st_ino
             self._writer = connect(path, synchronous="NORMAL", wal_autocheckpoint=AUTOCHECKPOINT_PAGES)
             try:
+                patiently(self._writer.execute, TRACES)
                 self._upkeep = Upkeep(path, retain_events, retain_seconds)
             except BaseException:
                 self._writer.close()
@@ -130,10 +136,12 @@ class SQLiteLog:
 
     # --- Writing --------------------------------------------------------------------------------------------
 
-    def append(self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"") -> list[int]:
+    def append(
+        self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"", trace: str | None = None
+    ) -> list[int]:
         if not events:
             return []
-        publish = _Publish([(e.channel, e.event, e.retry, e.data) for e in events], key, digest)
+        publish = _Publish([(e.channel, e.event, e.retry, e.data) for e in events], key, digest, trace)
         queue = self._queue
         queue.append(publish)
         try:
@@ -187,10 +195,12 @@ class SQLiteLog:
                 self.wake()  # only our own followers, then; others look once a second
 
     def _take_lone(self) -> list[_Publish]:
-        """The one publish in the queue, if it is one event without a key; else nothing."""
+        """The one publish in the queue, if it is one event without a key or trace; else nothing."""
         queue = self._queue
-        if _RETURNING and len(queue) == 1 and queue[0].key is None and len(queue[0].rows) == 1:
-            return [queue.popleft()]
+        if _RETURNING and len(queue) == 1:
+            publish = queue[0]
+            if publish.key is None and publish.trace is None and len(publish.rows) == 1:
+                return [queue.popleft()]
         return []
 
     def _append_one(self, row: _Row) -> list[int] | Exception:
@@ -229,6 +239,8 @@ class SQLiteLog:
                 rows.append((position, *row))
                 position += 1
             results.append(list(range(first, position)))
+            if publish.trace is not None:
+                writer.execute(_TRACE, (first, position - 1, publish.trace))
         if len(rows) == 1:
             writer.execute(_INSERT, rows[0])
         else:
@@ -322,7 +334,11 @@ class SQLiteLog:
                 check_at = now + QUIET_SECONDS
             if batch or now >= quiet_at:
                 if batch:
-                    after = batch[-1].position
+                    through = batch[-1].position
+                    traces = patiently(_all, reader, _TRACED, (after, through))
+                    if traces:
+                        batch = TracedBatch(batch, [Trace(*row) for row in traces])
+                    after = through
                 quiet_at = now + QUIET_SECONDS
                 yield batch
                 if len(batch) == FOLLOW_RECORDS or sum(map(len, map(_data, batch))) >= FOLLOW_CHARS:
@@ -396,6 +412,11 @@ def _one(reader: sqlite3.Connection, statement: str, values: Sequence[Any] = ())
     with closing(reader.execute(statement, values)) as cursor:
         row: tuple[Any, ...] | None = cursor.fetchone()
         return row
+
+
+def _all(reader: sqlite3.Connection, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    with closing(reader.execute(statement, values)) as cursor:
+        return cursor.fetchall()
 
 
 def _page(reader: sqlite3.Connection, statement: str, values: Sequence[Any], max_chars: int) -> list[Record]:

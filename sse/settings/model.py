@@ -99,6 +99,12 @@ class Settings(LiveSettings):
         "auto, text or json",
         "How log lines look; auto is text on a terminal and JSON elsewhere.",
     )
+    sse_trace_lines: int = _number(
+        20, 0, 100_000, "lines per second",
+        "Lines about deliveries of events whose `traceparent` is sampled, for each worker; those left out are "
+        "counted. Anybody who may publish can ask for one with each event. 0 ignores `traceparent`.",
+        live=True,
+    )
 
     # -- The event log
     sse_log: LogUrl = _text(

@@ -15,7 +15,7 @@ KNOWN = {name.upper() for name in Settings.model_fields}
 
 #: Settings by their beginning, or name, that bound what a client can take or say who it is.
 LIMITING = re.compile(
-    r"SSE_(MAX_|RETAIN_|READ_|WRITE_|IDLE_|KEEPALIVE_|REPLAY_|WINDOW_|PUBLISH_RATE|TRUSTED_|CORS_|JWT_(ALG|ISS|AUD))"
+    r"SSE_(MAX_|RETAIN_|READ_|WRITE_|IDLE_|KEEPALIVE_|REPLAY_|WINDOW_|PUBLISH_RATE|TRACE_LINES|TRUSTED_|CORS_|JWT_(ALG|ISS|AUD))"
     r"|WORKER_CONNECTIONS"
 )
 

@@ -184,3 +184,26 @@ def test_how_old_an_event_was_when_it_was_written_is_observed_unless_it_is_repla
     assert sum(delivery.counts) == 2
     assert 0 < delivery.total <= 2 * (time.time() - began + 0.001)
     stream.close()
+
+
+def test_the_first_of_a_groups_streams_tells_of_a_traced_delivery(
+    parts: Callable[..., Parts], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "headwater.delivery")
+    worker = parts()
+    streams = [worker.open(None, "a") for _ in range(3)]
+    replays = worker.open("earliest", "a", since=True)
+    worker.append("before")
+    for stream in (*streams, replays):
+        stream.read(1)
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    (position,) = worker.log.append([Event("a", "traced")], trace=f"00-{trace}-00f067aa0ba902b7-01")
+    worker.reach(position)
+    for stream in (*streams, replays):
+        stream.read(2)
+    worker.append("after")
+    for stream in (*streams, replays):
+        stream.read(3)  # what a server has written it shows by asking for more
+    (line,) = [record.getMessage() for record in caplog.records]
+    begin = f"delivery trace={trace} id={format_id(position)} events=1 channels=a streams=4 latency="
+    assert line.startswith(begin)

@@ -52,9 +52,11 @@ class TroubledLog:
         if self.down:
             raise LogUnavailable("told to be down")
 
-    def append(self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"") -> list[int]:
+    def append(
+        self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"", trace: str | None = None
+    ) -> list[int]:
         self._ask("append")
-        return self.inner.append(events, key=key, digest=digest)
+        return self.inner.append(events, key=key, digest=digest, trace=trace)
 
     def read(self, channels: Collection[str] | None, after: int, limit: int, max_bytes: int) -> list[Record]:
         self._ask("read")
