@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tests.k8s.kubectl import kubectl
 from tests.support.kubelet import load_documents
+from tests.support.kubelet.manifest import load_all
 from tests.support.server import ROOT
 
 K8S = ROOT / "k8s"
@@ -40,7 +39,7 @@ def built(variant: str) -> tuple[Document, ...]:
         [kubectl(), "kustomize", str(VARIANTS / variant)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, f"kubectl kustomize {variant}: {done.stderr[-2000:]}"
-    return tuple(document for document in yaml.safe_load_all(done.stdout) if document is not None)
+    return tuple(load_all(done.stdout))
 
 
 def find(documents: list[Document] | tuple[Document, ...], kind: str, name: str) -> Document:

@@ -44,7 +44,13 @@ class ManifestError(ValueError):
 def load_documents(path: Path) -> list[dict[str, Any]]:
     """All documents of a file, or of the ``*.yaml`` files of a directory (as ``kubectl apply -f`` takes them)."""
     files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
-    return [document for file in files for document in yaml.safe_load_all(file.read_text()) if document is not None]
+    return [document for file in files for document in load_all(file.read_text())]
+
+
+def load_all(text: str) -> list[dict[str, Any]]:
+    """All documents of a text, by libyaml where there is one: ten times as fast, and the tests read the same files often."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return [document for document in yaml.load_all(text, loader) if document is not None]
 
 
 def pod_from_manifest(
