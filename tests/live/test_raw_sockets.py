@@ -23,6 +23,9 @@ from tests.support.programs import require_program
 from tests.support.server import Server
 from tests.support.wait import eventually
 
+# Hundreds of connections whose ends are timed to tenths of a second.
+pytestmark = pytest.mark.serial
+
 T = TypeVar("T")
 
 SMALL = 4096  # bytes: receive buffer (the kernel doubles it)
