@@ -29,7 +29,7 @@ def test_streams_end_cleanly_after_their_lease_and_not_all_at_once(
     eventually(lambda: len(stream_lines(server)) == 40, 2)
     ages = [float(line["duration"]) for line in stream_lines(server)]
     # The lease is looked at once a second.
-    assert all(MAX_AGE * 0.8 <= age <= MAX_AGE + 1.5 for age in ages), sorted(ages)
+    assert all(MAX_AGE * 0.8 <= age <= MAX_AGE + 2.5 for age in ages), sorted(ages)
     assert max(ages) - min(ages) > 0.1
     assert {line["reason"] for line in stream_lines(server)} == {"lease"}
     assert closed(server) == {"lease": 40}
