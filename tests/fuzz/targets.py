@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from sse.accesslog import quoted
 from sse.auth.address import address_bucket, client_address, parse_networks
 from sse.auth.bearer import B64TOKEN, MAX_CREDENTIAL_CHARS, find_credential
 from sse.auth.decision import AccessDenied, invalid_token
@@ -36,6 +35,7 @@ from sse.event import (
     parse_since,
     reset_block,
 )
+from sse.logs import quoted
 from sse.problems import Problem
 from sse.publish import batch, digest_of, idempotency_key, single
 from tests.fuzz import requests
