@@ -57,6 +57,7 @@ local function preceding(ms, n)
 end
 
 local function newest(a, b)
+  if a == b then return a end
   local ams, an = split(a)
   local bms, bn = split(b)
   if ams > bms or (ams == bms and an > bn) then return a end
