@@ -43,7 +43,7 @@ local function split(id)
 end
 
 local function text(ms, n)
-  return string.format('%.0f-%.0f', ms, n)
+  return string.format('%d-%d', ms, n)
 end
 
 local function following(ms, n)
