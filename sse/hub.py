@@ -48,7 +48,7 @@ RECORDS_PER_STEP = 500
 
 # A tailer that lost its log tries again after this long, doubling to the second figure, each ±50 %, so that the
 # workers of many pods do not come back in step.
-RETRY_FIRST, RETRY_MOST = 0.1, 1.0
+RETRY_FIRST, RETRY_MOST = 0.1, 0.6
 
 # After this long without an answer from the log, the tailer looks whether retention has overtaken it.
 STALL = 5.0
@@ -250,7 +250,9 @@ class Hub:
         silent = time.monotonic() - self._answered_at
         settings, retained = self.settings, self._retained
         retain = min(settings.sse_retain_events, retained[0]), min(settings.sse_retain_seconds, retained[1])
-        full = len(batch) >= min(FOLLOW_RECORDS, retain[0]) or sum(len(r.data) for r in batch) >= FOLLOW_CHARS
+        full = not self.log.notices_gaps and (
+            len(batch) >= min(FOLLOW_RECORDS, retain[0]) or sum(len(r.data) for r in batch) >= FOLLOW_CHARS
+        )
         if not full and silent < min(STALL, retain[1] / 2):
             return batch
         trimmed = offload(self.log.bounds).trimmed

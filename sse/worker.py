@@ -47,6 +47,7 @@ from sse.fanout import Fanout
 from sse.http import HeaderTimeout, Remembered, Response
 from sse.hub import Hub
 from sse.request_id import request_id
+from sse.runtime import settle_collector
 from sse.settings import Settings
 from sse.settings.watch import Watch
 from sse.stats import Stats
@@ -84,6 +85,7 @@ class SSEWorker(GeventWorker):
     def load_wsgi(self) -> None:
         """Load the app, and open its log before the first request: a log that cannot be opened ends the start."""
         super().load_wsgi()
+        settle_collector()
         self._request_cfg = Remembered(self.cfg)
         self.sse: SSE | None = getattr(self.wsgi, "extensions", {}).get("sse")
         if self.sse is None:

@@ -64,9 +64,11 @@ def decode(entries: Iterable[Entry], traces: list[Trace] | None = None) -> list[
     is given the traces that these entries begin."""
     # The hot path: each event passes here once in every worker.
     records = []
+    names: dict[bytes, str] = {}  # a channel's text is made once, and with it its hash for those who look it up
+    last_ms, base = b"", 0
     for raw, fields in entries:
         try:
-            ms, n = raw.split(b"-")
+            ms, _, n = raw.partition(b"-")
             sequence = int(n)
             event = retry = None
             if len(fields) == 4:
@@ -79,8 +81,12 @@ def decode(entries: Iterable[Entry], traces: list[Trace] | None = None) -> list[
                     traces.append(trace)
             if c != b"c" or d != b"d" or sequence > MAX_SEQUENCE:
                 raise ValueError("other fields, or an id that is no position")
-            position = int(ms) << SEQUENCE_BITS | sequence
-            records.append(_tuple_new(Record, (position, channel.decode(), event, retry, data.decode())))
+            if ms != last_ms:
+                last_ms, base = ms, int(ms) << SEQUENCE_BITS
+            name = names.get(channel)
+            if name is None:
+                name = names[channel] = channel.decode()
+            records.append(_tuple_new(Record, (base | sequence, name, event, retry, data.decode())))
         except ValueError as error:
             logger.warning("the entry %s of the stream is not of this service, and left out: %s", raw, error)
     return records

@@ -37,6 +37,7 @@ class Tail:
         self._after = after
         self._beyond = format_id(after)
         self._count = FIRST_PAGE
+        self._asked = False  # is an answer on its way?
         self._block_ms = 1  # the first answer comes at once, even if it is empty
         self._last = self._trimmed = b"0-0"  # of the log, when it answered last
         self._whole = False  # has nothing been trimmed beyond `after` that this follower was not given?
@@ -67,12 +68,10 @@ class Tail:
 
         Marker, newest id and the end of trimming come in the same write: they cost a batch 2 µs, and no round trip.
         """
-        keys = self._client.keys
-        commands: list[Command] = [
-            ("XREAD", "COUNT", self._count, "BLOCK", self._block_ms, "STREAMS", keys.events, self._beyond),
-            ("HMGET", keys.meta, "created", "lost", "last", "trimmed"),
-        ]
-        answer, (created, lost, last, trimmed) = self.link.call(commands)
+        if not self._asked:
+            self._ask()
+        self._asked = False
+        answer, (created, lost, last, trimmed) = self.link.receive(2)
         if self.link.reign != self._client.reign:
             raise redis.ConnectionError("another Redis has become the master")
         self._compare((created, lost or b""), last, trimmed)
@@ -80,10 +79,22 @@ class Tail:
         if not answer:
             return []
         entries: list[Entry] = answer[0][1]
+        behind = len(entries) == self._count
         self._beyond = entries[-1][0].decode()
         self._count = fitting(entries, FOLLOW_CHARS, FOLLOW_RECORDS)
         self._whole = True
+        if behind:
+            self._ask()  # Redis, which may be busy with others, answers while these are handed on
         return entries
+
+    def _ask(self) -> None:
+        keys = self._client.keys
+        commands: list[Command] = [
+            ("XREAD", "COUNT", self._count, "BLOCK", self._block_ms, "STREAMS", keys.events, self._beyond),
+            ("HMGET", keys.meta, "created", "lost", "last", "trimmed"),
+        ]
+        self.link.send(commands)
+        self._asked = True
 
     def _compare(self, history: tuple[bytes | None, bytes], last: bytes, trimmed: bytes) -> None:
         known = self._client.history

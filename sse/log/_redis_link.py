@@ -61,18 +61,34 @@ class Link:
 
         timeout: seconds without a byte of an answer, None for that of the connection.
         """
+        if timeout is None:
+            self.send(commands)
+            return self.receive(len(commands))
+        self._sock.settimeout(timeout)
+        self.send(commands)
+        try:
+            return self.receive(len(commands))
+        finally:
+            self._sock.settimeout(self._timeout)
+
+    def send(self, commands: Sequence[Command]) -> None:
+        """The first half of `call`."""
         pack: Callable[[tuple[Argument, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
+        data = b"".join([pack(tuple(command)) for command in commands])
+        try:
+            sent = self._sock.send(data)  # nearly always all of it; gevent's sendall asks for the buffer's size first
+            if sent < len(data):
+                self._sock.sendall(memoryview(data)[sent:])
+        except OSError as error:
+            raise _lost(error) from error
+
+    def receive(self, count: int) -> list[Any]:
+        """The second half: the replies to so many commands."""
         sock, reader = self._sock, self._reader
         replies: list[Any] = []
         refused: redis.ResponseError | None = None
-        if timeout is not None:
-            sock.settimeout(timeout)
         try:
-            data = b"".join([pack(tuple(command)) for command in commands])
-            sent = sock.send(data)  # nearly always all of it; gevent's sendall asks for the buffer's size first
-            if sent < len(data):
-                sock.sendall(memoryview(data)[sent:])
-            for _ in commands:
+            while len(replies) < count:
                 while (reply := reader.gets()) is False:
                     piece = sock.recv(RECEIVE_BYTES)
                     if not piece:
@@ -83,12 +99,8 @@ class Link:
                         raise reply
                     refused = refused or reply
                 replies.append(reply)
-            if timeout is not None:
-                sock.settimeout(self._timeout)
-        except TimeoutError as error:
-            raise redis.TimeoutError(f"nothing came for {timeout or self._timeout:g} s") from error
         except OSError as error:
-            raise redis.ConnectionError(str(error)) from error
+            raise _lost(error) from error
         if refused is not None:
             raise refused
         return replies
@@ -127,6 +139,12 @@ class Link:
 
     def close(self) -> None:
         self._connection.disconnect()
+
+
+def _lost(error: OSError) -> redis.RedisError:
+    if isinstance(error, TimeoutError):
+        return redis.TimeoutError("time-out")
+    return redis.ConnectionError(str(error))
 
 
 class Connector:

@@ -94,6 +94,7 @@ class Log(Protocol):
     """
 
     shared: bool  # may several processes use it at once?
+    notices_gaps: bool  # does `follow` raise `LogReplaced` when trimming has overtaken it?
 
     def append(
         self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"", trace: str | None = None

@@ -33,6 +33,7 @@ class MemoryLog:
     """retain_events: events to keep; retain_seconds: how long."""
 
     shared = False
+    notices_gaps = False
 
     def __init__(self, *, retain_events: int, retain_seconds: float) -> None:
         self.retain(retain_events, retain_seconds)

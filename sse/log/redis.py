@@ -74,6 +74,7 @@ class RedisLog:
     """See the module's text. How long a failure takes to show: `_redis_link`, `_redis_client`, `_redis_breaker`."""
 
     shared = True
+    notices_gaps = True
 
     def __init__(self, target: RedisUrl, *, prefix: str, retain_events: int, retain_seconds: float) -> None:
         self._client = Client(target, prefix)

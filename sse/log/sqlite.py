@@ -111,6 +111,7 @@ class SQLiteLog:
     """
 
     shared = True
+    notices_gaps = False
 
     def __init__(self, path: str, *, retain_events: int, retain_seconds: float) -> None:
         self._path = path = os.path.abspath(path)

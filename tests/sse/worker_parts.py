@@ -34,6 +34,7 @@ class TroubledLog:
     def __init__(self, log: Log) -> None:
         self.inner = log
         self.shared = log.shared
+        self.notices_gaps = log.notices_gaps
         self.asked: Counter[str] = Counter()
         self.down = False
         #: cleared: the tailer is given nothing
