@@ -18,7 +18,7 @@ from bench.scenarios import Scenario
 
 # Seconds, on a machine that does nothing else.
 START_AND_STOP = 2.5
-SETTLING = 1.5  # until a server's memory stands still
+SETTLING = 3.0  # until a server's memory stands still
 CEILING_SECONDS = 3.0  # the most that the bare sender runs
 RESERVE = 10.0  # kept back for the report, and for the last step's error
 

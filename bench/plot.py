@@ -15,6 +15,7 @@ WIDTH, HEIGHT = 760, 380
 LEFT, RIGHT, TOP, BOTTOM = 84, 190, 34, 46
 COLOURS = ("#0b6e4f", "#c1440e", "#1f4e9e", "#8a5a00", "#7b2d8b", "#444444", "#b0006d", "#00808a", "#6b6b00", "#5a3ea6")
 PERCENTILES = ("p10", "p25", "p50", "p75", "p90", "p95", "p99", "p99.9", "p99.99")
+STREAMS_BY_SIZE = 1000
 IDLE = (
     ("rss", "rss_per_stream", "RSS per idle stream", "bytes"),
     ("kernel", "kernel_per_stream", "Kernel memory per idle stream, both ends", "bytes"),
@@ -42,6 +43,11 @@ def draw(results: Results, scenario: Scenario) -> list[Path]:
             series = _growth(results, scenario, [case for case in cases if case["size"] == size])
             words = f"Delivered events/s, {label({'size': size})} events"
             keep(f"saturation-{size}", _picture(series, words, "streams", "events/s"))
+        by_size = [case for case in cases if case["streams"] == STREAMS_BY_SIZE]
+        if len(by_size) > 1:
+            series = _growth(results, scenario, by_size, axis="size")
+            words = f"Delivered events/s by their size, {STREAMS_BY_SIZE:,} streams"
+            keep("saturation-by-size", _picture(series, words, "bytes", "events/s"))
     elif scenario.name == "latency":
         for case in cases:
             keep(f"latency-{case['streams'] * case['rate']}", latency_curve(results, scenario, case))
@@ -56,15 +62,15 @@ def _title(results: Results, peer: str) -> str:
     return results.peers.get(peer, {}).get("title", peer)
 
 
-def _growth(results: Results, scenario: Scenario, cases: list[Case], metric: str = "") -> Series:
-    """A metric, else the headline, over the number of streams."""
+def _growth(results: Results, scenario: Scenario, cases: list[Case], metric: str = "", axis: str = "streams") -> Series:
+    """A metric, else the headline, over the number of streams, or what else `axis` names."""
     series: Series = {}
     for peer in results.measured_peers(scenario.name):
         points = []
         for case in cases:
             value = results.median(scenario.name, peer, case, metric or scenario.headline)
             if value is not None and value > 0:
-                points.append((float(case["streams"]), value))
+                points.append((float(case[axis]), value))
         if points:
             series[_title(results, peer)] = sorted(points)
     return series

@@ -183,6 +183,7 @@ KNOWN: dict[str, Scenario] = {
             PUBLISHING,
             [PUBLISHING[0], PUBLISHING[2]],
             methods.publish,
+            quick_seconds=1,
         ),
         Scenario(
             "storm",

@@ -93,6 +93,15 @@ def test_plots_are_well_formed_xml_and_name_every_peer(tmp_path: Path, count: in
     ElementTree.fromstring(plot.bars({"a & b": 3.0, "c": 0.0}, "bars", "ms"))
 
 
+def test_saturation_is_drawn_over_streams_and_over_the_size_of_events(tmp_path: Path) -> None:
+    results, scenario = Results(tmp_path), scenarios.KNOWN["saturation"]
+    results.begin(scenario)
+    for case in scenario.cases:
+        results.add(scenario, peers.KNOWN["go"], case, 0, {"events_per_second": 10.0 * case["size"] + case["streams"]})
+    names = [path.stem for path in plot.draw(results, scenario)]
+    assert names == ["saturation-100", "saturation-1024", "saturation-16384", "saturation-by-size"]
+
+
 def test_the_command_line_picks_streams_and_sizes() -> None:
     options = run._parser().parse_args(["--scenario", "saturation", "--streams", "10,20", "--size", "100"])
     shaped = run._shaped(scenarios.KNOWN["saturation"], options)
