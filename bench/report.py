@@ -1,10 +1,13 @@
 """Writes docs/benchmarks.md from the result file: the bars, what was measured on what, and a table a scenario.
 
-Only what stands between the two markers is written; prose around them stays.
+Only what stands between the markers is written, the bars between the first two, everything else between the others;
+prose around them stays.
 """
 
 from __future__ import annotations
 
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +16,26 @@ from bench.results import Results
 from bench.scenarios import Scenario
 
 DOCUMENT = "benchmarks.md"
+BARS_BEGIN = "<!-- bars, written by python -m bench: begin -->"
+BARS_END = "<!-- bars, written by python -m bench: end -->"
 BEGIN = "<!-- written by python -m bench: begin -->"
 END = "<!-- written by python -m bench: end -->"
-PREFACE = "# Benchmarks\n\n"
+EMPTY = f"# Benchmarks\n\n{BARS_BEGIN}\n{BARS_END}\n\n{BEGIN}\n{END}\n"
+WIDTH = 120
+
+ON_BARS = """\
+Whether a bar holds is computed from the median, and none holds whose runs lost, repeated or refused anything. Under
+"rounds" stand the least and the greatest of the single rounds, a ratio's being that of two runs of the same round, and
+how many there were.
+"""
 
 
 def _preamble(results: Results) -> str:
     facts = results.machine
-    text = "## The bars\n\n" + bars.write(results)
-    text += (
-        '\nWhether a bar holds is computed from the median. Under "rounds" stand the least and the greatest of the '
-        "single rounds, a ratio's being that of two runs of the same round, and how many there were.\n\n"
+    text = (
         "## What was measured on what\n\n"
         f"{facts.get('processor')}; {facts.get('cores')} cores, {facts.get('memory')}; "
-        f"{facts.get('system')}, Linux {facts.get('kernel')}. The serving side has one core, the load generator the "
-        "other; the peers take turns within each round. Every figure is the median over the rounds; their number "
+        f"{facts.get('system')}, Linux {facts.get('kernel')}. Every figure is the median over the rounds; their number "
         "stands in brackets behind it, or in a column of its own.\n\n"
     )
     rows = [[known["title"], known["version"]] for known in results.peers.values()]
@@ -58,7 +66,11 @@ def _span(values: list[float]) -> str:
 
 def _section(results: Results, scenario: Scenario) -> str:
     found = results.scenarios[scenario.name]
-    text = f"## {scenario.title}\n\n{scenario.explanation} ({_when(found)}.)\n\n"
+    text = (
+        f"## {scenario.title}\n\n"
+        + textwrap.fill(f"{scenario.explanation} ({_when(found)}.)", WIDTH, break_on_hyphens=False)
+        + "\n\n"
+    )
     for picture in plot.draw(results, scenario):
         text += f"![{scenario.title}]({picture.relative_to(results.folder)})\n\n"
     text += (tables.pivot if scenario.table == "pivot" else tables.listing)(results, scenario)
@@ -76,9 +88,16 @@ def write(results: Results) -> Path:
         if results.scenarios.get(name, {}).get("runs"):
             text += _section(results, scenario)
     path = results.folder / DOCUMENT
-    before, after = PREFACE, ""
-    if path.exists() and BEGIN in (old := path.read_text()):
-        before, _, rest = old.partition(BEGIN)
-        after = rest.partition(END)[2]
-    path.write_text(f"{before}{BEGIN}\n\n{text.rstrip()}\n\n{END}{after or chr(10)}")
+    document = path.read_text() if path.exists() else EMPTY
+    document = _put(document, BARS_BEGIN, BARS_END, f"{bars.write(results)}\n{ON_BARS}")
+    path.write_text(_put(document, BEGIN, END, text))
     return path
+
+
+def _put(document: str, begin: str, end: str, text: str) -> str:
+    """The document with `text` between two markers; one that lacks them gets them at its end."""
+    if begin not in document or end not in document:
+        document = f"{document.rstrip()}\n\n{begin}\n{end}\n"
+    before, _, rest = document.partition(begin)
+    text = re.sub(r"\n{3,}", "\n\n", text).strip()
+    return f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"

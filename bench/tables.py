@@ -14,6 +14,7 @@ from bench.results import CEILING, Results, pick
 from bench.scenarios import Scenario
 
 OURS = "headwater"
+NOISE_FROM = 0.25  # of a core: the prober's own share stays below it
 LOST_FROM = 0.0005  # the least share of lost events that is shown as a share
 
 Formatter = Callable[[float], str]
@@ -117,9 +118,6 @@ def line(scenario: Scenario, metrics: dict[str, Any]) -> str:
         return "no figure"
     shown = f"{value / 1e3:,.2f} ms" if "_us." in scenario.headline else f"{value:,.2f} {scenario.unit}"
     remarks = doubts([metrics])
-    noise = metrics.get("other_cpu", 0.0)
-    if noise > 0.1:
-        remarks.append(f"others used {noise:.0%} of a core")
     return shown + (f"  ({'; '.join(remarks)})" if remarks else "")
 
 
@@ -153,8 +151,13 @@ def faults(runs: list[dict[str, Any]]) -> list[str]:
 
 def doubts(runs: list[dict[str, Any]]) -> list[str]:
     """What a reader must know about these runs."""
-    busy = any(run.get("generator_saturated") for run in runs) and not any("storm" in run for run in runs)
-    return [*(["the generator was busy throughout: a lower bound"] if busy else []), *faults(runs)]
+    found = faults(runs)
+    if any(run.get("generator_saturated") for run in runs) and not any("storm" in run for run in runs):
+        found.insert(0, "the generator was busy throughout: a lower bound")
+    noise = max((run.get("other_cpu", 0.0) for run in runs), default=0.0)
+    if noise >= NOISE_FROM:
+        found.append(f"other processes used up to {noise:.0%} of a core")
+    return found
 
 
 def table(head: list[str], rows: list[list[str]], *, figures: bool = True) -> str:
@@ -176,7 +179,8 @@ class _Notes:
         self._marks: dict[str, int] = {}
 
     def mark(self, remarks: list[str]) -> str:
-        return "".join(f"<sup>{self._marks.setdefault(each, len(self._marks) + 1)}</sup>" for each in remarks)
+        marks = [str(self._marks.setdefault(each, len(self._marks) + 1)) for each in remarks]
+        return f"<sup>{', '.join(marks)}</sup>" if marks else ""
 
     def text(self) -> str:
         return "".join(f"<sup>{number}</sup> {remark}  \n" for remark, number in self._marks.items())

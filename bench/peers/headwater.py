@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class Headwater(Peer):
         from importlib.metadata import version
 
         packages = ", ".join(f"{name} {version(name)}" for name in ("gunicorn", "gevent", "Flask"))
-        return f"Python {sys.version.split()[0]}, {packages}"
+        return f"{_commit()}Python {sys.version.split()[0]}, {packages}"
 
     def commands(self, port: int, folder: Path, streams: int) -> list[Command]:
         helpers = []
@@ -67,3 +68,14 @@ class Headwater(Peer):
         }
         argv = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
         return [*helpers, Command(argv, env, ROOT)]
+
+
+def _commit() -> str:
+    """Which state of the source it is; nothing where that is no git checkout."""
+    try:
+        said = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f"commit {said.stdout.strip()}, "

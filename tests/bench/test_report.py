@@ -33,16 +33,24 @@ def test_the_ratio_is_taken_from_the_medians(tmp_path: Path) -> None:
     assert "| 6.00 × |" in text
 
 
-def test_prose_around_the_tables_survives_the_next_run(tmp_path: Path) -> None:
-    results = results_of(tmp_path, {"go": [1.0]})
-    document = report.write(results)
-    old = document.read_text()
-    document.write_text("# Ours\n\nBefore.\n\n" + old[old.index(report.BEGIN) :] + "\nAfter.\n")
+def test_prose_around_what_is_written_survives_the_next_run(tmp_path: Path) -> None:
+    document = tmp_path / report.DOCUMENT
+    bars, tables = (report.BARS_BEGIN, report.BARS_END), (report.BEGIN, report.END)
+    document.write_text("\n".join(["# Ours", *bars, "How.", tables[0], "outdated", tables[1], "What it means."]))
+    report.write(results_of(tmp_path, {"go": [5.0]}))
     report.write(results_of(tmp_path, {"go": [77.0]}))
     new = document.read_text()
-    assert new.startswith("# Ours\n\nBefore.\n\n" + report.BEGIN)
-    assert new.endswith(report.END + "\n\nAfter.\n")
-    assert "| 77 (1) |" in new
+    assert new.startswith(f"# Ours\n{report.BARS_BEGIN}\n\n|  | bar |")
+    assert f"{report.BARS_END}\nHow.\n{report.BEGIN}\n\n## What was measured" in new
+    assert new.endswith(f"{report.END}\nWhat it means.")
+    assert "| 77 (1) |" in new and "| 5 (1) |" not in new and "outdated" not in new
+
+
+def test_a_document_without_marks_gets_the_tables_at_its_end(tmp_path: Path) -> None:
+    (tmp_path / report.DOCUMENT).write_text("# Ours\n")
+    text = report.write(results_of(tmp_path, {"go": [5.0]})).read_text()
+    assert text.startswith("# Ours\n")
+    assert text.index("| bar |") < text.index("| 5 (1) |")
 
 
 @pytest.mark.parametrize(
@@ -52,6 +60,9 @@ def test_prose_around_the_tables_survives_the_next_run(tmp_path: Path) -> None:
         pytest.param({"gaps": 600, "undelivered": 400}, "lost or late: 50.0%", id="events lost"),
         pytest.param({"duplicates": 3}, "3 duplicates", id="duplicates"),
         pytest.param({"closed_early": 2}, "2 streams cut", id="streams cut"),
+        pytest.param(
+            {"other_cpu": 1.5}, "other processes used up to 150% of a core", id="a machine that was not quiet"
+        ),
     ],
 )
 def test_what_makes_a_figure_doubtful_stands_under_its_table(
