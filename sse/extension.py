@@ -21,7 +21,7 @@ from sse.auth.rate import PublishRate
 from sse.event import Event
 from sse.group import Subscription
 from sse.hub import CANARY_CHANNEL, Hub, Status
-from sse.lane import PublishLane
+from sse.lane import Lane
 from sse.log import Log, LogUnavailable, open_log
 from sse.pull import PullStream
 from sse.report import Reporter
@@ -84,7 +84,7 @@ class SSE:
         self._watch = Watch(self.settings)
         app.extensions["sse"] = self
         app.register_blueprint(blueprint)
-        app.wsgi_app = PublishLane(app, self)  # type: ignore[method-assign]
+        app.wsgi_app = Lane(app, self)  # type: ignore[method-assign]
         app.cli.add_command(sse_commands(lambda: self.settings))
 
     def _prepare(self, new: Settings) -> Callable[[], None]:

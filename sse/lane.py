@@ -1,10 +1,10 @@
-"""``POST /events/<channel>`` without Flask's dispatch, where nobody would notice.
+"""``/events/<channel>`` without Flask's dispatch, where nobody would notice.
 
-A publish costs as much in Flask (contexts, routing, hooks, a response object) as in all of ours. The lane goes in front
-of ``app.wsgi_app``, takes the requests whose route and answer are plain, and does what the view does by the same
-function. Whatever an app may have put on that way closes it, and then Flask serves as ever: a hook before or after
-requests (somebody's access check!), a view that was wrapped, a route of its own below ``/events``, a receiver of
-Flask's signals, a request class, a limit in ``app.config``, debug or testing mode.
+A publish, or a stream that opens, costs as much in Flask (contexts, routing, hooks, a response object) as in all of
+ours. The lane goes in front of ``app.wsgi_app``, takes the requests whose route is plain, and does what the view does
+by the same function of :mod:`sse.endpoints`. Whatever an app may have put on that way closes it, and then Flask serves
+as ever: a hook before or after requests (somebody's access check!), a view that was wrapped, a route of its own below
+``/events``, a receiver of Flask's signals, a request class, a limit in ``app.config``, debug or testing mode.
 
 One kind of hook leaves it open: a ``before_request`` function with an attribute ``passes``, which says of an environ,
 without any context, that the hook would do nothing. (So ``health`` keeps publishing off its port.)
@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import flask
 from flask import signals
-from werkzeug.wrappers import Request
+from werkzeug.wrappers import Request, Response
 
-from sse import views
+from sse import endpoints, views
 from sse.event import CHANNEL_PATTERN
+from sse.responder import STREAM_HEADERS
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -61,7 +62,7 @@ _METHODS: Final = (
 )
 
 
-class PublishLane:
+class Lane:
     """A WSGI application in front of Flask's. One for an app."""
 
     def __init__(self, app: flask.Flask, sse: SSE) -> None:
@@ -72,29 +73,46 @@ class PublishLane:
         self._passes: list[Callable[[WSGIEnvironment], bool]] = []
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] == "POST":
+        method = environ["REQUEST_METHOD"]
+        if method == "POST" or method == "GET":
             path: str = environ["PATH_INFO"]
             if path.startswith(_PREFIX) and CHANNEL_PATTERN.fullmatch(path, len(_PREFIX)) and self._takes(environ):
-                return self._publish(environ, start_response, path[len(_PREFIX) :])
+                serve = self._publish if method == "POST" else self._stream
+                return serve(environ, start_response, path[len(_PREFIX) :])
         return self._flask(environ, start_response)
 
-    def _publish(
-        self, environ: WSGIEnvironment, start_response: StartResponse, channel: str
-    ) -> Iterable[bytes]:
+    def _publish(self, environ: WSGIEnvironment, start_response: StartResponse, channel: str) -> Iterable[bytes]:
         sse = self._sse
         try:
-            body = views.publish_event(sse, Request(environ, populate_request=False), channel).encode()
+            body = endpoints.publish_event(sse, Request(environ, populate_request=False), channel).encode()
         except Exception as error:
-            response = views.refusal(sse, error)
-            if response is None:
-                with self._app.request_context(environ):
-                    response = self._app.handle_exception(error)
-            response.headers.update(views.common_headers(sse, environ))
-            return response(environ, start_response)
+            return self._refuse(environ, start_response, error)
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-        headers += views.common_headers(sse, environ).items()
+        headers += endpoints.common_headers(sse, environ).items()
         start_response("201 CREATED", headers)
         return (body,)
+
+    def _stream(self, environ: WSGIEnvironment, start_response: StartResponse, channel: str) -> Iterable[bytes]:
+        sse = self._sse
+        try:
+            body = endpoints.open_stream(sse, Request(environ, populate_request=False), (channel,))
+        except Exception as error:
+            return self._refuse(environ, start_response, error)
+        headers = [*STREAM_HEADERS.items(), *endpoints.common_headers(sse, environ).items()]
+        if isinstance(body, tuple):  # sent away: that is all
+            headers.append(("Content-Length", str(sum(map(len, body)))))
+        start_response("200 OK", headers)
+        return body
+
+    def _refuse(
+        self, environ: WSGIEnvironment, start_response: StartResponse, error: Exception
+    ) -> Iterable[bytes]:
+        response: Response | None = endpoints.refusal(self._sse, error)
+        if response is None:
+            with self._app.request_context(environ):
+                response = self._app.handle_exception(error)
+        response.headers.update(endpoints.common_headers(self._sse, environ))
+        return response(environ, start_response)
 
     def _takes(self, environ: WSGIEnvironment) -> bool:
         if self._open is None:
@@ -108,7 +126,7 @@ class PublishLane:
 
 
 def is_plain(app: flask.Flask) -> bool:
-    """Does a publish go through this app with nobody else taking part?"""
+    """Do publishing and streaming go through this app with nobody else taking part?"""
     config = app.config
     return (
         not (app.debug or app.testing or config["PROPAGATE_EXCEPTIONS"])
@@ -123,6 +141,7 @@ def is_plain(app: flask.Flask) -> bool:
         and not app.teardown_appcontext_funcs
         and not any(signal.receivers for signal in _SIGNALS)
         and app.view_functions.get("sse.publish_one") is views.publish_one
+        and app.view_functions.get("sse.stream_one") is views.stream_one
         and not any(_is_rival(rule) for rule in app.url_map.iter_rules())
         and not app.url_map.host_matching
         and not app.subdomain_matching

@@ -62,7 +62,7 @@ def test_the_labels_values_are_the_services_own_words() -> None:
     assert set(CONNECTION_CLOSINGS) == set(connection.CLOSINGS)
     assert documented()["health_workers"].values == (BOOTING, RUNNING, DRAINING)
     # Those have no list of their own there; each is a word in the code that refuses or counts.
-    code = "".join((ROOT / "sse" / name).read_text() for name in ("hub.py", "views.py", "worker.py", "connection.py"))
+    code = "".join((ROOT / "sse" / name).read_text() for name in ("hub.py", "endpoints.py", "worker.py", "connection.py"))
     assert all(f'"{word}"' in code for word in (*REFUSALS, *CONNECTION_STATES))
     assert set(re.findall(r'refused\["([\w-]+)"\]', code)) <= set(REFUSALS)
 

@@ -1,7 +1,8 @@
-"""The lane: a publish without Flask's dispatch answers as Flask does, and only where nobody would notice."""
+"""The lane: what is served without Flask's dispatch is answered as Flask does, and only where nobody would notice."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -60,8 +61,11 @@ def own_request_class(app: flask.Flask) -> None:
     app.request_class = Request
 
 
-def wrapped_view(app: flask.Flask) -> None:
-    app.view_functions["sse.publish_one"] = lambda channel: forbid()
+def wrapped(view: str) -> Callable[[flask.Flask], None]:
+    def wrap(app: flask.Flask) -> None:
+        app.view_functions[view] = lambda channel: forbid()
+
+    return wrap
 
 
 # What an app may have put in the way; True where it makes each publish a 403.
@@ -75,7 +79,8 @@ INTRUSIONS: dict[str, tuple[Callable[[flask.Flask], Any], bool]] = {
     "teardown": (lambda app: app.teardown_request(lambda error: None), False),
     "appcontext-teardown": (lambda app: app.teardown_appcontext(lambda error: None), False),
     "url-value-preprocessor": (lambda app: app.url_value_preprocessor(lambda endpoint, values: None), False),
-    "wrapped-view": (wrapped_view, True),
+    "wrapped-publish": (wrapped("sse.publish_one"), True),
+    "wrapped-stream": (wrapped("sse.stream_one"), False),
     "own-route": (lambda app: app.post("/events/orders")(forbid), True),
     "request-class": (own_request_class, False),
     "testing": (lambda app: app.config.update(TESTING=True), False),
@@ -159,6 +164,52 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "foreign-origin": {"headers": {"Origin": "https://other.example"}},
     "refused-with-origin": {"path": "/events/orders?retry=x", "headers": {"Origin": "https://page.example"}},
 }
+
+
+READS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "resumed": {"headers": {"Last-Event-ID": "1795635980627-0"}},
+    "malformed-cursor": {"headers": {"Last-Event-ID": "x"}},
+    "cursor-in-query": {"path": "/events/orders?lastEventId=1795635980627-0"},
+    "since": {"path": "/events/orders?since=earliest"},
+    "types": {"path": "/events/orders?event=a&event=b"},
+    "empty-type": {"path": "/events/orders?event="},
+    "query-not-utf-8": {"path": "/events/orders?event=%ff"},
+    "accepted": {"headers": {"Accept": "text/html, text/event-stream;q=0.5"}},
+    "not-accepted": {"headers": {"Accept": "text/html"}},
+    "excluded": {"headers": {"Accept": "*/*, text/event-stream;q=0"}},
+    "reserved-channel": {"path": "/events/_secret"},
+    "canary": {"path": "/events/_canary"},
+    "bad-channel": {"path": "/events/a%20b"},
+    "no-channel": {"path": "/events"},
+    "two-channels": {"path": "/events?channel=a&channel=b"},
+    "two-slashes": {"path": "//events/orders"},
+    "origin": {"headers": {"Origin": "https://page.example"}},
+    "draining": {"headers": {"X-Test": "draining"}},
+    "head": {"method": "HEAD"},
+    "head-of-nothing": {"method": "HEAD", "path": "/events/a%20b"},
+}
+
+
+def read(app: flask.Flask, path: str = "/events/orders", method: str = "GET", **request: Any) -> tuple[Any, ...]:
+    """Status, headers and first block of a stream, whose client then goes."""
+    hub = app.extensions["sse"].hub
+    hub.draining = "X-Test" in request.get("headers", {})
+    answer = app.test_client().open(path, method=method, **request, buffered=False)
+    first = b"".join(itertools.islice(answer.iter_encoded(), 1))
+    answer.close()
+    assert hub.streams == 0 and not hub.groups  # whoever was there is accounted for
+    return answer.status, sorted(answer.headers), re.sub(rb"(id|retry|latest|oldest)\W+[\d-]+", b"\\1", first)
+
+
+@pytest.mark.parametrize("name", READS)
+def test_the_lanes_stream_is_flasks(name: str, closing: ExitStack) -> None:
+    limits = {"SSE_CORS_ORIGINS": "https://page.example"}
+    lane, through_flask = make(closing, **limits), make(closing, **limits)
+    through_flask.teardown_request(lambda error: None)
+    request = {**READS[name], "headers": {"X-Request-ID": "r-1", **READS[name].get("headers", {})}}
+    assert read(lane, **request) == read(through_flask, **request)
+    assert lane.extensions["sse"].stats.closed == through_flask.extensions["sse"].stats.closed
 
 
 @pytest.mark.parametrize("name", REQUESTS)

@@ -1,0 +1,299 @@
+"""What the routes do with a request (DESIGN section 5): the translation between HTTP and the log or the hub.
+
+No Flask context is needed here: :mod:`sse.views` calls these from Flask's views, :mod:`sse.lane` without them. What is
+refused is refused as a problem (RFC 9457), with the thing and the limit named.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote_to_bytes
+
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Request, Response
+
+from sse import accesslog, publish
+from sse.auth import AccessDenied, Grant, address_bucket, client_address, cors_headers
+from sse.event import InvalidEvent, MalformedCursor, check_channel, opening_block, parse_id, parse_since, retry_block
+from sse.group import Subscription
+from sse.hub import INJECTED_CHANNELS, Hub
+from sse.log import IdempotencyConflict, LogUnavailable
+from sse.problems import Problem, problem_of
+from sse.pull import PullStream
+from sse.replay import Start
+from sse.request_id import HEADER, request_id
+from sse.stream import OPENING, Stream, lease, spread_retry
+from sse.trace import trace_id
+
+if TYPE_CHECKING:
+    from sse.extension import SSE
+
+# How long a stream that comes while the worker still reads its log is kept waiting, seconds, before it is sent away
+# with a retry:.
+START_PATIENCE: Final = 2.0
+
+# Streams that were taken over are looked at once a second, in ticks: one is due that much before its token ends,
+# seconds, so that it never outlives it.
+TOKEN_MARGIN: Final = 1.1
+
+
+# ── publishing ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def publish_event(sse: SSE, request: Request, channel: str) -> str:
+    """The whole of a single publish; returns the answer's JSON. Raises what :func:`refusal` knows."""
+    _checked_channel(channel)
+    _admitted(sse, sse.authenticator.may_publish(request, (channel,)))
+    kind = retry = None
+    if request.query_string:
+        _check_query(request)
+        kind, retry = request.args.get("event"), request.args.get("retry")
+    body = _body(request, sse.settings.sse_max_event_bytes, "an event", "SSE_MAX_EVENT_BYTES")
+    event = publish.single(channel, body, kind, retry)
+    key = publish.idempotency_key(request.environ.get("HTTP_IDEMPOTENCY_KEY"))
+    (position,) = sse.append([event], key=key, trace=_trace(sse, request.environ))
+    # An id and a checked channel hold nothing that JSON would escape.
+    return f'{{"id": "{position >> 20}-{position & 0xFFFFF}", "channel": "{channel}"}}\n'
+
+
+def publish_batch(sse: SSE, request: Request) -> str:
+    """The whole of a batch; returns the answer's JSON. Raises what :func:`refusal` knows."""
+    if request.mimetype != "application/x-ndjson":
+        accepted = {"Accept-Post": "application/x-ndjson"}
+        raise Problem(415, "a batch is application/x-ndjson; one event goes to /events/<channel>", headers=accepted)
+    limits = sse.settings
+    # Who may not publish at all is refused before a body of megabytes is read.
+    _admitted(sse, sse.authenticator.may_publish(request, ()))
+    body = _body(request, limits.sse_max_batch_bytes, "a batch", "SSE_MAX_BATCH_BYTES")
+    events = publish.batch(
+        body, max_events=limits.sse_max_batch_events, max_event_bytes=limits.sse_max_event_bytes
+    )
+    sse.authenticator.may_publish(request, {event.channel for event in events})
+    key = publish.idempotency_key(request.headers.get("Idempotency-Key"))
+    positions = sse.append(events, key=key, trace=_trace(sse, request.environ))
+    ids = ", ".join([f'"{position >> 20}-{position & 0xFFFFF}"' for position in positions])
+    return f'{{"ids": [{ids}]}}\n'
+
+
+def _admitted(sse: SSE, grant: Grant) -> None:
+    """Count a publish request. Raises Problem (429)."""
+    wait = sse.rate.wait(grant.subject)
+    if wait:
+        raise Problem(
+            429,
+            f"at most {sse.settings.sse_publish_rate:g} publish requests a second for each key (SSE_PUBLISH_RATE)",
+            headers={"Retry-After": f"{wait:.0f}"},
+        )
+
+
+def _trace(sse: SSE, environ: dict[str, Any]) -> str | None:
+    """The request's trace, if its events are to carry it; the request's log line then has it, too."""
+    header = environ.get("HTTP_TRACEPARENT")
+    trace = None if header is None else sse.trace(header)
+    if trace is not None:
+        environ[accesslog.TRACE] = trace_id(trace)
+    return trace
+
+
+def _check_query(request: Request) -> None:
+    """Refuse a query that is not UTF-8: read leniently, it would be another event type than was asked for. Raises
+    Problem (400)."""
+    query = request.query_string
+    try:
+        (unquote_to_bytes(query) if b"%" in query else query).decode()
+    except UnicodeDecodeError:
+        raise Problem(400, "the query is not UTF-8") from None
+
+
+def _body(request: Request, limit: int, what: str, setting: str) -> bytes:
+    """The request's body, at most ``limit`` bytes of it. Raises Problem (413)."""
+    length = request.content_length
+    # One more than allowed: a chunked body says no length.
+    body = b"" if length is not None and length > limit else request.stream.read(limit + 1)
+    if len(body) > limit or (length is not None and length > limit):
+        raise Problem(413, f"{what} is at most {limit} bytes ({setting})", limit=limit)
+    if length is not None and len(body) < length:
+        raise Problem(400, f"the body ended after {len(body)} of {length} bytes")
+    return body
+
+
+# ── streaming ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def open_stream(sse: SSE, request: Request, channels: tuple[str, ...]) -> Iterable[bytes]:
+    """The body of a stream of these channels, whose answer is 200 with ``STREAM_HEADERS``; it must be closed, as WSGI
+    has it. Raises what :func:`refusal` knows."""
+    limit = sse.settings.sse_max_channels
+    if not channels:
+        raise Problem(400, "name at least one channel: /events/<channel> or /events?channel=a&channel=b")
+    if len(channels) > limit:
+        detail = f"a stream has at most {limit} channels (SSE_MAX_CHANNELS), not {len(channels)}"
+        raise Problem(400, detail, limit=limit)
+    for channel in channels:
+        _checked_channel(channel, reading=True)
+    if len(set(channels)) > 1 and not INJECTED_CHANNELS.isdisjoint(channels):
+        raise Problem(400, f"a reserved channel ({', '.join(sorted(INJECTED_CHANNELS))}) is streamed alone")
+    if not _accepted(request):
+        raise Problem(406, "this is a text/event-stream, which the Accept header excludes")
+    types = None
+    if request.query_string:
+        _check_query(request)
+        types = frozenset(request.args.getlist("event")) or None
+    if types and "" in types:
+        raise Problem(400, "event: a type has at least one character; leave event out to get all", field="event")
+    grant = sse.authenticator.may_subscribe(request, channels)
+    if request.method == "HEAD":
+        # Not a body of length 0: a stream has no length (RFC 9110 §8.6).
+        return iter(())
+    return _open(sse, request, Subscription(frozenset(channels), types), grant)
+
+
+def _accepted(request: Request) -> bool:
+    accept = request.environ.get("HTTP_ACCEPT")
+    if accept is None or accept == "text/event-stream" or accept == "*/*":  # an EventSource's, and curl's
+        return True
+    return not request.accept_mimetypes or bool(request.accept_mimetypes["text/event-stream"])
+
+
+def _open(sse: SSE, request: Request, subscription: Subscription, grant: Grant) -> Iterable[bytes]:
+    hub = sse.hub
+    environ = request.environ
+    client = client_address(environ, sse.trusted_networks)
+    if sse.settings.sse_max_streams_per_ip:
+        # The limit is a site's: whoever has one IPv6 address has 2^64 of them. (The access log then has the /64, too.)
+        client = address_bucket(client)
+    if not hub.wait_ready(START_PATIENCE):
+        return _send_away(sse, request)
+    expires_in = None if grant.expires_at is None else grant.expires_at - time.time() - TOKEN_MARGIN
+    if expires_in is not None and expires_in <= 0:
+        return _send_away(sse, request)  # no time is left to end it in; when it comes back, the answer is 401
+    if hub.admit(client) is not None:
+        return _send_away(sse, request)
+    now = time.monotonic()
+    ends_at = lease(now, sse.settings.sse_max_stream_age, expires_in)
+    takeover: Callable[[Hub, Stream], None] | None = environ.get("sse.takeover")
+    group = hub.join(subscription)
+    named = request_id(environ)
+    stream: Stream
+    if takeover is None:
+        hung_up, why_lost = environ.get("sse.hung_up"), environ.get("sse.why_lost")
+        stream = PullStream(
+            hub, group, 0, now=now, ends_at=ends_at, client=client, hung_up=hung_up, why_lost=why_lost, request_id=named
+        )
+    else:
+        chunked = environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
+        stream = Stream(group, 0, now=now, ends_at=ends_at, client=client, chunked=chunked, request_id=named)
+    try:
+        start = hub.replay.resolve(group, *_cursor(request))
+    except LogUnavailable:
+        # Only the log could say where this client was; a 503 would make an EventSource give up for ever.
+        hub.leave(stream)
+        hub.stats.refused["log"] += 1
+        return _send_away(sse, request)
+    except BaseException:
+        hub.leave(stream)
+        raise
+    stream.cursor = start.cursor
+    hub.stats.opened += 1
+    environ["sse.stream"] = True  # it logs itself at its end
+    return _Body(hub, stream, start, takeover)
+
+
+class _Body:
+    """The response's body: the opening, then whoever serves this stream from here on."""
+
+    def __init__(
+        self, hub: Hub, stream: Stream, start: Start, takeover: Callable[[Hub, Stream], None] | None
+    ) -> None:
+        self._hub, self._stream = hub, stream
+        self._chunks = self._make(start, takeover)
+
+    def _make(self, start: Start, takeover: Callable[[Hub, Stream], None] | None) -> Iterator[bytes]:
+        hub, stream = self._hub, self._stream
+        yield opening_block(start.cursor, hub.settings.sse_retry) + (start.reset or b"")
+        if takeover is not None:
+            takeover(hub, stream)
+        elif isinstance(stream, PullStream):
+            yield from stream.chunks()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._chunks
+
+    def close(self) -> None:
+        self._chunks.close()  # type: ignore[attr-defined]
+        if self._stream.state == OPENING:
+            # The client went before a byte of it could be sent; nobody else will account for this stream.
+            self._hub.closed(self._stream, "client")
+
+
+def _send_away(sse: SSE, request: Request) -> Iterable[bytes]:
+    """A stream that cannot be had now: 200, a randomised ``retry:`` and a clean end, which an EventSource takes for a
+    reconnect; on any other status it gives up for ever (WHATWG HTML §9.2.3).
+
+    A client that came without a cursor is given one: else it would miss what happens until it is let in."""
+    retry = spread_retry(sse.settings.sse_retry)
+    position = sse.hub.window.position
+    block = opening_block(position, retry) if position and _cursor(request)[0] is None else retry_block(retry)
+    return (block,)
+
+
+def _checked_channel(channel: str, *, reading: bool = False) -> str:
+    try:
+        return check_channel(channel, reserved_ok=reading and channel in INJECTED_CHANNELS)
+    except InvalidEvent as error:
+        raise Problem(400, str(error), field="channel") from None
+
+
+def _cursor(request: Request) -> tuple[str | None, int | None]:
+    """Where the client asks to begin: as it said it, and parsed (None when it cannot be). The header first: it is what
+    a reconnecting EventSource sends, while the query is still that of its first connection."""
+    header = request.environ.get("HTTP_LAST_EVENT_ID")
+    if header:
+        return header, _parsed(parse_id, header)
+    if not request.query_string:
+        return None, None
+    for name in ("lastEventId", "last_event_id"):
+        value = request.args.get(name)
+        if value:
+            return value, _parsed(parse_id, value)
+    since = request.args.get("since")
+    return (since, _parsed(parse_since, since)) if since else (None, None)
+
+
+def _parsed(parse: Callable[[str], int], text: str) -> int | None:
+    try:
+        return parse(text)
+    except MalformedCursor:
+        return None
+
+
+# ── what every answer has ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def common_headers(sse: SSE, environ: dict[str, Any]) -> dict[str, str]:
+    """What every answer has beside its own headers."""
+    headers = cors_headers(sse.settings, environ.get("HTTP_ORIGIN"))
+    # Our own worker names every answer, those of other views and Flask's own errors, too.
+    if "sse.hung_up" not in environ:
+        headers[HEADER] = request_id(environ)
+    return headers
+
+
+def refusal(sse: SSE, error: Exception) -> Response | None:
+    """The answer to what publishing and streaming raise; None for what is a bug."""
+    match error:
+        case Problem():
+            return error.response()
+        case AccessDenied():
+            return Problem(error.status, error.detail, headers=error.headers).response()
+        case LogUnavailable():
+            sse.complain(error)  # it names files and hosts, which are the operator's business and not the client's
+            headers = {"Retry-After": str(max(1, round(error.retry_after)))}
+            return Problem(503, "the log cannot be written now, nothing was stored", headers=headers).response()
+        case IdempotencyConflict():
+            return Problem(422, "this Idempotency-Key was used with another body").response()
+        case HTTPException():
+            return problem_of(error)
+    return None
