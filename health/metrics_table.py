@@ -84,6 +84,7 @@ ROWS: Final = (
         "reason",
         CONNECTION_CLOSINGS,
     ),
+    Row("sse_settings_refused", "gauge", "settings_refused", "Workers whose settings file cannot be used."),
 )
 
 # From the board, one sample a worker; the label is its slot, of which there are few, and not its process id.

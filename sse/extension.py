@@ -81,7 +81,7 @@ class SSE:
         self.authenticator = Authenticator(self.settings, loopback_only=self._loopback_only)
         self.rate = PublishRate(self.settings.sse_publish_rate)
         self.settings.on_change(self._prepare)
-        self._watch = Watch(self.settings)
+        self._watch = Watch(self.settings, self._settings_refused)
         app.extensions["sse"] = self
         app.register_blueprint(blueprint)
         app.wsgi_app = Lane(app, self)  # type: ignore[method-assign]
@@ -100,6 +100,9 @@ class SSE:
                 logger.info("%s", line)
 
         return change
+
+    def _settings_refused(self, refused: bool) -> None:
+        self.stats.settings_refused = int(refused)
 
     def _loopback_only(self) -> bool:
         return self.listening is not None and all_loopback(self.listening)

@@ -74,6 +74,7 @@ class Stats:
         "refused",
         "replayed",
         "resets",
+        "settings_refused",
     )
 
     def __init__(self) -> None:
@@ -82,6 +83,7 @@ class Stats:
         self.delivered = 0
         self.replayed = 0
         self.bytes_sent = 0
+        self.settings_refused = 0  # 1 while the settings file cannot be used
         self.closed: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.resets: Counter[str] = Counter()

@@ -27,10 +27,14 @@ LOOK_INTERVAL: Final = 0.5  # seconds
 
 
 class Watch:
-    """Keeps ``settings`` as their file says. Without a file there is nothing to do, and no thread."""
+    """Keeps ``settings`` as their file says. Without a file there is nothing to do, and no thread.
 
-    def __init__(self, settings: Settings) -> None:
+    tell: called with True when the file cannot be used, with False when it can.
+    """
+
+    def __init__(self, settings: Settings, tell: Callable[[bool], None] = lambda refused: None) -> None:
         self._settings = settings
+        self._tell = tell
         self._path = "" if settings.sse_config_file is None else str(settings.sse_config_file)
         # Content, or what is wrong with the file: at the last look, and what has been acted on.
         self._seen: bytes | str | None = None
@@ -69,8 +73,7 @@ class Watch:
             return
         self._done = now
         if isinstance(now, str):
-            self._trouble = True
-            logger.error("%s; all settings stay as they are", now)
+            self._refuse("%s; all settings stay as they are", now)
         else:
             self._take(now)
 
@@ -82,9 +85,8 @@ class Watch:
             mixed, waiting = settings.as_far_as_live(new)
             change = settings.become(mixed)
         except ValueError as error:
-            self._trouble = True
             lines = error.lines if isinstance(error, SettingsError) else [str(error)]
-            logger.error("%s is refused, all settings stay as they are: %s", self._path, "; ".join(lines))
+            self._refuse("%s is refused, all settings stay as they are: %s", self._path, "; ".join(lines))
             return
         for line in file.unknown(settings.names()):
             logger.warning("%s", line)
@@ -94,11 +96,17 @@ class Watch:
         elif self._trouble:
             logger.info("%s can be used again; no setting has changed", self._path)
         self._trouble = False
+        self._tell(False)
         kept.keep(content)
         restart = settings.differences(new, waiting)
         if restart and restart != self._restart:
             logger.warning("%s: a restart is needed for %s", self._path, ", ".join(restart))
         self._restart = restart
+
+    def _refuse(self, message: str, *values: str) -> None:
+        self._trouble = True
+        self._tell(True)
+        logger.error(message, *values)
 
     def _exchange(self, change: Callable[[], None], differences: str) -> None:
         # Before or after: a change of the log level must not silence the line that tells of it.

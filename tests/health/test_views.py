@@ -259,6 +259,8 @@ def test_settings_objects_are_read_as_well() -> None:
     health = Health(flask.Flask("x"), settings)
     assert (health._config.health_port, health._config.limits().canary_max_age) == (9, 7.0)
     assert health._config.limits().strict
+    settings.health_canary_max_age = 8.0
+    assert health._config.limits().canary_max_age == 8, "a setting may change"
 
 
 @pytest.mark.parametrize(("text", "strict"), [("1", True), ("off", False), (True, True)])

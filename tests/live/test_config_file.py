@@ -108,6 +108,7 @@ def test_streams_stay_open_while_the_settings_change_around_them(
     configured.change(f"SSE_MAX_EVENT_BYTES=1\nSSE_PUBLISH_KEY={BAD_KEY}", "is refused")
     assert everywhere(lambda: publish(server, data=b"four").status) == {201}
     assert BAD_KEY not in server.log_text() and KEY not in server.log_text()
+    eventually(lambda: samples(server)["sse_settings_refused"] == WORKERS, 5)
 
     # Limits that the open streams are beyond: they stay, and the next one is sent away.
     configured.change(f"{key}SSE_MAX_STREAMS=1\nSSE_MAX_EVENT_BYTES=3")
@@ -116,6 +117,8 @@ def test_streams_stay_open_while_the_settings_change_around_them(
     configured.change(f"{key}SSE_MAX_STREAMS_PER_IP=1\nSSE_PUBLISH_RATE=1")
     assert everywhere(lambda: is_let_in(server)) == {False}, "those who came before the limit are counted"
     assert everywhere(lambda: publish(server).status) == {201, 429}
+
+    eventually(lambda: samples(server)["sse_settings_refused"] == 0, 5)
 
     # The level, in both directions.
     configured.change(f"{key}LOG_LEVEL=warning")
