@@ -182,12 +182,14 @@ class SSE:
         return sampled(traceparent) if traceparent is not None and self.settings.sse_trace_lines else None
 
     def append(self, events: Sequence[Event], *, key: str | None = None, trace: str | None = None) -> list[int]:
-        """Append events in order, all or none, and return their positions. ``key``: idempotency key; ``trace``: what
-        :meth:`trace` returned.
+        """Append events in order, all or none, and return their positions. ``key``: idempotency key, among
+        those of the same channels; ``trace``: what :meth:`trace` returned.
 
         Raises LogUnavailable (nothing stored), IdempotencyConflict.
         """
-        digest = b"" if key is None else publish.digest_of(events)
+        digest = b""
+        if key is not None:
+            digest, key = publish.digest_of(events), publish.scoped(key, events)
         if len(events) > OFFLOAD_EVENTS:
             positions = offload(lambda: self.log.append(events, key=key, digest=digest, trace=trace))
         else:

@@ -85,7 +85,7 @@ def describe(settings: Settings) -> dict[str, Any]:
     key = _header(
         "Idempotency-Key",
         {"type": "string", "pattern": f"^{KEY_PATTERN.pattern}$"},
-        "A repeated publish stores nothing; with another body it is refused (422).",
+        "A repeated publish to the same channels stores nothing; with another body it is refused (422).",
     )
     trace = _header("traceparent", {"type": "string"}, "W3C Trace Context. When sampled, deliveries are logged.")
     publish = {

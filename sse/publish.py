@@ -47,6 +47,14 @@ def idempotency_key(value: str | None) -> str | None:
     return value
 
 
+def scoped(key: str, events: Sequence[Event]) -> str:
+    """The key as the log remembers it: one for each set of channels (threat: who may publish somewhere uses up the keys
+    of others, ``order-7``, ``order-8``, and their publishes are refused). Not for each token: a publisher that repeats
+    may have a new one by then."""
+    channels = "\n".join(sorted({event.channel for event in events}))
+    return f"{hashlib.sha256(channels.encode()).hexdigest()[:32]}:{key}"
+
+
 def digest_of(events: Sequence[Event]) -> bytes:
     """What makes two publishes "the same" for an idempotency key: SHA-256 over every field of every event."""
     digest = hashlib.sha256()

@@ -127,7 +127,7 @@ def test_the_service_does_what_its_description_says(small_server: Server, label:
 def test_the_service_does_what_its_description_says_at_length(
     small_server: Server, label: str, mode: GenerationMode
 ) -> None:
-    hold(small_server, label, mode, 500)
+    hold(small_server, label, mode, 200)
 
 
 def test_every_operation_is_tried(small_server: Server) -> None:

@@ -229,3 +229,27 @@ def test_the_command_mints_what_the_service_believes(guarded: Server) -> None:
         octets = request(f"/events/{channel}", line, "Content-Length: 1", method="POST", body=b"x")
         assert one(guarded, octets).status == published
         assert one(guarded, request(f"/events/{channel}", line, method="HEAD")).status == read
+
+
+def test_nobody_uses_up_the_idempotency_keys_of_channels_that_are_not_his(guarded: Server) -> None:
+    def publish(channel: str, *also: str) -> int:
+        token = hs256(claims(publish=[channel, *also]), HS_KEY)
+        lines = [f"Authorization: Bearer {token}", "Idempotency-Key: order-7"]
+        if not also:
+            return one(guarded, request(f"/events/{channel}", *lines, "Content-Length: 1", method="POST", body=b"x")).status
+        body = "\n".join(json.dumps({"channel": name, "data": "x"}) for name in (channel, *also)).encode()
+        lines += ["Content-Type: application/x-ndjson", f"Content-Length: {len(body)}"]
+        return one(guarded, request("/events", *lines, method="POST", body=body)).status
+
+    assert publish("thief") == publish("thief", "thief2") == 201
+    assert publish("victim") == 201
+    assert publish("thief", "victim") == 201  # who may publish there may, and is somebody else's affair
+    other = request(
+        "/events/victim",
+        f"Authorization: Bearer {hs256(claims(publish=['victim']), HS_KEY)}",
+        "Idempotency-Key: order-7",
+        "Content-Length: 1",
+        method="POST",
+        body=b"y",
+    )
+    assert one(guarded, other).status == 422

@@ -113,7 +113,9 @@ def test_the_same_key_stores_once_through_whichever_worker_and_another_body_is_r
         answers = list(pool.map(lambda _: publish("tea"), range(24)))
     assert {answer.status for answer in answers} == {201}
     assert len({answer.json()["id"] for answer in answers}) == 1
-    for other in (publish("coffee"), publish("tea", channel="elsewhere")):
+    elsewhere = publish("tea", channel="elsewhere")
+    assert elsewhere.status == 201 and elsewhere.json()["id"] != answers[0].json()["id"]
+    for other in (publish("coffee"), publish("coffee", channel="elsewhere")):
         assert other.status == 422
         assert other.headers["Content-Type"] == "application/problem+json"
         assert other.json()["status"] == 422
