@@ -165,7 +165,7 @@ records = st.builds(
 )
 
 budget = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
@@ -199,7 +199,7 @@ def test_what_is_published_is_what_a_client_receives(parser: Parser, sent: list[
 
 @given(sent=st.lists(records, min_size=1, max_size=2))
 @example(sent=[Record(P, "orders", "\u00fcber", 5, "\u20ac\r\n\U0001f30a\n"), plain("")])
-@settings(budget, max_examples=30)
+@settings(budget, max_examples=15)
 def test_it_does_not_matter_where_the_bytes_are_split(parser: Parser, sent: list[Record]) -> None:
     wire = b"".join(encode_frame(record).wire for record in sent)
     streams = [[wire[:cut], wire[cut:]] for cut in range(1, len(wire))]

@@ -54,7 +54,7 @@ def test_nothing_acknowledged_is_lost_doubled_or_reordered_by_kills(
     log = open_sqlite(retain_events=10**9)
     follower = follow(log)
     acknowledged: list[tuple[int, int, str]] = []
-    for turn in range(10):
+    for turn in range(6):
         outputs = [path.with_name(f"{turn}-{n}") for n in range(2)]
         with contextlib.ExitStack() as files:
             children = [
@@ -72,7 +72,7 @@ def test_nothing_acknowledged_is_lost_doubled_or_reordered_by_kills(
             for line in output.read_text().split("\n")[:-1]:  # the last may be cut
                 first, count, name = line.split()
                 acknowledged.append((int(first), int(count), name))
-    assert len(acknowledged) > 1000
+    assert len(acknowledged) > 200
 
     log.append([Event("a", "end.0")])
     eventually(lambda: follower.records and follower.records[-1].data == "end.0", 10)
