@@ -77,7 +77,8 @@ class Results:
             "skipped": self.skipped,
             "scenarios": self.scenarios,
         }
-        self.path.write_text(json.dumps(content, indent=1) + "\n")
+        text = json.dumps(content, separators=(",", ":"))
+        self.path.write_text(text.replace('{"peer":', '\n{"peer":') + "\n")  # a line a run
 
     def known(self, peer: Peer) -> None:
         """Records a peer's title and version."""

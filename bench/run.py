@@ -11,6 +11,7 @@ A run that is not the full one writes into build/bench/ unless --out says otherw
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ ROOT = build.BENCH.parent
 QUICK_PEERS = ["headwater", "go", "nchan", "better-sse", "flask-gevent"]
 QUICK_SECONDS = 170.0
 LEAST_MINUTES = 5
+INTERRUPTED = 130  # exit status, as a shell has it for SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,11 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results.command = " ".join(["python -m bench", *(sys.argv[1:] if arguments is None else arguments)])
     budget = options.budget * 60 if options.budget else QUICK_SECONDS if options.quick else None
     queue = _queue(options, results)
-    _execute(queue, plan.Clock(budget), began, results)
+    status = 0
+    try:
+        _execute(queue, plan.Clock(budget), began, results)
+    except KeyboardInterrupt:
+        print("\ninterrupted: the report has what was measured so far")
+        status = INTERRUPTED
     results.save()
     path = report.write(results)
     print(f"\n{path} and {results.path}, in {time.monotonic() - began:.0f} s")
-    return 0
+    return status
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -180,7 +187,11 @@ def _run(step: Step, results: Results) -> None:
     scenario, case = step.scenario, step.case
     begin = f"  {step.number + 1}  {scenarios.label(case):34}"
     for joined in step.joins:
-        metrics = methods.ceiling(case, min(plan.CEILING_SECONDS, scenario.seconds), joined)
+        try:
+            metrics = methods.ceiling(case, min(plan.CEILING_SECONDS, scenario.seconds), joined)
+        except subprocess.SubprocessError as error:
+            print(f"{begin} the bare sender failed: {error}", flush=True)
+            continue
         results.add_ceiling(scenario, case, step.number, metrics)
         print(f"{begin} {f'(ceiling x {joined})':18} {metrics['events_per_second']:,.0f} events/s", flush=True)
     for peer in step.in_turn():
@@ -198,5 +209,5 @@ def _measured(scenario: Scenario, peer: Peer, case: Case) -> dict[str, Any]:
     try:
         with peer.started(case.get("streams", 0)) as running:
             return scenario.measure(running, case, scenario.seconds)
-    except (PeerFailed, load.LoadFailed) as error:
+    except (PeerFailed, load.LoadFailed, OSError, subprocess.SubprocessError) as error:
         return {"failed": str(error)[-500:]}
