@@ -44,11 +44,17 @@ def saturation(running: Running, case: Case, seconds: float) -> Metrics:
 def latency(running: Running, case: Case, seconds: float) -> Metrics:
     """A fixed rate, timed from when each event was due."""
     result = _load(running, case, seconds, publish="open", rate=case["rate"], publishers=2)
-    # At a rate that leaves gaps hardly anything is joined: how many writes a second of the server's CPU carries. What
-    # was joined nevertheless came with one read, and counts once.
+    return {**result, "writes_per_cpu_second": writes_per_cpu_second(result)}
+
+
+def writes_per_cpu_second(result: Metrics) -> float:
+    """How many writes a second of the server's CPU carries, at a rate at which hardly anything is joined.
+
+    What was joined nevertheless came with one read, and counts once.
+    """
     joined = max(1.0, result["events"] / max(result["reads"], 1))
-    writes = result["events_per_second"] / joined
-    return {**result, "writes_per_cpu_second": writes / result["server_cpu"] if result["server_cpu"] else 0.0}
+    busy = result["server_cpu"]
+    return result["events_per_second"] / joined / busy if busy else 0.0
 
 
 def slow_readers(running: Running, case: Case, seconds: float) -> Metrics:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench import bars, peers, scenarios
+from bench import bars, methods, peers, scenarios
 from bench.results import Results
 
 # What each bar is judged by, in the order of the table: all of these hold, and no moonshot does.
@@ -121,6 +121,19 @@ def test_the_spread_is_that_of_the_rounds_each_against_the_same_round_of_the_oth
 def test_what_was_not_measured_is_not_said_to_hold() -> None:
     assert {bar.row(Results(Path()))[2] for bar in bars.BARS} == {"not measured"}
     assert set(held(Results(Path()))) == {""}
+
+
+@pytest.mark.parametrize(
+    ("reads", "writes"),
+    [
+        pytest.param(1000, 200_000, id="one event a read"),
+        pytest.param(250, 50_000, id="four events joined count once"),
+        pytest.param(2000, 200_000, id="an event in two reads is one write"),
+    ],
+)
+def test_against_the_ceiling_counts_what_was_written_and_not_what_was_joined(reads: int, writes: int) -> None:
+    result = {"events": 1000, "reads": reads, "events_per_second": 50_000.0, "server_cpu": 0.25}
+    assert methods.writes_per_cpu_second(result) == writes
 
 
 def test_a_run_that_failed_holds_nothing() -> None:

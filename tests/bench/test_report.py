@@ -128,6 +128,18 @@ def test_only_a_run_with_every_table_writes_into_the_documentation() -> None:
     assert run._out(parse(["--quick", "--out", "docs"])) == Path("docs")
 
 
+def test_an_interrupted_run_writes_the_report_of_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(queue: list[Any], clock: Any, began: float, results: Results) -> None:
+        results.begin(SATURATION)
+        results.add(SATURATION, peers.KNOWN["headwater"], CASE, 0, {"events_per_second": 123.0})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "_execute", interrupted)
+    assert run.main(["--peers", "headwater", "--scenario", "saturation", "--out", str(tmp_path)]) == 130
+    assert "| 123 (1) |" in (tmp_path / report.DOCUMENT).read_text()
+    assert Results.load(tmp_path).runs("saturation", "headwater", CASE) == [{"events_per_second": 123.0}]
+
+
 def test_a_number_of_streams_makes_no_streams_where_a_case_has_none() -> None:
     options = run._parser().parse_args(["--scenario", "logs", "--streams", "10"])
     cases = run._shaped(scenarios.KNOWN["logs"], options).cases
