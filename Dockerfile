@@ -21,8 +21,10 @@ RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 
 # Packages before code: this layer is made anew only when their list changes. Wheels only: building one from
 # source would want a compiler, and would give another image on another day.
-COPY requirements.txt /src/
-RUN /opt/pip/bin/pip --python /opt/venv/bin/python install --only-binary :all: --requirement /src/requirements.txt
+# With traces by OpenTelemetry: --build-arg REQUIREMENTS=requirements-otel.txt
+ARG REQUIREMENTS=requirements.txt
+COPY requirements.txt requirements-otel.txt /src/
+RUN /opt/pip/bin/pip --python /opt/venv/bin/python install --only-binary :all: --requirement /src/${REQUIREMENTS}
 # What packages bring along and nothing imports: their tests, and sources for compilers and type checkers.
 RUN cd /opt/venv/lib/python3*/site-packages \
     && rm -rf gevent/tests gevent/testing greenlet/tests zope/interface/tests zope/interface/*/tests zope/event/tests* \

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flask
 
@@ -33,6 +33,9 @@ from sse.stats import Stats
 from sse.stream import OWN_CLIENT, Stream
 from sse.trace import sampled
 from sse.views import blueprint
+
+if TYPE_CHECKING:
+    from sse.otel import Spans
 
 logger = logging.getLogger("headwater")
 
@@ -65,6 +68,8 @@ class SSE:
         self.report_more: Callable[[], dict[str, Any]] | None = None
         # How many connections the server has, by state (new, active, idle, stream), where it is one that can tell.
         self.connection_counts: Callable[[], dict[str, int]] | None = None
+        # OpenTelemetry's spans, where they are on.
+        self.spans: Spans | None = None
         self._responses = 0
         self._complained = float("-inf")
         self._last_call = threading.Event()
@@ -84,6 +89,11 @@ class SSE:
         self._watch = Watch(self.settings, self._settings_refused)
         app.extensions["sse"] = self
         app.register_blueprint(blueprint)
+        if self.settings.sse_otel:
+            from sse.otel import Spans  # an optional extra, which takes a second to import
+
+            self.spans = Spans()
+            self.spans.install(app, blueprint.name)
         app.wsgi_app = Lane(app, self)  # type: ignore[method-assign]
         app.cli.add_command(sse_commands(lambda: self.settings))
 
@@ -137,6 +147,8 @@ class SSE:
                     reporter = Reporter(hub, self.settings.sse_log.partition(":")[0])
                     reporter.more = self.report_more
                     hub.report = reporter
+                    if self.spans is not None:
+                        hub.deliveries.on_delivered = self.spans.delivered
                     hub.start()
                     self._hub = hub
                     if self._watch is not None:
@@ -157,6 +169,8 @@ class SSE:
             self._hub.stop()
         if self._log is not None:
             self._log.close()
+        if self.spans is not None:
+            self.spans.stop()
 
     # ── for an app's own views ────────────────────────────────────────────────────────────────────────────
 
@@ -179,7 +193,10 @@ class SSE:
 
     def trace(self, traceparent: str | None) -> str | None:
         """What is to be carried of a publish's ``traceparent``: the same, normalised, if it is sampled."""
-        return sampled(traceparent) if traceparent is not None and self.settings.sse_trace_lines else None
+        if traceparent is None and self.spans is not None:
+            traceparent = self.spans.current()
+        wanted = self.spans is not None or self.settings.sse_trace_lines
+        return sampled(traceparent) if traceparent is not None and wanted else None
 
     def append(self, events: Sequence[Event], *, key: str | None = None, trace: str | None = None) -> list[int]:
         """Append events in order, all or none, and return their positions. ``key``: idempotency key, among
@@ -187,6 +204,13 @@ class SSE:
 
         Raises LogUnavailable (nothing stored), IdempotencyConflict.
         """
+        if self.spans is not None and trace is not None:
+            with self.spans.appending(events, trace) as (carried, positions):
+                positions += self._append(events, key, carried)
+            return positions
+        return self._append(events, key, trace)
+
+    def _append(self, events: Sequence[Event], key: str | None, trace: str | None) -> list[int]:
         digest = b""
         if key is not None:
             digest, key = publish.digest_of(events), publish.scoped(key, events)

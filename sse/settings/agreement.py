@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ _HS256_BYTES = 32   # RFC 7518 §3.2: a key of the hash's size or larger
 
 def conflicts(settings: Settings) -> list[str]:
     """The lines, none if all is well. They never hold a secret."""
-    return [*_listeners(settings), *_log(settings), *_access(settings), *_tokens(settings)]
+    return [*_listeners(settings), *_log(settings), *_access(settings), *_tokens(settings), *_otel(settings)]
 
 
 def _listeners(settings: Settings) -> list[str]:
@@ -58,3 +59,17 @@ def _tokens(settings: Settings) -> list[str]:
         lines.append("SSE_JWT_ALGORITHMS must be set with SSE_JWKS_FILE: a list from HS256, RS256, ES256 and "
                      "EdDSA, by the kinds of key in that file")
     return lines
+
+
+def _otel(settings: Settings) -> list[str]:
+    if settings.sse_otel and not _installed("opentelemetry.exporter.otlp.proto.http"):
+        return ["SSE_OTEL=true cannot be used without the packages of OpenTelemetry: install headwater[otel], or "
+                "requirements-otel.txt"]
+    return []
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:     # one of those that it is in
+        return False

@@ -105,6 +105,13 @@ class Settings(LiveSettings):
         "counted. Anybody who may publish can ask for one with each event. 0 ignores `traceparent`.",
         live=True,
     )
+    sse_otel: bool = _text(
+        False,
+        "true or false (1 or 0, yes or no, on or off), and true only with the extra otel installed "
+        "(requirements-otel.txt)",
+        "Whether spans of publishing and delivering are sent by OpenTelemetry (OTLP/HTTP), as the SDK's own "
+        "`OTEL_…` variables say.",
+    )
 
     # -- The event log
     sse_log: LogUrl = _text(

@@ -38,7 +38,7 @@ def test_every_requirement_is_pinned_once_with_its_hashes(name: str) -> None:
         seen.add(key)
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-otel.txt", "requirements-dev.txt"])
 def test_nothing_that_a_requirement_needs_is_left_to_chance_and_all_of_it_fits(name: str) -> None:
     pinned = {
         canonicalize_name(requirement.name): requirement
