@@ -38,6 +38,8 @@ from sse.event import (
 from sse.logs import quoted
 from sse.problems import Problem
 from sse.publish import batch, digest_of, idempotency_key, single
+from sse.request_id import request_id
+from sse.trace import read_mark, sampled
 from tests.fuzz import requests
 from tests.live.observe import fields
 from tests.sse.auth.fakes import hs256
@@ -218,6 +220,18 @@ def web_page(data: bytes) -> None:
         assert asked is not None and parsed is not None and is_loopback_host(asked[0]) and parsed.host == asked[0]
 
 
+def correlation(data: bytes) -> None:
+    """What ties requests to logs, chosen by the caller: in plain characters that may go into a header, or replaced."""
+    text = _text(data)
+    named = request_id({"HTTP_X_REQUEST_ID": text})
+    assert 0 < len(named) <= 64 and named.isascii() and named.isprintable() and not set(named) & set(" \"'\\,;=<>") - {"="}
+    carried = sampled(text)
+    assert carried is None or (len(carried) == 55 and set(carried) <= set("0123456789abcdef-") and sampled(carried) == carried)
+    assert carried is None or carried[3:52] == text[3:52]
+    mark = read_mark(data, 5)
+    assert mark is None or (mark.first == 5 and mark.last >= 4 and sampled(mark.parent) == mark.parent)
+
+
 # --- what is logged --------------------------------------------------------------------------------------------------
 
 
@@ -260,5 +274,6 @@ TARGETS = {
     "patterns": Target(patterns, [b"orders:*\xfforders:1", b"*\xff_canary", b"_*\xff_stats", b"a*b\xffa*b"]),
     "address": Target(address, [b"1.2.3.4, 10.0.0.2", b"\xfffor=1.2.3.4;by=10.0.0.1, for=\"[fd00::1]:80\"", b"::ffff:1.2.3.4\xfffor=unknown", b"fe80::1%eth0,[::1]:5"]),
     "web_page": Target(web_page, [b"http://localhost:8080\xfflocalhost:8080", b"null\xff127.0.0.1", b"http://[::1]\xff[::1]:80", b"https://a.example\xff127.1"]),
+    "correlation": Target(correlation, [b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", b"r 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 12", b"cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x", b"a1b2:c3/d4+e5=="]),
     "log_line": Target(log_line, [b"/events/a?access_token=abc", b"redis://u:p/w@h/0 eyJhbGciOiJub25lIn0.e30.x", b"http://a:b@c/?x=http%3A%2F%2Fd?t%6fken%3dx", b"\xe2\x80\xae\x1b[2J\r\n"]),
 }  # fmt: skip
