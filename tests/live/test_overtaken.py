@@ -51,4 +51,4 @@ def test_clients_of_a_worker_that_was_stopped_for_longer_than_the_log_keeps_even
             assert json.loads(reset.data or "")["reason"] == "expired"
             assert opening.id == reset.id
             assert [again.next_message().id for _ in range(KEPT)] == ids[-KEPT:]
-        server.wait_for_log("reason=fell-behind")
+        server.wait_for_log('"reason": "fell-behind"')
