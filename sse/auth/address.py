@@ -92,6 +92,7 @@ def client_address(environ: Mapping[str, Any], trusted: Networks) -> str:
     return found.pop() if len(found) == 1 else _canonical(peer)
 
 
+@lru_cache(maxsize=4096)
 def address_bucket(address: str) -> str:
     """What limits per client are counted by: the address, or for IPv6 the /64 that it lies in."""
     parsed = parse_address(address)
@@ -100,6 +101,7 @@ def address_bucket(address: str) -> str:
     return str(parsed) if parsed else address
 
 
+@lru_cache(maxsize=4096)  # and a crowd behind one proxy shares one string
 def _canonical(peer: str) -> str:
     return str(parse_address(peer) or peer)
 
