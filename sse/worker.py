@@ -28,6 +28,7 @@ import ssl
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib import metadata
 from typing import Any
 
 import gevent
@@ -79,6 +80,17 @@ class SSEWorker(GeventWorker):
         self._tls: ssl.SSLContext | None = None
         self._connections: set[Connection] = set()
         self._fanouts: dict[Hub, Fanout] = {}
+
+    def patch(self) -> None:
+        """gevent's patches. For each module that it patches, gevent looks for plugins in the metadata of every installed
+        package: that was half of a worker's start. Once is enough."""
+        found = metadata.entry_points()
+        look = metadata.entry_points
+        metadata.entry_points = found.select
+        try:
+            super().patch()
+        finally:
+            metadata.entry_points = look
 
     # ── start ─────────────────────────────────────────────────────────────────────────────────────────────
 
