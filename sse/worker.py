@@ -82,8 +82,8 @@ class SSEWorker(GeventWorker):
         self._fanouts: dict[Hub, Fanout] = {}
 
     def patch(self) -> None:
-        """gevent's patches. For each module that it patches, gevent looks for plugins in the metadata of every installed
-        package: that was half of a worker's start. Once is enough."""
+        """gevent's patches. For each module that it patches, gevent looks for plugins in the metadata of every
+        installed package: that was half of a worker's start. Once is enough."""
         found = metadata.entry_points()
         look = metadata.entry_points
         metadata.entry_points = found.select
