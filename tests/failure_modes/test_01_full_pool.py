@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.failure_modes.crowd import Crowd
 from tests.failure_modes.pods import our_pod, plain_pod
 from tests.support.kubelet import Kind
@@ -17,6 +19,7 @@ CLIENTS = 150
 POOL = 100  # the plain app's, and ours
 
 
+@pytest.mark.slow  # the plain app's failing, which no change of ours can mend or break
 def test_the_plain_pod_is_restarted_for_ever_because_its_clients_come_back(tmp_path: Path) -> None:
     with (
         plain_pod(tmp_path, patience="initial delay") as pod,

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.serial  # the grace periods are a tenth of real ones
 CLIENTS = 50
 
 
+@pytest.mark.slow  # the plain app's failing, which no change of ours can mend or break
 def test_the_plain_pod_refuses_newcomers_at_once_and_cuts_every_stream_at_the_end(tmp_path: Path) -> None:
     with plain_pod(tmp_path, TENTH) as pod, Crowd(pod.port, CLIENTS, "/events") as crowd:
         crowd.wait(lambda crowd: crowd.answered == CLIENTS)
