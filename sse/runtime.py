@@ -63,6 +63,12 @@ def settle_collector() -> None:
     gc.set_threshold(*COLLECT_AFTER)
 
 
+def release_to_collector() -> None:
+    """Before the process ends: what was left alone may go while everything that it needs for that is still there. (Seen:
+    a log handler that went after gevent's modules had, with a traceback at each worker's end after a reload.)"""
+    gc.unfreeze()
+
+
 class SingleFlight:
     """Callers that ask for the same thing while it is being fetched share one fetch.
 

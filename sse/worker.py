@@ -48,7 +48,7 @@ from sse.fanout import Fanout
 from sse.http import HeaderTimeout, Remembered, Response
 from sse.hub import Hub
 from sse.request_id import request_id
-from sse.runtime import settle_collector
+from sse.runtime import release_to_collector, settle_collector
 from sse.settings import Settings
 from sse.settings.watch import Watch
 from sse.stats import Stats
@@ -236,6 +236,7 @@ class SSEWorker(GeventWorker):
             fanout.stop()
         if self.sse is not None:
             self.sse.stop()
+        release_to_collector()
 
     def _end_streams(self, window: float) -> None:
         for hub, fanout in self._fanouts.items():
