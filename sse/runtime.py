@@ -64,8 +64,8 @@ def settle_collector() -> None:
 
 
 def release_to_collector() -> None:
-    """Before the process ends: what was left alone may go while everything that it needs for that is still there. (Seen:
-    a log handler that went after gevent's modules had, with a traceback at each worker's end after a reload.)"""
+    """Before the process ends: what was left alone may go while all that it needs for that is still there. (Seen: a log
+    handler that went after gevent's modules had, with a traceback at each worker's end after a reload.)"""
     gc.unfreeze()
 
 

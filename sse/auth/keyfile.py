@@ -19,7 +19,7 @@ from typing import Final, Generic, TypeVar
 
 from sse.auth.decision import BadAuthSetting
 
-logger = logging.getLogger("sse.auth")
+logger = logging.getLogger("headwater.auth")
 
 Entry = TypeVar("Entry")
 

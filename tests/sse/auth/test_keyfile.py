@@ -198,7 +198,7 @@ def test_a_damaged_file_leaves_the_keys_and_is_reported_once(
 ) -> None:
     keys = watch()
     damage(path)
-    with caplog.at_level(logging.WARNING, "sse.auth"):
+    with caplog.at_level(logging.WARNING, "headwater.auth"):
         for _ in range(5):
             clock.next_look()
             assert keys.entries() == ("one",)
