@@ -107,3 +107,23 @@ def test_it_does_not_give_up_on_a_full_or_draining_server(open_page: OpenPage, s
     wait(page, "seen.at(-1)[1] === 'again'")
     assert page.evaluate("seen.map((e) => e[1])") == ["there is room", "again"]
     assert "given up" not in page.evaluate("states")
+
+
+def test_a_page_of_another_origin_publishes_with_its_trace_and_reads_the_request_id(
+    start_server: StartServer, open_page: OpenPage
+) -> None:
+    home = start_server()
+    server = start_server(SSE_CORS_ORIGINS=home.url("").rstrip("/"), SSE_AUTH="none", LOG_FORMAT="json")
+    page, problems = open_page()
+    problems.allowed = ["Failed to load resource"]  # the page's icon
+    page.goto(home.url("/healthz"))  # our own pages may connect to their own origin only
+    found = page.evaluate(
+        """async (target) => {
+            const headers = {traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "X-Request-ID": "page/1"};
+            const answer = await fetch(target, {method: "POST", body: "x", headers});
+            return [answer.status, answer.headers.get("X-Request-ID")];
+        }""",
+        server.url("/events/page"),
+    )
+    assert found == [201, "page/1"]
+    server.wait_for_log('"request_id": "page/1", "trace": "4bf92f3577b34da6a3ce929d0e0e4736"')

@@ -31,6 +31,7 @@ def test_a_page_on_the_list_may_send_what_the_routes_take() -> None:
     assert answer["Access-Control-Allow-Methods"] == "GET, HEAD, POST"
     named = answer["Access-Control-Allow-Headers"].lower().split(", ")
     assert {"authorization", "content-type", "idempotency-key", "last-event-id"} <= set(named)
+    assert {"traceparent", "tracestate", "x-request-id"} <= set(named)
     assert "*" not in "".join(answer.values())
     assert int(answer["Access-Control-Max-Age"]) > 0
     assert answer["Vary"].split(", ")[0] == "Origin"
