@@ -1,4 +1,4 @@
-"""The figures of docs/scaling.md: ``python -m tests.chaos.measure latency|throughput|followers|worker|redis``.
+"""The figures of docs/scaling.md: ``python -m tests.chaos.measure latency throughput back followers worker redis``.
 
 Real Redis (append-only file, fsync every second), real instances; all on the machine where it runs, clients included.
 Each prints what it measured beside the load average of the machine.
@@ -11,6 +11,8 @@ import contextlib
 import http.client
 import multiprocessing
 import os
+import re
+import selectors
 import socket
 import threading
 import time
@@ -22,6 +24,7 @@ from typing import Any
 from sse.event import Event
 from sse.log import open_log
 from tests.chaos.fleet import KEY, Fleet
+from tests.chaos.reader import reckon
 from tests.live.crowd import Crowd
 from tests.support.redis_server import RedisServer
 from tests.support.sse_client import SSEClient
@@ -54,6 +57,14 @@ def in_ms(values: Sequence[float]) -> str:
     return ", ".join(f"{name} {value:.2f} ms" for name, value in parts) + f", most {max(values) * 1000:.0f} ms"
 
 
+STAMP = re.compile(rb"data: t([0-9]+)\n\n")
+
+
+def stamp() -> str:
+    """An event's data: when it was made."""
+    return f"t{time.monotonic_ns()}"
+
+
 # --- append → written on another instance -------------------------------------------------------------------------
 
 
@@ -67,63 +78,89 @@ def publish_on_schedule(port: int, rate: float, seconds: float, number: int) -> 
         due = start + i / rate
         if (left := due - time.monotonic()) > 0:
             time.sleep(left)
-        connection.request("POST", f"/events/m{number}", f"{time.monotonic_ns()}", HEADERS)
+        connection.request("POST", f"/events/m{number}", stamp(), HEADERS)
         answer = connection.getresponse()
         answer.read()
         assert answer.status == 201, answer.status
 
 
 def listen(port: int, streams: int, results: Any, stop: ProcessEvent) -> None:
-    """Read some streams; the time between sending and having read, of every event."""
+    """Read some streams, at as little cost as can be. Puts the time from `stamp` to having read it, of every event, and
+    the seconds from the first stamp to the last."""
     took: list[float] = []
-    with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(SSEClient(port, f"/events/m{n}")) for n in range(streams)]
+    made: list[int] = []
+    rest: dict[socket.socket, bytes] = {}
+    with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
+        for n in range(streams):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            sock.sendall(f"GET /events/m{n} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            opening = b""
+            while b"retry:" not in opening:
+                opening += (piece := sock.recv(65536))
+                assert piece, opening
+            rest[sock] = b""
+            selector.register(sock, selectors.EVENT_READ)
         results.put("ready")
-
-        def read(client: SSEClient) -> None:
-            while not stop.is_set():
-                with contextlib.suppress(TimeoutError):
-                    block = client.next_event(0.5)
-                    if not block.is_control:
-                        took.append((time.monotonic_ns() - int(block.data or 0)) / 1e9)
-
-        threads = [threading.Thread(target=read, args=(client,)) for client in clients]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    results.put(took)
+        while not stop.is_set():
+            for key, _ in selector.select(0.2):
+                sock = key.fileobj  # type: ignore[assignment]
+                text = rest[sock] + sock.recv(1 << 20)
+                now, end = time.monotonic_ns(), 0
+                for found in STAMP.finditer(text):
+                    made.append(int(found[1]))
+                    took.append((now - made[-1]) / 1e9)
+                    end = found.end()
+                rest[sock] = text[end:][-200:]
+    results.put((took, (max(made) - min(made)) / 1e9))
 
 
-def latency(rate: int = 1000, seconds: float = 15.0, publishers: int = 4) -> None:
-    """From a publisher's first byte to one instance to a client's last byte from another."""
+def append_stamps(url: str, rate: int, seconds: float, streams: int) -> None:
+    """The same open loop, from a process that is no instance: what is timed begins at the append itself."""
+    log = open_log(url, retain_events=100_000, retain_seconds=86_400)
+    start = time.monotonic()
+    for i in range(int(rate * seconds)):
+        if (left := start + i / rate - time.monotonic()) > 0:
+            time.sleep(left)
+        log.append([Event(f"m{i % streams}", stamp())])
+    log.close()
+
+
+def latency(rate: int = 1000, seconds: float = 10.0, streams: int = 4) -> None:
+    """From an append to a client's last byte from an instance; and from a publisher's first byte to another one."""
     context = multiprocessing.get_context("spawn")
     with Fleet(2, direct=True, redis={"appendfsync": "everysec"}) as fleet:
         publishing, writing = fleet.servers
-        results, stop = context.Queue(), context.Event()
-        reader = context.Process(target=listen, args=(writing.port, publishers, results, stop))
-        reader.start()
-        assert results.get(timeout=20) == "ready"
-        before = cpu(fleet.redis.process.pid)
-        each = rate / publishers
-        writers = [
-            context.Process(target=publish_on_schedule, args=(publishing.port, each, seconds, n))
-            for n in range(publishers)
+
+        def measure(what: str, writers: Sequence[Any]) -> None:
+            results, stop = context.Queue(), context.Event()
+            reader = context.Process(target=listen, args=(writing.port, streams, results, stop))
+            reader.start()
+            assert results.get(timeout=20) == "ready"
+            worker, redis = writing.worker_pids()[0], fleet.redis.process.pid
+            before, begun = (cpu(worker), cpu(redis)), time.monotonic()
+            for process in writers:
+                process.start()
+            for process in writers:
+                process.join()
+            spent = time.monotonic() - begun
+            used = cpu(worker) - before[0], cpu(redis) - before[1]
+            time.sleep(0.5)
+            stop.set()
+            took, span = results.get(timeout=20)
+            reader.join()
+            say(
+                f"latency: {len(took)} events at {len(took) / span:.0f}/s, {what}: {in_ms(took)}; "
+                f"the instance that writes {used[0] / spent:.0%}, Redis {used[1] / spent:.0%} of a core"
+            )
+
+        one = [context.Process(target=append_stamps, args=(fleet.redis.url, rate, seconds, streams))]
+        measure("from the call of append to read from an instance", one)
+        say(f"    its own histogram, from the id's clock (in whole ms): {quantiles(writing, 'sse_delivery_seconds')}")
+        many = [
+            context.Process(target=publish_on_schedule, args=(publishing.port, rate / streams, seconds, n))
+            for n in range(streams)
         ]
-        for process in writers:
-            process.start()
-        for process in writers:
-            process.join()
-        used = cpu(fleet.redis.process.pid) - before
-        time.sleep(0.5)
-        stop.set()
-        took = results.get(timeout=20)
-        reader.join()
-        histogram = quantiles(writing, "sse_delivery_seconds")
-        say(
-            f"latency: {len(took)} events at {rate}/s, sent to one instance and read from another: {in_ms(took)}; "
-            f"append to written by the instance's own histogram: {histogram}; Redis {used / seconds:.0%} of a core"
-        )
+        measure("from a publisher's first byte to one instance to read from the other", many)
 
 
 def quantiles(server: Any, name: str) -> str:
@@ -310,15 +347,37 @@ def one_redis(number: int = 50_000, size: int = 200) -> None:
         log.close()
 
 
+# --- Redis away and back ----------------------------------------------------------------------------------------------
+
+
+def back(times: int = 5, away: float = 3.0) -> None:
+    """From Redis's return to the first event that each of some clients reads, through nginx; it is killed each time."""
+    first: list[float] = []
+    with Fleet(2) as fleet, contextlib.ExitStack() as stack:
+        readers = fleet.readers(stack, 6)
+        with fleet.recorder() as recorder:
+            for _ in range(times):
+                recorder.progress()
+                fleet.redis.kill()
+                time.sleep(away)
+                fleet.redis.start()
+                up = time.monotonic()
+                first += [reader.wait_for_first_after(up, 10) - up for reader in readers]
+        reckon(f"kill -9 of Redis, {times} times", readers, recorder.finish())
+    say(f"back: {times} returns of Redis after {away:g} s, {len(readers)} clients: first event after {in_ms(first)}")
+
+
 COMMANDS: dict[str, Callable[[], None]] = {
     "latency": latency,
     "throughput": throughput,
     "followers": followers,
     "worker": worker,
     "redis": one_redis,
+    "back": back,
 }
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=COMMANDS)
-    COMMANDS[parser.parse_args().what]()
+    parser.add_argument("what", choices=COMMANDS, nargs="+")
+    for what in parser.parse_args().what:
+        COMMANDS[what]()
