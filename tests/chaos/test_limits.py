@@ -44,7 +44,8 @@ def test_streams_go_on_when_no_more_files_can_be_opened_and_new_ones_come_in_whe
         time.sleep(1)  # the rest tries in vain
         assert any(not reader.control for reader in crowd), "the limit was not reached"
         recorder.progress(40)
-        assert all(reader.reconnects == 0 for reader in readers), "an existing stream ended"
+        ended = [(reader.reconnects, reader.endings, reader.control[-3:]) for reader in readers if reader.reconnects]
+        assert not ended, f"an existing stream ended: {ended}"
         assert server.worker_pids() == [worker], "the worker did not survive"
         resource.prlimit(worker, resource.RLIMIT_NOFILE, (soft, hard))
         raised = time.monotonic()
@@ -108,7 +109,7 @@ def test_a_worker_without_memory_costs_its_clients_a_reconnect_at_most(stack: Ex
     fleet = stack.enter_context(Fleet(2, SSE_REDIS_PREFIX="memory"))
     tight = fleet.servers[0]
     readers = [*fleet.readers(stack, 3, [tight.port]), *fleet.readers(stack, 6)]
-    limit = MemoryLimit(tight, 40 << 20)
+    limit = MemoryLimit(tight, 24 << 20)  # one of the batches below is enough, if they should come one by one
     stack.callback(limit.close)
     stack.callback(tight.close)
     line = json.dumps({"channel": "hog", "data": "x" * 60_000}).encode() + b"\n"
