@@ -58,7 +58,8 @@ def access_log(server: Server) -> list[dict[str, str]]:
 
 def json_lines(server: Server, logger: str) -> list[dict[str, Any]]:
     """What a logger has written, as it is. The server must log as JSON."""
-    lines = [json.loads(text) for text in server.log_text().splitlines() if text.startswith("{")]
+    whole = server.log_text().rpartition("\n")[0]  # the last line may be on its way
+    lines = [json.loads(text) for text in whole.splitlines() if text.startswith("{")]
     return [line for line in lines if line["logger"] == logger]
 
 

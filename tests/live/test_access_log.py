@@ -198,8 +198,12 @@ def test_workers_do_not_make_the_same_ids(start_server: StartServer) -> None:
     server = start_server(WEB_CONCURRENCY=2)
     for _ in range(40):
         server.request("GET", "/openapi.json")
-    found = [line["request_id"] for line in json_lines(server, "headwater.access")]
-    assert len(set(found)) == len(found) >= 39
+
+    def ids() -> list[str]:
+        return [line["request_id"] for line in json_lines(server, "headwater.access")]
+
+    eventually(lambda: len(ids()) >= 40, 5, lambda: f"{len(ids())} lines")
+    assert len(set(ids())) == len(ids())
 
 
 def test_probes_on_the_health_port_have_no_id(server: Server) -> None:
