@@ -15,7 +15,9 @@ from sse.event import Event, format_id
 from sse.hub import CANARY_CHANNEL
 from sse.log import open_log
 from sse.settings import Settings
+from tests.sse.log.redis_place import redis_server
 from tests.sse.worker_parts import Parts, Pulled, numbers, reset_of
+from tests.support.redis_server import RedisServer
 from tests.support.sse_parser import StreamEvent
 from tests.support.wait import eventually
 
@@ -24,6 +26,25 @@ ONE_ENGINE = pytest.mark.parametrize("url", ["memory:"])
 
 
 # ── following the log ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_flood_from_redis_costs_one_question_a_batch(request: pytest.FixtureRequest, closing: ExitStack) -> None:
+    server = redis_server(request)
+    worker = closing.enter_context(Parts(server.url))
+    worker.append("first")
+    asked, reads = worker.log.asked["bounds"], redis_reads(server)
+    worker.log.flowing.clear()
+    last = [worker.log.append([Event("a", "x")] * 1000)[-1] for _ in range(8)][-1]
+    worker.log.flowing.set()
+    worker.reach(last)
+    # Whoever appends at such a rate keeps Redis busy: a second question waits for as long as the first.
+    assert worker.log.asked["bounds"] == asked
+    assert redis_reads(server) - reads <= 8 + 4
+    assert len(worker.hub.window) == 8001
+
+
+def redis_reads(server: RedisServer) -> int:
+    return int(server.run("INFO", "commandstats").get("cmdstat_xread", {}).get("calls", 0))
 
 
 def test_a_log_that_went_away_and_came_back_costs_no_event(parts: Callable[..., Parts]) -> None:
