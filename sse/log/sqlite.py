@@ -27,12 +27,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, suppress
-from functools import lru_cache, partial
-from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 from sse.event import Event, Record, make_position
 from sse.log._sqlite_file import TRACES, connect, patiently, prepare, unavailable
+from sse.log._sqlite_read import all_rows, one, page, select, size_of
 from sse.log._sqlite_upkeep import AUTOCHECKPOINT_PAGES, Upkeep
 from sse.log._wakeup import Wakeup, touch
 from sse.log.base import (
@@ -53,13 +52,6 @@ _GROUP_MOST: Final = 1000
 
 # Connections for reading that are kept open when nobody reads: a web server's threads, more or less.
 _POOL_MOST: Final = 8
-
-# Channels whose index ranges are merged; beyond it the table is read in order and filtered. SQLite's own
-# limit on the terms of a compound is 500, and preparing one takes 15 µs a term.
-_MERGE_MOST: Final = 128
-
-# Rows fetched at once, between two looks at their size: growing, as the last ones may be large and not wanted.
-_CHUNK_FIRST, _CHUNK_MOST = 16, 512
 
 _BEGIN = "BEGIN IMMEDIATE"
 _COMMIT = "COMMIT"
@@ -83,10 +75,6 @@ _BOUNDS = (
 _RETURNING: Final = sqlite3.sqlite_version_info >= (3, 35)
 
 _Row = tuple[str, str | None, int | None, str]  # channel, event, retry, data
-
-# Record(*row), without a Python call for each.
-_record: Callable[[tuple[Any, ...]], Record] = partial(tuple.__new__, Record)
-_data: Final = itemgetter(4)
 
 
 class _Publish:
@@ -266,26 +254,26 @@ class SQLiteLog:
     def read(self, channels: Collection[str] | None, after: int, limit: int, max_bytes: int) -> list[Record]:
         if channels is not None and not channels:
             return []
-        statement, values = _select("*", channels, after, "ASC")
-        return self._query(_page, statement, (*values, limit, 0), max_bytes)
+        statement, values = select("*", channels, after, "ASC")
+        return self._query(page, statement, (*values, limit, 0), max_bytes)
 
     def newest(self, channels: Collection[str] | None, limit: int, max_bytes: int) -> list[Record]:
         if channels is not None and not channels:
             return []
-        statement, values = _select("*", channels, 0, "DESC")
-        records = self._query(_page, statement, (*values, limit, 0), max_bytes)
+        statement, values = select("*", channels, 0, "DESC")
+        records = self._query(page, statement, (*values, limit, 0), max_bytes)
         records.reverse()
         return records
 
     def floor(self, channels: Collection[str] | None, after: int, keep: int) -> int | None:
         if channels is not None and not channels:
             return None
-        statement, values = _select("position", channels, after, "DESC")
-        row = self._query(_one, statement, (*values, 1, keep))
+        statement, values = select("position", channels, after, "DESC")
+        row = self._query(one, statement, (*values, 1, keep))
         return None if row is None else row[0]
 
     def bounds(self) -> Bounds:
-        row = self._query(_one, _BOUNDS)
+        row = self._query(one, _BOUNDS)
         assert row is not None
         oldest, newest, trimmed = row
         return Bounds(oldest, trimmed if newest is None else newest, trimmed)
@@ -328,7 +316,7 @@ class SQLiteLog:
         statement = "SELECT * FROM events WHERE position > ? ORDER BY position LIMIT ?"
         quiet_at = check_at = 0.0  # the first answer comes at once, even if it is empty
         while not (stop.is_set() or self._closed):
-            batch = patiently(_page, reader, statement, (after, FOLLOW_RECORDS), FOLLOW_CHARS)
+            batch = patiently(page, reader, statement, (after, FOLLOW_RECORDS), FOLLOW_CHARS)
             now = time.monotonic()
             if now >= check_at:
                 self._check_in_place()
@@ -336,13 +324,13 @@ class SQLiteLog:
             if batch or now >= quiet_at:
                 if batch:
                     through = batch[-1].position
-                    traces = patiently(_all, reader, _TRACED, (after, through))
+                    traces = patiently(all_rows, reader, _TRACED, (after, through))
                     if traces:
                         batch = TracedBatch(batch, [Trace(*row) for row in traces])
                     after = through
                 quiet_at = now + QUIET_SECONDS
                 yield batch
-                if len(batch) == FOLLOW_RECORDS or sum(map(len, map(_data, batch))) >= FOLLOW_CHARS:
+                if len(batch) == FOLLOW_RECORDS or size_of(batch) >= FOLLOW_CHARS:
                     time.sleep(0)  # a backlog: others get their turn between two of its pages
                     continue
             wakeup.wait(reader, max(quiet_at - time.monotonic(), 0))
@@ -383,57 +371,3 @@ class SQLiteLog:
         while self._readers:
             self._readers.pop().close()
         self.wake()
-
-
-@lru_cache(maxsize=256)
-def _statement(what: str, channels: int | None, order: str) -> str:
-    """Events after a position, in order: of all channels, or of so many."""
-    tail = f"ORDER BY position {order} LIMIT ? OFFSET ?"
-    if channels is None:
-        return f"SELECT {what} FROM events WHERE position > ? {tail}"
-    if channels > _MERGE_MOST:
-        condition = f"position > ? AND +channel IN ({','.join('?' * channels)})"
-        return f"SELECT {what} FROM events WHERE {condition} {tail}"
-    # SQLite merges the terms of a compound as it goes, each a walk along the index, and stops at the limit;
-    # for ``channel IN (…)`` it would collect and sort all that these channels hold.
-    one = f"SELECT {what} FROM events INDEXED BY events_by_channel WHERE channel = ? AND position > ?"
-    return f"{' UNION ALL '.join([one] * channels)} {tail}"
-
-
-def _select(what: str, channels: Collection[str] | None, after: int, order: str) -> tuple[str, tuple[str | int, ...]]:
-    if channels is None:
-        return _statement(what, None, order), (after,)
-    names = set(channels)
-    if len(names) > _MERGE_MOST:
-        return _statement(what, len(names), order), (after, *names)
-    return _statement(what, len(names), order), tuple(value for name in names for value in (name, after))
-
-
-def _one(reader: sqlite3.Connection, statement: str, values: Sequence[Any] = ()) -> tuple[Any, ...] | None:
-    with closing(reader.execute(statement, values)) as cursor:
-        row: tuple[Any, ...] | None = cursor.fetchone()
-        return row
-
-
-def _all(reader: sqlite3.Connection, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-    with closing(reader.execute(statement, values)) as cursor:
-        return cursor.fetchall()
-
-
-def _page(reader: sqlite3.Connection, statement: str, values: Sequence[Any], max_chars: int) -> list[Record]:
-    """The rows, through the one whose data brings their sum to `max_chars` characters."""
-    page: list[Record] = []
-    rows = _CHUNK_FIRST
-    with closing(reader.execute(statement, values)) as cursor:
-        while chunk := cursor.fetchmany(rows):
-            size = sum(map(len, map(_data, chunk)))
-            if size >= max_chars:
-                for row in chunk:
-                    page.append(_record(row))
-                    max_chars -= len(row[4])
-                    if max_chars <= 0:
-                        return page
-            page.extend(map(_record, chunk))
-            max_chars -= size
-            rows = min(2 * rows, _CHUNK_MOST)
-    return page
