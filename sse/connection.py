@@ -207,11 +207,13 @@ class Connection:
             if self.served == self._settings.sse_keepalive_requests:
                 count_closing("keepalive-requests")
                 return
-            try:
-                if not parser.finish_body(deadline=self._body_deadline(), max_bytes=DISCARD_BODY_BYTES):
-                    return
-            except HTTPException:
-                return  # the rest of the body was faulty or late, but the request has its answer
+            if not request.body.is_read():
+                try:
+                    if not parser.finish_body(deadline=self._body_deadline(), max_bytes=DISCARD_BODY_BYTES):
+                        return
+                except HTTPException:
+                    return  # the rest of the body was faulty or late, but the request has its answer
+            parser.mesg = None  # its own look at an unread body, before the next request, is the one above
             self.reading_body = False
             self._header_bytes = len(parser.unreader.buf.getvalue())
             self.state = "idle"

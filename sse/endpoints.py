@@ -110,8 +110,10 @@ def _check_query(request: Request) -> None:
 def _body(request: Request, limit: int, what: str, setting: str) -> bytes:
     """The request's body, at most ``limit`` bytes of it. Raises Problem (413)."""
     length = request.content_length
-    # One more than allowed: a chunked body says no length.
-    body = b"" if length is not None and length > limit else request.stream.read(limit + 1)
+    if length is None:
+        body = request.stream.read(limit + 1)  # one more than allowed: a chunked body says no length
+    else:
+        body = b"" if length > limit else request.stream.read(length)
     if len(body) > limit or (length is not None and length > limit):
         raise Problem(413, f"{what} is at most {limit} bytes ({setting})", limit=limit)
     if length is not None and len(body) < length:

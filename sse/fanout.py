@@ -66,6 +66,7 @@ class Fanout:
         self._stats = hub.stats
         self._work = GeventEvent()
         self._slice_ends = 0.0
+        self._pressed = 0  # rounds in a row at whose end there was work again
         self._breathed = 0.0  # seconds of the current passes that others had
         self._greenlets: list[gevent.Greenlet] = []
 
@@ -129,8 +130,10 @@ class Fanout:
             if perf_counter() > self._slice_ends:
                 self._breathe()
         took = perf_counter() - began - self._breathed
-        if self._work.is_set():
-            # Events arrived during the pass: there is load. Without it a pass begins at once.
+        self._pressed = self._pressed + 1 if self._work.is_set() else 0
+        if self._pressed > 1:
+            # Events arrived during this round, and during the one before: there is load. Without it, or by chance (one
+            # event that comes while another is written), a pass begins at once.
             gap = min(took * GAP_SHARE, GAP_MOST)
             self.hub.hold_until = monotonic() + gap - READ_AHEAD
             gevent.sleep(gap)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import InvalidHeader, NoMoreData, ParseException, UnsupportedTransferCoding
 from werkzeug.exceptions import BadRequest
 
@@ -46,6 +47,11 @@ class Body:
     def failed(self) -> bool:
         """Where the next request begins is unknown (gunicorn's parser asks)."""
         return bool(self._body.failed) or self._connection.broken is not None
+
+    def is_read(self) -> bool:
+        """Is its length known, and all of it read? (If not, it may be: a chunked body's end has to be looked for.)"""
+        body = self._body
+        return isinstance(body.reader, LengthReader) and body.reader.length == 0 == body.buf.tell() and not self.failed
 
     def _guarded(self, read: Any, *args: Any) -> Any:
         try:
