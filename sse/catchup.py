@@ -11,12 +11,14 @@ from __future__ import annotations
 import os
 from collections import deque
 from time import monotonic
+from typing import NamedTuple
 
 import gevent
 from gevent.event import Event as GeventEvent
 
 from sse import transport
 from sse.event import Frame, retry_block
+from sse.group import Group
 from sse.log import LogError
 from sse.replay import FellBehind
 from sse.sockets import Sockets, reason_of
@@ -34,6 +36,21 @@ LOG_PAUSE = 0.25
 END_CHUNK = b"0\r\n\r\n"
 
 
+class Chunk(NamedTuple):
+    """A page on the wire: the position that it leads to, how many events it has, and its bytes without and with chunked
+    coding (RFC 9112 §7.1)."""
+
+    position: int
+    events: int
+    body: bytes
+    chunked: bytes
+
+
+def chunk_of(frames: list[Frame], position: int) -> Chunk:
+    body = b"".join([frame.wire for frame in frames])
+    return Chunk(position, len(frames), body, b"%x\r\n%b\r\n" % (len(body), body))
+
+
 class CatchUp:
     """See the module's text."""
 
@@ -42,6 +59,8 @@ class CatchUp:
         self._hub = sockets.hub
         self._settings = sockets.settings
         self._stats = sockets.stats
+        self._shared = Chunk(0, 0, b"", b"")
+        self._shared_key: tuple[Group, int, int, int] | None = None
         self._want_log: deque[Stream] = deque()
         self._log_work = GeventEvent()
 
@@ -83,11 +102,7 @@ class CatchUp:
                     return
                 elif stream.cursor >= window.floor:
                     pages -= 1
-                    subscription = group.subscription
-                    page = window.read(
-                        subscription.channels, subscription.types, stream.cursor, target, PAGE_BYTES
-                    )
-                    self._queue_page(stream, backlog, page.frames, page.position)
+                    self._queue(stream, backlog, self._page(group, stream.cursor, target))
                 else:
                     backlog.reading = True
                     self._want_log.append(stream)
@@ -111,16 +126,26 @@ class CatchUp:
         self._sockets.poller.want_write(stream.fd)
         return False
 
-    def _queue_page(self, stream: Stream, backlog: Backlog, frames: list[Frame], position: int) -> None:
-        stream.cursor = position
-        if frames:
-            body = b"".join([frame.wire for frame in frames])
-            backlog.rest = b"%x\r\n%b\r\n" % (len(body), body) if stream.chunked else body
-            stream.events += len(frames)
-            stream.bytes += len(body)
-            self._stats.replayed += len(frames)
-            self._stats.delivered += len(frames)
-            self._stats.bytes_sent += len(body)
+    def _page(self, group: Group, after: int, target: int) -> Chunk:
+        """The window's next page after a cursor. A crowd that was cut together comes back with one cursor, and shares
+        one chunk."""
+        window = self._hub.window
+        key = (group, after, target, window.floor)  # another floor: it was filled anew
+        if key != self._shared_key:
+            subscription = group.subscription
+            page = window.read(subscription.channels, subscription.types, after, target, PAGE_BYTES)
+            self._shared, self._shared_key = chunk_of(page.frames, page.position), key
+        return self._shared
+
+    def _queue(self, stream: Stream, backlog: Backlog, chunk: Chunk) -> None:
+        stream.cursor = chunk.position
+        if chunk.events:
+            backlog.rest = chunk.chunked if stream.chunked else chunk.body
+            stream.events += chunk.events
+            stream.bytes += len(chunk.body)
+            self._stats.replayed += chunk.events
+            self._stats.delivered += chunk.events
+            self._stats.bytes_sent += len(chunk.body)
 
     def _make_live(self, stream: Stream) -> None:
         stream.backlog = None
@@ -154,7 +179,7 @@ class CatchUp:
         if self._still_reads(stream, backlog):
             backlog.reading = False
             backlog.progress_at = monotonic()  # waiting for the log was not the client's fault
-            self._queue_page(stream, backlog, page.frames, page.position)
+            self._queue(stream, backlog, chunk_of(page.frames, page.position))
             self.advance(stream)
 
     def end(self, stream: Stream, reason: str) -> None:
