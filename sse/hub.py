@@ -133,6 +133,8 @@ class Hub:
         self._retention_changed_at = 0.0
         self._on_close = on_close
         self._site_of = site_of
+        # Its own, so that what an app (or a test) makes of the shared one is not disturbed from a thread.
+        self._jitter = random.Random()
         self._stop = threading.Event()
         self._ready = threading.Event()
         self._advanced = threading.Condition(self.lock)
@@ -210,7 +212,7 @@ class Hub:
                     logger.warning("the log cannot be followed, streams stay open: %s", error)
             except Exception:
                 logger.exception("the tailer failed; it starts again")
-            self._stop.wait(delay * random.uniform(0.5, 1.5))
+            self._stop.wait(delay * self._jitter.uniform(0.5, 1.5))
             delay = min(delay * 2, RETRY_MOST)
 
     def _warm(self) -> None:

@@ -39,7 +39,7 @@ def publish(app: flask.Flask, path: str = "/events/orders", **request: Any) -> A
 
 def test_an_app_of_its_own_is_plain(closing: ExitStack) -> None:
     app = make(closing)
-    Health(app)  # its hook keeps publishing off the health port, and can say so without Flask
+    closing.callback(Health(app).stop)  # its hook keeps publishing off the health port, and can say so without Flask
     app.register_error_handler(404, lambda error: ("nowhere", 404))
     app.add_url_rule("/other", "other", lambda: "other")
     app.add_url_rule("/<path:rest>", "rest", lambda rest: rest, methods=["POST"])  # less specific than ours
@@ -129,9 +129,8 @@ def test_publishing_stays_off_the_health_port(closing: ExitStack) -> None:
     for first in ("sse", "health"):
         app = flask.Flask("lane")
         app.config.update(SSE_LOG="memory:", SSE_AUTH="none", HEALTH_PORT=8081)
-        closing.callback((SSE(app) if first == "sse" else Health(app) and SSE(app)).stop)
-        if first == "sse":
-            Health(app)
+        for extension in (SSE, Health) if first == "sse" else (Health, SSE):
+            closing.callback(extension(app).stop)
         assert is_plain(app)
         assert publish(app, base_url="http://localhost:8081").status_code == 404
         assert publish(app, base_url="http://localhost:8080").status_code == 201
