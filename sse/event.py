@@ -197,12 +197,17 @@ class Event:
     retry: int | None = None
 
     def __post_init__(self) -> None:
-        # Stored back, because the checks turn subclasses of str into plain ones.
-        object.__setattr__(self, "channel", check_channel(self.channel))
-        object.__setattr__(self, "data", _check_text("data", self.data))
+        # Stored back where the checks made a plain one of a subclass of str.
+        channel, data = check_channel(self.channel), _check_text("data", self.data)
+        if channel is not self.channel:
+            object.__setattr__(self, "channel", channel)
+        if data is not self.data:
+            object.__setattr__(self, "data", data)
         if self.event is not None:
-            object.__setattr__(self, "event", _check_type(self.event))
-            if self.event in CONTROL_EVENTS:
+            event = _check_type(self.event)
+            if event is not self.event:
+                object.__setattr__(self, "event", event)
+            if event in CONTROL_EVENTS:
                 raise InvalidEvent("event", f"{self.event} is reserved for the service's own control events")
         if self.retry is not None:
             _check_retry(self.retry)

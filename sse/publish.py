@@ -90,7 +90,7 @@ def batch(body: bytes, *, max_events: int, max_event_bytes: int) -> list[Event]:
     for number, line in enumerate(body.removeprefix(BOM_UTF8).split(b"\n"), 1):
         if number % LINES_PER_STEP == 0:
             breathe()
-        if not line.strip():
+        if not line or line.isspace():
             continue
         if len(events) >= max_events:
             raise Problem(413, f"a batch has at most {max_events} events (SSE_MAX_BATCH_EVENTS)", limit=max_events)
@@ -126,6 +126,6 @@ def _event_of(line: bytes, max_event_bytes: int) -> Event:
     if not isinstance(data, str):
         data = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     event = Event(fields["channel"], data, fields.get("event"), fields.get("retry"))
-    if len(data) > max_event_bytes or len(data.encode()) > max_event_bytes:
+    if len(data) > max_event_bytes or (not data.isascii() and len(data.encode()) > max_event_bytes):
         raise Problem(413, f"data is over {max_event_bytes} bytes (SSE_MAX_EVENT_BYTES)")
     return event
