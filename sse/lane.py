@@ -1,8 +1,8 @@
 """``/events/<channel>`` without Flask's dispatch, where nobody would notice.
 
-A publish, or a stream that opens, costs as much in Flask (contexts, routing, hooks, a response object) as in all of
-ours. The lane goes in front of ``app.wsgi_app``, takes the requests whose route is plain, and does what the view does
-by the same function of :mod:`sse.endpoints`. Whatever an app may have put on that way closes it, and then Flask serves
+A publish, or a stream that opens, costs more in Flask (contexts, routing, hooks, a response object) than in our views.
+The lane goes in front of ``app.wsgi_app``, takes the requests whose route is plain, and does what the view does by the
+same function of :mod:`sse.endpoints`. Whatever an app may have put on that way closes it, and then Flask serves
 as ever: a hook before or after requests (somebody's access check!), a view that was wrapped, a route of its own below
 ``/events``, a receiver of Flask's signals, a request class, a limit in ``app.config``, debug or testing mode.
 

@@ -57,12 +57,6 @@ _BEGIN = "BEGIN IMMEDIATE"
 _COMMIT = "COMMIT"
 _LAST = "SELECT ifnull((SELECT max(position) FROM events), (SELECT value FROM meta WHERE name = 'trimmed'))"
 _INSERT = "INSERT INTO events VALUES (?, ?, ?, ?, ?)"
-# All of that in one statement, its own transaction, for the publish of one event that nobody waits beside: a third of
-# the time of the four. (RETURNING needs SQLite 3.35; where it is older, the four do.)
-_APPEND = (
-    "INSERT INTO events SELECT max(?, 1 + ifnull((SELECT max(position) FROM events),"
-    " (SELECT value FROM meta WHERE name = 'trimmed'))), ?, ?, ?, ? RETURNING position"
-)
 _KNOWN = "SELECT digest, first, count FROM publishes WHERE key = ?"
 _TRACE = "INSERT INTO traces VALUES (?, ?, ?)"
 _TRACED = "SELECT first, last, parent FROM traces WHERE first > ? AND first <= ? ORDER BY first"
@@ -71,8 +65,6 @@ _BOUNDS = (
     "SELECT (SELECT min(position) FROM events), (SELECT max(position) FROM events),"
     " (SELECT value FROM meta WHERE name = 'trimmed')"
 )
-
-_RETURNING: Final = sqlite3.sqlite_version_info >= (3, 35)
 
 _Row = tuple[str, str | None, int | None, str]  # channel, event, retry, data
 
@@ -150,19 +142,14 @@ class SQLiteLog:
         """One transaction for all who are in the queue when the write lock has been got."""
         writer = self._writer
         group: list[_Publish] = []
-        results: list[list[int] | Exception]
         try:
             self._check_usable()
             if self._lost is not None:
                 raise LogUnavailable(self._lost)
-            group = self._take_lone()
-            if group:
-                results = [patiently(self._append_one, group[0].rows[0])]
-            else:
-                patiently(writer.execute, _BEGIN)
-                group = self._take_group()
-                results = self._store(group)
-                writer.execute(_COMMIT)
+            patiently(writer.execute, _BEGIN)
+            group = self._take_group()
+            results = self._store(group)
+            writer.execute(_COMMIT)
         except (sqlite3.Error, OSError, LogUnavailable) as error:
             self._roll_back()
             for publish in group or self._take_group():
@@ -182,21 +169,6 @@ class SQLiteLog:
                 touch(self._path)
             except OSError:
                 self.wake()  # only our own followers, then; others look once a second
-
-    def _take_lone(self) -> list[_Publish]:
-        """The one publish in the queue, if it is one event without a key or trace; else nothing."""
-        queue = self._queue
-        if _RETURNING and len(queue) == 1:
-            publish = queue[0]
-            if publish.key is None and publish.trace is None and len(publish.rows) == 1:
-                return [queue.popleft()]
-        return []
-
-    def _append_one(self, row: _Row) -> list[int] | Exception:
-        """Write one row, in the statement's own transaction; its position."""
-        statement = self._writer.execute(_APPEND, (make_position(time.time_ns() // 1_000_000), *row))
-        ((position,),) = statement.fetchall()  # to its end: that is the commit
-        return [position]
 
     def _take_group(self) -> list[_Publish]:
         queue = self._queue
