@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from pydantic import PrivateAttr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -43,6 +43,8 @@ class LiveSettings(BaseSettings):
         hide_input_in_errors=True,  # a secret must not get into a traceback
     )
 
+    reads_environment: ClassVar[bool] = True
+
     # What was handed over, beside the environment and the file; and who has made something of a setting.
     _given: Mapping[str, Any] = PrivateAttr(default_factory=dict)
     _prepares: list[Prepare] = PrivateAttr(default_factory=list)
@@ -56,8 +58,8 @@ class LiveSettings(BaseSettings):
         **more: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments (the settings file's values among them), then the environment; no .env file of whatever
-        directory we were started in."""
-        return init_settings, Environment(settings_cls)
+        directory we were started in. (The parameters are pydantic's.)"""
+        return (init_settings, Environment(settings_cls)) if cls.reads_environment else (init_settings,)
 
     @model_validator(mode="before")
     @classmethod
