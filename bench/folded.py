@@ -44,7 +44,7 @@ RULES: Final = (
     Rule("auth and limits", r"sse/auth/"),
     Rule("tailer: read the log, dispatch", r"sse/log/", r"follow|Wakeup|Watch|_page|_query|\bread\b|touch|wait"),
     Rule("log append", r"sse/log/"),
-    Rule("tailer: read the log, dispatch", r"sse/hub\.py|sse/window\.py|sse/pages\.py"),
+    Rule("tailer: read the log, dispatch", r"sse/(hub|tailer|retention|window|pages)\.py"),
     Rule("fan-out: pass and write", r"sse/fanout\.py|sse/group\.py|sse/sockets\.py|sse/transport\.py|sse/catchup\.py"),
     Rule("view: publish or stream", r"sse/views\.py|sse/publish\.py|sse/extension\.py|sse/event\.py|sse/problems\.py"),
     Rule("metrics and access log", r"sse/stats\.py|sse/accesslog\.py|sse/report\.py|prometheus_client/|health/"),

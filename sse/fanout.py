@@ -135,7 +135,7 @@ class Fanout:
             # Events arrived during this round, and during the one before: there is load. Without it, or by chance (one
             # event that comes while another is written), a pass begins at once.
             gap = min(took * GAP_SHARE, GAP_MOST)
-            self.hub.hold_until = monotonic() + gap - READ_AHEAD
+            self.hub.tailer.hold_until = monotonic() + gap - READ_AHEAD
             gevent.sleep(gap)
 
     def _pass(self, group: Group) -> None:

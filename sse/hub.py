@@ -13,8 +13,6 @@ never switches between reading and changing them, needs no lock.
 
 from __future__ import annotations
 
-import logging
-import random
 import threading
 import time
 from collections import Counter, deque
@@ -24,16 +22,14 @@ from typing import NamedTuple, Protocol
 from sse.deliveries import Deliveries
 from sse.event import Frame, Record, encode_frame, heartbeat_block
 from sse.group import Group, Subscription
-from sse.log import Log, LogError, LogUnavailable
-from sse.log.base import FOLLOW_CHARS, FOLLOW_RECORDS, LogReplaced, TracedBatch
+from sse.log import Log
 from sse.replay import Replay
-from sse.runtime import breathe, offload
+from sse.retention import Retention
 from sse.settings import Settings
 from sse.stats import Stats
 from sse.stream import OWN_CLIENT, Stream
+from sse.tailer import Tailer
 from sse.window import Window, matches
-
-logger = logging.getLogger("headwater.hub")
 
 CANARY_CHANNEL = "_canary"
 # Reserved channels whose blocks are injected and are in no log. A stream of one has no other channel, because their
@@ -42,22 +38,6 @@ STATS_CHANNEL = "_stats"
 INJECTED_CHANNELS = frozenset({CANARY_CHANNEL, STATS_CHANNEL})
 FIRST_CANARY = 0.05  # seconds between looks for the first subscriber: a start waits for its canary
 CANARY_INTERVAL = 1.0  # seconds between two canary heartbeats; /readyz tolerates five
-
-# A large batch enters the worker in steps of so many events, between which the event loop is let run.
-RECORDS_PER_STEP = 500
-
-# A tailer that lost its log tries again after this long, doubling to the second figure, each ±50 %, so that the
-# workers of many pods do not come back in step.
-RETRY_FIRST, RETRY_MOST = 0.1, 0.6
-
-# After this long without an answer from the log, the tailer looks whether retention has overtaken it.
-STALL = 5.0
-
-TRIM_INTERVAL = 1.0  # seconds between two looks at retention when there is nothing to trim
-
-# A retention that was changed is trimmed by after this long (seconds): by then all workers know it. One that did not
-# know that less is kept would not look for a gap, and its streams would miss events unknowingly (`_after_gap`).
-RETENTION_DELAY = 3.0
 
 
 class Pulling(Protocol):
@@ -69,8 +49,6 @@ class Pulling(Protocol):
     def wake(self) -> None: ...
 
     def end(self, reason: str) -> None: ...
-
-
 
 
 class Status(NamedTuple):
@@ -109,8 +87,6 @@ class Hub:
         self.dirty: deque[Group] = deque()
         # Set by the fan-out of a worker that takes sockets over: called when `dirty` has something.
         self.on_dirty: Callable[[], None] | None = None
-        # Until then (monotonic seconds) nobody is there to write: what the log gets is read in one go afterwards.
-        self.hold_until = 0.0
         # Set with it: makes a socket's descriptor a stream of this worker's.
         self.adopt: Callable[[Stream, int], None] | None = None
         # Set with it: ends every live stream where it is, because the log has nothing that follows.
@@ -129,17 +105,13 @@ class Hub:
         self._by_channel: dict[str, dict[Group, None]] = {}
         # All streams, by the client's address; while there is a limit, by that of its site.
         self._per_client: Counter[str] = Counter()
-        self._retained = settings.sse_retain_events, settings.sse_retain_seconds  # what the log trims by
-        self._retention_changed_at = 0.0
         self._on_close = on_close
         self._site_of = site_of
-        # Its own, so that what an app (or a test) makes of the shared one is not disturbed from a thread.
-        self._jitter = random.Random()
         self._stop = threading.Event()
-        self._ready = threading.Event()
-        self._advanced = threading.Condition(self.lock)
-        self.replay = Replay(log, self.window, self._advanced, settings, stats)
-        self._answered_at = time.monotonic()
+        self.advanced = threading.Condition(self.lock)
+        self.retention = Retention(log, settings)
+        self.tailer = Tailer(self, self._stop)
+        self.replay = Replay(log, self.window, self.advanced, settings, stats)
         self._threads: list[threading.Thread] = []
         settings.on_change(self._prepare)
 
@@ -150,7 +122,7 @@ class Hub:
         with self.lock:
             if self._threads:
                 return
-            for name, work in (("sse-tailer", self._tail), ("sse-keeper", self._keep)):
+            for name, work in (("sse-tailer", self.tailer.run), ("sse-keeper", self._keep)):
                 thread = threading.Thread(target=work, name=name, daemon=True)
                 self._threads.append(thread)
         for thread in self._threads:
@@ -165,73 +137,25 @@ class Hub:
 
     def wait_ready(self, timeout: float) -> bool:
         """Wait until the log was reached and the window is warm; False when that takes longer than ``timeout`` s."""
-        return self._ready.wait(timeout)
+        return self.tailer.ready.wait(timeout)
 
     def status(self) -> Status:
         counts: Counter[str] = Counter(stream.state for stream in list(self.pulling) if stream.client != OWN_CLIENT)
         if self.extra_counts is not None:
             counts += self.extra_counts()
         return Status(
-            started=self._ready.is_set(),
+            started=self.tailer.ready.is_set(),
             draining=self.draining,
-            tail_age=time.monotonic() - self._answered_at,
+            tail_age=time.monotonic() - self.tailer.answered_at,
             position=self.window.position,
             streams=dict(counts),
             hub_alive=all(thread.is_alive() for thread in self._threads) and bool(self._threads),
         )
 
-    # ── from the log ──────────────────────────────────────────────────────────────────────────────────────
+    # ── from the tailer ───────────────────────────────────────────────────────────────────────────────────
 
-    def _tail(self) -> None:
-        delay = RETRY_FIRST
-        while not self._stop.is_set():
-            try:
-                if not self._ready.is_set():
-                    self._warm()
-                for batch in self.log.follow(self.window.position, self._stop):
-                    if isinstance(batch, TracedBatch):
-                        self.deliveries.took(batch.traces)
-                    batch = self._after_gap(batch)
-                    self._answered_at = time.monotonic()
-                    if delay > RETRY_FIRST:
-                        logger.warning("the log answers again, resumed after %d", self.window.position)
-                        delay = RETRY_FIRST
-                    for begin in range(0, len(batch), RECORDS_PER_STEP):
-                        self.dispatch(batch[begin : begin + RECORDS_PER_STEP])
-                        if begin + RECORDS_PER_STEP < len(batch):
-                            breathe()
-                    hold = self.hold_until - time.monotonic()
-                    if hold > 0:
-                        self._stop.wait(hold)
-                    if self._stop.is_set():
-                        return
-            except LogReplaced as error:
-                self._start_over(error)
-            except LogError as error:
-                if delay == RETRY_FIRST:
-                    logger.warning("the log cannot be followed, streams stay open: %s", error)
-            except Exception:
-                logger.exception("the tailer failed; it starts again")
-            self._stop.wait(delay * self._jitter.uniform(0.5, 1.5))
-            delay = min(delay * 2, RETRY_MOST)
-
-    def _warm(self) -> None:
-        bounds = self.log.bounds()
-        half = self.settings.sse_window_bytes // 2
-        records = self.log.newest(None, self.settings.sse_retain_events, half)
-        with self.lock:
-            whole = not records or bounds.oldest is None or records[0].position <= bounds.oldest
-            self.window.reset(bounds.trimmed if whole else records[0].position - 1)
-            self.window.extend(encode_frame(record) for record in records)
-            self.window.position = max(self.window.position, bounds.latest)
-            self.window.lost = bounds.lost
-            self._advanced.notify_all()
-        self._answered_at = time.monotonic()
-        self._ready.set()
-
-    def _start_over(self, error: LogReplaced) -> None:
+    def replaced(self) -> None:
         """What this worker has read is not what the log holds: its streams end, and are told so when they resume."""
-        logger.warning("%s: streams end, and resume with a reset where they missed something", error)
         if self.on_replaced is not None:
             self.on_replaced()
         with self.lock:
@@ -239,28 +163,9 @@ class Hub:
                 group.pending = []
             for stream in self.pulling:
                 stream.end("replaced")
-            self._ready.clear()  # the window is made anew
 
-    def _after_gap(self, batch: list[Record]) -> list[Record]:
-        """Has the log trimmed what this worker has not read (it was stopped, or cut off from the log)? Then its live
-        streams end where they are, and are told of the gap when they resume, instead of missing events unknowingly.
-        Returns what of the batch lies behind it.
-
-        Looked at only when it can be: trimmed by number, a batch is as large as the retention; by age, the last one is
-        long ago.
-        """
-        silent = time.monotonic() - self._answered_at
-        settings, retained = self.settings, self._retained
-        retain = min(settings.sse_retain_events, retained[0]), min(settings.sse_retain_seconds, retained[1])
-        full = not self.log.notices_gaps and (
-            len(batch) >= min(FOLLOW_RECORDS, retain[0]) or sum(len(r.data) for r in batch) >= FOLLOW_CHARS
-        )
-        if not full and silent < min(STALL, retain[1] / 2):
-            return batch
-        trimmed = offload(self.log.bounds).trimmed
-        if trimmed <= self.window.position:
-            return batch
-        logger.warning("the log was trimmed beyond what this worker had read: its streams end, and resume with a reset")
+    def overtaken(self, trimmed: int) -> None:
+        """The log has nothing between the window and ``trimmed``: live streams end where they are."""
         if self.on_overtaken is not None:
             self.on_overtaken()
         with self.lock:
@@ -269,7 +174,6 @@ class Hub:
                 group.pending = []
             for stream in self.pulling:
                 stream.wake()
-        return [record for record in batch if record.position > trimmed]
 
     def dispatch(self, records: list[Record]) -> None:
         """Take in what follows the window's position: encode once, remember, and give to every group concerned."""
@@ -284,7 +188,7 @@ class Hub:
                             self._give(group, frame)
             if self.deliveries.reading:
                 self.deliveries.mark(frames, self._by_channel)
-            self._advanced.notify_all()
+            self.advanced.notify_all()
         if self.dirty and self.on_dirty is not None:
             self.on_dirty()
 
@@ -315,7 +219,6 @@ class Hub:
 
     def _keep(self) -> None:
         """Once a second: the canary's heartbeat, and a bite of retention."""
-        trim_at = 0.0
         interval = FIRST_CANARY
         while not self._stop.wait(interval):
             if CANARY_CHANNEL in self._by_channel:
@@ -324,27 +227,8 @@ class Hub:
             if self.report is not None and STATS_CHANNEL in self._by_channel:
                 self.inject(STATS_CHANNEL, self.report())
             self.deliveries.flush()
-            if self._ready.is_set() and time.monotonic() >= trim_at:
-                self._apply_retention()
-                try:
-                    while offload(self.log.trim) and not self._stop.is_set():
-                        time.sleep(0.005)  # let publishers have the write lock between two bites
-                except LogUnavailable:
-                    pass  # the tailer says so, and publishers are told
-                except Exception:
-                    logger.exception("trimming failed")
-                trim_at = time.monotonic() + TRIM_INTERVAL
-
-    def _apply_retention(self) -> None:
-        retention = self.settings.sse_retain_events, self.settings.sse_retain_seconds
-        now = time.monotonic()
-        if retention == self._retained:
-            self._retention_changed_at = 0.0
-        elif not self._retention_changed_at:
-            self._retention_changed_at = now
-        elif now - self._retention_changed_at >= RETENTION_DELAY:
-            self.log.retain(*retention)
-            self._retained = retention
+            if self.tailer.ready.is_set():
+                self.retention.apply(self._stop)
 
     def _prepare(self, new: Settings) -> Callable[[], None]:
         """For new settings (`sse.settings.live`)."""

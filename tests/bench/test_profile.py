@@ -24,7 +24,7 @@ SAMPLES = [
     pytest.param(f"{VIEW};SQLiteLog.append (sse/log/sqlite.py:125)", "log append", id="append"),
     pytest.param(f"{VIEW};Authenticator.grant (sse/auth/authenticator.py:9)", "auth and limits", id="auth"),
     pytest.param(
-        f"{LOOP};Hub._tail (sse/hub.py:169);SQLiteLog.follow (sse/log/sqlite.py:274);_page (sse/log/sqlite.py:372)",
+        f"{LOOP};Tailer.run (sse/tailer.py:80);SQLiteLog.follow (sse/log/sqlite.py:274);_page (sse/log/sqlite.py:372)",
         "tailer: read the log, dispatch",
         id="tailing",
     ),

@@ -9,13 +9,14 @@ from typing import Any
 
 from sse.fanout import Fanout
 from sse.hub import CANARY_CHANNEL, Hub
+from sse.tailer import Tailer
 from tests.failure_modes import blocking
 from wsgi import app
 
 __all__ = ["app"]
 
 _FAULTS = Path(os.environ.get("FAULTS", "/nonexistent"))
-_pass, _after_gap, _inject = Fanout._pass, Hub._after_gap, Hub.inject
+_pass, _after_gap, _inject = Fanout._pass, Tailer._after_gap, Hub.inject
 
 
 def _on(fault: str) -> bool:
@@ -29,7 +30,7 @@ def _stuck_pass(self: Fanout, group: Any) -> None:
     _pass(self, group)
 
 
-def _dying_tailer(self: Hub, batch: Any) -> Any:
+def _dying_tailer(self: Tailer, batch: Any) -> Any:
     """The thread that follows the log ends; SystemExit is the one exception that threads do not even report."""
     if _on("tailer-dead"):
         raise SystemExit
@@ -43,7 +44,7 @@ def _mute_canary(self: Hub, channel: str, wire: bytes) -> None:
 
 
 Fanout._pass = _stuck_pass  # type: ignore[method-assign]
-Hub._after_gap = _dying_tailer  # type: ignore[method-assign]
+Tailer._after_gap = _dying_tailer  # type: ignore[method-assign]
 Hub.inject = _mute_canary  # type: ignore[method-assign]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,43 +9,24 @@ from contextlib import ExitStack
 import pytest
 
 from sse.event import format_id
-from sse.fanout import Fanout
-from sse.group import Subscription
-from sse.stream import LAGGING, LIVE, Stream
-from tests.sse.worker_parts import Parts, SocketClient
+from sse.stream import LAGGING, LIVE
+from tests.sse.worker_parts import SocketClient, Stepped
 
 BIG = "." * 400  # three of these are more than the window holds
 
 
-class Taken:
-    """A worker's hub and fan-out, whose steps are called one by one."""
+class Taken(Stepped):
+    """Streams that fall behind: the window, the log and each socket hold little."""
 
     def __init__(self, closing: ExitStack) -> None:
-        self.parts = Parts("memory:", SSE_WINDOW_BYTES=1024, SSE_RETAIN_EVENTS=10)
-        closing.callback(self.parts.log.close)
-        self.hub = self.parts.hub
-        self.hub._warm()
-        self.fanout = Fanout(self.hub)
-        self.fanout.connect()
-        closing.callback(self.fanout.sockets.poller.close)
-        self.closing = closing
+        super().__init__(closing, SSE_WINDOW_BYTES=1024, SSE_RETAIN_EVENTS=10)
 
-    def append(self, count: int) -> list[int]:
-        self.parts.log.flowing.clear()  # nobody follows: what was read is given to the hub by hand
-        positions = self.parts.append(*[f"{n}{BIG}" for n in range(count)])
-        self.hub.dispatch(self.parts.log.inner.read(None, self.hub.window.position, 1000, 10**9))
-        return positions
+    def append_big(self, count: int) -> list[int]:
+        """Append events of which a socket holds two."""
+        return self.append(*[f"{n}{BIG}" for n in range(count)])
 
-    def open(self, cursor: int) -> SocketClient:
-        """A stream that has been served through here; its socket holds two of these events."""
-        group = self.hub.join(Subscription(frozenset({"a"})))
-        stream = Stream(group, cursor, now=time.monotonic(), ends_at=float("inf"), client="-")
-        ours, theirs = socket.socketpair()
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-        self.closing.callback(ours.close)
-        self.hub.streams += 1
-        self.fanout.adopt(stream, theirs.detach())
-        return SocketClient(ours, stream, cursor)
+    def open_small(self, cursor: int) -> SocketClient:
+        return self.open(cursor, send_buffer=1)
 
     def read_to_end(self, client: SocketClient) -> list[int]:
         """The positions of all its events; its end was clean, and its last word when to come back."""
@@ -54,9 +34,7 @@ class Taken:
         while not client.finished:
             assert time.monotonic() < deadline, (client.stream.state, client.blocks)
             client.read(100_000)
-            for fd, mask in self.fanout.sockets.poller.poll():
-                if (stream := self.fanout.sockets.streams[fd]) is not None:
-                    self.fanout.on_socket(stream, mask)
+            self.poll()
         assert client.decoder.terminated
         assert client.blocks[-1].retry is not None
         client.sock.close()
@@ -71,10 +49,10 @@ def taken() -> Iterator[Taken]:
 
 
 def test_a_stream_that_retention_overtakes_while_it_catches_up_ends_cleanly(taken: Taken) -> None:
-    first, *_ = taken.append(8)
-    client = taken.open(first)
+    first, *_ = taken.append_big(8)
+    client = taken.open_small(first)
     assert client.stream.backlog is not None and client.stream.backlog.reading
-    taken.append(20)
+    taken.append_big(20)
     taken.parts.log.trim_all()
     taken.fanout.catchup.read_log()
     assert taken.read_to_end(client) == []
@@ -82,10 +60,10 @@ def test_a_stream_that_retention_overtakes_while_it_catches_up_ends_cleanly(take
 
 
 def test_a_stream_that_lags_when_its_log_is_replaced_ends_after_the_rest_of_its_chunk(taken: Taken) -> None:
-    taken.append(1)
-    client = taken.open(taken.hub.window.position)
+    taken.append_big(1)
+    client = taken.open_small(taken.hub.window.position)
     assert client.stream.state is LIVE
-    positions = taken.append(12)
+    positions = taken.append_big(12)
     taken.fanout.run_passes()
     assert client.stream.state is LAGGING
     taken.fanout.catchup.let_all_go()
@@ -94,8 +72,8 @@ def test_a_stream_that_lags_when_its_log_is_replaced_ends_after_the_rest_of_its_
 
 
 def test_a_page_that_comes_after_a_stream_was_let_go_is_not_sent(taken: Taken) -> None:
-    first, *_ = taken.append(8)
-    client = taken.open(first)
+    first, *_ = taken.append_big(8)
+    client = taken.open_small(first)
     taken.parts.log.on_read = lambda *_: taken.fanout.catchup.let_all_go()
     taken.fanout.catchup.read_log()
     assert taken.read_to_end(client) == []
@@ -103,9 +81,9 @@ def test_a_page_that_comes_after_a_stream_was_let_go_is_not_sent(taken: Taken) -
 
 
 def test_a_stream_that_has_its_last_words_is_not_given_others(taken: Taken) -> None:
-    taken.append(1)
-    client = taken.open(taken.hub.window.position)
-    taken.append(12)
+    taken.append_big(1)
+    client = taken.open_small(taken.hub.window.position)
+    taken.append_big(12)
     taken.fanout.run_passes()
     taken.fanout.catchup.end(client.stream, "lease")
     while client.stream.backlog is not None and not client.stream.backlog.final:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from contextlib import ExitStack
 
@@ -10,41 +9,17 @@ import pytest
 
 from sse import fanout as fanout_module
 from sse.event import Event
-from sse.fanout import Fanout
-from sse.group import Subscription
-from sse.stream import Stream
-from tests.sse.worker_parts import Parts
+from tests.sse.worker_parts import Parts, Stepped
 from tests.support.wait import eventually
 
 
-class Site:
-    """A hub, its fan-out, and live streams whose chunks are counted."""
+class Site(Stepped):
+    """Live streams whose chunks are counted."""
 
     def __init__(self, closing: ExitStack, streams: int) -> None:
-        self.parts = Parts("memory:")
-        closing.callback(self.parts.log.close)
-        self.hub = self.parts.hub
-        self.hub._warm()
-        self.fanout = Fanout(self.hub)
-        self.fanout.connect()
-        closing.callback(self.fanout.sockets.poller.close)
-        self.ours = []
-        for _ in range(streams):
-            group = self.hub.join(Subscription(frozenset({"a"})))
-            stream = Stream(
-                group, self.hub.window.position, now=time.monotonic(), ends_at=float("inf"), client="-"
-            )
-            ours, theirs = socket.socketpair()
-            ours.setblocking(False)
-            closing.callback(ours.close)
-            self.hub.streams += 1
-            self.fanout.adopt(stream, theirs.detach())
-            self.ours.append(ours)
+        super().__init__(closing)
+        self.ours = [self.open(self.hub.window.position).sock for _ in range(streams)]
         self.chunks()
-
-    def publish(self, *texts: str) -> None:
-        self.parts.log.append([Event("a", text) for text in texts])
-        self.hub.dispatch(self.parts.log.inner.read(None, self.hub.window.position, 1000, 10**9))
 
     def chunks(self) -> list[bytes]:
         """What each socket got since the last look: one ``recv`` takes one write, or several; each chunk has a size."""
@@ -62,8 +37,8 @@ def test_what_comes_during_a_pass_is_joined_into_the_next(closing: ExitStack, mo
     monkeypatch.setattr(fanout_module, "PASS_SLICE", 0.0)  # the loop is let run again and again
     monkeypatch.setattr(fanout_module, "CLOCK_EVERY", 8)
     come = iter(range(1000))
-    monkeypatch.setattr(fanout_module, "breathe", lambda: site.publish(f"later {next(come)}"))
-    site.publish("first")
+    monkeypatch.setattr(fanout_module, "breathe", lambda: site.append(f"later {next(come)}"))
+    site.append("first")
     site.fanout.run_passes()
     assert all(got.count(b"data: ") == 1 and b"data: first\n" in got for got in site.chunks())
     later = next(come)
@@ -85,22 +60,22 @@ def test_the_log_is_not_read_for_each_event_of_a_gap(closing: ExitStack, monkeyp
 
     def comes_once() -> None:
         if not site.fanout._work.is_set():
-            site.publish("more")
+            site.append("more")
 
     monkeypatch.setattr(fanout_module, "breathe", comes_once)
-    site.publish("first")
+    site.append("first")
     site.fanout.run_passes()
     assert not slept  # once may be chance
     before = time.monotonic()
     site.fanout.run_passes()
     (gap,) = slept
     assert 0 < gap <= fanout_module.GAP_MOST
-    assert site.hub.hold_until == pytest.approx(before + gap - fanout_module.READ_AHEAD, abs=0.05)
+    assert site.hub.tailer.hold_until == pytest.approx(before + gap - fanout_module.READ_AHEAD, abs=0.05)
     # Without load there is no gap, and the log is read at once.
     slept.clear()
     monkeypatch.setattr(fanout_module, "breathe", lambda: None)
     site.fanout.run_passes()
-    site.publish("later")
+    site.append("later")
     site.fanout.run_passes()
     assert not slept
 
@@ -110,7 +85,7 @@ def test_the_tailer_waits_while_it_is_held_and_then_reads_all_at_once(closing: E
     dispatched: list[int] = []
     dispatch = parts.hub.dispatch
     parts.hub.dispatch = lambda records: (dispatched.append(len(records)), dispatch(records))[1]  # type: ignore[method-assign]
-    parts.hub.hold_until = until = time.monotonic() + 0.6
+    parts.hub.tailer.hold_until = until = time.monotonic() + 0.6
     last = parts.log.append([Event("a", "first")])[-1]
     eventually(lambda: parts.hub.window.position >= last, 5)  # it was asleep in the log already
     for number in range(20):

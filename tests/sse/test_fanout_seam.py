@@ -8,7 +8,6 @@ writes fall short everywhere. What each client must have seen is known from a li
 from __future__ import annotations
 
 import random
-import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,32 +16,22 @@ import pytest
 
 from sse import fanout as fanout_module
 from sse.event import Event, format_id, parse_id
-from sse.fanout import Fanout
 from sse.group import Subscription
-from sse.hub import Hub
-from sse.stream import CLOSED, LINGERING, Stream
-from tests.sse.worker_parts import Parts, SocketClient
+from sse.stream import CLOSED, LINGERING
+from tests.sse.worker_parts import SocketClient, Stepped
 
 CHANNELS = ("a", "b", "c")
 TYPES = (None, "x", "y")
 SMALL = 2048  # bytes: the kernel makes it 4,608 at least
 
 
-class World:
-    """A hub, a fan-out, clients, and a sequence of events; :meth:`something` does one random thing."""
+class World(Stepped):
+    """Clients, and a sequence of events; :meth:`something` does one random thing."""
 
     def __init__(self, seed: int, closing: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
         self.random = random.Random(seed)
         window = self.random.choice([1024, 20_000, 10_000_000])
-        self.parts = Parts("memory:", SSE_WINDOW_BYTES=window, SSE_HEARTBEAT=0.01, SSE_MAX_STREAM_AGE=0)
-        closing.callback(self.parts.log.close)
-        self.hub: Hub = self.parts.hub
-        self.hub._warm()
-        self.fanout = Fanout(self.hub)
-        self.hub.on_dirty = self.fanout._work.set
-        self.hub.adopt = self.fanout.adopt
-        closing.callback(self.fanout.sockets.poller.close)
-        self.closing = closing
+        super().__init__(closing, SSE_WINDOW_BYTES=window, SSE_HEARTBEAT=0.01, SSE_MAX_STREAM_AGE=0)
         self.clients: list[SocketClient] = []
         self.events: list[tuple[int, Event]] = []
         self.start = self.hub.window.position
@@ -50,8 +39,8 @@ class World:
         self.reading_log = self.in_passes = False
         self.steps: list[tuple[int, Callable[[], None]]] = [
             (8, self.publish),
-            (4, self.dispatch),
-            (3, self.open),
+            (4, self.dispatch_some),
+            (3, self.client_comes),
             (8, self.read),
             (5, self.poll),
             (6, self.run_pass),
@@ -92,12 +81,10 @@ class World:
         ]
         self.events += zip(self.parts.log.append(events), events, strict=True)
 
-    def dispatch(self) -> None:
-        records = self.parts.log.inner.read(None, self.hub.window.position, self.random.randrange(1, 30), 10**9)
-        if records:
-            self.hub.dispatch(records)
+    def dispatch_some(self) -> None:
+        self.dispatch(self.random.randrange(1, 30))
 
-    def open(self) -> None:
+    def client_comes(self) -> None:
         if len(self.clients) >= 12:
             return
         channels = frozenset(self.random.sample(CHANNELS, self.random.randrange(1, 4)))
@@ -110,23 +97,11 @@ class World:
         assert begin.reset is None
         if cursor is not None:
             assert begin.cursor == cursor
-        stream = Stream(group, begin.cursor, now=time.monotonic(), ends_at=float("inf"), client="-")
-        ours, theirs = socket.socketpair()
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
-        self.closing.callback(ours.close)
-        self.clients.append(SocketClient(ours, stream, begin.cursor))
-        self.hub.streams += 1
-        self.fanout.adopt(stream, theirs.detach())
+        self.clients.append(self.open(begin.cursor, group, send_buffer=SMALL))
 
     def read(self) -> None:
         if self.clients:
             self.random.choice(self.clients).read(self.random.choice([50, 3000, 100_000]))
-
-    def poll(self) -> None:
-        for fd, mask in self.fanout.sockets.poller.poll():
-            stream = self.fanout.sockets.streams[fd]
-            if stream is not None:
-                self.fanout.on_socket(stream, mask)
 
     def run_pass(self) -> None:
         if not self.in_passes:  # there is one greenlet for it
@@ -188,7 +163,7 @@ class World:
         quiet = 0
         while quiet < 3:
             assert time.monotonic() < deadline, "it does not come to rest"
-            self.dispatch()
+            self.dispatch_some()
             self.run_pass()
             self.read_log()
             self.poll()

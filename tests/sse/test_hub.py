@@ -204,7 +204,7 @@ def test_a_heartbeat_that_becomes_due_sooner_comes_sooner(parts: Callable[..., P
 def test_less_retention_is_trimmed_by_when_all_workers_have_had_the_time_to_know_it(
     tmp_path: Path, closing: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sse.hub.RETENTION_DELAY", 1.5)
+    monkeypatch.setattr("sse.retention.RETENTION_DELAY", 1.5)
     worker = closing.enter_context(Parts(f"sqlite:///{tmp_path}/h.db"))
     worker.append(*numbers(1, 20))
     began = time.monotonic()
@@ -212,8 +212,8 @@ def test_less_retention_is_trimmed_by_when_all_workers_have_had_the_time_to_know
     eventually(lambda: len(worker.log.read(None, 0, 100, 10**6)) == 5, 8)
     assert time.monotonic() - began > 1.5
     worker.change(SSE_RETAIN_EVENTS=100)
-    assert worker.hub._retained == (5, 86_400), "until it is trimmed by, a gap is looked for by the lower one"
-    eventually(lambda: worker.hub._retained == (100, 86_400), 8)
+    assert worker.hub.retention.applied == (5, 86_400), "until it is trimmed by, a gap is looked for by the lower one"
+    eventually(lambda: worker.hub.retention.applied == (100, 86_400), 8)
 
 
 @ONE_ENGINE

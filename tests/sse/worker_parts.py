@@ -13,7 +13,8 @@ from typing import Any
 
 from sse.auth.address import address_bucket
 from sse.event import Event, Record, opening_block, parse_id, parse_since
-from sse.group import Subscription
+from sse.fanout import Fanout
+from sse.group import Group, Subscription
 from sse.hub import Hub
 from sse.log import Bounds, Log, LogUnavailable, open_log
 from sse.log.base import LogReplaced
@@ -268,6 +269,49 @@ class SocketClient:
             return 0
         self.blocks += self.parser.feed(self.decoder.feed(data))
         return len(data)
+
+
+class Stepped:
+    """A hub and its fan-out over a log in memory, with nothing that runs them: a test takes their steps one by one."""
+
+    def __init__(self, closing: contextlib.ExitStack, **settings: Any) -> None:
+        self.parts = Parts("memory:", **settings)
+        closing.callback(self.parts.log.close)
+        self.hub = self.parts.hub
+        self.hub.tailer.warm()
+        self.fanout = Fanout(self.hub)
+        self.fanout.connect()
+        closing.callback(self.fanout.sockets.poller.close)
+        self.closing = closing
+
+    def append(self, *data: str) -> list[int]:
+        """Append events in one go; returns when the hub has them, too."""
+        positions = self.parts.log.append([Event("a", text) for text in data])
+        self.dispatch()
+        return positions
+
+    def dispatch(self, most: int = 1000) -> None:
+        """Give the hub what follows in the log, as its tailer would."""
+        if records := self.parts.log.inner.read(None, self.hub.window.position, most, 10**9):
+            self.hub.dispatch(records)
+
+    def open(self, cursor: int, group: Group | None = None, *, send_buffer: int | None = None) -> SocketClient:
+        """A stream that has been served through here; ``send_buffer`` bytes of it wait for its client at most."""
+        group = group or self.hub.join(Subscription(frozenset({"a"})))
+        stream = Stream(group, cursor, now=time.monotonic(), ends_at=float("inf"), client="-")
+        ours, theirs = socket.socketpair()
+        if send_buffer is not None:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        self.closing.callback(ours.close)
+        self.hub.streams += 1
+        self.fanout.adopt(stream, theirs.detach())
+        return SocketClient(ours, stream, cursor)
+
+    def poll(self) -> None:
+        """Let the fan-out see which sockets have room, or have gone."""
+        for fd, mask in self.fanout.sockets.poller.poll():
+            if (stream := self.fanout.sockets.streams[fd]) is not None:
+                self.fanout.on_socket(stream, mask)
 
 
 def numbers(first: int, last: int) -> list[str]:

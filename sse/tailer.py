@@ -1,0 +1,149 @@
+"""The tailer: reads the log from the window's position on, for as long as the worker lives.
+
+Whatever becomes of the log, streams either go on without a hole or end where they are, and are told of the gap when
+they resume:
+
+    the log cannot be reached       streams stay open; what they missed comes when it answers again
+    it was trimmed beyond us        they end (`overtaken`), and so does what is left of the batch before the gap
+    it is another one than before   they end (`replaced`), and the window is made anew
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from typing import Protocol
+
+from sse.deliveries import Deliveries
+from sse.event import Record, encode_frame
+from sse.log import Log, LogError
+from sse.log.base import FOLLOW_CHARS, FOLLOW_RECORDS, LogReplaced, TracedBatch
+from sse.retention import Retention
+from sse.runtime import breathe, offload
+from sse.settings import Settings
+from sse.window import Window
+
+logger = logging.getLogger("headwater.hub")
+
+# A large batch enters the worker in steps of so many events, between which the event loop is let run.
+RECORDS_PER_STEP = 500
+
+# A tailer that lost its log tries again after this long, doubling to the second figure, each ±50 %, so that the
+# workers of many pods do not come back in step.
+RETRY_FIRST, RETRY_MOST = 0.1, 0.6
+
+# After this long without an answer from the log, the tailer looks whether retention has overtaken it.
+STALL = 5.0
+
+
+class Receiver(Protocol):
+    """The hub, as its tailer sees it."""
+
+    log: Log
+    settings: Settings
+    window: Window
+    deliveries: Deliveries
+    retention: Retention
+    #: the hub's lock, notified when the window has moved
+    advanced: threading.Condition
+
+    def dispatch(self, records: list[Record]) -> None: ...
+
+    def overtaken(self, trimmed: int) -> None: ...
+
+    def replaced(self) -> None: ...
+
+
+class Tailer:
+    """See the module's text. ``run`` is a thread's work, until ``stop`` is set."""
+
+    def __init__(self, hub: Receiver, stop: threading.Event) -> None:
+        self._hub = hub
+        self._stop = stop
+        #: set when the log was reached and the window is warm
+        self.ready = threading.Event()
+        #: when (monotonic seconds) the log answered last
+        self.answered_at = time.monotonic()
+        #: until then (monotonic seconds) nobody is there to write: what the log gets is read in one go afterwards
+        self.hold_until = 0.0
+        # Its own, so that what an app (or a test) makes of the shared one is not disturbed from a thread.
+        self._jitter = random.Random()
+
+    def run(self) -> None:
+        hub, stop = self._hub, self._stop
+        delay = RETRY_FIRST
+        while not stop.is_set():
+            try:
+                if not self.ready.is_set():
+                    self.warm()
+                for batch in hub.log.follow(hub.window.position, stop):
+                    if isinstance(batch, TracedBatch):
+                        hub.deliveries.took(batch.traces)
+                    batch = self._after_gap(batch)
+                    self.answered_at = time.monotonic()
+                    if delay > RETRY_FIRST:
+                        logger.warning("the log answers again, resumed after %d", hub.window.position)
+                        delay = RETRY_FIRST
+                    for begin in range(0, len(batch), RECORDS_PER_STEP):
+                        hub.dispatch(batch[begin : begin + RECORDS_PER_STEP])
+                        if begin + RECORDS_PER_STEP < len(batch):
+                            breathe()
+                    hold = self.hold_until - time.monotonic()
+                    if hold > 0:
+                        stop.wait(hold)
+                    if stop.is_set():
+                        return
+            except LogReplaced as error:
+                # What this worker has read is not what the log holds.
+                logger.warning("%s: streams end, and resume with a reset where they missed something", error)
+                hub.replaced()
+                self.ready.clear()
+            except LogError as error:
+                if delay == RETRY_FIRST:
+                    logger.warning("the log cannot be followed, streams stay open: %s", error)
+            except Exception:
+                logger.exception("the tailer failed; it starts again")
+            stop.wait(delay * self._jitter.uniform(0.5, 1.5))
+            delay = min(delay * 2, RETRY_MOST)
+
+    def warm(self) -> None:
+        """Fill the window with the newest that the log has, and stand at its end. Raises LogError."""
+        hub = self._hub
+        bounds = hub.log.bounds()
+        half = hub.settings.sse_window_bytes // 2
+        records = hub.log.newest(None, hub.settings.sse_retain_events, half)
+        with hub.advanced:
+            window = hub.window
+            whole = not records or bounds.oldest is None or records[0].position <= bounds.oldest
+            window.reset(bounds.trimmed if whole else records[0].position - 1)
+            window.extend(encode_frame(record) for record in records)
+            window.position = max(window.position, bounds.latest)
+            window.lost = bounds.lost
+            hub.advanced.notify_all()
+        self.answered_at = time.monotonic()
+        self.ready.set()
+
+    def _after_gap(self, batch: list[Record]) -> list[Record]:
+        """Has the log trimmed what this worker has not read (it was stopped, or cut off from the log)? Then its live
+        streams end where they are, and are told of the gap when they resume, instead of missing events unknowingly.
+        Returns what of the batch lies behind it.
+
+        Looked at only when it can be: trimmed by number, a batch is as large as the retention; by age, the last one is
+        long ago.
+        """
+        hub = self._hub
+        silent = time.monotonic() - self.answered_at
+        events, seconds = hub.retention.least()
+        full = not hub.log.notices_gaps and (
+            len(batch) >= min(FOLLOW_RECORDS, events) or sum(len(r.data) for r in batch) >= FOLLOW_CHARS
+        )
+        if not full and silent < min(STALL, seconds / 2):
+            return batch
+        trimmed = offload(hub.log.bounds).trimmed
+        if trimmed <= hub.window.position:
+            return batch
+        logger.warning("the log was trimmed beyond what this worker had read: its streams end, and resume with a reset")
+        hub.overtaken(trimmed)
+        return [record for record in batch if record.position > trimmed]
