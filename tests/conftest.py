@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tests.chaos.reader import Reckoning
 from tests.support.programs import require_program as _require_program
 from tests.support.server import Server
+from tests.support.small_disk import mounted
 from tests.support.sse_client import SSEClient
 
 
@@ -36,6 +38,13 @@ def server() -> Iterator[Server]:
     """One server with default settings, shared by a module: use a channel of your own in each test."""
     with Server() as running:
         yield running
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB, at ``tmp_path``."""
+    with mounted(tmp_path) as path:
+        yield path
 
 
 @pytest.fixture

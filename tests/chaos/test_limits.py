@@ -6,15 +6,11 @@ import contextlib
 import json
 import os
 import resource
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.chaos.fleet import KEY, SETTINGS, Fleet
 from tests.chaos.reader import Reader, reckon, stop_all
@@ -142,18 +138,6 @@ def test_a_worker_without_memory_costs_its_clients_a_reconnect_at_most(stack: Ex
 
 
 # --- disk -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB."""
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", tmp_path], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip(f"cannot mount a small disk here: {mounted.stderr.decode().strip()}")
-    try:
-        yield tmp_path
-    finally:
-        subprocess.run(["umount", "-l", tmp_path], check=True)
 
 
 def test_a_full_disk_under_sqlite_is_told_to_publishers_and_costs_no_event(small_disk: Path, stack: ExitStack) -> None:

@@ -19,6 +19,14 @@ def kept(redis: RedisServer) -> list[str]:
     return [name.decode() for name, _ in redis.run("XRANGE", "{headwater}:events", "-", "+")]
 
 
+def take_over(fleet: Fleet, replica: RedisServer) -> None:
+    """From now on this is the fleet's Redis."""
+    replica.run("REPLICAOF", "NO", "ONE")
+    for network in fleet.networks:
+        network.target = replica.port
+        network.sever()
+
+
 def test_an_empty_redis_is_told_to_every_client_that_missed_something(stack: ExitStack) -> None:
     fleet = stack.enter_context(Fleet(2))
     readers = fleet.readers(stack)
@@ -63,10 +71,7 @@ def test_failover_by_hand_loses_nothing_that_a_replica_had_to_confirm(stack: Exi
         fleet.redis.kill()
         eventually(lambda: len(recorder.since(down)) > 5, 5)
         replica.run("CONFIG", "SET", "repl-diskless-sync-delay", 0)
-        replica.run("REPLICAOF", "NO", "ONE")
-        for network in fleet.networks:
-            network.target = replica.port
-            network.sever()
+        take_over(fleet, replica)
         second = stack.enter_context(replica_of(replica.port))
         in_step(second)
         up = time.monotonic()
@@ -88,10 +93,7 @@ def test_failover_to_a_replica_that_lags_is_told_to_those_who_had_seen_more(stac
         down = time.monotonic()
         fleet.redis.kill()
         replication.close()
-        replica.run("REPLICAOF", "NO", "ONE")
-        for network in fleet.networks:
-            network.target = replica.port
-            network.sever()
+        take_over(fleet, replica)
         up = time.monotonic()
         recorder.progress()
     note = Outage(down, down, up).check_return(readers)
@@ -115,10 +117,7 @@ def test_a_client_that_was_away_during_a_lagging_failover_gets_what_it_missed_or
         down = time.monotonic()
         fleet.redis.kill()
         replication.close()
-        replica.run("REPLICAOF", "NO", "ONE")
-        for network in fleet.networks:
-            network.target = replica.port
-            network.sever()
+        take_over(fleet, replica)
         fleet.networks[1].speak()
         up = time.monotonic()
         recorder.progress()

@@ -6,7 +6,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,49 +15,24 @@ import pytest
 from health import probe
 from health.probe import Dechunk, Failed, Heartbeats, main, split_url
 from tests.health.fakes import heartbeat
+from tests.support.scripted_server import Script, ScriptedServer
 
 ROOT = Path(__file__).parents[2]
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 PLAIN = HEAD + b"\r\n"
-Script = Callable[[socket.socket], None]
 
 
 def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-class OneShotServer:
-    """Answers each connection by a script, and keeps the requests."""
+class OneShotServer(ScriptedServer):
+    """Stands for the service."""
 
-    def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/events/_canary"
-        self.script: Script = lambda connection: None
-        self.requests: list[bytes] = []
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._serve)
-        self.thread.start()
-
-    def _serve(self) -> None:
-        while True:
-            connection, _ = self.listener.accept()
-            with connection:
-                if self.over.is_set():
-                    return
-                connection.settimeout(5)
-                self.requests.append(connection.recv(65536))
-                try:
-                    self.script(connection)
-                except OSError:
-                    pass  # the probe has seen enough
-
-    def close(self) -> None:
-        self.over.set()
-        with socket.create_connection(self.listener.getsockname()):
-            self.thread.join(5)
-        self.listener.close()
-        assert not self.thread.is_alive()
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/events/_canary"
 
     def until_hang_up(self, connection: socket.socket) -> None:
         while connection.recv(1024):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,41 +13,22 @@ import pytest
 
 from tests.support.kubelet import Exec, HttpGet, Outcome, Result, TcpSocket, run_probe
 from tests.support.kubelet.probers import http_probe
+from tests.support.scripted_server import ScriptedServer
 
 
-class Server:
-    """Accepts, reads one request, answers by a script, hangs up."""
+class Server(ScriptedServer):
+    """Answers each request with the same pieces."""
 
     def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self.listener.getsockname()[1]
-        self.requests: list[str] = []
+        super().__init__()
         self.pieces: list[bytes] = []
         self.pause = 0.0  # between pieces, seconds
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._serve)
-        self.thread.start()
+        self.script = self._send_pieces
 
-    def _serve(self) -> None:
-        while True:
-            connection, _ = self.listener.accept()
-            with connection:
-                if self.over.is_set():
-                    return
-                connection.settimeout(5)
-                try:
-                    self.requests.append(connection.recv(65536).decode())
-                    for piece in self.pieces:
-                        connection.sendall(piece)
-                        self.over.wait(self.pause)
-                except OSError:
-                    pass
-
-    def close(self) -> None:
-        self.over.set()
-        with socket.create_connection(self.listener.getsockname()):
-            self.thread.join(5)
-        self.listener.close()
+    def _send_pieces(self, connection: socket.socket) -> None:
+        for piece in self.pieces:
+            connection.sendall(piece)
+            self.over.wait(self.pause)
 
 
 @pytest.fixture
@@ -92,7 +72,7 @@ def test_each_probe_is_a_connection_of_its_own_with_the_kubelets_headers(server:
     for _ in range(3):
         http(server, path="/readyz?x=1", headers=(("Accept", ""), ("X-Probe", "yes")))
     assert len(server.requests) == 3
-    lines = server.requests[0].split("\r\n")
+    lines = server.requests[0].decode().split("\r\n")
     assert lines[0] == "GET /readyz?x=1 HTTP/1.1"
     assert "Connection: close" in lines
     assert "User-Agent: kube-probe/1.34" in lines

@@ -24,13 +24,6 @@ from tests.support.wait import eventually
 KEY, NEW_KEY = "hunter2hunter2hunter2", "hunter3hunter3hunter3"
 
 
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in set(os.environ):
-        if name in Settings.names() or name.startswith(("SSE_", "HEALTH_")):
-            monkeypatch.delenv(name)
-
-
 @pytest.fixture
 def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ConfigMapVolume:
     """A ConfigMap volume that the environment names."""

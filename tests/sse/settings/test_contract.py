@@ -1,0 +1,109 @@
+"""Which settings there are: each is documented, with a sane default."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from sse.settings import Settings, redact_url
+from sse.settings.table import table
+from tests.sse.settings.contract import CONTRACT, KNOWN
+from tests.sse.settings.environ import read
+from tests.support.server import ROOT
+
+
+def test_every_setting_of_the_contract_exists_and_no_other() -> None:
+    assert sorted(KNOWN) == sorted(CONTRACT)
+
+
+def test_the_page_in_the_docs_holds_the_table_that_the_code_prints() -> None:
+    printed = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "sse.settings"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    ).stdout
+    assert printed == table()
+    page = (ROOT / "docs" / "settings.md").read_text()
+    assert page.endswith(printed), "it should end with what python -m sse.settings prints"
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_every_setting_has_a_line_in_the_table_with_a_reason(name: str) -> None:
+    (row,) = [line for line in table().splitlines() if line.startswith(f"| `{name}` |")]
+    _, _, _, unit, live, reason, _ = re.split(r"(?<!\\)\|", row)
+    assert unit.strip() and len(reason.strip()) > 20
+    assert live.strip() in ("", "live")
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    settings = Settings.from_environ()
+    assert (settings.bind, settings.health_bind) == ("127.0.0.1:8080", "127.0.0.1:8081")
+    assert settings.sse_log == "sqlite:///var/headwater.db"
+    assert (settings.web_concurrency, settings.worker_connections, settings.sse_auth) == (1, 1000, "auto")
+    assert (settings.sse_retain_events, settings.sse_retain_seconds) == (100_000, 86_400)
+    assert (settings.sse_retry, settings.sse_heartbeat, settings.sse_max_stream_age) == (2000, 15, 3600)
+    assert (settings.sse_replay_limit, settings.sse_window_bytes) == (10_000, 33_554_432)
+    assert (settings.sse_max_event_bytes, settings.sse_max_batch_bytes) == (65_536, 16_777_216)
+    assert (settings.sse_max_channels, settings.sse_max_streams) == (64, 10_000)
+    assert (settings.sse_max_streams_per_ip, settings.sse_publish_rate) == (0, 0)
+    assert (settings.sse_read_header_timeout, settings.sse_read_timeout) == (5, 15)
+    assert (settings.sse_write_timeout, settings.sse_idle_timeout) == (10, 75)
+    assert (settings.sse_keepalive_requests, settings.sse_max_header_bytes) == (1000, 16_384)
+    assert (settings.sse_drain_delay, settings.sse_drain_window) == (5, 15)
+    assert (settings.sse_server_header, settings.sse_redis_prefix) == ("headwater", "headwater")
+    assert (settings.health_canary_max_age, settings.health_loop_lag_max) == (5, 2)
+    assert settings.health_ready_strict is False
+
+
+def test_settings_do_not_change_once_they_are_read() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().port = 1
+
+
+@pytest.mark.parametrize(
+    ("delay", "window", "graceful", "grace"),
+    [
+        pytest.param(5, 15, 25, 30, id="defaults-fit-the-30-s-of-kubernetes"),
+        pytest.param(0, 0, 5, 10, id="no-drain"),
+        pytest.param(0.2, 0.3, 6, 11, id="fractions-are-rounded-up"),
+    ],
+)
+def test_the_grace_period_covers_the_whole_drain(delay: float, window: float, graceful: int, grace: int) -> None:
+    settings = Settings(sse_drain_delay=delay, sse_drain_window=window)
+    assert (settings.graceful_timeout, settings.termination_grace) == (graceful, grace)
+
+
+def test_an_ipv6_listener_is_written_with_brackets() -> None:
+    assert Settings(host="::").bind == "[::]:8080"
+
+
+def test_secrets_and_passwords_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(
+        monkeypatch,
+        SSE_PUBLISH_KEY="hunter2hunter2hunter2",
+        SSE_JWT_KEY="hunter2" * 5,
+        SSE_LOG="redis://:hunter2@h:1/0",
+    )
+    assert "hunter2" not in repr(settings) + str(settings)
+    assert settings.sse_publish_key is not None
+    assert settings.sse_publish_key.get_secret_value() == "hunter2hunter2hunter2"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        pytest.param("redis://:pw@h:1/0", "redis://***@h:1/0", id="password"),
+        pytest.param("redis://u:p@w@h:1/0", "redis://***@h:1/0", id="password-with-an-at"),
+        pytest.param("redsi:pw@h", "***@h", id="no-url"),
+        pytest.param("redis://h/0?password=pw&x=1", "redis://h/0?password=***&x=1", id="in-the-query"),
+        pytest.param("redis://h:1/0", "redis://h:1/0", id="nothing-to-hide"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, expected: str) -> None:
+    assert redact_url(url) == expected
