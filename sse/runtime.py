@@ -49,6 +49,33 @@ def breathe() -> None:
         hub.wait(timer)
 
 
+class Turn:
+    """Lets those who do the same in one turn of the event loop do it together.
+
+    Whoever comes second in a turn is not alone, and waits until all have been heard who were ready by then. Who comes
+    alone goes on at once. Where there is no event loop nobody waits: threads meet at a lock.
+    """
+
+    def __init__(self) -> None:
+        self._now = -1.0  # of the turn in which somebody came last
+
+    def gather(self) -> None:
+        if not cooperative():
+            return
+        from gevent._hub_local import get_hub_if_exists  # in a thread of its own there is none, and none is to be made
+
+        hub = get_hub_if_exists()
+        if hub is None:
+            return
+        now = hub.loop.now()  # as of the turn's begin
+        if now != self._now:
+            self._now = now
+            return
+        from gevent import sleep
+
+        sleep(0)
+
+
 # Tracked objects in excess of those freed, and how many collections of one generation make one of the next. A batch of
 # 1,000 events from Redis is 5,000 objects: by Python's own 700, 10, 10 the collector took as long as the events, and
 # stopped the worker for 50 to 100 ms in a row to look at a full window (70,000 frames, which are in no cycle).

@@ -19,7 +19,7 @@ _MERGE_MOST: Final = 128
 _CHUNK_FIRST, _CHUNK_MOST = 16, 512
 
 # Record(*row), without a Python call for each.
-_record: Callable[[tuple[Any, ...]], Record] = partial(tuple.__new__, Record)
+record: Callable[[tuple[Any, ...]], Record] = partial(tuple.__new__, Record)
 _data: Final = itemgetter(4)
 
 
@@ -72,11 +72,11 @@ def page(reader: sqlite3.Connection, statement: str, values: Sequence[Any], max_
             size = size_of(chunk)
             if size >= max_chars:
                 for row in chunk:
-                    found.append(_record(row))
+                    found.append(record(row))
                     max_chars -= len(row[4])
                     if max_chars <= 0:
                         return found
-            found.extend(map(_record, chunk))
+            found.extend(map(record, chunk))
             max_chars -= size
             rows = min(2 * rows, _CHUNK_MOST)
     return found

@@ -1,8 +1,8 @@
 """How a follower of a SQLite log sleeps, and how a commit of any process on the machine wakes it.
 
-A publisher *touches* the database file (utime) after its commit, and followers watch that by inotify: no
-polling, so an idle follower costs nothing, and one system call a transaction reaches every worker, its own
-included.
+A publisher rings for the followers of its own process. Where others follow, too (`_sqlite_others`), it *touches* the
+database file (utime) after its commit, and they watch that by inotify: no polling, so an idle follower costs nothing,
+and one system call a transaction reaches every worker.
 
 Why not watch the ``-wal`` file for writes, which would need no touch? A transaction of ten thousand events
 writes it hundreds of times, and each would wake every worker for nothing; the last write comes *before* the
@@ -18,12 +18,11 @@ the follower's next look of its own, within `QUIET_SECONDS`.
 from __future__ import annotations
 
 import os
-import select
 import sqlite3
-import threading
 import time
 from typing import Final
 
+from sse.bell import make_bell
 from sse.log._inotify import Watch
 
 POLL_SECONDS: Final = 0.02
@@ -35,65 +34,40 @@ def touch(path: str) -> None:
 
 
 class Wakeup:
-    """What one follower waits with: a pipe that its own process rings, and a watch on the file."""
+    """What one follower waits with: a bell for its own process, and a watch on the file for all others."""
 
     def __init__(self, path: str) -> None:
-        self._lock = threading.Lock()  # a late ring must not write into whatever got the descriptor next
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        os.set_blocking(self._writer, False)
         self._version = -1  # as of the end of the last wait, so before the look that follows it
         self._watch: Watch | None = None
         try:
             self._watch = Watch(path)
         except OSError:
             pass  # polls instead; nothing is lost by it but a little time
-        self._poll = select.poll()
-        self._descriptors = [self._reader] if self._watch is None else [self._reader, self._watch.fd]
-        for descriptor in self._descriptors:
-            self._poll.register(descriptor, select.POLLIN)
+        self._bell = make_bell([] if self._watch is None else [self._watch.fd])
 
     def ring(self) -> None:
         """Wake the waiter, from any thread."""
-        with self._lock:
-            if self._writer >= 0:
-                try:
-                    os.write(self._writer, b"\0")
-                except BlockingIOError:
-                    pass  # thousands of rings are waiting to be heard
+        self._bell.ring()
 
-    def wait(self, database: sqlite3.Connection, seconds: float) -> None:
-        """Sleep until something was committed, somebody rang, or `seconds` have passed."""
+    def wait(self, database: sqlite3.Connection, seconds: float) -> bool:
+        """Sleep until something was committed, somebody rang, or `seconds` have passed. Says whether the file may have
+        something new."""
         if self._watch is not None:
-            self._sleep(seconds)
-            return
+            if self._bell.wait(seconds) != "readable":
+                return False
+            self._watch.drain()
+            return True
         deadline = time.monotonic() + seconds
         while True:
             version: int = database.execute("PRAGMA data_version").fetchone()[0]
             if version != self._version:
                 self._version = version
-                return
+                return True
             left = deadline - time.monotonic()
-            if left <= 0 or self._sleep(min(left, POLL_SECONDS)):
-                return
-
-    def _sleep(self, seconds: float) -> bool:
-        awake = bool(self._poll.poll(seconds * 1000))
-        if awake:
-            try:
-                os.read(self._reader, 65536)
-            except BlockingIOError:
-                pass
-            if self._watch is not None:
-                self._watch.drain()
-        return awake
+            if left <= 0 or self._bell.wait(min(left, POLL_SECONDS)) == "rung":
+                return False
 
     def close(self) -> None:
-        with self._lock:
-            os.close(self._writer)
-            self._writer = -1
-        for descriptor in self._descriptors:
-            self._poll.unregister(descriptor)
-        os.close(self._reader)
+        self._bell.close()
         if self._watch is not None:
             self._watch.close()

@@ -26,13 +26,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing, suppress
-from typing import Any, Final, TypeVar
+from contextlib import ExitStack, closing, suppress
+from typing import Any, Final, TypeAlias, TypeVar
 
 from sse.event import Event, Record, make_position
 from sse.log._sqlite_file import TRACES, connect, patiently, prepare, unavailable
-from sse.log._sqlite_read import all_rows, one, page, select, size_of
+from sse.log._sqlite_follow import Follower, commits
+from sse.log._sqlite_others import Others
+from sse.log._sqlite_read import all_rows, one, page, record, select, size_of
 from sse.log._sqlite_upkeep import AUTOCHECKPOINT_PAGES, Upkeep
+from sse.log._sqlite_write import insert
 from sse.log._wakeup import Wakeup, touch
 from sse.log.base import (
     FOLLOW_CHARS,
@@ -43,6 +46,7 @@ from sse.log.base import (
     LogUnavailable,
     TracedBatch,
 )
+from sse.runtime import Turn
 from sse.trace import Trace
 
 T = TypeVar("T")
@@ -55,8 +59,8 @@ _POOL_MOST: Final = 8
 
 _BEGIN = "BEGIN IMMEDIATE"
 _COMMIT = "COMMIT"
+_AFTER = "SELECT * FROM events WHERE position > ? ORDER BY position LIMIT ?"
 _LAST = "SELECT ifnull((SELECT max(position) FROM events), (SELECT value FROM meta WHERE name = 'trimmed'))"
-_INSERT = "INSERT INTO events VALUES (?, ?, ?, ?, ?)"
 _KNOWN = "SELECT digest, first, count FROM publishes WHERE key = ?"
 _TRACE = "INSERT INTO traces VALUES (?, ?, ?)"
 _TRACED = "SELECT first, last, parent FROM traces WHERE first > ? AND first <= ? ORDER BY first"
@@ -66,16 +70,18 @@ _BOUNDS = (
     " (SELECT value FROM meta WHERE name = 'trimmed')"
 )
 
-_Row = tuple[str, str | None, int | None, str]  # channel, event, retry, data
+
+# What a transaction adds: the last position before it, its records, and the traces among them.
+_Added: TypeAlias = tuple[int, list[Record], list[Trace]]
 
 
 class _Publish:
     """One call of `append` on its way through the queue. It is done when it has positions or an error."""
 
-    __slots__ = ("digest", "error", "key", "positions", "rows", "trace")
+    __slots__ = ("digest", "error", "events", "key", "positions", "trace")
 
-    def __init__(self, rows: list[_Row], key: str | None, digest: bytes, trace: str | None) -> None:
-        self.rows = rows
+    def __init__(self, events: Sequence[Event], key: str | None, digest: bytes, trace: str | None) -> None:
+        self.events = events
         self.key = key
         self.digest = digest
         self.trace = trace
@@ -102,16 +108,18 @@ class SQLiteLog:
         self._turn = threading.Lock()
         self._queue: deque[_Publish] = deque()
         self._readers: deque[sqlite3.Connection] = deque()
-        self._followers: dict[Wakeup, None] = {}
+        self._followers: dict[Follower, None] = {}
+        self._arrivals = Turn()
         try:
             self._inode = os.stat(path).st_ino
-            self._writer = connect(path, synchronous="NORMAL", wal_autocheckpoint=AUTOCHECKPOINT_PAGES)
-            try:
+            with ExitStack() as opened:
+                self._writer = connect(path, synchronous="NORMAL", wal_autocheckpoint=AUTOCHECKPOINT_PAGES)
+                opened.callback(self._writer.close)
                 patiently(self._writer.execute, TRACES)
+                self._others = Others(path)
+                opened.callback(self._others.close)
                 self._upkeep = Upkeep(path, retain_events, retain_seconds)
-            except BaseException:
-                self._writer.close()
-                raise
+                opened.pop_all()
         except (OSError, sqlite3.Error) as error:
             raise unavailable(error, path) from error
 
@@ -122,10 +130,11 @@ class SQLiteLog:
     ) -> list[int]:
         if not events:
             return []
-        publish = _Publish([(e.channel, e.event, e.retry, e.data) for e in events], key, digest, trace)
+        publish = _Publish(events, key, digest, trace)
         queue = self._queue
         queue.append(publish)
         try:
+            self._arrivals.gather()
             with self._turn:
                 while publish.positions is None and publish.error is None:
                     self._commit()
@@ -148,7 +157,7 @@ class SQLiteLog:
                 raise LogUnavailable(self._lost)
             patiently(writer.execute, _BEGIN)
             group = self._take_group()
-            results = self._store(group)
+            results, added = self._store(group)
             writer.execute(_COMMIT)
         except (sqlite3.Error, OSError, LogUnavailable) as error:
             self._roll_back()
@@ -165,24 +174,22 @@ class SQLiteLog:
                     publish.error = result
                 else:
                     publish.positions = result
-            try:
-                touch(self._path)
-            except OSError:
-                self.wake()  # only our own followers, then; others look once a second
+            self._announce(added)
 
     def _take_group(self) -> list[_Publish]:
         queue = self._queue
         return [queue.popleft() for _ in range(min(len(queue), _GROUP_MOST))]
 
-    def _store(self, group: list[_Publish]) -> list[list[int] | Exception]:
-        """Write the rows of these publishes, inside a transaction; what will have become of each if it
-        commits."""
+    def _store(self, group: list[_Publish]) -> tuple[list[list[int] | Exception], _Added]:
+        """Write the rows of these publishes, inside a transaction; what will have become of each if it commits, and
+        what it adds."""
         writer = self._writer
         now_ms = time.time_ns() // 1_000_000
         (last,) = writer.execute(_LAST).fetchone()
         position = max(make_position(now_ms), last + 1)
         results: list[list[int] | Exception] = []
-        rows: list[tuple[Any, ...]] = []
+        records: list[Record] = []
+        traces: list[Trace] = []
         for publish in group:
             if publish.key is not None:
                 known = writer.execute(_KNOWN, (publish.key,)).fetchone()
@@ -193,20 +200,28 @@ class SQLiteLog:
                     else:
                         results.append(IdempotencyConflict("this idempotency key came with another content"))
                     continue
-                memo = (publish.key, publish.digest, position, len(publish.rows), now_ms)
+                memo = (publish.key, publish.digest, position, len(publish.events), now_ms)
                 writer.execute(_REMEMBER, memo)
-            first = position
-            for row in publish.rows:
-                rows.append((position, *row))
-                position += 1
-            results.append(list(range(first, position)))
+            first, position = position, position + len(publish.events)
+            positions = list(range(first, position))
+            rows = zip(positions, publish.events, strict=True)
+            records += [record((position, e.channel, e.event, e.retry, e.data)) for position, e in rows]
+            results.append(positions)
             if publish.trace is not None:
-                writer.execute(_TRACE, (first, position - 1, publish.trace))
-        if len(rows) == 1:
-            writer.execute(_INSERT, rows[0])
-        else:
-            writer.executemany(_INSERT, rows)
-        return results
+                traces.append(Trace(first, position - 1, publish.trace))
+                writer.execute(_TRACE, traces[-1])
+        if records:
+            insert(writer, records)
+        return results, (last, records, traces)
+
+    def _announce(self, added: _Added) -> None:
+        """Hand to the followers here what was committed, and have those of other processes look."""
+        for follower in list(self._followers):
+            for commit in commits(*added):
+                follower.offer(commit)
+        if self._others.exist():
+            with suppress(OSError):  # they look once a second by themselves
+                touch(self._path)
 
     def _roll_back(self) -> None:
         # SQLite rolls back by itself after some errors (a full disk), not after others.
@@ -274,38 +289,50 @@ class SQLiteLog:
         self._check_usable()
         try:
             with closing(Wakeup(self._path)) as wakeup, closing(connect(self._path, query_only=1)) as reader:
-                self._followers[wakeup] = None
+                follower = Follower(wakeup)
+                self._followers[follower] = None
+                self._others.follow_too()
                 try:
-                    yield from self._follow(reader, wakeup, after, stop)
+                    yield from self._follow(reader, wakeup, follower, after, stop)
                 finally:
-                    del self._followers[wakeup]
+                    del self._followers[follower]
+                    self._others.stop_following()
         except (sqlite3.Error, OSError) as error:
             raise unavailable(error, self._path) from error
 
     def _follow(
-        self, reader: sqlite3.Connection, wakeup: Wakeup, after: int, stop: threading.Event
+        self, reader: sqlite3.Connection, wakeup: Wakeup, follower: Follower, after: int, stop: threading.Event
     ) -> Iterator[list[Record]]:
-        statement = "SELECT * FROM events WHERE position > ? ORDER BY position LIMIT ?"
         quiet_at = check_at = 0.0  # the first answer comes at once, even if it is empty
         while not (stop.is_set() or self._closed):
-            batch = patiently(page, reader, statement, (after, FOLLOW_RECORDS), FOLLOW_CHARS)
+            batch = follower.take(after)
             now = time.monotonic()
+            if not batch and (follower.look or now >= quiet_at):
+                follower.look = False
+                batch = self._page(reader, after)
+                # Of a backlog there is more, and others get their turn between two of its pages.
+                follower.look = follower.look or len(batch) == FOLLOW_RECORDS or size_of(batch) >= FOLLOW_CHARS
             if now >= check_at:
                 self._check_in_place()
                 check_at = now + QUIET_SECONDS
             if batch or now >= quiet_at:
                 if batch:
-                    through = batch[-1].position
-                    traces = patiently(all_rows, reader, _TRACED, (after, through))
-                    if traces:
-                        batch = TracedBatch(batch, [Trace(*row) for row in traces])
-                    after = through
+                    after = batch[-1].position
                 quiet_at = now + QUIET_SECONDS
                 yield batch
-                if len(batch) == FOLLOW_RECORDS or size_of(batch) >= FOLLOW_CHARS:
-                    time.sleep(0)  # a backlog: others get their turn between two of its pages
-                    continue
-            wakeup.wait(reader, max(quiet_at - time.monotonic(), 0))
+                if follower.look:
+                    time.sleep(0)
+            elif wakeup.wait(reader, max(quiet_at - time.monotonic(), 0)):
+                follower.look = True
+
+    @staticmethod
+    def _page(reader: sqlite3.Connection, after: int) -> list[Record]:
+        batch = patiently(page, reader, _AFTER, (after, FOLLOW_RECORDS), FOLLOW_CHARS)
+        if batch:
+            traces = patiently(all_rows, reader, _TRACED, (after, batch[-1].position))
+            if traces:
+                return TracedBatch(batch, [Trace(*row) for row in traces])
+        return batch
 
     def _check_in_place(self) -> None:
         """Has somebody removed or replaced the file under us? What we append to it would be lost with us."""
@@ -318,8 +345,8 @@ class SQLiteLog:
             raise LogUnavailable(self._lost)
 
     def wake(self) -> None:
-        for wakeup in list(self._followers):
-            wakeup.ring()
+        for follower in list(self._followers):
+            follower.wake()
 
     # --- Upkeep ---------------------------------------------------------------------------------------------
 
@@ -340,6 +367,7 @@ class SQLiteLog:
             self._closed = True
             self._writer.close()
         self._upkeep.close()
+        self._others.close()
         while self._readers:
             self._readers.pop().close()
         self.wake()

@@ -62,7 +62,7 @@ def test_sleeps_as_long_as_nothing_happens(wakeup: Wakeup, database: sqlite3.Con
 def test_commit_while_asleep_ends_the_sleep(wakeup: Wakeup, database: sqlite3.Connection, path: Path) -> None:
     timer = threading.Timer(0.1, commit, [path])
     timer.start()
-    assert 0.1 <= seconds_asleep(wakeup, database, LONG) < SOON
+    assert 0.05 <= seconds_asleep(wakeup, database, LONG) < SOON
     timer.join()
 
 
@@ -87,7 +87,7 @@ def test_many_commits_are_one_awakening(wakeup: Wakeup, database: sqlite3.Connec
 def test_ring_from_any_thread_ends_the_sleep_once(wakeup: Wakeup, database: sqlite3.Connection) -> None:
     timer = threading.Timer(0.1, wakeup.ring)
     timer.start()
-    assert 0.1 <= seconds_asleep(wakeup, database, LONG) < SOON
+    assert 0.05 <= seconds_asleep(wakeup, database, LONG) < SOON
     timer.join()
     assert seconds_asleep(wakeup, database, 0.2) >= 0.2
 
