@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from bench import build, load, measure
-from bench.peers.base import LOAD_CPU, SERVER_CPU, Running
+from bench.peers.base import LOAD_CPU, SERVER_CPU, Running, Target
 from bench.probing import Prober
 
 Case = dict[str, Any]
@@ -124,7 +124,7 @@ def idle(running: Running, case: Case, seconds: float) -> Metrics:
         result = generator.finish(PATIENCE)
     streams = max(opened["opened"], 1)
     return {
-        **result,
+        **opening_of(running.peer.target, result),
         "rss_per_stream": (after.rss - before.rss) / streams,
         "pss_per_stream": (after.pss - before.pss) / streams,
         "kernel_per_stream": (after.kernel - before.kernel) / streams,
@@ -134,6 +134,15 @@ def idle(running: Running, case: Case, seconds: float) -> Metrics:
         "cpu_us_per_stream": 1e6 * cpu / took / streams,
         "other_cpu": max(0.0, (machine - cpu) / took),
     }
+
+
+def opening_of(target: Target, metrics: Metrics) -> Metrics:
+    """``metrics`` without the opening's where it cannot be seen: what the generator timed is its own connecting, and a
+    server that answers with the first event gives no sign of when a stream is open."""
+    if not target.lazy_head:
+        return metrics
+    unseen = ("open_rate", "open_seconds", "open_latency_us")
+    return {**{name: value for name, value in metrics.items() if name not in unseen}, "opening_unseen": True}
 
 
 def ceiling(case: Case, seconds: float, joined: int) -> Metrics:

@@ -29,7 +29,9 @@ class Prober:
         self._failed: dict[str, int] = {}
         health = running.peer.ready_path if running.health_port is None else "/healthz"
         stream = running.peer.target.path.replace("{channel}", "probed")
-        wanted = {"main": (running.port, health), "open": (running.port, stream)}
+        wanted = {"main": (running.port, health)}
+        if not running.peer.target.lazy_head:  # its head would not come
+            wanted["open"] = (running.port, stream)
         if running.health_port is not None:
             wanted["health"] = (running.health_port, "/healthz")
         self._threads = [

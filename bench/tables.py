@@ -157,6 +157,11 @@ def doubts(runs: list[dict[str, Any]]) -> list[str]:
     noise = max((run.get("other_cpu", 0.0) for run in runs), default=0.0)
     if noise >= NOISE_FROM:
         found.append(f"other processes used up to {noise:.0%} of a core")
+    if any(run.get("opening_unseen") for run in runs):
+        found.append(
+            "its answer begins with the first event, so when a stream is open cannot be seen from outside; what "
+            "opening costs in CPU is counted until all have long subscribed"
+        )
     return found
 
 

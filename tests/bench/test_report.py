@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import peers, plot, report, run, scenarios, tables
+from bench import methods, peers, plot, report, run, scenarios, tables
 from bench.results import Results, pick
 
 SATURATION = scenarios.KNOWN["saturation"].quick()
@@ -187,3 +187,19 @@ def test_user_and_kernel_time_of_one_delivered_event_are_told_apart(tmp_path: Pa
     metrics = {"server_cpu": 1.0, "server_kernel": 0.75, "reads": 250}
     text = report.write(results_of(tmp_path, {"go": [500_000.0]}, go=metrics)).read_text()
     assert "| Go net/http | 100.0 % | 0.50 | 1.50 | 4.00 |" in text
+
+
+def test_a_server_that_answers_with_the_first_event_has_no_opening_rate(tmp_path: Path) -> None:
+    idle = scenarios.KNOWN["idle"].quick()
+    results = Results(tmp_path)
+    results.begin(idle)
+    opened = {"open_rate": 24_000.0, "open_seconds": 0.04, "open_latency_us": {"p99": 12_400.0}, "open_cpu_us": 3040.0}
+    for name in ("go", "flask-sse"):
+        metrics = methods.opening_of(peers.KNOWN[name].target, {"rss_per_stream": 9.0, "cpu_us_per_stream": 1.0, **opened})
+        results.peers[name] = {"title": peers.KNOWN[name].title, "version": "1"}
+        results.add(idle, peers.KNOWN[name], idle.cases[0], 0, metrics)
+    go, flask_sse = [line for line in report.write(results).read_text().splitlines() if "| 3,040 |" in line]
+    assert "| 24 k | 0.04 s | 12.4 | 3,040 |" in go and "<sup>" not in go
+    assert "|  |  |  | 3,040 |" in flask_sse and "<sup>1</sup>" in flask_sse
+    picture = (tmp_path / "plots" / "idle-opening.svg").read_text()
+    assert peers.KNOWN["go"].title in picture and peers.KNOWN["flask-sse"].title not in picture
