@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request, Response
 
-from sse import accesslog, publish
+from sse import accesslog, ndjson, publish
 from sse.auth import AccessDenied, Grant, address_bucket, client_address, cors_headers
 from sse.event import InvalidEvent, MalformedCursor, check_channel, opening_block, parse_id, parse_since, retry_block
 from sse.group import Subscription
@@ -67,7 +67,7 @@ def publish_batch(sse: SSE, request: Request) -> str:
     # Who may not publish at all is refused before a body of megabytes is read.
     _admitted(sse, sse.authenticator.may_publish(request, ()))
     body = _body(request, limits.sse_max_batch_bytes, "a batch", "SSE_MAX_BATCH_BYTES")
-    events = publish.batch(
+    events = ndjson.batch(
         body, max_events=limits.sse_max_batch_events, max_event_bytes=limits.sse_max_event_bytes
     )
     sse.authenticator.may_publish(request, {event.channel for event in events})

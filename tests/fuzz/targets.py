@@ -24,6 +24,7 @@ from sse.auth.tokens import TokenVerifier
 from sse.event import (
     CONTROL_EVENTS,
     MAX_POSITION,
+    Event,
     InvalidEvent,
     MalformedCursor,
     Record,
@@ -36,8 +37,9 @@ from sse.event import (
     reset_block,
 )
 from sse.logs import quoted
+from sse.ndjson import _line_by_line, batch
 from sse.problems import Problem
-from sse.publish import batch, digest_of, idempotency_key, single
+from sse.publish import digest_of, idempotency_key, single
 from sse.request_id import request_id
 from sse.trace import read_mark, sampled
 from tests.fuzz import requests
@@ -112,13 +114,21 @@ def event(data: bytes) -> None:
 
 
 def ndjson(data: bytes) -> None:
-    """A batch: events within the limits, as Python's own reading of each line has them; or one problem."""
+    """A batch: events within the limits, as Python's own reading of each line has them; or one problem, the first line's
+    that has one."""
+    expected: Problem | list[Event]
+    try:
+        expected = _line_by_line(data.removeprefix(b"\xef\xbb\xbf"), 1, 20, 20, 200)
+    except Problem as problem:
+        expected = problem
     try:
         events = batch(data, max_events=20, max_event_bytes=200)
     except Problem as problem:
         assert problem.status in (400, 413) and len(problem.detail) < 500
         json.dumps(problem.extra)
+        assert not expected or (isinstance(expected, Problem) and expected.detail == problem.detail)
         return
+    assert events == expected
     assert 0 < len(events) <= 20 and len(digest_of(events)) == 32
     lines = [json.loads(line) for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip()]
     for given, made in zip(lines, events, strict=True):

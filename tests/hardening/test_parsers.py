@@ -14,8 +14,9 @@ from sse.auth.decision import AccessDenied
 from sse.auth.redact import redact
 from sse.event import MAX_POSITION, MalformedCursor, parse_id, parse_since
 from sse.logs import quoted
+from sse.ndjson import batch
 from sse.problems import Problem
-from sse.publish import batch, digest_of, idempotency_key, single
+from sse.publish import digest_of, idempotency_key, single
 from tests.hardening.wire import exchange, replies
 from tests.live.observe import fields
 from tests.sse.auth.fakes import request as fake_request
