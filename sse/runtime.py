@@ -58,13 +58,14 @@ class Turn:
 
     def __init__(self) -> None:
         self._now = -1.0  # of the turn in which somebody came last
+        self._hub: Callable[[], Any] | None = None
+        if cooperative():
+            from gevent._hub_local import get_hub_if_exists  # a thread of gevent's pool has none, and is to make none
+
+            self._hub = get_hub_if_exists
 
     def gather(self) -> None:
-        if not cooperative():
-            return
-        from gevent._hub_local import get_hub_if_exists  # in a thread of its own there is none, and none is to be made
-
-        hub = get_hub_if_exists()
+        hub = self._hub and self._hub()
         if hub is None:
             return
         now = hub.loop.now()  # as of the turn's begin
