@@ -16,7 +16,16 @@ from werkzeug.wrappers import Request, Response
 
 from sse import accesslog, ndjson, publish
 from sse.auth import AccessDenied, Grant, address_bucket, client_address, cors_headers
-from sse.event import InvalidEvent, MalformedCursor, check_channel, opening_block, parse_id, parse_since, retry_block
+from sse.event import (
+    InvalidEvent,
+    MalformedCursor,
+    check_channel,
+    format_ids,
+    opening_block,
+    parse_id,
+    parse_since,
+    retry_block,
+)
 from sse.group import Subscription
 from sse.hub import INJECTED_CHANNELS, Hub
 from sse.log import IdempotencyConflict, LogUnavailable
@@ -73,8 +82,8 @@ def publish_batch(sse: SSE, request: Request) -> str:
     sse.authenticator.may_publish(request, {event.channel for event in events})
     key = publish.idempotency_key(request.headers.get("Idempotency-Key"))
     positions = sse.append(events, key=key, trace=_trace(sse, request.environ))
-    ids = ", ".join([f'"{position >> 20}-{position & 0xFFFFF}"' for position in positions])
-    return f'{{"ids": [{ids}]}}\n'
+    ids = '", "'.join(format_ids(positions))
+    return f'{{"ids": ["{ids}"]}}\n'
 
 
 def _admitted(sse: SSE, grant: Grant) -> None:

@@ -108,6 +108,17 @@ def format_id(position: int) -> str:
     return f"{position >> SEQUENCE_BITS}-{position & MAX_SEQUENCE}"
 
 
+def format_ids(positions: Sequence[int]) -> list[str]:
+    """`format_id` of each. Those of a batch are nearly always one run in one millisecond."""
+    if not positions:
+        return []
+    first, last = positions[0], positions[-1]
+    ms = first >> SEQUENCE_BITS
+    if ms == last >> SEQUENCE_BITS and positions == list(range(first, last + 1)):
+        return [f"{ms}-{n}" for n in range(first & MAX_SEQUENCE, (last & MAX_SEQUENCE) + 1)]
+    return [format_id(position) for position in positions]
+
+
 def parse_id(text: str) -> int:
     """The position of an id in exactly the form ``<unix ms>-<n>``, as in a ``Last-Event-ID`` header.
 

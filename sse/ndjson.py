@@ -48,9 +48,7 @@ def batch(body: bytes, *, max_events: int, max_event_bytes: int) -> list[Event]:
     while begin < len(body):
         if begin:
             breathe()
-        end = body.find(b"\n", begin + BYTES_PER_STEP)
-        if end < 0:
-            end = len(body)
+        end = _end_of_piece(body, begin)
         piece = body[begin:end]
         most = max_events - len(events)
         found = _at_once(piece.strip(b"\n"), most, max_event_bytes)
@@ -62,6 +60,17 @@ def batch(body: bytes, *, max_events: int, max_event_bytes: int) -> list[Event]:
     if not events:
         raise Problem(400, "the batch has no events")
     return events
+
+
+def _end_of_piece(body: bytes, begin: int) -> int:
+    """Where the piece ends that begins there: at the last line break of a step. A longer line is one by itself."""
+    step = begin + BYTES_PER_STEP
+    if step >= len(body):
+        return len(body)
+    end = body.rfind(b"\n", begin, step)
+    if end < 0:
+        end = body.find(b"\n", step)
+    return end if end >= 0 else len(body)
 
 
 # --- Line by line -------------------------------------------------------------------------------------------
@@ -134,7 +143,7 @@ _decode = json.JSONDecoder().decode
 def _at_once(piece: bytes, most: int, max_event_bytes: int) -> list[Event] | None:
     """What `_line_by_line` returns for these lines, or None where it is to be asked: nothing is raised."""
     count = piece.count(b"\n") + 1
-    if count > most:
+    if count > most or len(piece) > BYTES_PER_STEP:  # the latter: a line of megabytes is not read twice
         return None
     try:
         text = piece.decode()

@@ -32,13 +32,21 @@ def scoped(key: str, events: Sequence[Event]) -> str:
 
 
 def digest_of(events: Sequence[Event]) -> bytes:
-    """What makes two publishes "the same" for an idempotency key: SHA-256 over every field of every event."""
+    """What makes two publishes "the same" for an idempotency key: SHA-256 over every field of every event. Logs keep
+    it: as it is made here, every version of this service has to make it."""
     digest = hashlib.sha256()
     for event in events:
-        for part in (event.channel, event.event, event.retry, event.data):
-            piece = b"\0" if part is None else b"\1" + str(part).encode()
-            digest.update(b"%d:%b" % (len(piece), piece))
+        channel, data = event.channel.encode(), event.data.encode()
+        kind, retry = _optional(event.event), _optional(event.retry)
+        digest.update(b"%d:\1%b%b%b%d:\1%b" % (len(channel) + 1, channel, kind, retry, len(data) + 1, data))
     return digest.digest()
+
+
+def _optional(value: str | int | None) -> bytes:
+    if value is None:
+        return b"1:\0"
+    piece = str(value).encode()
+    return b"%d:\1%b" % (len(piece) + 1, piece)
 
 
 def single(channel: str, body: bytes, event: str | None, retry: str | None) -> Event:

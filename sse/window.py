@@ -50,9 +50,9 @@ class _Run:
     def after(self, position: int) -> int:
         return bisect_right(self.positions, position, self.start)
 
-    def drop_oldest(self) -> bool:
-        """Forget the oldest frame; say whether the run is empty now."""
-        self.start += 1
+    def drop_through(self, position: int) -> bool:
+        """Forget the frames up to that position; say whether the run is empty now."""
+        self.start = self.after(position)
         if self.start == len(self.frames):
             return True
         if self.start >= COMPACT_AFTER and self.start * 2 > len(self.frames):
@@ -93,22 +93,35 @@ class Window:
 
     def extend(self, frames: Iterable[Frame]) -> None:
         """Take in frames that follow ``position`` in ascending order, and forget the oldest beyond the bound."""
-        held, runs = self._frames, self._runs
+        frames = list(frames)
+        if not frames:
+            return
+        held, runs, size = self._frames, self._runs, self.size
+        held.extend(frames)
+        size += FRAME_OVERHEAD_BYTES * len(frames)
         for frame in frames:
-            held.append(frame)
-            run = runs.get(frame.channel)
+            position, channel, _, wire = frame
+            run = runs.get(channel)
             if run is None:
-                run = runs[frame.channel] = _Run()
+                run = runs[channel] = _Run()
             run.frames.append(frame)
-            run.positions.append(frame.position)
-            self.size += len(frame.wire) + FRAME_OVERHEAD_BYTES
-            self.position = frame.position
-        while self.size > self._max_bytes and held:
-            oldest = held.popleft()
-            self.size -= len(oldest.wire) + FRAME_OVERHEAD_BYTES
-            self.floor = oldest.position
-            if runs[oldest.channel].drop_oldest():
-                del runs[oldest.channel]
+            run.positions.append(position)
+            size += len(wire)
+        self.position, self.size = position, size
+        if size > self._max_bytes:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        held, runs, size = self._frames, self._runs, self.size
+        gone = set()
+        while size > self._max_bytes and held:
+            self.floor, channel, _, wire = held.popleft()
+            size -= len(wire) + FRAME_OVERHEAD_BYTES
+            gone.add(channel)
+        self.size = size
+        for channel in gone:
+            if runs[channel].drop_through(self.floor):
+                del runs[channel]
 
     def read(
         self,

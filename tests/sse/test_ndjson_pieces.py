@@ -136,6 +136,12 @@ def test_the_usual_lines_are_read_many_at_once(line: bytes, after: bytes) -> Non
     assert len(events) == 3 and events[1] == Event("a", "x")
 
 
+def test_a_line_of_megabytes_is_read_once() -> None:
+    line = b'{"channel":"a","data":"%s"}' % (b"x" * ndjson.BYTES_PER_STEP)
+    with patch.object(ndjson, "_decode", side_effect=AssertionError("read at once")):
+        assert len(batch(b"\n".join([line, line]), max_events=3, max_event_bytes=100_000)) == 2
+
+
 @pytest.mark.parametrize("last", [pytest.param(b"", id="at once"), pytest.param(b" ", id="line by line")])
 def test_others_get_their_turn_every_few_hundred_lines(last: bytes) -> None:
     lines = [GOOD, last] * 10_000

@@ -83,3 +83,9 @@ some_events = st.lists(
 @given(some_events, some_events)
 def test_two_publishes_have_the_same_digest_exactly_if_they_are_the_same(one: list[Event], two: list[Event]) -> None:
     assert (digest_of(one) == digest_of(two)) == (one == two)
+
+
+def test_the_digest_is_the_one_that_earlier_versions_stored() -> None:
+    every_kind = [Event("orders", "x"), Event("orders:1", "é€😀\n\0", "created", 0), Event("a", "", None, 2000), Event("a", "", "ü")]
+    assert digest_of(every_kind).hex() == "0774c7ba7cde20faa810151212e74f5f163bef0245f530b335bac2e1c4cf7e47"
+    assert digest_of(every_kind[:1]).hex() == "01ad81967648bb5ce7e8c020fda17a1414c952f1fc9df9f527505b314bd03f70"
