@@ -16,6 +16,7 @@ asked anything yet; one in a body answers 408; one in writing can only close.
 from __future__ import annotations
 
 import logging
+import math
 import select
 import socket
 import ssl
@@ -28,13 +29,14 @@ from werkzeug.exceptions import HTTPException
 
 from sse.auth.redact import Redaction
 from sse.http import HeaderTimeout, Reader, Request
-from sse.request import Body, check
+from sse.request import Body, SizedBody, check
 from sse.runtime import breathe
 from sse.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sse.heads import Heads
     from sse.hub import Hub
     from sse.stream import Stream
 
@@ -101,6 +103,7 @@ class Connection:
         "_draining",
         "_header_began",
         "_header_bytes",
+        "_idle",
         "_max_header_bytes",
         "_settings",
         "addr",
@@ -136,6 +139,7 @@ class Connection:
         self._draining = draining
         self._header_began = self.opened
         self._header_bytes = 0
+        self._idle: IdleTimer | None = None
         self._max_header_bytes = settings.sse_max_header_bytes
 
     # ── how long to wait, in seconds; None = for ever ─────────────────────────────────────────────────────
@@ -179,15 +183,32 @@ class Connection:
         limit = self._settings.sse_keepalive_requests
         return self.broken is not None or self.expects_continue or 0 < limit <= self.served or self._draining()
 
-    def requests(self, cfg: Any, answer: Callable[[Any], bool], count_closing: Callable[[str], None]) -> None:
-        """Read requests and have each answered, until the connection ends. ``answer`` says whether it may go on.
-        Raises what the parser raises for a bad request, OSError."""
+    def requests(
+        self,
+        cfg: Any,
+        answer: Callable[[Any], bool],
+        count_closing: Callable[[str], None],
+        heads: Heads | None = None,
+        listener: Any = None,
+    ) -> None:
+        """Read requests and have each answered, until the connection ends. ``answer`` says whether it may go on;
+        ``heads`` has what was parsed before, of requests to the address ``listener``. Raises what the parser raises for
+        a bad request, OSError."""
         parser = get_parser(cfg, self.sock, self.addr)
         parser.mesg_class = Request
-        parser.unreader = Reader(self)
+        parser.unreader = reader = Reader(self)
+        conditions = None if heads is None else heads.conditions(listener, self.addr)
         while True:
+            seen = known = None
             try:
-                request = next(parser)
+                data = reader.read()
+                if not data:
+                    return
+                if heads is not None and conditions is not None and (seen := heads.look(conditions, data)) is not None:
+                    known = heads.request(seen, reader, self.addr, parser.req_count + 1)
+                if known is None:
+                    reader.unread(data)
+                    request = next(parser)
             except HeaderTimeout:
                 count_closing("idle-timeout" if self.state == "idle" else "read-header-timeout")
                 return
@@ -198,16 +219,26 @@ class Connection:
             self.state = "active"
             self.served += 1
             self.reading_body = True
-            self.expects_continue = request._expected_100_continue
-            request._expected_100_continue = False
-            check(request)
-            request.body = Body(request.body, self)
+            if known is not None and seen is not None:
+                request, length = known
+                parser.req_count += 1
+                reader.hold(data[seen.end :])
+                body: Body = SizedBody(reader, length, self)
+            else:
+                self.expects_continue = request._expected_100_continue
+                request._expected_100_continue = False
+                check(request)
+                if heads is not None and seen is not None:
+                    heads.learn(seen, data, request)
+                body = Body(request.body, self)
+            request.body = body
             if not answer(request) or self.takeover is not None:
                 return
             if self.served == self._settings.sse_keepalive_requests:
                 count_closing("keepalive-requests")
                 return
-            if not request.body.is_read():
+            if not body.is_read():
+                parser.mesg = request
                 try:
                     if not parser.finish_body(deadline=self._body_deadline(), max_bytes=DISCARD_BODY_BYTES):
                         return
@@ -215,11 +246,28 @@ class Connection:
                     return  # the rest of the body was faulty or late, but the request has its answer
             parser.mesg = None  # its own look at an unread body, before the next request, is the one above
             self.reading_body = False
-            self._header_bytes = len(parser.unreader.buf.getvalue())
+            self._header_bytes = len(reader.buf.getvalue())
             self.state = "idle"
-            # A client that always has the next request ready would never let anyone else run: gevent only switches
-            # where a read would block.
+            try:
+                self._await_request(reader)
+            except HeaderTimeout:
+                count_closing("idle-timeout")
+                return
+
+    def _await_request(self, reader: Reader) -> None:
+        """Let others run, and wait until the next request begins. Raises HeaderTimeout.
+
+        A client that always has the next request ready would never let anyone else run: gevent only switches where a
+        read would block. Waiting before the read has the loop look at its sockets once, and costs less than a read that
+        fails and then waits. TLS may hold bytes that its socket no longer has.
+        """
+        event = None if isinstance(self.sock, ssl.SSLSocket) else getattr(self.sock, "_read_event", None)
+        if event is None or reader.buf.getvalue():
             breathe()
+            return
+        if self._idle is None:
+            self._idle = IdleTimer()
+        self._idle.wait(event, self._settings.sse_idle_timeout)
 
     def _body_deadline(self) -> float:
         left = self.body_time_left()
@@ -229,6 +277,8 @@ class Connection:
 
     def take_over(self, hub: Hub, stream: Stream) -> None:
         """``environ["sse.takeover"]``: the socket goes to the fan-out once the response's generator has returned."""
+        if self._idle is not None:
+            self._idle.close()
         self.takeover = (hub, stream)
 
     def hung_up(self) -> bool:
@@ -255,6 +305,8 @@ class Connection:
         """Close; with unread input, after our FIN and a moment for the peer to read our last answer."""
         self.state = "closed"
         sock = self.sock
+        if self._idle is not None:
+            self._idle.close()
         try:
             if sock.fileno() < 0:
                 return
@@ -275,6 +327,58 @@ class Connection:
             pass
         finally:
             sock.close()
+
+
+class IdleTimer:
+    """The idle time-out of one connection, gevent's way but for one thing: a timer of the loop is not made, started
+    and stopped for each request, but left to run, and started again for what is left when it finds that it is early."""
+
+    __slots__ = ("_fires", "_timer", "_until", "_waiting")
+
+    def __init__(self) -> None:
+        self._timer: Any = None
+        self._fires = math.inf  # when the timer does, if nothing stops it; seconds, monotonic
+        self._until = math.inf  # when the time is over
+        self._waiting: Any = None  # the greenlet that is told so
+
+    def wait(self, event: Any, limit: float) -> None:
+        """Wait for gevent's watcher ``event``, at most ``limit`` seconds (0: for ever). Raises HeaderTimeout."""
+        from gevent import get_hub, getcurrent
+
+        hub = get_hub()
+        if limit:
+            self._until = time.monotonic() + limit
+            if self._until < self._fires:
+                self._start(hub.loop, limit)
+        else:
+            self._until = math.inf
+        self._waiting = getcurrent()
+        try:
+            hub.wait(event)
+        finally:
+            self._waiting = None
+
+    def _start(self, loop: Any, seconds: float) -> None:
+        self.close()
+        self._timer = loop.timer(seconds)
+        self._timer.start(self._fired, loop)
+        self._fires = time.monotonic() + seconds
+
+    def _fired(self, loop: Any) -> None:
+        self._fires = math.inf
+        if self._waiting is None or self._until == math.inf:
+            return
+        left = self._until - time.monotonic()
+        if left > 0:
+            self._start(loop, left)
+        else:
+            self._waiting.throw(HeaderTimeout())
+
+    def close(self) -> None:
+        """Stop the timer, and give it back. Idempotent."""
+        timer, self._timer, self._fires = self._timer, None, math.inf
+        if timer is not None:
+            timer.close()
 
 
 def _original_poll() -> Any:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn.http.message import Request as GunicornRequest
 from gunicorn.http.message import _ip_in_allow_list
@@ -22,6 +23,7 @@ from sse import transport
 
 if TYPE_CHECKING:
     from sse.connection import Connection
+    from sse.heads import Head
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -34,9 +36,12 @@ class Request(GunicornRequest):
     """gunicorn's, except that a peer's trust is worked out once and not for each of its requests (its address is parsed
     and looked for among networks: a sixth of what reading a small request costs)."""
 
+    # What is remembered of its head (see :mod:`sse.heads`).
+    head: Head | None = None
+
     def _peer_is_trusted_proxy(self) -> bool:
         addr = self.peer_addr
-        return not isinstance(addr, tuple) or _is_trusted_proxy(self.cfg, addr[0])
+        return not isinstance(addr, tuple) or is_trusted_proxy(self.cfg, addr[0])
 
 
 class Remembered:
@@ -52,7 +57,8 @@ class Remembered:
 
 
 @lru_cache(maxsize=4096)
-def _is_trusted_proxy(cfg: Any, host: str) -> bool:
+def is_trusted_proxy(cfg: Any, host: str) -> bool:
+    """May a peer of this address say what its proxy saw?"""
     trusted: bool = _ip_in_allow_list(host, cfg.forwarded_allow_ips, cfg.forwarded_allow_networks())
     return trusted
 
@@ -61,6 +67,13 @@ def _is_trusted_proxy(cfg: Any, host: str) -> bool:
 def _date(second: int) -> str:
     date: str = http_date(second)
     return date
+
+
+# Headers of answers that were checked (gunicorn's two patterns for each) and understood before: as they are sent, the
+# length that they state, whether they begin an event stream. None of these has secrets.
+_COMMON: Final = frozenset({"cache-control", "content-length", "content-type", "vary", "x-accel-buffering"})
+_KNOWN: dict[tuple[str, str], tuple[tuple[str, str], int | None, bool]] = {}
+MAX_KNOWN: Final = 512
 
 
 class Reader(SocketUnreader):
@@ -82,6 +95,22 @@ class Reader(SocketUnreader):
             raise HeaderTimeout from None
         connection.took_header_bytes(len(data))
         return data
+
+    def hold(self, data: bytes) -> None:
+        """Have these bytes as what was read ahead, in place of what was."""
+        self.buf = BytesIO(data)
+
+    def take(self, size: int) -> bytes:
+        """The next so many bytes of a body; fewer if the peer ends before. Raises RequestTimeout (408)."""
+        data = self.buf.getvalue()
+        if len(data) < size:
+            pieces, missing = [data], size - len(data)
+            while missing > 0 and (piece := self.chunk(missing)):
+                pieces.append(piece)
+                missing -= len(piece)
+            data = b"".join(pieces)
+        self.buf = BytesIO(data[size:])
+        return data[:size]
 
     def _body_chunk(self, size_hint: int | None) -> bytes:
         connection = self._connection
@@ -118,16 +147,35 @@ class Response(GunicornResponse):
     def process_headers(self, headers: list[tuple[str, str]]) -> None:
         """As gunicorn's; and a view's ``Connection: close`` closes, and so does an event stream: after its end the
         connection cannot be used again."""
-        for name, value in headers:
-            lowered = name.lower()
-            if lowered == "connection" and "close" in value.lower():
-                self.force_close()
-            elif lowered == "content-type" and value.startswith("text/event-stream"):
+        for pair in headers:
+            known = _KNOWN.get(pair) if type(pair) is tuple else None
+            if known is None:
+                self._process(*pair)
+                continue
+            kept, length, event_stream = known
+            self.headers.append(kept)
+            if length is not None:
+                self.response_length = length
+            if event_stream:
                 self.event_stream = True
                 self.force_close()
-            elif lowered == "x-request-id":
-                self.request_id = ""  # the app names its answers itself
-        super().process_headers(headers)
+
+    def _process(self, name: str, value: str) -> None:
+        super().process_headers([(name, value)])
+        lowered = name.lower()
+        if lowered == "connection" and "close" in value.lower():
+            self.force_close()
+        elif lowered == "x-request-id":
+            self.request_id = ""  # the app names its answers itself
+        elif lowered in _COMMON:
+            event_stream = lowered == "content-type" and value.startswith("text/event-stream")
+            if event_stream:
+                self.event_stream = True
+                self.force_close()
+            if len(_KNOWN) >= MAX_KNOWN:
+                _KNOWN.clear()
+            length = self.response_length if lowered == "content-length" else None
+            _KNOWN[name, value] = self.headers[-1], length, event_stream
 
     def default_headers(self) -> list[str]:
         """As gunicorn's, with our ``Server``, and the date made once a second."""
@@ -189,5 +237,9 @@ class Response(GunicornResponse):
             self.sock.settimeout(max(self._deadline - now, 0.001))
         else:
             self.sock.settimeout(None)
-        self.sock.sendall(data)
+        sent: int = self.sock.send(data)  # nearly always all of it, without sendall's preparations
+        if sent < len(data):
+            if limit:
+                self.sock.settimeout(max(self._deadline - time.monotonic(), 0.001))
+            self.sock.sendall(data[sent:])
 

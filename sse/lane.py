@@ -13,11 +13,13 @@ without any context, that the hook would do nothing. (So ``health`` keeps publis
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import flask
 from flask import signals
+from werkzeug.sansio.utils import get_content_length
 from werkzeug.wrappers import Request, Response
+from werkzeug.wsgi import get_input_stream
 
 from sse import endpoints, views
 from sse.event import CHANNEL_PATTERN
@@ -62,6 +64,45 @@ _METHODS: Final = (
 )
 
 
+# What Werkzeug makes of an environ for each request.
+_MADE: Final = frozenset(
+    {"headers", "method", "path", "query_string", "remote_addr", "root_path", "scheme", "server", "shallow"}
+)
+
+
+class LaneRequest(Request):
+    """Werkzeug's request, of which nothing is made before it is asked for: a publish asks for little."""
+
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        self.environ = environ
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _MADE:
+            raise AttributeError(name)
+        if name == "query_string":
+            self.query_string = self.environ.get("QUERY_STRING", "").encode("latin-1")
+        else:
+            super().__init__(self.environ, populate_request=False)
+        return self.__dict__[name]
+
+    @property
+    def content_length(self) -> int | None:
+        digits = self.environ.get("CONTENT_LENGTH", "")
+        if digits.isdecimal() and digits.isascii() and "HTTP_TRANSFER_ENCODING" not in self.environ:
+            return int(digits)
+        return get_content_length(
+            http_content_length=self.environ.get("CONTENT_LENGTH"),
+            http_transfer_encoding=self.environ.get("HTTP_TRANSFER_ENCODING"),
+        )
+
+    @property
+    def stream(self) -> IO[bytes]:
+        if "wsgi.input_terminated" in self.environ:
+            found: IO[bytes] = self.environ["wsgi.input"]
+            return found
+        return get_input_stream(self.environ)
+
+
 class Lane:
     """A WSGI application in front of Flask's. One for an app."""
 
@@ -84,7 +125,7 @@ class Lane:
     def _publish(self, environ: WSGIEnvironment, start_response: StartResponse, channel: str) -> Iterable[bytes]:
         sse = self._sse
         try:
-            body = endpoints.publish_event(sse, Request(environ, populate_request=False), channel).encode()
+            body = endpoints.publish_event(sse, LaneRequest(environ), channel).encode()
         except Exception as error:
             return self._refuse(environ, start_response, error)
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
@@ -95,7 +136,7 @@ class Lane:
     def _stream(self, environ: WSGIEnvironment, start_response: StartResponse, channel: str) -> Iterable[bytes]:
         sse = self._sse
         try:
-            body = endpoints.open_stream(sse, Request(environ, populate_request=False), (channel,))
+            body = endpoints.open_stream(sse, LaneRequest(environ), (channel,))
         except Exception as error:
             return self._refuse(environ, start_response, error)
         headers = [*STREAM_HEADERS.items(), *endpoints.common_headers(sse, environ).items()]

@@ -6,14 +6,17 @@ Each rule closes a gap between what we and a proxy in front of us might read in 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from gunicorn.http.body import Body as GunicornBody
 from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import InvalidHeader, NoMoreData, ParseException, UnsupportedTransferCoding
 from werkzeug.exceptions import BadRequest
 
 if TYPE_CHECKING:
     from sse.connection import Connection
+    from sse.http import Reader
 
 
 def check(request: Any) -> None:
@@ -78,3 +81,35 @@ class Body:
     def __iter__(self) -> Iterator[bytes]:
         while line := self.readline():
             yield line
+
+
+class SizedBody(Body):
+    """A body whose length is known. Read as a whole, as views do, it comes without gunicorn's buffers of buffers; read
+    in any other way, it is gunicorn's."""
+
+    def __init__(self, reader: Reader, length: int, connection: Connection) -> None:
+        self._reader = reader
+        self._left = length
+        self._connection = connection
+
+    @cached_property
+    def _body(self) -> Any:
+        return GunicornBody(LengthReader(self._reader, self._left))
+
+    @property
+    def failed(self) -> bool:
+        return self._connection.broken is not None or ("_body" in self.__dict__ and super().failed)
+
+    def is_read(self) -> bool:
+        if "_body" in self.__dict__:
+            return super().is_read()
+        return self._left == 0 and self._connection.broken is None
+
+    def read(self, size: int | None = None) -> bytes:
+        left = self._left
+        if "_body" in self.__dict__ or not (size is None or size < 0 or size >= left):
+            return super().read(size)
+        if left == 0:
+            return b""
+        self._left = 0
+        return self._reader.take(left)

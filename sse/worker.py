@@ -36,7 +36,7 @@ from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from gevent.socket import wait_read
-from gunicorn.http import wsgi
+from gunicorn.http.wsgi import FileWrapper
 from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -45,6 +45,7 @@ from sse.auth.redact import redact
 from sse.connection import Connection
 from sse.extension import SSE
 from sse.fanout import Fanout
+from sse.heads import Heads, create
 from sse.http import HeaderTimeout, Remembered, Response
 from sse.hub import Hub
 from sse.request_id import request_id
@@ -99,6 +100,7 @@ class SSEWorker(GeventWorker):
         super().load_wsgi()
         settle_collector()
         self._request_cfg = Remembered(self.cfg)
+        self._heads = Heads(self._request_cfg)
         self.sse: SSE | None = getattr(self.wsgi, "extensions", {}).get("sse")
         if self.sse is None:
             # Somebody else's app: the time-outs of connections are ours all the same.
@@ -131,6 +133,7 @@ class SSEWorker(GeventWorker):
         gevent.spawn(self._watch_signals)
         while self.alive:
             self.notify()
+            self._heads.forget()
             self._evict(servers)
             self._woken.wait(1.0)
         self._drain(servers)
@@ -298,7 +301,7 @@ class SSEWorker(GeventWorker):
                     client.do_handshake()
                 except TimeoutError:
                     raise HeaderTimeout from None
-            connection.requests(self._request_cfg, answer, count)
+            connection.requests(self._request_cfg, answer, count, self._heads, name)
         except HeaderTimeout:
             count("read-header-timeout")
         except gevent.GreenletExit:
@@ -329,15 +332,7 @@ class SSEWorker(GeventWorker):
         resp: Response | None = None
         try:
             self._request_cfg.pre_request(self, req)
-            resp, environ = wsgi.create(
-                req,
-                sock,
-                connection.addr,
-                listener_name,
-                self._request_cfg,
-                response_class=Response,
-                response_args=(connection,),
-            )
+            resp, environ = create(req, connection, listener_name, self._request_cfg)
             if not self._for_health(connection):
                 resp.request_id = request_id(environ)
             environ["wsgi.multithread"] = True
@@ -350,7 +345,7 @@ class SSEWorker(GeventWorker):
             try:
                 if req.method == "HEAD":
                     pass  # a generator that never ends would never end
-                elif isinstance(body, wsgi.FileWrapper):
+                elif isinstance(body, FileWrapper):
                     resp.write_file(body)
                 else:
                     for item in body:

@@ -77,6 +77,7 @@ class Authenticator:
         )
         self._tokens = token_verifier(settings, self._token_keys)
         self._on_loopback, self._reachable = (self._decide(settings.sse_auth, here) for here in (True, False))
+        self._same_everywhere = self._on_loopback == self._reachable
         self._origins = tuple(settings.sse_cors_origins)
         checked("SSE_CORS_ORIGINS", parse_allow_list, self._origins)
         self._proxies = checked("SSE_TRUSTED_PROXIES", parse_networks, tuple(settings.sse_trusted_proxies))
@@ -97,7 +98,7 @@ class Authenticator:
 
     def publishing(self) -> Publishing:
         """What a publisher has to show now."""
-        if self._on_loopback == self._reachable:
+        if self._same_everywhere:
             return self._reachable.publishing
         return (self._on_loopback if self._loopback_only() else self._reachable).publishing
 
@@ -210,7 +211,7 @@ class Authenticator:
 
 
 def _no_reserved(channels: Collection[str]) -> None:
-    if any(is_reserved(channel) for channel in channels):
+    if [channel for channel in channels if is_reserved(channel)]:
         raise forbidden("Reserved channel", "channels whose names begin with _ are the service's own")
 
 

@@ -1,7 +1,8 @@
 """Where a request carries its key or token: a header, a cookie, or the query (RFC 6750 §2)."""
 
 import re
-from typing import Final, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, Literal, NamedTuple
 
 from werkzeug.wrappers import Request
 
@@ -41,21 +42,22 @@ def find_credential(request: Request) -> Credential | None:
 
     Another scheme than Bearer (say, Basic for a proxy on the way) is not a credential for us.
     """
-    found = [
-        *_from_header(request),
-        *(Credential(value, "query") for value in request.args.getlist(PARAMETER)),
-        *(Credential(value, "cookie") for value in request.cookies.getlist(COOKIE)),
-    ]
+    environ = request.environ
+    found = _from_header(environ)
+    if environ.get("QUERY_STRING"):
+        found += [Credential(value, "query") for value in request.args.getlist(PARAMETER)]
+    if environ.get("HTTP_COOKIE"):
+        found += [Credential(value, "cookie") for value in request.cookies.getlist(COOKIE)]
     for credential in found:
         if len(credential.value) > MAX_CREDENTIAL_CHARS or not B64TOKEN.fullmatch(credential.value):
             raise invalid_request("the credentials are empty, too long, or not a bearer token")
-    if len({credential.value for credential in found}) > 1:
+    if len(found) > 1 and len({credential.value for credential in found}) > 1:
         raise invalid_request("several different credentials in one request: use one way only")
     return found[0] if found else None
 
 
-def _from_header(request: Request) -> list[Credential]:
+def _from_header(environ: Mapping[str, Any]) -> list[Credential]:
     # RFC 9110 §11.1: the scheme is case-insensitive. WSGI joins repeated headers with a comma, which is not
     # in B64TOKEN: two headers are refused, not read as one.
-    scheme, _, value = request.headers.get("Authorization", "").strip(" \t").partition(" ")
+    scheme, _, value = environ.get("HTTP_AUTHORIZATION", "").strip(" \t").partition(" ")
     return [Credential(value.strip(" \t"), "header")] if scheme.lower() == "bearer" else []

@@ -89,6 +89,35 @@ IDLES = (
     ),
 )
 
+# A head that the connection has seen so often that it is no longer parsed (sse/heads.py).
+KNOWN = post("timeouts", b"0123456789")
+_KNOWN_HEAD, _, _ = KNOWN.partition(b"0123456789")
+_OFTEN: tuple[Step, ...] = (Send(KNOWN), Answer(201)) * 3
+
+HEADS = (
+    Case("slow header, and the same head came before", (*_OFTEN, Mark(), Send(KNOWN[:40]), Closed(due(HEADER)))),
+    Case(
+        "body never sent, and the same head came before",
+        (*_OFTEN, Mark(), Send(_KNOWN_HEAD), TOO_LATE, Closed(due(READ))),
+    ),
+    Case(
+        "slow body, and the same head came before",
+        (*_OFTEN, Mark(), Send(_KNOWN_HEAD), Trickle(b"0123456789", 0.3), TOO_LATE, Closed(due(READ))),
+    ),
+    Case(
+        "body in time, in pieces, and the same head came before",
+        (*_OFTEN, Send(_KNOWN_HEAD), Trickle(b"0123456789", 0.02), Answer(201), Send(KNOWN * 2), Answer(201), Answer(201)),
+    ),
+    Case(
+        "idle, after a head that came often",
+        (*_OFTEN, Pause(READ), *_OFTEN, Mark(), Closed(due(IDLE))),
+    ),
+    Case(
+        "header over its limit, after a head that came often",
+        (*_OFTEN, Send(KNOWN[:-12] + b"X-Long: " + b"x" * 24_000), Answer(431), Closed()),
+    ),
+)
+
 EVENT = b"e" * 32_000
 SMALL_EVENT = b"e" * 4_000
 
@@ -193,4 +222,4 @@ STREAMS = (
     ),
 )
 
-CASES = (*HEADERS, *BODIES, *IDLES, *WRITES, *_each_off(), *STREAMS)
+CASES = (*HEADERS, *BODIES, *IDLES, *HEADS, *WRITES, *_each_off(), *STREAMS)
