@@ -136,10 +136,14 @@ def test_the_usual_lines_are_read_many_at_once(line: bytes, after: bytes) -> Non
     assert len(events) == 3 and events[1] == Event("a", "x")
 
 
-def test_a_line_of_megabytes_is_read_once() -> None:
-    line = b'{"channel":"a","data":"%s"}' % (b"x" * ndjson.BYTES_PER_STEP)
-    with patch.object(ndjson, "_decode", side_effect=AssertionError("read at once")):
-        assert len(batch(b"\n".join([line, line]), max_events=3, max_event_bytes=100_000)) == 2
+def test_a_line_of_megabytes_is_read_once_and_those_beside_it_at_once() -> None:
+    long = b'{"channel":"a","data":"%s"}' % (b"x" * ndjson.BYTES_PER_STEP)
+    with patch.object(ndjson, "_line_by_line", wraps=ndjson._line_by_line) as one_by_one:
+        with patch.object(ndjson, "_decode", wraps=ndjson._decode) as at_once:
+            events = batch(b"\n".join([long, GOOD, GOOD, long, GOOD]), max_events=5, max_event_bytes=100_000)
+    assert [len(event.data) for event in events] == [len(long) - 25, 1, 1, len(long) - 25, 1]
+    assert [call.args[0] for call in one_by_one.call_args_list] == [long, long]
+    assert at_once.call_count == 2
 
 
 @pytest.mark.parametrize("last", [pytest.param(b"", id="at once"), pytest.param(b" ", id="line by line")])

@@ -121,11 +121,13 @@ WindowAgainstAList.TestCase.settings = settings(
 TestWindowAgainstAList = WindowAgainstAList.TestCase
 
 
-def test_a_long_run_of_one_channel_is_compacted_and_still_read_in_full() -> None:
+@pytest.mark.parametrize("at_once", [1, 40])
+def test_a_long_run_of_one_channel_is_compacted_and_still_read_in_full(at_once: int) -> None:
     window = Window(max_bytes=300 * (10 + FRAME_OVERHEAD_BYTES))
-    for position in range(1, 20 * COMPACT_AFTER):
-        window.extend([frame(position)])
-        if position % 97 == 0:
+    for first in range(1, 20 * COMPACT_AFTER, at_once):
+        position = first + at_once - 1
+        window.extend(frame(each) for each in range(first, first + at_once))
+        if first % 97 == 1:
             held = window.read({"a"}, None, window.floor, position, 10**9).frames
             assert [one.position for one in held] == list(range(window.floor + 1, position + 1))
     (run,) = window._runs.values()
