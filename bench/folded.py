@@ -46,7 +46,7 @@ RULES: Final = (
     Rule("log append", r"sse/log/"),
     Rule("tailer: read the log, dispatch", r"sse/(hub|tailer|retention|window|pages)\.py"),
     Rule("fan-out: pass and write", r"sse/fanout\.py|sse/group\.py|sse/sockets\.py|sse/transport\.py|sse/catchup\.py"),
-    Rule("view: publish or stream", r"sse/(views|publish|ndjson|extension|event|problems)\.py"),
+    Rule("view: publish or stream", r"sse/(views|publish|ndjson|extension|event|columns|problems)\.py"),
     Rule("metrics and access log", r"sse/stats\.py|sse/accesslog\.py|sse/report\.py|prometheus_client/|health/"),
     Rule("Flask: context, routing, response", r"flask/|werkzeug/"),
     Rule("worker", r"sse/worker\.py|gunicorn/"),

@@ -16,16 +16,8 @@ from werkzeug.wrappers import Request, Response
 
 from sse import accesslog, ndjson, publish
 from sse.auth import AccessDenied, Grant, address_bucket, client_address, cors_headers
-from sse.event import (
-    InvalidEvent,
-    MalformedCursor,
-    check_channel,
-    format_ids,
-    opening_block,
-    parse_id,
-    parse_since,
-    retry_block,
-)
+from sse.columns import format_ids
+from sse.event import InvalidEvent, MalformedCursor, check_channel, opening_block, parse_id, parse_since, retry_block
 from sse.group import Subscription
 from sse.hub import INJECTED_CHANNELS, Hub
 from sse.log import IdempotencyConflict, LogUnavailable

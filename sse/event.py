@@ -30,9 +30,7 @@ a user can set is refused with CR, LF or NUL in it; a client's cursor comes back
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from types import NoneType
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 # --- Limits -------------------------------------------------------------------------------------------------
@@ -60,11 +58,6 @@ MAX_RETRY_MS: Final = 2**31 - 1
 HEARTBEAT: Final = "heartbeat"
 STREAM_RESET: Final = "stream-reset"
 CONTROL_EVENTS: Final = frozenset({HEARTBEAT, STREAM_RESET})  # ours alone: clients act on them
-
-_NONE: Final = frozenset({None})
-_STR: Final = frozenset({str})
-_STR_OR_NONE: Final = frozenset({str, NoneType})
-_INT_OR_NONE: Final = frozenset({int, NoneType})
 
 ResetReason: TypeAlias = Literal["expired", "malformed", "unknown", "too-far"]
 RESET_REASONS: Final[tuple[ResetReason, ...]] = get_args(ResetReason)
@@ -106,17 +99,6 @@ def make_position(ms: int, n: int = 0) -> int:
 def format_id(position: int) -> str:
     """The id of a position: ``<unix ms>-<n>``."""
     return f"{position >> SEQUENCE_BITS}-{position & MAX_SEQUENCE}"
-
-
-def format_ids(positions: Sequence[int]) -> list[str]:
-    """`format_id` of each. Those of a batch are nearly always one run in one millisecond."""
-    if not positions:
-        return []
-    first, last = positions[0], positions[-1]
-    ms = first >> SEQUENCE_BITS
-    if ms == last >> SEQUENCE_BITS and positions == list(range(first, last + 1)):
-        return [f"{ms}-{n}" for n in range(first & MAX_SEQUENCE, (last & MAX_SEQUENCE) + 1)]
-    return [format_id(position) for position in positions]
 
 
 def parse_id(text: str) -> int:
@@ -163,7 +145,7 @@ def check_channel(name: str, *, reserved_ok: bool = False) -> str:
     raise InvalidEvent("channel", "must be 1 to 128 of A-Z a-z 0-9 . _ : - and begin with a letter or digit")
 
 
-def _check_text(field: str, value: object) -> str:
+def check_text(field: str, value: object) -> str:
     """`value` as a plain str that UTF-8 can carry: §9.2.5 allows a stream no other encoding."""
     if not isinstance(value, str):
         raise InvalidEvent(field, f"must be str, not {type(value).__name__}")
@@ -179,7 +161,7 @@ def _check_text(field: str, value: object) -> str:
 
 def _check_line(field: str, value: object) -> str:
     """`value` as text that is safe in one line. NUL: §9.2.6 ignores an id with it, C ends a text there."""
-    text = _check_text(field, value)
+    text = check_text(field, value)
     if "\n" in text or "\r" in text or "\0" in text:
         raise InvalidEvent(field, "must not contain CR, LF or NUL")
     return text
@@ -193,7 +175,7 @@ def _check_type(value: object) -> str:
     return text
 
 
-def _check_free_type(value: object) -> str:
+def check_free_type(value: object) -> str:
     """`value` as an event type that is not one of ours."""
     text = _check_type(value)
     if text in CONTROL_EVENTS:
@@ -201,7 +183,7 @@ def _check_free_type(value: object) -> str:
     return text
 
 
-def _check_retry(value: object) -> int:
+def check_retry(value: object) -> int:
     # Exactly int: True would be written as "True", and §9.2.6 takes ASCII digits only.
     if type(value) is not int or not 0 <= value <= MAX_RETRY_MS:
         raise InvalidEvent("retry", f"must be an integer from 0 to {MAX_RETRY_MS} (milliseconds)")
@@ -224,80 +206,17 @@ class Event:
 
     def __post_init__(self) -> None:
         # Stored back where the checks made a plain one of a subclass of str.
-        channel, data = check_channel(self.channel), _check_text("data", self.data)
+        channel, data = check_channel(self.channel), check_text("data", self.data)
         if channel is not self.channel:
             object.__setattr__(self, "channel", channel)
         if data is not self.data:
             object.__setattr__(self, "data", data)
         if self.event is not None:
-            event = _check_free_type(self.event)
+            event = check_free_type(self.event)
             if event is not self.event:
                 object.__setattr__(self, "event", event)
         if self.retry is not None:
-            _check_retry(self.retry)
-
-
-class _Draft:
-    """The fields of an `Event` that is none yet, and so may still be assigned to."""
-
-    __slots__ = ("channel", "data", "event", "retry")
-    channel: str
-    data: str
-    event: str | None
-    retry: int | None
-
-
-def make_events(
-    channels: Sequence[str],
-    data: Sequence[str],
-    kinds: Sequence[str | None] | None = None,
-    retries: Sequence[int | None] | None = None,
-) -> list[Event]:
-    """`Event` for each, by column, for batches: a fifth of the cost, as each check is made once for all of them or once
-    for each value that there is. None for a column: nothing but None. Raises `InvalidEvent` as `Event` does.
-    """
-    pass_all = _pass_all(channels, data, kinds, retries)
-    nothing = [None] * len(channels)
-    rows = zip(channels, data, kinds or nothing, retries or nothing, strict=True)
-    if not pass_all:
-        return [Event(*row) for row in rows]
-    events: list[Event] = []
-    add = events.append
-    for channel, text, kind, retry in rows:
-        # Most of what an event costs is object.__setattr__, by which a frozen dataclass assigns.
-        draft = _Draft()
-        draft.channel, draft.data, draft.event, draft.retry = channel, text, kind, retry
-        draft.__class__ = Event  # type: ignore[assignment]
-        add(draft)  # type: ignore[arg-type]
-    return events
-
-
-def _pass_all(
-    channels: Sequence[str],
-    data: Sequence[str],
-    kinds: Sequence[str | None] | None,
-    retries: Sequence[int | None] | None,
-) -> bool:
-    """Would `Event` take all of these, and as they are?"""
-    if not (_STR.issuperset(map(type, channels)) and _STR.issuperset(map(type, data))):
-        return False
-    try:
-        for channel in set(channels):
-            check_channel(channel)
-        _check_text("data", "".join(data))
-        if kinds is not None:
-            if not _STR_OR_NONE.issuperset(map(type, kinds)):
-                return False
-            for kind in {*kinds} - _NONE:
-                _check_free_type(kind)
-        if retries is not None:
-            if not _INT_OR_NONE.issuperset(map(type, retries)):
-                return False
-            for retry in {*retries} - _NONE:
-                _check_retry(retry)
-    except InvalidEvent:
-        return False
-    return True
+            check_retry(self.retry)
 
 
 class Record(NamedTuple):
@@ -372,9 +291,9 @@ def encode_block(
     if event is not None:
         block += f"event: {_check_type(event)}\n"
     if retry is not None:
-        block += f"retry: {_check_retry(retry)}\n"
+        block += f"retry: {check_retry(retry)}\n"
     if data is not None:
-        block += f"data: {_fold(_check_text('data', data))}\n"
+        block += f"data: {_fold(check_text('data', data))}\n"
     return f"{block}\n".encode()
 
 
@@ -383,7 +302,7 @@ def comment_block(text: str = "") -> bytes:
 
     Raises `InvalidEvent` for text that UTF-8 cannot carry.
     """
-    return f": {_fold(_check_text('comment', text), '')}\n\n".encode()
+    return f": {_fold(check_text('comment', text), '')}\n\n".encode()
 
 
 def opening_block(position: int, retry_ms: int) -> bytes:
@@ -391,7 +310,7 @@ def opening_block(position: int, retry_ms: int) -> bytes:
 
     Raises `InvalidEvent` for a `retry_ms` out of range.
     """
-    return f"id: {format_id(position)}\nretry: {_check_retry(retry_ms)}\n\n".encode()
+    return f"id: {format_id(position)}\nretry: {check_retry(retry_ms)}\n\n".encode()
 
 
 def retry_block(retry_ms: int) -> bytes:
@@ -399,7 +318,7 @@ def retry_block(retry_ms: int) -> bytes:
 
     Raises `InvalidEvent` for a `retry_ms` out of range.
     """
-    return f"retry: {_check_retry(retry_ms)}\n\n".encode()
+    return f"retry: {check_retry(retry_ms)}\n\n".encode()
 
 
 def heartbeat_block(position: int, now_ms: int) -> bytes:

@@ -26,7 +26,8 @@ from codecs import BOM_UTF8
 from collections import Counter
 from typing import Any, Final
 
-from sse.event import Event, InvalidEvent, make_events
+from sse.columns import make_events
+from sse.event import Event, InvalidEvent
 from sse.problems import Problem
 from sse.runtime import breathe
 

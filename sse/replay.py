@@ -10,7 +10,8 @@ import threading
 import time
 from typing import NamedTuple
 
-from sse.event import Record, ResetReason, encode_frame, make_position, reset_block
+from sse.columns import encode_frames
+from sse.event import Record, ResetReason, make_position, reset_block
 from sse.group import Group, Subscription
 from sse.log import Bounds, Log, LogUnavailable
 from sse.runtime import SingleFlight, offload
@@ -127,7 +128,7 @@ class Replay:
         # Only an empty page says that the log holds no more, and only through what the tailer had read before the
         # read began: it may be another stream's, begun before `through` was there.
         position = min(records[-1].position if records else complete, through)
-        frames = [encode_frame(record) for record in records if record.position <= through]
+        frames = encode_frames([record for record in records if record.position <= through])
         types = subscription.types
         return Page([frame for frame in frames if matches(frame, types)], position)
 

@@ -16,8 +16,9 @@ import threading
 import time
 from typing import Protocol
 
+from sse.columns import encode_frames
 from sse.deliveries import Deliveries
-from sse.event import Record, encode_frame
+from sse.event import Record
 from sse.log import Log, LogError
 from sse.log.base import FOLLOW_CHARS, FOLLOW_RECORDS, LogReplaced, TracedBatch
 from sse.retention import Retention
@@ -118,7 +119,7 @@ class Tailer:
             window = hub.window
             whole = not records or bounds.oldest is None or records[0].position <= bounds.oldest
             window.reset(bounds.trimmed if whole else records[0].position - 1)
-            window.extend(encode_frame(record) for record in records)
+            window.extend(encode_frames(records))
             window.position = max(window.position, bounds.latest)
             window.lost = bounds.lost
             hub.advanced.notify_all()

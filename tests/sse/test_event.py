@@ -5,8 +5,6 @@ import enum
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sse.event import (
     MAX_RETRY_MS,
@@ -17,7 +15,6 @@ from sse.event import (
     check_channel,
     encode_block,
     encode_frame,
-    make_events,
     make_position,
 )
 
@@ -127,47 +124,3 @@ def test_an_enum_member_is_published_as_its_value() -> None:
     wire = encode_frame(Record(P, event.channel, event.event, None, event.data)).wire
     assert wire == b"id: 1732345678901-7\nevent: created\ndata: created\n\n"
     assert encode_block(Kind.CREATED, id=Kind.CREATED) == b"id: created\ndata: created\n\n"
-
-
-def made(make: Any) -> Any:
-    try:
-        return [(type(event), repr(event), event, hash(event)) for event in make()]
-    except InvalidEvent as error:
-        return str(error), error.field
-
-
-channels: Any = st.sampled_from(["a", "orders:1"])
-bad_channels: Any = st.sampled_from(["", "_a", "a\n", "a b", Kind.CREATED, 1, None, [], b"a"])
-texts: Any = st.text(max_size=3) | st.sampled_from([Kind.CREATED, "\ud800", "\udc00", "\0\r\n"])
-kinds: Any = st.none() | st.sampled_from(["e", "\u00fc", Kind.CREATED])
-bad_kinds: Any = st.sampled_from(["", "a\n", "\0", "heartbeat", "\ud800", "x" * (MAX_TYPE_CHARS + 1), 1, [], b"e"])
-retries: Any = st.sampled_from([None, 0, 1, MAX_RETRY_MS])
-bad_retries: Any = st.sampled_from([-1, MAX_RETRY_MS + 1, True, False, 1.0, "1", []])
-
-
-@given(st.data())
-@settings(deadline=None, max_examples=200)
-def test_many_events_made_at_once_are_those_made_one_by_one(data: st.DataObject) -> None:
-    rows = data.draw(st.lists(st.tuples(channels, st.text(max_size=3), kinds, retries), min_size=1, max_size=4))
-    odd = data.draw(st.tuples(channels | bad_channels, texts | st.integers(), kinds | bad_kinds, retries | bad_retries))
-    field = data.draw(st.integers(0, 4))
-    if field < 4:  # one field of one row from the odd ones
-        at = data.draw(st.integers(0, len(rows) - 1))
-        rows[at] = (*rows[at][:field], odd[field], *rows[at][field + 1 :])
-    columns: list[Any] = [list(column) for column in zip(*rows, strict=True)]
-    assert made(lambda: make_events(*columns)) == made(lambda: [Event(*row) for row in rows])
-
-
-def test_an_event_of_many_is_as_frozen_as_any_other() -> None:
-    (event,) = make_events(["orders"], ["x"])
-    assert event == Event("orders", "x") and dataclasses.replace(event, data="y") == Event("orders", "y")
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        event.event = "a\nb"  # type: ignore[misc]
-    with pytest.raises(InvalidEvent):
-        dataclasses.replace(event, event="a\nb")
-    assert not hasattr(event, "__dict__")
-
-
-def test_columns_of_many_events_are_of_one_length() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        make_events(["orders", "orders"], ["x"])

@@ -1,7 +1,5 @@
 """Ids and cursors: which texts are one, and which position each of them is."""
 
-from itertools import accumulate
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +9,6 @@ from sse.event import (
     MAX_SEQUENCE,
     MalformedCursor,
     format_id,
-    format_ids,
     make_position,
     parse_id,
     parse_since,
@@ -40,24 +37,6 @@ def test_the_position_after_a_full_millisecond_is_the_next_millisecond() -> None
     assert format_id(make_position(5, MAX_SEQUENCE)) == "5-1048575"
     assert format_id(make_position(5, MAX_SEQUENCE) + 1) == "6-0"
     assert make_position(5, MAX_SEQUENCE + 1) == make_position(6)
-
-
-@pytest.mark.parametrize(
-    "steps",
-    [
-        pytest.param([], id="one"),
-        pytest.param([1, 1, 1], id="a run"),
-        pytest.param([1, 2, 1], id="a gap"),
-        pytest.param([2, -1, 2], id="out of order"),
-        pytest.param([0, 1], id="one twice"),
-        pytest.param([1 << 20, 1], id="two milliseconds"),
-    ],
-)
-@pytest.mark.parametrize("first", [P, make_position(5, MAX_SEQUENCE - 1)])
-def test_the_ids_of_a_batch_are_those_of_its_positions(first: int, steps: list[int]) -> None:
-    positions = list(accumulate(steps, initial=first))
-    assert format_ids(positions) == [format_id(position) for position in positions]
-    assert format_ids([]) == []
 
 
 @pytest.mark.parametrize(("ms", "n"), [(-1, 0), (5, -1), (1 << 43, 0), ((1 << 43) - 1, MAX_SEQUENCE + 1)])
