@@ -10,9 +10,12 @@ SSE_JWT_AUDIENCE is set; a token that names an audience while none is set is ref
 demands.
 """
 
+import hashlib
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import is_
 from typing import Any, Final, NamedTuple
 
 import jwt
@@ -28,6 +31,9 @@ LEEWAY: Final = 30
 
 CLAIM: Final = "sse"
 
+# Tokens that are known to be good, the first of which is forgotten first. Their patterns are what takes room.
+MAX_KNOWN: Final = 512
+
 
 class Claims(NamedTuple):
     """What a verified token says. `expires_at` is in unix seconds."""
@@ -38,8 +44,30 @@ class Claims(NamedTuple):
     subscribe: Patterns
 
 
+class _Verified(NamedTuple):
+    """A token that was found good, the keys that there were, and the second before which it is not (`nbf`, `iat`)."""
+
+    claims: Claims
+    keys: list[Key]
+    since: int
+
+    def holds(self, keys: list[Key], clock: float) -> bool:
+        """Would it be found good again? The very same keys have to be there: with one more or one less, another may be
+        the one to ask."""
+        return (
+            len(keys) == len(self.keys)
+            and all(map(is_, keys, self.keys))
+            and self.since <= clock + LEEWAY
+            and self.claims.expires_at > clock - LEEWAY
+        )
+
+
 class TokenVerifier:
     """Verifies tokens. `keys` is asked each time, so that rotation is seen.
+
+    A publisher shows the same token with each event, and to verify it took a third of a publish (with RS256 or ES256
+    more). So a token that was found good is known by its digest while no key comes or goes; its end is looked at each
+    time.
 
     `issuers` and `audiences`: one of them must be in the token; empty: not checked (but see the module's
     text).
@@ -57,6 +85,8 @@ class TokenVerifier:
         self._algorithms = frozenset(algorithms) & frozenset(SUPPORTED)
         self._issuers = tuple(issuers) or None
         self._audiences = tuple(audiences) or None
+        self._known: dict[bytes, _Verified] = {}
+        self._lock = threading.Lock()
 
     def verify(self, token: str, now: float | None = None) -> Claims:
         """The token's claims. `now` in unix seconds is for `exp`; `nbf` and `iat` go by the clock.
@@ -64,24 +94,42 @@ class TokenVerifier:
         Raises AccessDenied (401, invalid_token). What is wrong inside a token is only said once its signature
         was found good: whoever cannot sign learns nothing but that.
         """
-        claims = self._verified(token)
+        keys = list(self._keys())
+        clock = time.time()
+        now = clock if now is None else now
+        digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
+        known = self._known.get(digest)
+        if known is None or not known.holds(keys, clock):
+            known = self._verify(token, keys, now)
+            with self._lock:
+                self._known.pop(digest, None)
+                if len(self._known) >= MAX_KNOWN:
+                    del self._known[next(iter(self._known))]
+                self._known[digest] = known
+        elif known.claims.expires_at <= now:
+            raise invalid_token("the token has expired")
+        return known.claims
+
+    def _verify(self, token: str, keys: list[Key], now: float) -> _Verified:
+        claims = self._verified(token, keys)
         expires_at = _number(claims["exp"])
         if expires_at is None:
             raise invalid_token("the token's exp is not a number")
-        if expires_at <= (time.time() if now is None else now):
+        if expires_at <= now:
             raise invalid_token("the token has expired")
         subject = claims.get("sub")
         grants = claims.get(CLAIM, {})
         if not isinstance(grants, dict):
             raise invalid_token("the token's sse claim is not an object")
-        return Claims(
+        found = Claims(
             subject or None,
             expires_at,
             _patterns(grants.get("publish", [])),
             _patterns(grants.get("subscribe", [])),
         )
+        return _Verified(found, keys, max(int(claims.get(name, 0)) for name in ("nbf", "iat")))
 
-    def _verified(self, token: str) -> dict[str, Any]:
+    def _verified(self, token: str, keys: list[Key]) -> dict[str, Any]:
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError):
@@ -89,7 +137,7 @@ class TokenVerifier:
         algorithm = header.get("alg")
         if not isinstance(algorithm, str) or algorithm not in self._algorithms:
             raise invalid_token("the token's algorithm is not allowed here")
-        for key in self._candidates(algorithm, header.get("kid")):
+        for key in self._candidates(keys, algorithm, header.get("kid")):
             try:
                 return self._decode(token, key)
             except jwt.InvalidSignatureError:
@@ -98,12 +146,12 @@ class TokenVerifier:
                 raise _explained(error) from None
         raise invalid_token("the token's signature is not by a key of this service")
 
-    def _candidates(self, algorithm: str, kid: str | None) -> list[Key]:
+    def _candidates(self, keys: list[Key], algorithm: str, kid: str | None) -> list[Key]:
         """The keys of the token's algorithm; of these, if any has the token's `kid`, only those.
 
         Otherwise those without a `kid` (a PEM file has none), or all, if the token does not name one.
         """
-        fitting = [key for key in self._keys() if key.algorithm == algorithm]
+        fitting = [key for key in keys if key.algorithm == algorithm]
         if kid is None:
             return fitting
         return [key for key in fitting if key.kid == kid] or [key for key in fitting if key.kid is None]
