@@ -116,6 +116,7 @@ odd_records: Any = st.builds(
 
 @given(st.lists(odd_records, max_size=2), st.integers(0, 2 * FEW))
 @example([Record(P + MAX_SEQUENCE, "a", None, None, "")], FEW + 1)
+@example([Record(P - 8, "a", None, None, "")], FEW + 1)
 @example([Record(P + 1, "a", None, 0, "")], FEW + 1)
 @example([Record(P + 1, "a", None, None, "a\nb")], FEW + 1)
 @example([Record(P + 1, "a", None, None, "a\rb")], FEW + 1)
