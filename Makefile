@@ -27,8 +27,9 @@ dev: $(VENV)/.dev    ## as run, started anew with each change of the code; strea
 	@LOG_LEVEL=$${LOG_LEVEL:-debug} SSE_DRAIN_DELAY=0 SSE_DRAIN_WINDOW=0 exec $(BIN)/watchfiles --filter python \
 	  "$(BIN)/gunicorn -c gunicorn.conf.py wsgi:app" sse health app.py wsgi.py settings.py gunicorn.conf.py
 
-# How many tests run beside each other; JOBS=0: one after the other. They mostly wait, so two do not disturb each other.
-JOBS ?= 2
+# How many tests run beside each other; JOBS=0: one after the other. They mostly wait, so three do not disturb each other
+# on two cores.
+JOBS ?= 3
 
 # Two steps: those that may run beside others, file by file, then those that need the machine to themselves. pytest's
 # status 5 says that none was selected, which is no failure as long as the other step had some.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
 from urllib.parse import quote_from_bytes
 
@@ -190,6 +191,9 @@ TARGETS = [
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_one_request_is_one_line_of_the_log(open_server: Server, target: bytes) -> None:
+    # The line of whoever asked before may still be on its way.
+    open_server.request("GET", "/last-before", headers={"X-Request-ID": (mark := uuid.uuid4().hex)})
+    open_server.wait_for_log(f'"request_id": "{mark}"')
     before = len(open_server.log_text())
     answer = exchange(open_server.port, b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert answer.startswith((b"HTTP/1.1 404 ", b"HTTP/1.1 400 "))

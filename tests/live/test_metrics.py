@@ -134,9 +134,11 @@ def test_two_workers_add_up_and_a_killed_ones_gauges_go_while_its_counters_stay(
         server.publish("busy", f"{number}")
     for client in clients:
         client.events_until(lambda block: block.data == "4")
-    before = until(server, lambda scrape: scrape("sse_events_delivered_total") == 60)
+    before = until(
+        server,
+        lambda scrape: scrape("sse_events_delivered_total") == 60 and scrape("health_workers", "running") == 2,
+    )
     assert before("sse_streams_opened_total") == 12
-    assert before("health_workers", "running") == 2
     assert len(before.series("health_canary_age_seconds")) == 2
     victim = server.worker_pids()[0]
     os.kill(victim, signal.SIGKILL)
