@@ -64,6 +64,14 @@ def require_program() -> Callable[[str, str], str]:
     return _require_program
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """For the second step of ``make test``: what does not so much as speak of the mark is not read, which would take
+    longer than many of those tests."""
+    if not config.getoption("markexpr").startswith("serial and ") or collection_path.suffix != ".py":
+        return None
+    return None if "serial" in collection_path.read_text() else True
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """What the chaos tests of this run have counted; here, because only this file is known to the run's main process."""
     entries = [
