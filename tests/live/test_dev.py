@@ -19,6 +19,10 @@ from tests.support.wait import eventually
 
 VENV = Path(sys.executable).parents[1]
 CONTAINER = ROOT / ".devcontainer"
+# As in a terminal. What a shell starts in the background (`make test &`) ignores SIGINT, and so would all that it starts.
+HEEDS_CTRL_C = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
+)
 CODE = ("sse", "health", "app.py", "wsgi.py", "settings.py", "gunicorn.conf.py", "Makefile")
 
 
@@ -27,7 +31,7 @@ def test_a_changed_file_is_served_within_seconds_and_open_streams_resume(tmp_pat
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
     # What `make` would install is there.
     make = ("make", "--silent", "-o", f"{VENV}/.dev", f"VENV={VENV}", "dev")
-    server = Server(command=make, cwd=tmp_path)
+    server = Server(command=(sys.executable, "-c", HEEDS_CTRL_C, *make), cwd=tmp_path)
 
     def title() -> str:
         try:
