@@ -112,14 +112,15 @@ class Head:
         attributes["head"] = self
         return request, length
 
-    def keep(self, environ: dict[str, Any]) -> None:
+    def keep(self, environ: dict[str, Any], cfg: Any) -> None:
         """Learn what gunicorn made of a request with this head. To be called before the app has it."""
         template = environ.copy()
         for name in _OF_EACH_ENVIRON:
             template.pop(name, None)
+        template["wsgi.errors"] = Errors(cfg)
         self._environ = template
 
-    def environ(self, request: Request, sock: Any, peer: Any, cfg: Any, response: Response) -> dict[str, Any] | None:
+    def environ(self, request: Request, sock: Any, peer: Any, response: Response) -> dict[str, Any] | None:
         """The environ of a request with this head, as ``gunicorn.http.wsgi.create`` makes it; None if that has to."""
         if self._environ is None:
             return None
@@ -128,7 +129,6 @@ class Head:
             name, value = request.headers[place]
             environ[_environ_name(name)] = value
         environ["wsgi.input"] = request.body
-        environ["wsgi.errors"] = Errors(cfg)
         environ["gunicorn.socket"] = sock
         environ["REMOTE_ADDR"] = peer[0]
         environ["REMOTE_PORT"] = str(peer[1])
@@ -144,14 +144,14 @@ def create(
     sock, peer, head = connection.sock, connection.addr, request.head
     if head is not None:
         response = Response(request, sock, cfg, connection)
-        environ = head.environ(request, sock, peer, cfg, response)
+        environ = head.environ(request, sock, peer, response)
         if environ is not None:
             return response, environ
     response, environ = wsgi.create(
         request, sock, peer, listener, cfg, response_class=Response, response_args=(connection,)
     )
     if head is not None:
-        head.keep(environ)
+        head.keep(environ, cfg)
     return response, environ
 
 
@@ -159,7 +159,6 @@ def create(
 _OF_EACH_REQUEST: Final = ("unreader", "peer_addr", "remote_addr", "req_number", "trailers", "body", "head")
 _OF_EACH_ENVIRON: Final = (
     "wsgi.input",
-    "wsgi.errors",
     "gunicorn.socket",
     "REMOTE_ADDR",
     "REMOTE_PORT",
@@ -168,7 +167,8 @@ _OF_EACH_ENVIRON: Final = (
 
 
 class Errors(RawIOBase):
-    """``wsgi.errors``: gunicorn's, made when something is written (it looks for the log's streams, each time)."""
+    """``wsgi.errors``: gunicorn's, made when something is written (it looks for the log's streams, each time). One for
+    all requests with a head; so nobody can close it."""
 
     def __init__(self, cfg: Any) -> None:
         self._cfg = cfg
@@ -176,6 +176,9 @@ class Errors(RawIOBase):
     def write(self, data: Any) -> None:
         """Write text."""
         wsgi.WSGIErrorsWrapper(self._cfg).write(data)
+
+    def close(self) -> None:
+        """Nothing: it is not the app's to close (PEP 3333)."""
 
 
 class Heads:

@@ -284,5 +284,8 @@ def test_what_nobody_uses_is_forgotten_and_what_is_used_is_not(monkeypatch: pyte
 
 
 def test_errors_go_where_gunicorns_go(capfd: pytest.CaptureFixture[str]) -> None:
-    Errors(config(errorlog="-")).write("said by the app\n")
+    errors = Errors(config(errorlog="-"))
+    errors.close()
+    errors.writelines(["said ", "by the app\n"])  # type: ignore[list-item]  # text, as PEP 3333 has it
+    errors.flush()
     assert "said by the app\n" in capfd.readouterr().err
