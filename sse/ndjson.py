@@ -32,7 +32,7 @@ from sse.problems import Problem
 from sse.runtime import breathe
 
 # Between two pieces, and after so many lines one by one, the event loop is let run (threat: one publisher's batch of
-# 10,000 lines holds up every probe). Either is about 2 ms, of the shortest lines that are possible.
+# 10,000 lines holds up every probe). Either is 2 to 4 ms, of the shortest lines that are possible.
 BYTES_PER_STEP: Final = 32 * 1024
 LINES_PER_STEP: Final = 256
 
