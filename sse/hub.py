@@ -19,8 +19,9 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from sse.columns import encode_frames
 from sse.deliveries import Deliveries
-from sse.event import Frame, Record, encode_frame, heartbeat_block
+from sse.event import Frame, Record, heartbeat_block
 from sse.group import Group, Subscription
 from sse.log import Log
 from sse.replay import Replay
@@ -177,7 +178,7 @@ class Hub:
 
     def dispatch(self, records: list[Record]) -> None:
         """Take in what follows the window's position: encode once, remember, and give to every group concerned."""
-        frames = [encode_frame(record) for record in records]
+        frames = encode_frames(records)
         with self.lock:
             self.window.extend(frames)
             for frame in frames:
