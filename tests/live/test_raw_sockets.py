@@ -33,10 +33,16 @@ SEGMENT = 1400  # bytes; the loopback's own 64 KB make the server's send buffer 
 
 
 class Table:
-    """The servers, one for each profile that the selected cases need, and the outcome of each case."""
+    """The servers, one for each profile that the selected cases need, and the outcome of each case.
 
-    def __init__(self, start: Callable[[Profile], Server], cases: list[Case], on_go: bool) -> None:
+    working: runs the cases that do not mostly wait.
+    """
+
+    def __init__(
+        self, start: Callable[[Profile], Server], cases: list[Case], on_go: bool, working: ThreadPoolExecutor
+    ) -> None:
         self._exit = contextlib.ExitStack()
+        self._working = working
         self.servers: dict[str, Server] = {}
         self.outcomes: dict[str, Future[None]] = {}
         try:
@@ -55,14 +61,15 @@ class Table:
         self.servers = {name: future.result() for name, future in begun}
         self.before = {name: open_sockets(server) for name, server in self.servers.items()}
         waiting = self._exit.enter_context(ThreadPoolExecutor(len(timeouts.CASES)))
-        working = self._exit.enter_context(ThreadPoolExecutor(4))  # more would be late for their own deadlines
         patient = {case.name for case in timeouts.CASES}
         for case in cases:
-            pool = waiting if case.name in patient else working
+            pool = waiting if case.name in patient else self._working
             self.outcomes[case.name] = pool.submit(_run, case, self.servers[case.profile.name], on_go)
 
     def close(self) -> None:
         """Wait for the cases that still run, then end the servers."""
+        for outcome in self.outcomes.values():
+            outcome.exception()
         self._exit.close()
 
 
@@ -83,27 +90,51 @@ def _run(case: Case, server: Server, on_go: bool) -> None:
                 raise Surprise(f"step {number} of {len(steps)}, {name}: {error}") from None
 
 
-def _selected(request: pytest.FixtureRequest, target: str) -> list[Case]:
-    """The cases of this run, so that ``-k`` is quick."""
-    chosen = []
+def _selected(request: pytest.FixtureRequest) -> dict[str, list[Case]]:
+    """The cases of this run by the table that they are run on, so that ``-k`` is quick."""
+    chosen: dict[str, list[Case]] = {}
     for item in request.session.items:
         params = getattr(getattr(item, "callspec", None), "params", {})
-        if params.get("table") == target and isinstance(case := params.get("case"), Case):
-            chosen.append(case)
+        if (target := params.get("table")) in STARTS:
+            cases = chosen.setdefault(target, [])
+            if isinstance(case := params.get("case"), Case):
+                cases.append(case)
     return chosen
 
 
-@pytest.fixture(scope="module", params=["headwater", "go"])
-def table(request: pytest.FixtureRequest) -> Iterator[Table]:
-    """All selected cases, running."""
-    target: str = request.param
-    if target == "go":
-        binary = build_go_peer(require_program("go", "golang-go"))
-        running = Table(lambda profile: GoPeer(binary, **profile.env).start(), _selected(request, target), True)
-    else:
-        running = Table(lambda profile: Server(**profile.env).start(), _selected(request, target), False)
-    with contextlib.closing(running):
+def _start_ours(cases: list[Case], working: ThreadPoolExecutor) -> Table:
+    return Table(lambda profile: Server(**profile.env).start(), cases, False, working)
+
+
+def _start_go(cases: list[Case], working: ThreadPoolExecutor) -> Table:
+    binary = build_go_peer(require_program("go", "golang-go"))
+    return Table(lambda profile: GoPeer(binary, **profile.env).start(), cases, True, working)
+
+
+STARTS = {"headwater": _start_ours, "go": _start_go}
+
+
+@pytest.fixture(scope="module")
+def tables(request: pytest.FixtureRequest) -> Iterator[dict[str, Table | BaseException]]:
+    """All selected cases, running; Go's begin when ours are under way."""
+    with contextlib.ExitStack() as stack:
+        working = stack.enter_context(ThreadPoolExecutor(4))  # more would be late for their own deadlines
+        running: dict[str, Table | BaseException] = {}
+        selected = _selected(request)
+        for target in (target for target in STARTS if target in selected):
+            try:
+                running[target] = stack.enter_context(contextlib.closing(STARTS[target](selected[target], working)))
+            except (Exception, pytest.skip.Exception, pytest.fail.Exception) as error:
+                running[target] = error  # the other one's cases are not to suffer from it
         yield running
+
+
+@pytest.fixture(scope="module", params=STARTS)
+def table(request: pytest.FixtureRequest, tables: dict[str, Table | BaseException]) -> Table:
+    found = tables[request.param]
+    if isinstance(found, BaseException):
+        raise found
+    return found
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
