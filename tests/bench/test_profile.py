@@ -18,9 +18,12 @@ SAMPLES = [
     pytest.param("main (somewhere.py:1)", folded.OTHER, id="nothing known"),
     pytest.param(f"{REQUEST};Parser.parse (gunicorn/http/parser.py:9)", "parse: connection, header, body", id="header"),
     pytest.param(f"{REQUEST};Reader.chunk (sse/http.py:36)", "parse: connection, header, body", id="reading"),
+    pytest.param(f"{REQUEST};Heads.look (sse/heads.py:220)", "parse: connection, header, body", id="a known header"),
+    pytest.param(f"{FLASK.rpartition(';')[0]};create (sse/heads.py:140)", "environ", id="a known environ"),
     pytest.param(f"{FLASK};Response.write (sse/http.py:111)", "answer: head, body, send", id="answering"),
     pytest.param(f"{FLASK}", "Flask: context, routing, response", id="Flask"),
     pytest.param(f"{VIEW};dumps (json/__init__.py:183)", "view: publish or stream", id="json on behalf of the view"),
+    pytest.param(f"{FLASK};publish_event (sse/endpoints.py:45)", "view: publish or stream", id="the lane's view"),
     pytest.param(f"{VIEW};SQLiteLog.append (sse/log/sqlite.py:125)", "log append", id="append"),
     pytest.param(f"{VIEW};Authenticator.grant (sse/auth/authenticator.py:9)", "auth and limits", id="auth"),
     pytest.param(
