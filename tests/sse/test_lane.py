@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
 from collections.abc import Callable
@@ -11,10 +12,12 @@ from typing import Any
 import flask
 import pytest
 from flask.signals import request_started
+from werkzeug.test import EnvironBuilder
+from werkzeug.wrappers import Request
 
 from health import Health
 from sse import SSE
-from sse.lane import is_plain
+from sse.lane import LaneRequest, is_plain
 
 ID = re.compile(r"\d{13}-\d+")
 
@@ -235,3 +238,38 @@ def test_a_bug_on_the_way_is_flasks_500_and_in_its_log(
     assert is_plain(app)
     assert publish(app).status_code == 500
     assert "Exception on /events/orders [POST]" in caplog.text and "ZeroDivisionError" in caplog.text
+
+
+# ── the lane's request ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("terminated", [True, False])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({}, id="no length"),
+        *(pytest.param({"CONTENT_LENGTH": value}, id=repr(value)) for value in ("5", "005", "", "x", "-1", "+5", "٣", "5 ")),
+        pytest.param({"CONTENT_LENGTH": "5", "HTTP_TRANSFER_ENCODING": "chunked"}, id="chunked, and a length"),
+        pytest.param({"CONTENT_LENGTH": "5", "HTTP_TRANSFER_ENCODING": "gzip"}, id="another coding"),
+        pytest.param({"QUERY_STRING": "a=%C3%A9&b=%E9"}, id="query"),
+        pytest.param({"HTTP_COOKIE": "a=b", "HTTP_ACCEPT": "text/plain;q=0.5", "CONTENT_TYPE": "a/b; c=d"}, id="fields"),
+    ],
+)
+def test_the_lanes_request_is_werkzeugs_for_whoever_asks(fields: dict[str, str], terminated: bool) -> None:
+    def environ() -> dict[str, Any]:
+        made = EnvironBuilder("/events/orders", method="POST").get_environ()
+        for name in ("CONTENT_LENGTH", "CONTENT_TYPE"):
+            made.pop(name, None)
+        made["wsgi.input"] = io.BytesIO(b"hello, world")
+        return {**made, **({"wsgi.input_terminated": True} if terminated else {}), **fields}
+
+    ours, theirs = LaneRequest(environ()), Request(environ(), populate_request=False)
+    names = ["content_length", "query_string", "method", "path", "args", "cookies", "accept_mimetypes", "mimetype"]
+    names += ["remote_addr", "scheme", "server", "root_path", "shallow", "url"]
+    for name in names:
+        assert getattr(ours, name) == getattr(theirs, name), name
+        assert getattr(LaneRequest(environ()), name) == getattr(theirs, name), f"{name}, asked for first"
+    assert dict(ours.headers) == dict(theirs.headers)
+    assert ours.stream.read() == theirs.stream.read()
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        ours.no_such_thing  # noqa: B018
