@@ -45,7 +45,7 @@ def after_a_moment(work: Callable[[], Any]) -> threading.Timer:
 
 def test_sleeps_as_long_as_nothing_happens(bell: Bell) -> None:
     why, seconds = slept(bell, 0.2)
-    assert why == "timeout" and 0.19 <= seconds < SOON
+    assert why == "timeout" and 0.15 <= seconds < SOON  # a loop counts from the begin of its turn
 
 
 def test_a_sleep_of_no_time_returns(bell: Bell) -> None:
@@ -98,7 +98,7 @@ def test_a_greenlet_ends_a_sleep_once_and_disturbs_no_other_wait(pipe: tuple[int
         os.read(pipe[0], 1)
         began = time.monotonic()
         gevent.sleep(0.2)
-        assert time.monotonic() - began >= 0.19
+        assert time.monotonic() - began >= 0.15
         gevent.joinall(ringers)
 
 
