@@ -48,7 +48,7 @@ def publish_event(sse: SSE, request: Request, channel: str) -> str:
     _checked_channel(channel)
     _admitted(sse, sse.authenticator.may_publish(request, (channel,)))
     kind = retry = None
-    if request.query_string:
+    if request.environ.get("QUERY_STRING"):
         _check_query(request)
         kind, retry = request.args.get("event"), request.args.get("retry")
     body = _body(request, sse.settings.sse_max_event_bytes, "an event", "SSE_MAX_EVENT_BYTES")
