@@ -187,10 +187,11 @@ def _write_compactly(data: list[Any]) -> int:
     # inside itself, there are more pieces than places.
     spaced = ["\0"] * (2 * len(places) - 1)
     spaced[::2] = [data[place] for place in places]
-    pieces = _compact(spaced)[1:-1].split(',"\\u0000",')
-    for place, written in zip(places, pieces, strict=True):
+    text = _compact(spaced)
+    for place, written in zip(places, text[1:-1].split(',"\\u0000",'), strict=True):
         data[place] = written
-    return sum(map(_quotes, pieces)) - 2 * len(places)
+    of_marks = 2 * (len(places) - 1)
+    return _quotes(text) - of_marks - 2 * len(places)
 
 
 def _quotes(text: str) -> int:

@@ -20,7 +20,7 @@ from sse.columns import encode_frames
 from sse.deliveries import Deliveries
 from sse.event import Record
 from sse.log import Log, LogError
-from sse.log.base import FOLLOW_CHARS, FOLLOW_RECORDS, LogReplaced, TracedBatch
+from sse.log.base import FOLLOW_CHARS, FOLLOW_RECORDS, Batch, LogReplaced
 from sse.retention import Retention
 from sse.runtime import breathe, offload
 from sse.settings import Settings
@@ -80,9 +80,10 @@ class Tailer:
                 if not self.ready.is_set():
                     self.warm()
                 for batch in hub.log.follow(hub.window.position, stop):
-                    if isinstance(batch, TracedBatch):
+                    if isinstance(batch, Batch) and batch.traces:
                         hub.deliveries.took(batch.traces)
-                    batch = self._after_gap(batch)
+                    if not (isinstance(batch, Batch) and batch.whole):
+                        batch = self._after_gap(batch)
                     self.answered_at = time.monotonic()
                     if delay > RETRY_FIRST:
                         logger.warning("the log answers again, resumed after %d", hub.window.position)

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from sse.event import Record
 from sse.log._sqlite_read import size_of
 from sse.log._wakeup import Wakeup
-from sse.log.base import FOLLOW_CHARS, FOLLOW_RECORDS, TracedBatch
+from sse.log.base import FOLLOW_CHARS, FOLLOW_RECORDS, Batch
 from sse.trace import Trace
 
 # What may wait to be taken, records and characters of data. A follower that is further behind reads.
@@ -63,10 +63,10 @@ class Follower:
         self.look = True
         self._wakeup.ring()
 
-    def take(self, after: int) -> list[Record]:
+    def take(self, after: int) -> Batch:
         """What follows `after`, within a follower's bounds; empty if nothing does, or if only the file can tell."""
         ahead = self._ahead
-        batch: list[Record] = []
+        batch = Batch(whole=True)
         traces: list[Trace] = []
         size = 0
         while ahead:
@@ -85,7 +85,8 @@ class Follower:
             self._taken += len(commit.records)
             self._taken_chars += commit.size
             ahead.popleft()
-        return TracedBatch(batch, traces) if traces else batch
+        batch.traces = traces
+        return batch
 
 
 def commits(previous: int, records: Sequence[Record], traces: Sequence[Trace]) -> Iterator[Commit]:

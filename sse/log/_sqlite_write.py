@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import chain
 from operator import itemgetter
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from sse.event import Record
 
@@ -23,6 +23,8 @@ _Columns: TypeAlias = tuple[int, ...]
 _PLAIN: Final[_Columns] = (0, 1, 4)  # position, channel, data
 _TYPED: Final[_Columns] = (0, 1, 2, 4)
 _WHOLE: Final[_Columns] = (0, 1, 2, 3, 4)
+_event, _retry = itemgetter(2), itemgetter(3)
+_NONE: Final = frozenset({None})
 _values: Final = {columns: itemgetter(*columns) for columns in (_PLAIN, _TYPED, _WHOLE)}
 
 _ONE: Final = "INSERT INTO events VALUES (?, ?, NULL, NULL, ?)"
@@ -51,9 +53,8 @@ def insert(writer: sqlite3.Connection, records: Sequence[Record]) -> None:
             left -= step
 
 
-def _columns(records: Sequence[tuple[Any, ...]]) -> _Columns:
+def _columns(records: Sequence[Record]) -> _Columns:
     """Those that some of these have."""
-    _, _, events, retries, _ = zip(*records, strict=True)
-    if any(retry is not None for retry in retries):
+    if not _NONE.issuperset(map(_retry, records)):
         return _WHOLE
-    return _PLAIN if all(event is None for event in events) else _TYPED
+    return _PLAIN if _NONE.issuperset(map(_event, records)) else _TYPED

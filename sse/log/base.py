@@ -13,7 +13,7 @@ they import no gevent. An engine is opened by the process that uses it, after an
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from sse.event import Event, Record
@@ -75,13 +75,14 @@ class Bounds(NamedTuple):
     lost: int = 0
 
 
-class TracedBatch(list[Record]):
-    """A follower's batch that begins publishes whose traces are sampled. Apart from the records, so that these cost
-    nothing where nothing is traced."""
+class Batch(list[Record]):
+    """A follower's batch of which more is known than its records. traces: of publishes that begin in it and are
+    sampled. whole: nothing that came before it can have been trimmed unseen."""
 
-    def __init__(self, records: list[Record], traces: list[Trace]) -> None:
+    def __init__(self, records: Iterable[Record] = (), traces: Sequence[Trace] = (), *, whole: bool = False) -> None:
         super().__init__(records)
         self.traces = traces
+        self.whole = whole
 
 
 class Log(Protocol):
@@ -128,7 +129,7 @@ class Log(Protocol):
 
     def follow(self, after: int, stop: threading.Event) -> Iterator[list[Record]]:
         """Yield what follows `after`, in batches and in order, for ever; [] at least once a second when
-        quiet. A batch in which a traced publish begins is a `TracedBatch`.
+        quiet. A batch in which a traced publish begins is a `Batch`.
 
         Ends when `stop` is set (call `wake` to make that at once) or the log is closed.
         """

@@ -16,10 +16,10 @@ from sse.log.base import (
     IDEMPOTENCY_SECONDS,
     QUIET_SECONDS,
     TRIM_BITE,
+    Batch,
     Bounds,
     IdempotencyConflict,
     LogUnavailable,
-    TracedBatch,
 )
 from sse.trace import Trace
 
@@ -129,7 +129,7 @@ class MemoryLog:
     def _traced(self, batch: list[Record], after: int) -> list[Record]:
         with self._changed:
             traces = [trace for trace in self._traces if after < trace.first <= batch[-1].position]
-        return TracedBatch(batch, traces) if traces else batch
+        return Batch(batch, traces) if traces else batch
 
     def wake(self) -> None:
         with self._changed:

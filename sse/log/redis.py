@@ -51,11 +51,11 @@ from sse.log.base import (
     FOLLOW_CHARS,
     IDEMPOTENCY_SECONDS,
     TRIM_BITE,
+    Batch,
     Bounds,
     IdempotencyConflict,
     LogRefused,
     LogUnavailable,
-    TracedBatch,
 )
 from sse.trace import Trace
 
@@ -228,7 +228,7 @@ class RedisLog:
                 for batch in batches(decode(entries, traces), FOLLOW_CHARS):
                     if traces:
                         # With the first that this answer is cut into; those who get it can wait for the rest.
-                        batch, traces = TracedBatch(batch, traces), []
+                        batch, traces = Batch(batch, traces), []
                     client.followed = batch[-1].position
                     client.held = max(client.held, client.followed)
                     client.seen = max(client.seen, client.followed)

@@ -41,10 +41,10 @@ from sse.log.base import (
     FOLLOW_CHARS,
     FOLLOW_RECORDS,
     QUIET_SECONDS,
+    Batch,
     Bounds,
     IdempotencyConflict,
     LogUnavailable,
-    TracedBatch,
 )
 from sse.runtime import Turn
 from sse.trace import Trace
@@ -305,7 +305,7 @@ class SQLiteLog:
     ) -> Iterator[list[Record]]:
         quiet_at = check_at = 0.0  # the first answer comes at once, even if it is empty
         while not (stop.is_set() or self._closed):
-            batch = follower.take(after)
+            batch: list[Record] = follower.take(after)
             now = time.monotonic()
             if not batch and (follower.look or now >= quiet_at):
                 follower.look = False
@@ -331,7 +331,7 @@ class SQLiteLog:
         if batch:
             traces = patiently(all_rows, reader, _TRACED, (after, batch[-1].position))
             if traces:
-                return TracedBatch(batch, [Trace(*row) for row in traces])
+                return Batch(batch, [Trace(*row) for row in traces])
         return batch
 
     def _check_in_place(self) -> None:

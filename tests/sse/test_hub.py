@@ -43,6 +43,18 @@ def test_a_flood_from_redis_costs_one_question_a_batch(request: pytest.FixtureRe
     assert len(worker.hub.window) == 8001
 
 
+def test_a_flood_of_a_workers_own_events_asks_sqlite_nothing(tmp_path: Path, closing: ExitStack) -> None:
+    """What was handed over has no gap before it; what was read may have one."""
+    worker = closing.enter_context(Parts(f"sqlite:///{tmp_path}/log.db"))
+    worker.append("first")
+    asked = worker.log.asked["bounds"]
+    worker.reach([worker.log.append([Event("a", "x")] * 1000)[-1] for _ in range(8)][-1])
+    assert worker.log.asked["bounds"] == asked
+    with closing.enter_context(Parts(f"sqlite:///{tmp_path}/log.db")) as other:
+        worker.reach([other.log.append([Event("a", "x")] * 1000)[-1] for _ in range(8)][-1])
+    assert worker.log.asked["bounds"] > asked
+
+
 def redis_reads(server: RedisServer) -> int:
     return int(server.run("INFO", "commandstats").get("cmdstat_xread", {}).get("calls", 0))
 

@@ -12,7 +12,7 @@ import pytest
 import sse.log.sqlite as sqlite_log
 from sse.event import Event, Record
 from sse.log._sqlite_follow import Commit, Follower, commits
-from sse.log.base import FOLLOW_CHARS, FOLLOW_RECORDS, TracedBatch
+from sse.log.base import FOLLOW_CHARS, FOLLOW_RECORDS, Batch
 from sse.log.sqlite import SQLiteLog
 from sse.trace import Trace
 from tests.sse.log.children import start
@@ -120,7 +120,7 @@ def test_a_trace_comes_with_its_records(follower: Follower) -> None:
     trace = Trace(10, 10, PARENT)
     follower.offer(Commit(5, records(10, 1), [trace], 1))
     batch = follower.take(5)
-    assert isinstance(batch, TracedBatch) and batch.traces == [trace]
+    assert isinstance(batch, Batch) and batch.traces == [trace]
 
 
 def test_own_commits_are_not_read_back(

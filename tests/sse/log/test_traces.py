@@ -13,7 +13,7 @@ import pytest
 
 from sse.event import Event, Record
 from sse.log import Log
-from sse.log.base import TracedBatch
+from sse.log.base import Batch
 from sse.log.redis import RedisLog
 from sse.log.sqlite import SQLiteLog
 from sse.trace import Trace
@@ -29,7 +29,7 @@ def followed(log: Log, after: int, count: int) -> tuple[list[Record], list[Trace
     stop, records, traces = threading.Event(), list[Record](), list[Trace]()
     deadline = time.monotonic() + 5
     for batch in log.follow(after, stop):
-        if isinstance(batch, TracedBatch):
+        if isinstance(batch, Batch):
             assert batch[0].position <= batch.traces[0].first
             traces += batch.traces
         records += batch
