@@ -26,7 +26,6 @@ from sse.log import Log, LogUnavailable, open_log
 from sse.pull import PullStream
 from sse.report import Reporter
 from sse.responder import STREAM_HEADERS, Item, close_iterable, respond
-from sse.runtime import offload
 from sse.settings import Settings
 from sse.settings.watch import Watch
 from sse.stats import Stats
@@ -41,9 +40,6 @@ logger = logging.getLogger("headwater")
 
 # A log that cannot be written is said once in so many seconds, however many publishers are refused meanwhile.
 COMPLAIN_INTERVAL = 5.0
-
-# An append of more events than this is done in a thread of its own under gevent, so that the loop goes on.
-OFFLOAD_EVENTS = 100
 
 
 class SSE:
@@ -214,10 +210,7 @@ class SSE:
         digest = b""
         if key is not None:
             digest, key = publish.digest_of(events), publish.scoped(key, events)
-        if len(events) > OFFLOAD_EVENTS:
-            positions = offload(lambda: self.log.append(events, key=key, digest=digest, trace=trace))
-        else:
-            positions = self.log.append(events, key=key, digest=digest, trace=trace)
+        positions = self.log.append(events, key=key, digest=digest, trace=trace)
         self.stats.published += len(events)
         return positions
 

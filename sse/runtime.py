@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -24,13 +25,35 @@ def cooperative() -> bool:
 
 def offload(work: Callable[..., T], *args: Any) -> T:
     """Run blocking disk or network work without holding up other streams: under gevent in a real thread of its
-    thread pool, elsewhere just here. Returns what the work returns; raises what it raises."""
+    thread pool, elsewhere just here. Returns what the work returns; raises what it raises. A caller that is interrupted
+    hears of it when the work has ended: what it works on is the caller's.
+
+    The work must not wait for a lock that greenlets take, too: between threads, gevent's locks lose wake-ups (seen: two
+    publishers who waited for ever for a lock that nobody held). See :func:`native_lock`.
+    """
     if not cooperative():
         return work(*args)
     from gevent import get_hub
 
-    result: T = get_hub().threadpool.apply(work, args)
-    return result
+    running = get_hub().threadpool.spawn(work, *args)
+    try:
+        result: T = running.get()
+        return result
+    except BaseException:
+        while not running.ready():
+            with suppress(BaseException):
+                running.wait()
+        raise
+
+
+def native_lock() -> Any:
+    """A lock that real threads may share under gevent, too: it holds up the whole event loop while somebody waits for
+    it, so it is for a few steps without a switch in them."""
+    if not cooperative():
+        return threading.Lock()
+    from gevent.monkey import get_original
+
+    return get_original("_thread", "allocate_lock")()
 
 
 def breathe() -> None:

@@ -29,6 +29,9 @@ QUIET_SECONDS: Final = 1.0
 FOLLOW_RECORDS: Final = 1000
 FOLLOW_CHARS: Final = 1024 * 1024
 
+# An append of more events than this is done in a thread of its own under gevent, so that the loop goes on.
+OFFLOAD_EVENTS: Final = 100
+
 # Rows that one call of `trim` removes at most: it holds the write lock that publishers wait for.
 TRIM_BITE: Final = 500
 

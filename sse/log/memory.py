@@ -7,8 +7,10 @@ import time
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import Final
 
+from sse.bell import Bell, make_bell
 from sse.event import Event, Record, make_position
 from sse.log.base import (
     FOLLOW_CHARS,
@@ -21,6 +23,7 @@ from sse.log.base import (
     IdempotencyConflict,
     LogUnavailable,
 )
+from sse.runtime import native_lock
 from sse.trace import Trace
 
 # The newest traced publishes that are held for followers that have not read them yet.
@@ -43,15 +46,15 @@ class MemoryLog:
         self._publishes: dict[str, tuple[bytes, range, int]] = {}
         self._traces: deque[Trace] = deque(maxlen=_TRACES_MOST)
         self._closed = False
-        self._signals = 0  # appends and wakes so far
-        self._changed = threading.Condition()  # guards everything
+        self._lock = native_lock()  # guards everything
+        self._followers: dict[Bell, None] = {}
 
     def append(
         self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"", trace: str | None = None
     ) -> list[int]:
         if not events:
             return []
-        with self._changed:
+        with self._lock:
             self._check_open()
             now_ms = time.time_ns() // 1_000_000
             first = max(make_position(now_ms), self._latest + 1)
@@ -69,26 +72,25 @@ class MemoryLog:
             self._latest = positions[-1]
             if trace is not None:
                 self._traces.append(Trace(first, positions[-1], trace))
-            self._signals += 1
-            self._changed.notify_all()
+        self.wake()
         return list(positions)
 
     def read(self, channels: Collection[str] | None, after: int, limit: int, max_bytes: int) -> list[Record]:
-        with self._changed:
+        with self._lock:
             self._check_open()
             records = self._records
             start = bisect_right(records, after, key=_POSITION)
             return _page((records[n] for n in range(start, len(records))), channels, limit, max_bytes)
 
     def newest(self, channels: Collection[str] | None, limit: int, max_bytes: int) -> list[Record]:
-        with self._changed:
+        with self._lock:
             self._check_open()
             page = _page(reversed(self._records), channels, limit, max_bytes)
         page.reverse()
         return page
 
     def floor(self, channels: Collection[str] | None, after: int, keep: int) -> int | None:
-        with self._changed:
+        with self._lock:
             self._check_open()
             for record in reversed(self._records):
                 if record.position <= after:
@@ -100,17 +102,24 @@ class MemoryLog:
         return None
 
     def bounds(self) -> Bounds:
-        with self._changed:
+        with self._lock:
             self._check_open()
             oldest = self._records[0].position if self._records else None
             return Bounds(oldest, self._latest, self._trimmed)
 
     def follow(self, after: int, stop: threading.Event) -> Iterator[list[Record]]:
-        with self._changed:
+        with self._lock:
             self._check_open()
+        with closing(make_bell([])) as bell:
+            self._followers[bell] = None
+            try:
+                yield from self._follow(bell, after, stop)
+            finally:
+                del self._followers[bell]
+
+    def _follow(self, bell: Bell, after: int, stop: threading.Event) -> Iterator[list[Record]]:
         quiet_at = 0.0  # the first answer comes at once, even if it is empty
         while not (stop.is_set() or self._closed):
-            signals = self._signals
             batch = self.read(None, after, FOLLOW_RECORDS, FOLLOW_CHARS)
             now = time.monotonic()
             if batch or now >= quiet_at:
@@ -122,22 +131,19 @@ class MemoryLog:
                 quiet_at = now + QUIET_SECONDS
                 time.sleep(0)  # between two pages of a backlog, others get their turn
             else:
-                with self._changed:
-                    if self._signals == signals and not self._closed:
-                        self._changed.wait(quiet_at - now)
+                bell.wait(quiet_at - now)
 
     def _traced(self, batch: list[Record], after: int) -> list[Record]:
-        with self._changed:
+        with self._lock:
             traces = [trace for trace in self._traces if after < trace.first <= batch[-1].position]
         return Batch(batch, traces) if traces else batch
 
     def wake(self) -> None:
-        with self._changed:
-            self._signals += 1
-            self._changed.notify_all()
+        for bell in list(self._followers):
+            bell.ring()
 
     def trim(self) -> int:
-        with self._changed:
+        with self._lock:
             self._check_open()
             now_ms = time.time_ns() // 1_000_000
             expired = make_position(max(now_ms - self._retain_ms, 0))
@@ -162,9 +168,8 @@ class MemoryLog:
         self._retain_ms = int(seconds * 1000)
 
     def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._closed = True
+        self.wake()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -50,6 +50,7 @@ from sse.log._redis_url import RedisUrl, parse_url
 from sse.log.base import (
     FOLLOW_CHARS,
     IDEMPOTENCY_SECONDS,
+    OFFLOAD_EVENTS,
     TRIM_BITE,
     Batch,
     Bounds,
@@ -57,6 +58,7 @@ from sse.log.base import (
     LogRefused,
     LogUnavailable,
 )
+from sse.runtime import offload
 from sse.trace import Trace
 
 logger = logging.getLogger("headwater.log.redis")
@@ -119,6 +121,11 @@ class RedisLog:
         """
         if not events:
             return []
+        if len(events) > OFFLOAD_EVENTS:
+            return offload(self._append, events, key, digest, trace)
+        return self._append(events, key, digest, trace)
+
+    def _append(self, events: Sequence[Event], key: str | None, digest: bytes, trace: str | None) -> list[int]:
         client = self._client
         numbers: dict[str, int] = {}  # of the channels, in the order in which the script is given them
         body: list[Argument] = []

@@ -27,7 +27,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
 from sse.event import Event, Record, make_position
 from sse.log._sqlite_file import TRACES, connect, patiently, prepare, unavailable
@@ -40,13 +40,14 @@ from sse.log._wakeup import Wakeup, touch
 from sse.log.base import (
     FOLLOW_CHARS,
     FOLLOW_RECORDS,
+    OFFLOAD_EVENTS,
     QUIET_SECONDS,
     Batch,
     Bounds,
     IdempotencyConflict,
     LogUnavailable,
 )
-from sse.runtime import Turn
+from sse.runtime import Turn, offload
 from sse.trace import Trace
 
 T = TypeVar("T")
@@ -71,10 +72,6 @@ _BOUNDS = (
 )
 
 
-# What a transaction adds: the last position before it, its records, and the traces among them.
-_Added: TypeAlias = tuple[int, list[Record], list[Trace]]
-
-
 class _Publish:
     """One call of `append` on its way through the queue. It is done when it has positions or an error."""
 
@@ -87,6 +84,21 @@ class _Publish:
         self.trace = trace
         self.positions: list[int] | None = None
         self.error: Exception | None = None
+
+
+class _Transaction:
+    """What one is to do and has done: for these publishes, results in their order; and what it adds to the log after
+    the position `previous`."""
+
+    __slots__ = ("committed", "group", "previous", "records", "results", "traces")
+
+    def __init__(self) -> None:
+        self.group: list[_Publish] = []
+        self.results: list[list[int] | Exception] = []
+        self.previous = 0
+        self.records: list[Record] = []
+        self.traces: list[Trace] = []
+        self.committed = False
 
 
 class SQLiteLog:
@@ -148,49 +160,60 @@ class SQLiteLog:
         return publish.positions
 
     def _commit(self) -> None:
-        """One transaction for all who are in the queue when the write lock has been got."""
-        writer = self._writer
-        group: list[_Publish] = []
+        """One transaction for all who are in the queue when the write lock has been got. A large one is left to a
+        thread; the lock in this process stays with the caller (see `offload`)."""
+        work = _Transaction()
         try:
             self._check_usable()
             if self._lost is not None:
                 raise LogUnavailable(self._lost)
-            patiently(writer.execute, _BEGIN)
-            group = self._take_group()
-            results, added = self._store(group)
-            writer.execute(_COMMIT)
+            if sum([len(publish.events) for publish in list(self._queue)]) > OFFLOAD_EVENTS:
+                offload(self._transact, work)
+            else:
+                self._transact(work)
         except (sqlite3.Error, OSError, LogUnavailable) as error:
             self._roll_back()
-            for publish in group or self._take_group():
+            for publish in work.group or self._take_group():
                 publish.error = unavailable(error, self._path)
         except BaseException:
-            self._roll_back()
-            for publish in group:
-                publish.error = LogUnavailable(f"{self._path}: interrupted, nothing was stored")
+            if work.committed:
+                self._settle(work)
+            else:
+                self._roll_back()
+                for publish in work.group:
+                    publish.error = LogUnavailable(f"{self._path}: interrupted, nothing was stored")
             raise
         else:
-            for publish, result in zip(group, results, strict=True):
-                if isinstance(result, Exception):
-                    publish.error = result
-                else:
-                    publish.positions = result
-            self._announce(added)
+            self._settle(work)
+
+    def _transact(self, work: _Transaction) -> None:
+        patiently(self._writer.execute, _BEGIN)
+        work.group = self._take_group()
+        self._store(work)
+        self._writer.execute(_COMMIT)
+        work.committed = True
+
+    def _settle(self, work: _Transaction) -> None:
+        """Tell the publishers, and then the followers."""
+        for publish, result in zip(work.group, work.results, strict=True):
+            if isinstance(result, Exception):
+                publish.error = result
+            else:
+                publish.positions = result
+        self._announce(work)
 
     def _take_group(self) -> list[_Publish]:
         queue = self._queue
         return [queue.popleft() for _ in range(min(len(queue), _GROUP_MOST))]
 
-    def _store(self, group: list[_Publish]) -> tuple[list[list[int] | Exception], _Added]:
-        """Write the rows of these publishes, inside a transaction; what will have become of each if it commits, and
-        what it adds."""
-        writer = self._writer
+    def _store(self, work: _Transaction) -> None:
+        """Write the rows of the transaction's publishes, and say what will have become of each if it commits."""
+        writer, results, records = self._writer, work.results, work.records
         now_ms = time.time_ns() // 1_000_000
         (last,) = writer.execute(_LAST).fetchone()
+        work.previous = last
         position = max(make_position(now_ms), last + 1)
-        results: list[list[int] | Exception] = []
-        records: list[Record] = []
-        traces: list[Trace] = []
-        for publish in group:
+        for publish in work.group:
             if publish.key is not None:
                 known = writer.execute(_KNOWN, (publish.key,)).fetchone()
                 if known is not None:
@@ -208,16 +231,15 @@ class SQLiteLog:
             records += [record((position, e.channel, e.event, e.retry, e.data)) for position, e in rows]
             results.append(positions)
             if publish.trace is not None:
-                traces.append(Trace(first, position - 1, publish.trace))
-                writer.execute(_TRACE, traces[-1])
+                work.traces.append(Trace(first, position - 1, publish.trace))
+                writer.execute(_TRACE, work.traces[-1])
         if records:
             insert(writer, records)
-        return results, (last, records, traces)
 
-    def _announce(self, added: _Added) -> None:
+    def _announce(self, work: _Transaction) -> None:
         """Hand to the followers here what was committed, and have those of other processes look."""
         for follower in list(self._followers):
-            for commit in commits(*added):
+            for commit in commits(work.previous, work.records, work.traces):
                 follower.offer(commit)
         if self._others.exist():
             with suppress(OSError):  # they look once a second by themselves
