@@ -26,6 +26,7 @@ from sse.log import Log, LogUnavailable, open_log
 from sse.pull import PullStream
 from sse.report import Reporter
 from sse.responder import STREAM_HEADERS, Item, close_iterable, respond
+from sse.runtime import share_logging
 from sse.settings import Settings
 from sse.settings.watch import Watch
 from sse.stats import Stats
@@ -137,6 +138,7 @@ class SSE:
             log = self.log
             with self._lock:
                 if self._hub is None:
+                    share_logging()
                     hub = Hub(
                         log, self.settings, self.stats, on_close=accesslog.stream_ended, site_of=address_bucket
                     )

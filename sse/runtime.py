@@ -7,6 +7,7 @@ The exceptions are here: work that would hold up the event loop, and knowing whe
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 import threading
 import time
@@ -54,6 +55,25 @@ def native_lock() -> Any:
     from gevent.monkey import get_original
 
     return get_original("_thread", "allocate_lock")()
+
+
+def share_logging() -> None:
+    """Let real threads log beside the event loop under gevent: handlers that write to a stream are given real locks.
+
+    Theirs were made gevent's, which lose wake-ups between threads (seen: each thread and greenlet that logs waited for
+    ever). Writing to a stream does not switch greenlets, so a real lock is held for a moment only; handlers of other
+    kinds, which may switch, keep what they have. To be called once a process has its handlers.
+    """
+    if not cooperative():
+        return
+    from gevent.monkey import get_original
+
+    make_lock = get_original("_thread", "RLock")
+    logging._lock = make_lock()  # type: ignore[attr-defined]
+    for reference in list(logging._handlerList):  # type: ignore[attr-defined]
+        handler = reference()
+        if isinstance(handler, logging.StreamHandler):
+            handler.lock = make_lock()
 
 
 def breathe() -> None:

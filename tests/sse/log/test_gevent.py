@@ -91,3 +91,40 @@ print(len(waiting.value), sum(r.channel == "b" for r in found), sum(r.channel ==
 def test_a_publisher_that_is_killed_leaves_the_log_when_its_thread_has(path: Path) -> None:
     """Its transaction is the log's: the next one must not begin in the middle of it."""
     assert run(INTERRUPTED, path) == ["False False", "200", "1 1 True"]
+
+
+LOGGING = """
+import sys
+import logging
+handler = logging.StreamHandler(open("/dev/null", "w"))
+logger = logging.getLogger("a")
+logger.propagate = False
+logger.addHandler(handler)
+from gevent import monkey
+monkey.patch_all()
+import flask
+import gevent
+from sse.extension import SSE
+from sse.runtime import offload
+from sse.settings import Settings
+sse = SSE(flask.Flask("app"), Settings.from_mapping({"SSE_LOG": "memory:"}))
+sse.start()
+
+def work():
+    for _ in range(2000):
+        logger.warning("from a thread")
+
+def serve():
+    for _ in range(2000):
+        logger.warning("from the event loop")
+        gevent.sleep(0)
+
+gevent.joinall([gevent.spawn(offload, work) for _ in range(3)] + [gevent.spawn(serve) for _ in range(3)])
+print("all have logged")
+sse.stop()
+"""
+
+
+def test_threads_and_the_event_loop_may_log_at_once() -> None:
+    """The lock of a log handler is gevent's, too; whoever lost a wake-up there took all who log with them."""
+    assert run(LOGGING, timeout=60) == ["all have logged"]
