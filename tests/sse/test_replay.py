@@ -15,6 +15,7 @@ from sse.event import Event, format_id, make_position
 from sse.log import LogUnavailable
 from sse.replay import PAGE_EVENTS
 from tests.sse.worker_parts import THREE_FRAMES, Parts, numbers, reset_of
+from tests.support.wait import eventually
 
 # ── where a stream begins ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -84,8 +85,12 @@ def test_a_cursor_from_the_future_is_unknown_and_everything_retained_follows(par
 def test_the_moment_right_now_is_not_the_future(parts: Callable[..., Parts]) -> None:
     worker = parts()
     worker.append("old")
-    now = format_id(make_position(time.time_ns() // 1_000_000))
-    stream = worker.open(now)
+
+    def now() -> int:
+        return make_position(time.time_ns() // 1_000_000)
+
+    eventually(lambda: now() > worker.hub.window.position, message="the event's own millisecond lasts")
+    stream = worker.open(format_id(now()))
     assert stream.start == (worker.hub.window.position, None)
     worker.append("new")
     assert stream.read(1) == ["new"]
