@@ -16,6 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +70,7 @@ def free_port() -> int:
         return port
 
 
-class Peer:
+class Peer(ABC):
     """A kind of server. Subclasses say what to run; `started()` runs it."""
 
     name = ""  # on the command line and in the result file
@@ -82,19 +83,19 @@ class Peer:
     ready_path = "/healthz"
     cpus: tuple[int, ...] = (SERVER_CPU,)
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 - most need nothing
         """Builds or installs what the peer needs; raises build.Unavailable with the reason it cannot run."""
 
     def version(self) -> str:
         """What was measured, for the report."""
         return ""
 
+    @abstractmethod
     def commands(self, port: int, folder: Path, streams: int) -> list[Command]:
         """The processes to start, in order, the server that listens at `port` last.
 
         `folder` is an empty temporary directory; `streams` is how many streams it must be able to hold.
         """
-        raise NotImplementedError
 
     @contextlib.contextmanager
     def started(self, streams: int) -> Iterator[Running]:
