@@ -138,7 +138,9 @@ def open_stream(sse: SSE, request: Request, channels: tuple[str, ...]) -> Iterab
         _checked_channel(channel, reading=True)
     if len(set(channels)) > 1 and not INJECTED_CHANNELS.isdisjoint(channels):
         raise Problem(400, f"a reserved channel ({', '.join(sorted(INJECTED_CHANNELS))}) is streamed alone")
-    if not _accepted(request):
+    accept = request.environ.get("HTTP_ACCEPT")
+    # Most send one of these: an EventSource the first, curl the second.
+    if accept not in (None, "text/event-stream", "*/*") and not accepts_stream(accept):
         raise Problem(406, "this is a text/event-stream, which the Accept header excludes")
     types = None
     if request.query_string:
@@ -153,11 +155,27 @@ def open_stream(sse: SSE, request: Request, channels: tuple[str, ...]) -> Iterab
     return _open(sse, request, Subscription(frozenset(channels), types), grant)
 
 
-def _accepted(request: Request) -> bool:
-    accept = request.environ.get("HTTP_ACCEPT")
-    if accept is None or accept == "text/event-stream" or accept == "*/*":  # an EventSource's, and curl's
-        return True
-    return not request.accept_mimetypes or bool(request.accept_mimetypes["text/event-stream"])
+# The ranges that text/event-stream falls into, the most specific first: that one's weight counts (RFC 9110 §12.5.1).
+# `*` is what old JDKs send for `*/*`.
+_RANGES: Final = (("text/event-stream",), ("text/*",), ("*/*", "*"))
+
+
+def accepts_stream(accept: str) -> bool:
+    """Tell whether an Accept header allows text/event-stream, whatever parameters it names (a charset, a version).
+
+    Lenient about weights (`q=.2`, which HttpURLConnection sent for years): only a weight of zero excludes.
+    """
+    allowed: dict[str, bool] = {}
+    for part in accept.lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        if name:
+            weights = [value.strip() for key, _, value in (p.partition("=") for p in parameters) if key.strip() == "q"]
+            allowed[name] = allowed.get(name, False) or not (weights and _is_zero(weights[0]))
+    return not allowed or next((allowed[name] for names in _RANGES for name in names if name in allowed), False)
+
+
+def _is_zero(weight: str) -> bool:
+    return bool(weight) and not weight.strip("0.")
 
 
 def _open(sse: SSE, request: Request, subscription: Subscription, grant: Grant) -> Iterable[bytes]:

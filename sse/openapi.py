@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from sse.auth import bearer
 from sse.event import CHANNEL_PATTERN, CONTROL_EVENTS, MAX_RETRY_MS, MAX_TYPE_CHARS, RESET_REASONS
 from sse.publish import KEY_PATTERN
 from sse.settings import Settings
@@ -54,6 +55,7 @@ def _stream_operation(extra: list[dict[str, Any]]) -> dict[str, Any]:
         "summary": "Stream events",
         "description": "Opens with a block that has `id:` and `retry:`; `heartbeat` and `stream-reset` "
         f"({', '.join(RESET_REASONS)}) are control events.",
+        "security": [{}, {"bearer": []}, {"cookie": []}, {"query": []}],
         "parameters": [
             *extra,
             _header("Last-Event-ID", text, "Resume after this id. Wins over the query."),
@@ -137,7 +139,7 @@ def describe(settings: Settings) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Headwater", "version": release, "license": {"name": "MIT", "identifier": "MIT"}},
-        "security": [{}, {"bearer": []}],
+        "security": [{}, {"bearer": []}, {"cookie": []}],
         "paths": {
             "/events/{channel}": {
                 "get": _stream_operation([_path("channel", _CHANNEL)]),
@@ -146,7 +148,16 @@ def describe(settings: Settings) -> dict[str, Any]:
             "/events": {"get": _stream_operation([channels]), "post": batch},
         },
         "components": {
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "cookie": {"type": "apiKey", "in": "cookie", "name": bearer.COOKIE},
+                "query": {
+                    "type": "apiKey",
+                    "in": "query",
+                    "name": bearer.PARAMETER,
+                    "description": "For reading only, where the client can set no header.",
+                },
+            },
             "schemas": {
                 "Problem": {
                     "type": "object",

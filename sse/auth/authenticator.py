@@ -130,9 +130,12 @@ class Authenticator:
         return self._anonymous(request)
 
     def _publish_by_credential(self, request: Request, channels: Collection[str]) -> Grant:
-        credential = find_credential(request)
+        credential = find_credential(request, reading=False)
         if credential is None:
-            raise credentials_missing("publishing needs a key or a token, as Authorization: Bearer")
+            raise credentials_missing(
+                "publishing needs a key or a token, as Authorization: Bearer or the cookie sse_token"
+                " (?access_token= is for reading only)"
+            )
         if credential.way == "cookie":
             self._check_cross_site(request)
         if self._is_publish_key(credential):
@@ -172,7 +175,7 @@ class Authenticator:
         guarded = [channel for channel in guarded if not self._public.covers(channel)]
         if channels and not guarded:
             return self._anonymous(request)
-        credential = find_credential(request)
+        credential = find_credential(request, reading=True)
         if credential is None:
             raise credentials_missing(
                 "reading this needs a token, as Authorization: Bearer, the cookie sse_token or ?access_token="

@@ -146,7 +146,7 @@ def credential(data: bytes) -> None:
     header, cookie, query = (_text(piece).translate({0: None, 10: None, 13: None}) for piece in _pieces(data, 3))
     headers = {name: value for name, value in (("Authorization", header), ("Cookie", cookie)) if value}
     try:
-        found = find_credential(fake_request("GET", "/events/a?" + query.replace("#", ""), **headers))
+        found = find_credential(fake_request("GET", "/events/a?" + query.replace("#", ""), **headers), reading=True)
     except AccessDenied as denied:
         assert denied.status == 401
         return
