@@ -29,6 +29,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple, Self
 
+from health.listeners import Name
+
 # A worker writes its slot this often, and is taken for dead, stopped or stuck once its slot is older than the
 # second figure. Four beats may be missed, so that a busy moment is no alarm; and a probe at any moment shows
 # a dead worker within three seconds of its death.
@@ -236,7 +238,7 @@ class _Process:
     writes on."""
 
     board: Board | None = None
-    listening: tuple[int, ...] = ()  # the ports of gunicorn's listeners, in the order of its `bind`
+    listening: tuple[Name, ...] = ()  # gunicorn's listeners, in the order of its `bind`
     worker: tuple[int, int | None] | None = None  # (pid, slot), set in the worker after the fork
 
 
@@ -251,6 +253,11 @@ def shared() -> Board | None:
 def in_worker() -> bool:
     """Is this process a worker that was forked with a seat at the board?"""
     return process.worker is not None and process.worker[0] == os.getpid()
+
+
+def listening() -> tuple[Name, ...]:
+    """The listeners of the server that forked this worker; empty in any other process."""
+    return process.listening if in_worker() else ()
 
 
 def take_seat() -> Seat:

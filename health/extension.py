@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import flask
 
@@ -14,6 +14,7 @@ from health import board, metrics, metrics_files
 from health.board import BEAT_MAX_AGE
 from health.checks import Question, Report, ask
 from health.config import Config, Settings
+from health.listeners import Name, accepted_by, local_name, of_health
 from health.metrics_table import ROWS
 from health.source import Source
 from health.user_checks import CheckFunction, UserChecks
@@ -47,6 +48,7 @@ class Health:
         self._directory: Path | None = None
         self._lock = threading.Lock()
         self._delivery: Mapping[float, float] = {}
+        self._listening: tuple[Name, ...] = ()
         if app is not None:
             self.init_app(app, settings)
 
@@ -165,17 +167,25 @@ class Health:
             report["delivery_p99"] = metrics.quantile(0.99, buckets, before)
         return report
 
-    def on_health_port(self, environ: Mapping[str, object]) -> bool | None:
+    def listen(self, names: Sequence[Name]) -> frozenset[Name]:
+        """Learn what addresses the server listens on (in the order of its ``bind``); returns those that are health's
+        own. A server says so in each worker, before the first request."""
+        self._listening = tuple(names)
+        return of_health(self._listening, self._config.health_port)
+
+    def on_health_port(self, environ: Mapping[str, Any]) -> bool | None:
         """Did this request come in through the health listener? None when there is no second listener."""
         port = self._config.health_port
-        listening = board.process.listening if board.in_worker() else ()
-        if port is None or len(listening) == 1:
+        if port is None:
             return None
-        if port == 0:
-            if not listening:
-                return None
-            port = listening[-1]
-        return environ.get("SERVER_PORT") == str(port)
+        names = self._listening or board.listening()
+        if len(names) == 1:
+            return None
+        local = local_name(environ)
+        if names:
+            return accepted_by(local, of_health(names, port))
+        # Nobody has said what there is: the port alone tells.
+        return isinstance(local, tuple) and local[1] == port if port else None
 
     def metrics(self) -> tuple[str, bytes]:
         """Content type and body of ``/metrics``, for the whole pod."""

@@ -54,8 +54,7 @@ def pre_fork(server: Any, worker: Any) -> None:
 def post_fork(server: Any, worker: Any) -> None:
     """In the worker, before anything else."""
     process.worker = (os.getpid(), getattr(worker, "health_slot", None))
-    addresses = [listener.getsockname() for listener in worker.sockets]
-    process.listening = tuple(address[1] for address in addresses if isinstance(address, tuple))
+    process.listening = tuple(listener.getsockname() for listener in worker.sockets)
 
 
 def replaced() -> bool:

@@ -7,7 +7,7 @@ connection is what once restarted pods (kubernetes#15643).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import flask
 
@@ -67,7 +67,7 @@ def make_blueprint(health: Health) -> flask.Blueprint:
             return refusal
         return not_found() if health.on_health_port(flask.request.environ) else None
 
-    def passes(environ: Mapping[str, object]) -> bool:
+    def passes(environ: Mapping[str, Any]) -> bool:
         """Would the gate let this publish through? sse's lane asks, which spares Flask where nobody else takes part."""
         health.start()
         return not health.on_health_port(environ)

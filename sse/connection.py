@@ -109,9 +109,9 @@ class Connection:
         "addr",
         "broken",
         "expects_continue",
+        "listener",
         "lost",
         "opened",
-        "port",
         "reading_body",
         "served",
         "server_header",
@@ -127,7 +127,7 @@ class Connection:
         self.state = "new"
         self.opened = time.monotonic()
         self.served = 0
-        self.port = 0  # the listener's
+        self.listener: Any = None  # what its listener is bound to: (host, port, ...), or a Unix socket's path
         self.broken: str | None = None  # the reason why no further request can be read
         self.lost = "client"  # why an answer could not be written to its end: one of sse.stream.CLOSE_REASONS
         self.reading_body = False

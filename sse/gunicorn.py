@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterable
 from typing import Any, Final
 
 # Threads of a gthread worker that streams may not take: one for a probe, one for a publisher.
@@ -24,12 +25,23 @@ def post_worker_init(worker: Any) -> None:
     sse = getattr(worker.wsgi, "extensions", {}).get("sse")
     if sse is None:
         return
-    if sse.listening is None:
-        sse.listening = [sock.getsockname() for sock in worker.sockets]
+    tell_listening(worker.wsgi, worker.sockets)
     hub = sse.start()
     if hub.adopt is None and worker.cfg.worker_class_str == "gthread":
         # Each stream holds a thread: without this the first few streams would be the last requests served.
         hub.pull_limit = max(0, worker.cfg.threads - FREE_THREADS)
+
+
+def tell_listening(app: Any, sockets: Iterable[Any]) -> frozenset[Any]:
+    """Tell the app's extensions which addresses the server listens on. Returns those that ``app.extensions["health"]``
+    says are its own: streams and publishing are not served there."""
+    extensions = getattr(app, "extensions", {})
+    names = [sock.getsockname() for sock in sockets]
+    listen = getattr(extensions.get("health"), "listen", None)
+    of_health = frozenset() if listen is None else frozenset(listen(names))
+    if (sse := extensions.get("sse")) is not None:
+        sse.listening = [name for name in names if name not in of_health]
+    return of_health
 
 
 def when_ready(server: Any) -> None:

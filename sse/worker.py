@@ -45,6 +45,7 @@ from sse.auth.redact import redact
 from sse.connection import Connection
 from sse.extension import SSE
 from sse.fanout import Fanout
+from sse.gunicorn import tell_listening
 from sse.heads import Heads, create
 from sse.http import HeaderTimeout, Remembered, Response
 from sse.hub import Hub
@@ -77,6 +78,7 @@ class SSEWorker(GeventWorker):
         self.hurried = False
         # Set in gunicorn.conf.py (sse does not know health): after a reload, do the successors run?
         self.replaced: Callable[[], bool] = lambda: False
+        self._health_names: frozenset[Any] = frozenset()  # addresses of the listeners that are health's
         self._woken: Event | None = None
         self._tls: ssl.SSLContext | None = None
         self._connections: set[Connection] = set()
@@ -101,6 +103,7 @@ class SSEWorker(GeventWorker):
         settle_collector()
         self._request_cfg = Remembered(self.cfg)
         self._heads = Heads(self._request_cfg)
+        self._health_names = tell_listening(self.wsgi, self.sockets)
         self.sse: SSE | None = getattr(self.wsgi, "extensions", {}).get("sse")
         if self.sse is None:
             # Somebody else's app: the time-outs of connections are ours all the same.
@@ -108,11 +111,6 @@ class SSEWorker(GeventWorker):
             Watch(self.settings).start()
             return
         self.settings, self._stats = self.sse.settings, self.sse.stats
-        health_port = self.settings.health_port
-        names = [sock.getsockname() for sock in self.sockets]
-        self.sse.listening = [
-            name for name in names if not (isinstance(name, tuple) and name[1] == health_port and len(names) > 1)
-        ]
         self.sse.connection_counts = self._connection_counts
         self._fanout(self.sse.start())
 
@@ -267,19 +265,20 @@ class SSEWorker(GeventWorker):
         return counts
 
     def _is_health(self, server: StreamServer) -> bool:
-        name = server.socket.getsockname()
-        return len(self.sockets) > 1 and isinstance(name, tuple) and name[1] == self.settings.health_port
+        return server.socket.getsockname() in self._health_names
 
     def _for_health(self, connection: Connection) -> bool:
-        return len(self.sockets) > 1 and connection.port == self.settings.health_port
+        return connection.listener in self._health_names
 
     # ── connections ───────────────────────────────────────────────────────────────────────────────────────
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """One connection, from accept to close or takeover."""
         name = listener.getsockname()
+        if not isinstance(addr, tuple):
+            addr = ""  # the name of a Unix peer's own end is that peer's choice, and could look like an address
         connection = Connection(client, addr, self.settings, lambda: self.draining)
-        connection.port = name[1] if isinstance(name, tuple) else 0
+        connection.listener = name
         self._connections.add(connection)
         closed = self._stats.connections_closed
         request = None

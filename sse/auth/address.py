@@ -64,13 +64,20 @@ def parse_address(text: str) -> Address | None:
 
 
 def is_trusted(peer: str, trusted: Networks) -> bool:
-    """True if `peer` lies in one of the networks."""
+    """True if `peer` lies in one of the networks, or is a Unix socket's ("") and there are any.
+
+    Only a local proxy has reason to connect to a Unix socket, and the file's permissions say who may. Without any
+    trusted proxy nobody has said that its headers can be believed: nginx passes on what the client wrote.
+    """
+    if not peer:
+        return bool(trusted)
     address = parse_address(peer) if trusted else None
     return address is not None and any(address in network for network in trusted)
 
 
 def client_address(environ: Mapping[str, Any], trusted: Networks) -> str:
-    """The client's IP address as text; the peer's, if that is not a trusted proxy; "" for a Unix socket.
+    """The client's IP address as text; the peer's, if that is not a trusted proxy; "" for a Unix
+    socket of which nobody says whom it serves.
 
     X-Forwarded-For and Forwarded (RFC 7239) are both understood. A proxy usually maintains one of them and
     lets the other pass as the client sent it; so when both are there and do not agree, neither is believed,

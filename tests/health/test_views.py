@@ -10,7 +10,7 @@ from typing import Any
 import flask
 import pytest
 
-from health import Health, board, hooks
+from health import Health, hooks
 from tests.health.fakes import FakeSource, heartbeat
 from tests.support.wait import eventually
 
@@ -167,30 +167,6 @@ def test_with_one_listener_metrics_are_on_it() -> None:
         assert site.ask("/events/orders").status_code == 200
     finally:
         site.close()
-
-
-@pytest.mark.parametrize(
-    ("configured", "listening", "port", "expected"),
-    [
-        pytest.param(8081, (8080, 8081), "8081", True, id="the second of two"),
-        pytest.param(8081, (8080, 8081), "8080", False, id="the first of two"),
-        pytest.param(0, (40001, 40002), "40002", True, id="a free port was taken: the last"),
-        pytest.param(0, (40001, 40002), "40001", False, id="a free port was taken: the first"),
-        pytest.param(8081, (8080,), "8080", None, id="configured, but there is one listener"),
-    ],
-)
-def test_the_health_listener_is_told_by_its_port(
-    monkeypatch: pytest.MonkeyPatch,
-    configured: int,
-    listening: tuple[int, ...],
-    port: str,
-    expected: bool | None,
-) -> None:
-    site = Site(None, HEALTH_PORT=configured)
-    monkeypatch.setattr(board, "in_worker", lambda: True)
-    monkeypatch.setattr(board.process, "listening", listening)
-    with site.app.test_request_context("/", environ_overrides={"SERVER_PORT": port}):
-        assert site.health.on_health_port(flask.request.environ) is expected
 
 
 def test_an_app_without_streams_has_health_too() -> None:
