@@ -2,8 +2,8 @@
 
     from sse.gunicorn import post_worker_init, when_ready
 
-``post_worker_init`` makes the extension work under gunicorn's own worker classes, too; with ``when_ready`` a second
-SIGTERM to the master hurries the drain.
+``post_worker_init`` makes the extension work under gunicorn's own worker classes, too; with ``when_ready`` the master
+loses no signal while it forks or reloads.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Final
 
 # Threads of a gthread worker that streams may not take: one for a probe, one for a publisher.
@@ -45,27 +46,27 @@ def tell_listening(app: Any, sockets: Iterable[Any]) -> frozenset[Any]:
 
 
 def when_ready(server: Any) -> None:
-    """In the master, once it listens. The second SIGTERM counts as SIGQUIT, which gunicorn passes on at once; and a
-    signal for a worker that has just been forked waits until that has its handlers, instead of being lost in the ones
-    it has from the master (seen: the drain then takes all of ``graceful_timeout``). And a SIGTERM during a reload is
-    obeyed at once."""
+    """In the master, once it listens: see that signals arrive in time.
+
+    One for a worker that has just been forked waits until that worker has its own handlers, instead of being lost in
+    those it has from the master (seen: the drain then takes all of ``graceful_timeout``). One that ends the service
+    during a reload is obeyed at once: the master waits there for the old workers to end, as long as a whole drain,
+    before it looks at its queue, and the pod's grace period would be over before the new workers have drained.
+    """
     if getattr(server.worker_class, "takes_blocked_signals", False):
         os.register_at_fork(before=_block_signals, after_in_parent=_unblock_signals)
-    usual = signal.getsignal(signal.SIGTERM)
     reload = type(server).reload.__code__
-    seen = False
 
-    def terminate(signum: int, frame: Any) -> None:
-        nonlocal seen
-        first, seen = not seen, True
-        if first and frame is not None and frame.f_code is reload:
-            # It waits for the old workers to end, as long as a whole drain, and only then would it look at its queue:
-            # the pod's grace period would be over before the new workers have drained. This ends its main loop.
-            raise StopIteration
+    def obey(queue: Any, signum: int, frame: Any) -> None:
+        # Queued also when it is obeyed at once: the master's last loop looks there for SIGQUIT and SIGINT, to hurry.
+        queue(signum, frame)
+        if frame is not None and frame.f_code is reload:
+            raise StopIteration  # ends the master's main loop
+
+    for signum in _HELD:
+        usual = signal.getsignal(signum)
         if callable(usual):
-            usual(signum if first else signal.SIGQUIT, frame)
-
-    signal.signal(signal.SIGTERM, terminate)
+            signal.signal(signum, partial(obey, usual))
 
 
 _HELD: Final = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)

@@ -14,8 +14,10 @@ taken over has left the pool: the pool bounds connections that are being read or
                health goes on answering
     gone       when nothing is left, or the window and a margin are over
 
-A second SIGTERM, or SIGQUIT, hurries: all that is left ends now. After a reload (SIGHUP) the new workers accept on the
-same sockets, so an old one's delay ends as soon as they run.
+Only SIGQUIT hurries a drain, and SIGINT, which is Ctrl-C: all that is left ends now. A repeated SIGTERM changes
+nothing, because it is often no wish to hurry: dumb-init, ``tini -g`` and systemd signal master and workers, and the
+master passes its own on; with SIGTTOU it signals the worker that is to go once a second until that is gone. After a
+reload (SIGHUP) the new workers accept on the same sockets, so an old one's delay ends as soon as they run.
 """
 
 from __future__ import annotations
@@ -166,13 +168,11 @@ class SSEWorker(GeventWorker):
                 pass
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """SIGTERM: drain; the second one hurries."""
-        if not self.alive:
-            self.hurried = True
+        """SIGTERM: drain. A repeated one changes nothing."""
         self._leave()
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """SIGQUIT, SIGINT: drain now."""
+        """SIGQUIT, SIGINT: drain now, or hurry the drain that is under way."""
         self.hurried = True
         self._leave()
 

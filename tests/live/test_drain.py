@@ -137,9 +137,58 @@ def test_a_request_in_flight_is_answered_and_kept(start_server: StartServer, tmp
     assert "half-whole" in dump and "late" in dump
 
 
+def to_master(server: Server) -> None:
+    server.terminate()
+
+
+def to_group(server: Server) -> None:
+    """As ``dumb-init``, ``tini -g`` and systemd do: the workers hear of it twice, for their master passes it on."""
+    os.killpg(server.pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("send", [pytest.param(to_master, id="to the master"), pytest.param(to_group, id="to the group")])
+def test_a_repeated_sigterm_does_not_hurry(
+    start_server: StartServer, open_stream: OpenStream, send: Callable[[Server], None]
+) -> None:
+    delay, window = 0.5, 2.0
+    server = start_server(SSE_DRAIN_DELAY=delay, SSE_DRAIN_WINDOW=window)
+    clients = [open_stream(server, "/events/a") for _ in range(10)]
+    for client in clients:
+        client.next_event()
+    began = time.monotonic()
+    send(server)
+    eventually(lambda: status(server, "/readyz", server.health_port) == 503)
+    send(server)  # in the delay
+    eventually(lambda: refuses(server.port), 4)
+    send(server)  # in the window
+    for client in clients:
+        ended_well(client, delay + window + MARGIN + LATE)
+    assert time.monotonic() - began > delay + window * 0.9
+    assert server.wait(MARGIN + LATE) == 0
+
+
+def test_one_worker_less_is_a_drain_too(start_server: StartServer) -> None:
+    """SIGTTOU: the master signals the worker that is to go once a second until it is gone."""
+    window = 2.5
+    server = start_server(WEB_CONCURRENCY=2, SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=window, SSE_RETRY=100)
+    idle = sockets(server)
+    oldest = min(idle)
+    with Crowd(server.port, "/events/a", 40) as crowd:
+        crowd.wait_open()
+        moving = sockets(server)[oldest] - idle[oldest]
+        server.signal(signal.SIGTTOU)
+        began = time.monotonic()
+        eventually(lambda: oldest not in server.worker_pids(), window + MARGIN + LATE, "it does not go")
+        crowd.wait_open()
+    ends = [member.connections[0].ended for member in crowd.members if len(member.connections) > 1]
+    assert len(ends) == moving > 0
+    assert max(ends) - began > window * 0.9
+    assert set(crowd.endings()) == {"terminated", "open"}
+
+
 HURRIES = [
-    pytest.param((signal.SIGTERM, signal.SIGTERM), id="a second SIGTERM"),
     pytest.param((signal.SIGTERM, signal.SIGQUIT), id="SIGTERM, then SIGQUIT"),
+    pytest.param((signal.SIGTERM, signal.SIGINT), id="SIGTERM, then SIGINT"),
     pytest.param((signal.SIGQUIT,), id="SIGQUIT"),
     pytest.param((signal.SIGINT,), id="SIGINT"),
 ]
@@ -159,6 +208,21 @@ def test_a_hurried_drain_still_ends_streams_cleanly(
         if count < len(numbers):
             eventually(lambda: status(server, "/readyz", server.health_port) == 503)
             assert clients[0].ending is Ending.OPEN
+    for client in clients:
+        ended_well(client, 6)
+    assert server.wait(8) == 0
+    assert time.monotonic() - began < 8  # of 60
+
+
+def test_a_drain_is_hurried_also_within_its_window(start_server: StartServer, open_stream: OpenStream) -> None:
+    server = start_server(SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=60)
+    clients = [open_stream(server, "/events/a") for _ in range(10)]
+    for client in clients:
+        client.next_event()
+    server.terminate()
+    eventually(lambda: refuses(server.port), 3)
+    began = time.monotonic()
+    server.signal(signal.SIGQUIT)
     for client in clients:
         ended_well(client, 6)
     assert server.wait(8) == 0
