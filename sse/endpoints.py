@@ -21,6 +21,7 @@ from sse.event import InvalidEvent, MalformedCursor, check_channel, opening_bloc
 from sse.group import Subscription
 from sse.hub import INJECTED_CHANNELS, Hub
 from sse.log import IdempotencyConflict, LogUnavailable
+from sse.log.base import Stored
 from sse.problems import Problem, problem_of
 from sse.pull import PullStream
 from sse.replay import Start
@@ -302,6 +303,14 @@ def common_headers(sse: SSE, environ: dict[str, Any]) -> dict[str, str]:
     return headers
 
 
+# What a publisher is told, by what is known (`LogUnavailable.stored`).
+_NOT_STORED: Final[dict[Stored, str]] = {
+    "no": "the log cannot be written now, nothing was stored. Repeating is safe, and with an Idempotency-Key always",
+    "unknown": "the log did not confirm in time: this may have been stored or not. Repeating it is safe with the "
+    "Idempotency-Key that it had; without one it may be stored twice",
+}
+
+
 def refusal(sse: SSE, error: Exception) -> Response | None:
     """The answer to what publishing and streaming raise; None for what is a bug."""
     match error:
@@ -312,7 +321,7 @@ def refusal(sse: SSE, error: Exception) -> Response | None:
         case LogUnavailable():
             sse.complain(error)  # it names files and hosts, which are the operator's business and not the client's
             headers = {"Retry-After": str(max(1, round(error.retry_after)))}
-            return Problem(503, "the log cannot be written now, nothing was stored", headers=headers).response()
+            return Problem(503, _NOT_STORED[error.stored], headers=headers, stored=error.stored).response()
         case IdempotencyConflict():
             return Problem(422, "this Idempotency-Key was used with another body").response()
         case HTTPException():

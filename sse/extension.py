@@ -184,7 +184,8 @@ class SSE:
         """Append one event; returns its id once the log holds it.
 
         retry: the client's reconnection time in milliseconds. traceparent: of the request that this is done for; when
-        it is sampled, the event's deliveries are logged. Raises InvalidEvent, LogUnavailable (nothing stored).
+        it is sampled, the event's deliveries are logged. Raises InvalidEvent; LogUnavailable, whose ``stored`` is "no"
+        or "unknown" (:meth:`append`).
         """
         (position,) = self.append([Event(channel, data, event, retry)], trace=self.trace(traceparent))
         return f"{position >> 20}-{position & 0xFFFFF}"
@@ -200,7 +201,8 @@ class SSE:
         """Append events in order, all or none, and return their positions. ``key``: idempotency key, among
         those of the same channels; ``trace``: what :meth:`trace` returned.
 
-        Raises LogUnavailable (nothing stored), IdempotencyConflict.
+        Raises LogUnavailable, IdempotencyConflict. ``LogUnavailable.stored`` is "no" where nothing was stored for
+        certain, else "unknown"; a repetition with the same ``key`` is stored once.
         """
         if self.spans is not None and trace is not None:
             with self.spans.appending(events, trace) as (carried, positions):

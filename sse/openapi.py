@@ -7,6 +7,7 @@ from typing import Any
 
 from sse.auth import bearer
 from sse.event import CHANNEL_PATTERN, CONTROL_EVENTS, MAX_RETRY_MS, MAX_TYPE_CHARS, RESET_REASONS
+from sse.log.base import STORED
 from sse.publish import KEY_PATTERN
 from sse.settings import Settings
 
@@ -31,10 +32,11 @@ def _problems(*statuses: int) -> dict[str, Any]:
         415: "A batch is application/x-ndjson.",
         422: "This Idempotency-Key was used with another body.",
         429: "More publishes than the key's rate (`Retry-After`).",
-        503: "The log cannot be reached; nothing was stored (`Retry-After`).",
+        503: "The log cannot be written now, or did not confirm in time (`Retry-After`). `stored` says which: `no`, or "
+        "`unknown`; repeating with the same `Idempotency-Key` is safe after both.",
     }
-    schema = {"$ref": "#/components/schemas/Problem"}
-    return {str(s): {"description": texts[s], "content": {PROBLEM: {"schema": schema}}} for s in statuses}
+    schemas = {s: {"$ref": f"#/components/schemas/{'NotStored' if s == 503 else 'Problem'}"} for s in statuses}
+    return {str(s): {"description": texts[s], "content": {PROBLEM: {"schema": schemas[s]}}} for s in statuses}
 
 
 def _query(name: str, schema: dict[str, Any], text: str) -> dict[str, Any]:
@@ -168,6 +170,16 @@ def describe(settings: Settings) -> dict[str, Any]:
                         "detail": {"type": "string"},
                     },
                     "required": ["title", "status", "detail"],
+                },
+                "NotStored": {
+                    "allOf": [
+                        {"$ref": "#/components/schemas/Problem"},
+                        {
+                            "type": "object",
+                            "properties": {"stored": {"type": "string", "enum": list(STORED)}},
+                            "required": ["stored"],
+                        },
+                    ],
                 },
                 # What OpenAPI 3.1 has of a sequence's schema is read as that of one item (3.2: itemSchema).
                 "Event": {

@@ -59,7 +59,7 @@ class Breaker:
             return False
         left = self._retry_at - self._clock()
         if left > 0 or not self._probe.acquire(blocking=False):
-            raise LogUnavailable(self._reason, retry_after=max(left, SHORTEST))
+            raise LogUnavailable(self._reason, max(left, SHORTEST), stored="no")
         return True
 
     def forgo(self) -> None:

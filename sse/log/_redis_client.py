@@ -36,6 +36,7 @@ from sse.log._redis_link import (
 from sse.log._redis_scripts import JOIN, Script
 from sse.log._redis_url import RedisUrl
 from sse.log.base import LogRefused, LogUnavailable
+from sse.runtime import native_lock
 
 logger = logging.getLogger("headwater.log.redis")
 
@@ -53,9 +54,9 @@ class Client:
     """One worker's access to the log's keys.
 
     seen: the newest position that this worker, and so perhaps a client, knows; scripts are told. held: the newest
-    event that it has stored or read. history: the creation marker and the mark of loss of the log that this worker
-    works on. followed: the newest position that a follower handed over. reign: the master that was found last, by
-    its replication id; "" where a Redis does not say.
+    event that it has stored or read. (Both only rise: `knows`, `holds`.) history: the creation marker and the mark of
+    loss of the log that this worker works on. followed: the newest position that a follower handed over. reign: the
+    master that was found last, by its replication id; "" where a Redis does not say.
     """
 
     def __init__(self, target: RedisUrl, prefix: str) -> None:
@@ -68,6 +69,7 @@ class Client:
         self.history: tuple[bytes, bytes] | None = None
         self.followed: int | None = None
         self.reign: str | None = None
+        self._rising = native_lock()  # the event loop and real threads raise the same two figures
         self._connector = Connector(target)
         self._pool = Pool(self._connector)
         self._checked = False
@@ -75,7 +77,7 @@ class Client:
     def call(self, work: Callable[[Link], T]) -> T:
         """Do work on a pooled connection. Raises `LogUnavailable` for whatever goes wrong."""
         if self.closed:
-            raise LogUnavailable("the log is closed")
+            raise LogUnavailable("the log is closed", stored="no")
         probe, connected = self.breaker.admit(), False
         try:
             with self._pool.lease(patience=PROBE_TIMEOUT if probe else CONNECT_TIMEOUT) as link:
@@ -85,7 +87,7 @@ class Client:
                     self.breaker.succeeded(probe=True)
                     probe = False
                 elif not self.breaker.closed:  # found to be down while we waited for a connection
-                    raise LogUnavailable("Redis is down", RETRY_AFTER)
+                    raise LogUnavailable("Redis is down", RETRY_AFTER, stored="no")
                 if link.reign is None:
                     self._join(link)
                 answer = work(link)
@@ -102,6 +104,17 @@ class Client:
         finally:
             if probe:
                 self.breaker.forgo()
+
+    def knows(self, position: int) -> None:
+        """Raise `seen` to this position."""
+        with self._rising:
+            self.seen = max(self.seen, position)
+
+    def holds(self, position: int) -> None:
+        """Raise `seen` and `held` to this position."""
+        with self._rising:
+            self.seen = max(self.seen, position)
+            self.held = max(self.held, position)
 
     def pipeline(self, *commands: Sequence[Argument]) -> list[Any]:
         """The replies to commands sent in one write."""

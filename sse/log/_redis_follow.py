@@ -100,7 +100,7 @@ class Tail:
         known = self._client.history
         if history != known or (last != self._last and position_of(last) < position_of(self._last)):
             # If it is gone it is created anew, and if it went back it is marked, before anybody is told.
-            self._client.seen = max(self._client.seen, position_of(self._last))
+            self._client.knows(position_of(self._last))
             created, *_, lost = self._client.run_on(self.link, BOUNDS, [])
             self._client.history = created, lost
             self._same(known or (created, lost))

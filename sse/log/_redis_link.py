@@ -260,7 +260,8 @@ class Pool:
         try:
             shelf.room.get(timeout=COMMAND_TIMEOUT)
         except queue.Empty:
-            raise LogUnavailable(f"all {self._size} connections to Redis are busy", RETRY_AFTER) from None
+            message = f"all {self._size} connections to Redis are busy"
+            raise LogUnavailable(message, RETRY_AFTER, stored="no") from None
         try:
             return Lease(shelf, self._idle(shelf) or self._connector.connect(patience=patience))
         except BaseException:
@@ -344,6 +345,9 @@ _REPLIES: Final = {
     "WRONGTYPE": "another program's key is in the way",
     "FORMAT": "the log in Redis is of another version",
 }
+# What Redis answers instead of a script's first write, and never later: it does not stop a script that has written. No
+# reply to WAIT is among these. After any other error reply, events may have been stored.
+NOTHING_WRITTEN: Final = frozenset({"OOM", "READONLY", "MISCONF", "NOREPLICAS", "WRONGTYPE", "FORMAT"})
 # NOPERM as Redis 7 and Valkey say it of a command inside a script.
 _NO_RIGHT: Final = ("can't run this command", "can't access at least one of the keys", "has no permissions")
 
@@ -355,6 +359,11 @@ def error_word(error: Exception) -> str:
         return "NOPERM"
     words: list[str] = [getattr(error, "status_code", None) or "", *re.findall(r"\b[A-Z]{3,}\b", text)]
     return next((word for word in words if word in _REPLIES), words[0])
+
+
+def wrote_nothing(error: BaseException | None) -> bool:
+    """Does this error reply say that a script wrote nothing? False where that is not certain."""
+    return isinstance(error, redis.ResponseError) and error_word(error) in NOTHING_WRITTEN
 
 
 def explain(error: Exception) -> str:

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from sse.event import make_position
-from sse.log.base import LogRefused, LogUnavailable
+from sse.log.base import LogRefused, LogUnavailable, Stored
 
 T = TypeVar("T")
 
@@ -97,17 +97,23 @@ def code_of(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def unavailable(error: Exception, path: str) -> LogUnavailable:
+def wrote_nothing(error: Exception) -> bool:
+    """Is a transaction whose COMMIT failed with this gone for certain? Others, such as an I/O error, may come once the
+    commit is in the write-ahead log, where the next process to open it would find it."""
+    return isinstance(error, sqlite3.Error) and code_of(error) in (_CONTENTION | {sqlite3.SQLITE_FULL})
+
+
+def unavailable(error: Exception, path: str, stored: Stored = "unknown") -> LogUnavailable:
     """What a failed statement or system call is to the log's user. Its transaction has been rolled back."""
     if isinstance(error, LogUnavailable):
         return error
     if isinstance(error, sqlite3.Error):
         code = code_of(error)
         if code in _CONTENTION:
-            return LogUnavailable(f"{path}: locked by another process for {LOCK_SECONDS:g} s")
+            return LogUnavailable(f"{path}: locked by another process for {LOCK_SECONDS:g} s", stored=stored)
         if code == sqlite3.SQLITE_FULL:
-            return LogUnavailable(f"{path}: {error}", retry_after=5.0)
-    return LogUnavailable(f"{path}: {error}")
+            return LogUnavailable(f"{path}: {error}", 5.0, stored=stored)
+    return LogUnavailable(f"{path}: {error}", stored=stored)
 
 
 def prepare(path: str) -> None:
@@ -122,11 +128,11 @@ def prepare(path: str) -> None:
             with closing(connect(path)) as database:
                 _create(database, path)
     except OSError as error:
-        raise LogUnavailable(f"{path}: cannot be opened: {error.strerror}") from error
+        raise LogUnavailable(f"{path}: cannot be opened: {error.strerror}", stored="no") from error
     except sqlite3.Error as error:
         if code_of(error) in _DAMAGE:
             raise LogRefused(f"{path}: damaged: {error}; {_UNTOUCHED}") from error
-        raise unavailable(error, path) from error
+        raise unavailable(error, path, "no") from error
 
 
 def _size(path: str) -> int:

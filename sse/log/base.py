@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 from sse.event import Event, Record
 from sse.trace import Trace
@@ -40,12 +40,22 @@ class LogError(Exception):
     """Anything that a log has to say against a request."""
 
 
-class LogUnavailable(LogError):
-    """The log cannot be reached or written now; nothing was stored. `retry_after`: seconds."""
+#: Whether an append that failed has stored its events: "no", or "unknown" where the answer was lost on the way.
+Stored: TypeAlias = Literal["no", "unknown"]
+STORED: Final[tuple[Stored, ...]] = get_args(Stored)
 
-    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+
+class LogUnavailable(LogError):
+    """The log cannot be reached or written now.
+
+    retry_after: seconds. stored: what is known of the append that raised this; "no" is for those who know it for
+    certain. After "unknown" an append may be repeated with the idempotency key that it had: it is stored once.
+    """
+
+    def __init__(self, message: str, retry_after: float = 1.0, *, stored: Stored = "unknown") -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.stored: Stored = stored
 
 
 class LogReplaced(LogUnavailable):
@@ -108,6 +118,8 @@ class Log(Protocol):
         key: idempotency, remembered for at least 600 s, by other workers and after restarts, too. The same
         key with the same `digest` stores nothing and returns the positions of the first time; with another
         one it raises `IdempotencyConflict`. No events: nothing is stored, not even the key.
+
+        `LogUnavailable.stored` says whether the events may have been stored all the same.
 
         trace: a sampled traceparent (`sse.trace`), for followers that read the events while they are new.
         """

@@ -173,7 +173,7 @@ class MemoryLog:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise LogUnavailable("the log is closed")
+            raise LogUnavailable("the log is closed", stored="no")
 
 
 def _page(

@@ -43,7 +43,7 @@ from sse.event import Event, Record, format_id
 from sse.log._redis_client import Client
 from sse.log._redis_codec import batches, decode, position_of, to_member
 from sse.log._redis_follow import Tail
-from sse.log._redis_link import COMMAND_TIMEOUT, REFUSALS, RETRY_AFTER, Argument, Link, explain
+from sse.log._redis_link import COMMAND_TIMEOUT, REFUSALS, RETRY_AFTER, Argument, Link, explain, wrote_nothing
 from sse.log._redis_read import floor, floor_of_all, read_index, scan
 from sse.log._redis_scripts import APPEND, BOUNDS, TRIM
 from sse.log._redis_url import RedisUrl, parse_url
@@ -64,7 +64,8 @@ from sse.trace import Trace
 logger = logging.getLogger("headwater.log.redis")
 
 # An append that Redis only comes to after this many seconds is dropped there: its publisher is about to be told, or
-# was told, that nothing was stored. Less than COMMAND_TIMEOUT by the time that an answer may take to arrive.
+# was told, that no answer came in time, and may have repeated it. Less than COMMAND_TIMEOUT by the time that an answer
+# may take to arrive.
 STALE_AFTER: Final = COMMAND_TIMEOUT * 0.75
 REPLICA_TIMEOUT_MS: Final = 1000  # how long an append waits for ?replicas=
 MISSING_TIMEOUT_MS: Final = 100  # and how long while they are known to be missing: a connection is held meanwhile
@@ -114,10 +115,10 @@ class RedisLog:
     ) -> list[int]:
         """See `Log.append`.
 
-        `LogUnavailable` because of an answer that did not come (a time-out, a lost connection) is the one case in
-        which the events *may* have been stored: Redis drops them if it comes to them too late (`STALE_AFTER`), but
-        it may have stored them just before the connection broke. Nothing is repeated here. A publisher that sends
-        an idempotency key may repeat the request, and gets the positions of the first time.
+        Once the request was sent, the events *may* have been stored: when no answer comes, when replicas do not
+        confirm, when the master is another one by then. (What Redis comes to too late it drops: `STALE_AFTER`.) Nothing
+        is repeated here. A publisher that sends an idempotency key may repeat the request, and gets the positions of
+        the first time.
         """
         if not events:
             return []
@@ -143,7 +144,11 @@ class RedisLog:
         keys += map(client.keys.channel, numbers)
         head = lifetime, digest.hex(), len(numbers), *numbers
 
+        asked = False
+
         def store(link: Link) -> Any:
+            nonlocal asked
+            asked = True
             args = [format_id(client.seen), self._deadline(), *head, *body]
             if not client.target.replicas:
                 return link.run(APPEND, keys, args)
@@ -151,20 +156,26 @@ class RedisLog:
             wait = "WAIT", client.target.replicas, patience
             return self._confirmed(*link.run_with(APPEND, keys, args, wait))
 
-        answer = client.call(store)
-        if answer[0] == b"late":
-            # Redis's clock was set, or our idea of it was wrong. Nothing was stored, and now we know better.
-            self._learn_clock(answer[1])
+        try:
             answer = client.call(store)
+            if answer[0] == b"late":
+                # Redis's clock was set, or our idea of it was wrong. Nothing was stored, and now we know better.
+                self._learn_clock(answer[1])
+                asked = False
+                answer = client.call(store)
+        except LogUnavailable as error:
+            if not asked or wrote_nothing(error.__cause__):
+                error.stored = "no"
+            raise
         self._learn_clock(answer[1])
         if answer[0] == b"late":
-            raise LogUnavailable("Redis came to the request too late; nothing was stored", RETRY_AFTER)
+            message = "Redis came to the request too late; nothing was stored"
+            raise LogUnavailable(message, RETRY_AFTER, stored="no")
         if answer[0] == b"conflict":
             raise IdempotencyConflict("this idempotency key came with another content before")
         first = position_of(answer[2])
         positions = list(range(first, first + int(answer[3])))
-        client.held = max(client.held, positions[-1])
-        client.seen = max(client.seen, positions[-1])
+        client.holds(positions[-1])
         return positions
 
     def _deadline(self) -> int:
@@ -215,7 +226,7 @@ class RedisLog:
             self._client.history = created, lost
         first, mark = (position_of(id) if id else None for id in (oldest, lost))
         bounds = Bounds(first, position_of(latest), position_of(trimmed), mark or 0)
-        self._client.seen = max(self._client.seen, bounds.latest)  # streams open at this position
+        self._client.knows(bounds.latest)  # streams open at this position
         return bounds
 
     # ── following ─────────────────────────────────────────────────────────────────────────────────────────
@@ -237,8 +248,7 @@ class RedisLog:
                         # With the first that this answer is cut into; those who get it can wait for the rest.
                         batch, traces = Batch(batch, traces), []
                     client.followed = batch[-1].position
-                    client.held = max(client.held, client.followed)
-                    client.seen = max(client.seen, client.followed)
+                    client.holds(client.followed)
                     yield batch
         except redis.RedisError as error:
             if stop.is_set() or client.closed:

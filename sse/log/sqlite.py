@@ -27,10 +27,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from sse.event import Event, Record, make_position
-from sse.log._sqlite_file import TRACES, connect, patiently, prepare, unavailable
+from sse.log._sqlite_file import TRACES, connect, patiently, prepare, unavailable, wrote_nothing
 from sse.log._sqlite_follow import Follower, commits
 from sse.log._sqlite_others import Others
 from sse.log._sqlite_read import all_rows, one, page, record, select, size_of
@@ -46,6 +46,7 @@ from sse.log.base import (
     Bounds,
     IdempotencyConflict,
     LogUnavailable,
+    Stored,
 )
 from sse.runtime import Turn, offload
 from sse.trace import Trace
@@ -88,9 +89,9 @@ class _Publish:
 
 class _Transaction:
     """What one is to do and has done: for these publishes, results in their order; and what it adds to the log after
-    the position `previous`."""
+    the position `previous`. stored: "unknown" from the moment it commits until that has succeeded."""
 
-    __slots__ = ("committed", "group", "previous", "records", "results", "traces")
+    __slots__ = ("group", "previous", "records", "results", "stored", "traces")
 
     def __init__(self) -> None:
         self.group: list[_Publish] = []
@@ -98,7 +99,7 @@ class _Transaction:
         self.previous = 0
         self.records: list[Record] = []
         self.traces: list[Trace] = []
-        self.committed = False
+        self.stored: Stored | Literal["yes"] = "no"
 
 
 class SQLiteLog:
@@ -133,7 +134,7 @@ class SQLiteLog:
                 self._upkeep = Upkeep(path, retain_events, retain_seconds)
                 opened.pop_all()
         except (OSError, sqlite3.Error) as error:
-            raise unavailable(error, path) from error
+            raise unavailable(error, path, "no") from error
 
     # --- Writing --------------------------------------------------------------------------------------------
 
@@ -166,22 +167,23 @@ class SQLiteLog:
         try:
             self._check_usable()
             if self._lost is not None:
-                raise LogUnavailable(self._lost)
+                raise LogUnavailable(self._lost, stored="no")
             if sum([len(publish.events) for publish in list(self._queue)]) > OFFLOAD_EVENTS:
                 offload(self._transact, work)
             else:
                 self._transact(work)
         except (sqlite3.Error, OSError, LogUnavailable) as error:
             self._roll_back()
+            stored: Stored = "no" if work.stored == "no" or wrote_nothing(error) else "unknown"
             for publish in work.group or self._take_group():
-                publish.error = unavailable(error, self._path)
+                publish.error = unavailable(error, self._path, stored)
         except BaseException:
-            if work.committed:
+            if work.stored == "yes":
                 self._settle(work)
             else:
                 self._roll_back()
                 for publish in work.group:
-                    publish.error = LogUnavailable(f"{self._path}: interrupted, nothing was stored")
+                    publish.error = LogUnavailable(f"{self._path}: interrupted", stored=work.stored)
             raise
         else:
             self._settle(work)
@@ -190,8 +192,9 @@ class SQLiteLog:
         patiently(self._writer.execute, _BEGIN)
         work.group = self._take_group()
         self._store(work)
-        self._writer.execute(_COMMIT)
-        work.committed = True
+        work.stored = "unknown"
+        patiently(self._writer.execute, _COMMIT)
+        work.stored = "yes"
 
     def _settle(self, work: _Transaction) -> None:
         """Tell the publishers, and then the followers."""
@@ -203,8 +206,12 @@ class SQLiteLog:
         self._announce(work)
 
     def _take_group(self) -> list[_Publish]:
-        queue = self._queue
-        return [queue.popleft() for _ in range(min(len(queue), _GROUP_MOST))]
+        # Without counting first: meanwhile a publisher that is interrupted may take itself out (this is a real thread).
+        group: list[_Publish] = []
+        with suppress(IndexError):
+            while len(group) < _GROUP_MOST:
+                group.append(self._queue.popleft())
+        return group
 
     def _store(self, work: _Transaction) -> None:
         """Write the rows of the transaction's publishes, and say what will have become of each if it commits."""
@@ -253,7 +260,7 @@ class SQLiteLog:
 
     def _check_usable(self) -> None:
         if self._closed:
-            raise LogUnavailable(f"{self._path}: the log is closed")
+            raise LogUnavailable(f"{self._path}: the log is closed", stored="no")
         if os.getpid() != self._pid:
             # SQLite: a connection must not be carried across a fork; its locks stay behind.
             raise RuntimeError("this log was opened before a fork; open it in the process that uses it")
@@ -364,7 +371,7 @@ class SQLiteLog:
             in_place = False
         if not in_place:
             self._lost = f"{self._path}: the file was removed or replaced while in use; restart to use it"
-            raise LogUnavailable(self._lost)
+            raise LogUnavailable(self._lost, stored="no")
 
     def wake(self) -> None:
         for follower in list(self._followers):
