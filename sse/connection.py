@@ -276,7 +276,7 @@ class Connection:
     # ── what the response may ask ─────────────────────────────────────────────────────────────────────────
 
     def take_over(self, hub: Hub, stream: Stream) -> None:
-        """``environ["sse.takeover"]``: the socket goes to the fan-out once the response's generator has returned."""
+        """The socket goes to the fan-out once the response's generator has returned."""
         if self._idle is not None:
             self._idle.close()
         self.takeover = (hub, stream)

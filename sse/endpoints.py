@@ -24,9 +24,8 @@ from sse.log import IdempotencyConflict, LogUnavailable
 from sse.log.base import Stored
 from sse.problems import Problem, problem_of
 from sse.pull import PullStream
-from sse.replay import Start
 from sse.request_id import HEADER, request_id
-from sse.stream import OPENING, Stream, lease, spread_retry
+from sse.stream import Stream, lease, spread_retry
 from sse.trace import trace_id
 
 if TYPE_CHECKING:
@@ -181,83 +180,84 @@ def _is_zero(weight: str) -> bool:
 
 def _open(sse: SSE, request: Request, subscription: Subscription, grant: Grant) -> Iterable[bytes]:
     hub = sse.hub
-    environ = request.environ
-    client = client_address(environ, sse.trusted_networks)
+    client = client_address(request.environ, sse.trusted_networks)
     if sse.settings.sse_max_streams_per_ip:
         # The limit is a site's: whoever has one IPv6 address has 2^64 of them. (The access log then has the /64, too.)
         client = address_bucket(client)
+    asked = _cursor(request)
     if not hub.wait_ready(START_PATIENCE):
-        return _send_away(sse, request)
+        return _send_away(sse, asked)
     expires_in = None if grant.expires_at is None else grant.expires_at - time.time() - TOKEN_MARGIN
     if expires_in is not None and expires_in <= 0:
-        return _send_away(sse, request)  # no time is left to end it in; when it comes back, the answer is 401
+        return _send_away(sse, asked)  # no time is left to end it in; when it comes back, the answer is 401
+    if hub.admit(client, count=False) is not None:
+        return _send_away(sse, asked)
+    return _serve(sse, request.environ, subscription, client, expires_in, asked)
+
+
+def _serve(
+    sse: SSE,
+    environ: dict[str, Any],
+    subscription: Subscription,
+    client: str,
+    expires_in: float | None,
+    asked: tuple[str | None, int | None],
+) -> Iterator[bytes]:
+    """The body of a stream: the opening, then whoever serves it from there on.
+
+    It takes its place among SSE_MAX_STREAMS with its first byte and not before: a response that a hook of the app
+    replaces, or that is lost with an exception, is dropped without being closed, and would keep its place for ever.
+    """
+    hub = sse.hub
     if hub.admit(client) is not None:
-        return _send_away(sse, request)
+        yield from _send_away(sse, asked)
+        return
     now = time.monotonic()
-    ends_at = lease(now, sse.settings.sse_max_stream_age, expires_in)
-    takeover: Callable[[Hub, Stream], None] | None = environ.get("sse.takeover")
-    group = hub.join(subscription)
-    named = request_id(environ)
-    stream: Stream
-    if takeover is None:
-        hung_up, why_lost = environ.get("sse.hung_up"), environ.get("sse.why_lost")
-        stream = PullStream(
-            hub, group, 0, now=now, ends_at=ends_at, client=client, hung_up=hung_up, why_lost=why_lost, request_id=named
-        )
-    else:
-        chunked = environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
-        stream = Stream(group, 0, now=now, ends_at=ends_at, client=client, chunked=chunked, request_id=named)
+    # Until the worker takes the connection over, if it does.
+    stream = Stream(
+        hub.join(subscription),
+        0,
+        now=now,
+        ends_at=lease(now, sse.settings.sse_max_stream_age, expires_in),
+        client=client,
+        chunked=environ.get("SERVER_PROTOCOL") != "HTTP/1.0",
+        request_id=request_id(environ),
+    )
     try:
-        start = hub.replay.resolve(group, *_cursor(request))
+        start = hub.replay.resolve(stream.group, *asked)
     except LogUnavailable:
         # Only the log could say where this client was; a 503 would make an EventSource give up for ever.
         hub.leave(stream)
         hub.stats.refused["log"] += 1
-        return _send_away(sse, request)
+        yield from _send_away(sse, asked)
+        return
     except BaseException:
         hub.leave(stream)
         raise
     stream.cursor = start.cursor
     hub.stats.opened += 1
     environ["sse.stream"] = True  # it logs itself at its end
-    return _Body(hub, stream, start, takeover)
+    opening = opening_block(start.cursor, sse.settings.sse_retry) + (start.reset or b"")
+    try:
+        yield opening
+    except BaseException:
+        # The client went before a byte of it could be sent; nobody else will account for this stream.
+        hub.closed(stream, "client")
+        raise
+    takeover: Callable[[Hub, Stream, int], bool] | None = environ.get("sse.takeover")
+    if takeover is None or not takeover(hub, stream, len(opening)):
+        hung_up, why_lost = environ.get("sse.hung_up"), environ.get("sse.why_lost")
+        yield from PullStream.instead_of(stream, hub, hung_up=hung_up, why_lost=why_lost).chunks()
 
 
-class _Body:
-    """The response's body: the opening, then whoever serves this stream from here on."""
-
-    def __init__(
-        self, hub: Hub, stream: Stream, start: Start, takeover: Callable[[Hub, Stream], None] | None
-    ) -> None:
-        self._hub, self._stream = hub, stream
-        self._chunks = self._make(start, takeover)
-
-    def _make(self, start: Start, takeover: Callable[[Hub, Stream], None] | None) -> Iterator[bytes]:
-        hub, stream = self._hub, self._stream
-        yield opening_block(start.cursor, hub.settings.sse_retry) + (start.reset or b"")
-        if takeover is not None:
-            takeover(hub, stream)
-        elif isinstance(stream, PullStream):
-            yield from stream.chunks()
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._chunks
-
-    def close(self) -> None:
-        self._chunks.close()  # type: ignore[attr-defined]
-        if self._stream.state == OPENING:
-            # The client went before a byte of it could be sent; nobody else will account for this stream.
-            self._hub.closed(self._stream, "client")
-
-
-def _send_away(sse: SSE, request: Request) -> Iterable[bytes]:
+def _send_away(sse: SSE, asked: tuple[str | None, int | None]) -> Iterable[bytes]:
     """A stream that cannot be had now: 200, a randomised ``retry:`` and a clean end, which an EventSource takes for a
     reconnect; on any other status it gives up for ever (WHATWG HTML §9.2.3).
 
     A client that came without a cursor is given one: else it would miss what happens until it is let in."""
     retry = spread_retry(sse.settings.sse_retry)
     position = sse.hub.window.position
-    block = opening_block(position, retry) if position and _cursor(request)[0] is None else retry_block(retry)
+    block = opening_block(position, retry) if position and asked[0] is None else retry_block(retry)
     return (block,)
 
 

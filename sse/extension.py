@@ -25,7 +25,7 @@ from sse.lane import Lane
 from sse.log import Log, LogUnavailable, open_log
 from sse.pull import PullStream
 from sse.report import Reporter
-from sse.responder import STREAM_HEADERS, Item, close_iterable, respond
+from sse.responder import STREAM_HEADERS, Body, Item
 from sse.runtime import share_logging
 from sse.settings import Settings
 from sse.settings.watch import Watch
@@ -67,7 +67,6 @@ class SSE:
         self.connection_counts: Callable[[], dict[str, int]] | None = None
         # OpenTelemetry's spans, where they are on.
         self.spans: Spans | None = None
-        self._responses = 0
         self._complained = float("-inf")
         self._last_call = threading.Event()
         self._watch: Watch | None = None
@@ -232,50 +231,38 @@ class SSE:
         environ = flask.request.environ
         settings = self.settings
         target = redact(environ.get("RAW_URI") or flask.request.full_path)
-        environ["sse.stream"] = True  # it logs itself at its end
-        began = time.monotonic()
 
         @flask.copy_current_request_context
         def in_context(work: Callable[[], None]) -> None:
             work()
 
-        with self._lock:
-            self._responses += 1
-        self.stats.opened += 1
+        began = 0.0
 
-        accounted = False
+        def opened() -> None:
+            nonlocal began
+            began = time.monotonic()
+            environ["sse.stream"] = True  # it logs itself at its end
+            self.stats.opened += 1
 
         def closed(reason: str, events: int, size: int) -> None:
-            nonlocal accounted
-            accounted = True
-            with self._lock:
-                self._responses -= 1
             self.stats.closed[reason] += 1
             self.stats.delivered += events
             self.stats.bytes_sent += size
             client = client_address(environ, self.trusted_networks)
             accesslog.response_ended(environ, client, target, reason, events, size, time.monotonic() - began)
 
-        body = respond(
+        body = Body(
             iterable,
             run=in_context,
             heartbeat=settings.sse_heartbeat,
             retry_ms=settings.sse_retry,
             hung_up=environ.get("sse.hung_up"),
             should_end=self._last_call.is_set,
+            on_open=opened,
             on_close=closed,
             why_lost=environ.get("sse.why_lost", lambda: "client"),
         )
-        response = flask.Response(body, headers=STREAM_HEADERS)
-
-        @response.call_on_close
-        def _() -> None:
-            if not accounted:
-                # Nothing was asked of the body: a HEAD request, or the client went before the first byte.
-                close_iterable(iterable)
-                closed("client", 0, 0)
-
-        return response
+        return flask.Response(body, headers=STREAM_HEADERS)
 
     def end_responses(self) -> None:
         """Let every :meth:`response` end at its next turn: the end of a drain."""

@@ -7,7 +7,9 @@ how long it may wait and how much a header may hold, and the response, which hon
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
@@ -18,12 +20,16 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.http.wsgi import Response as GunicornResponse
 from gunicorn.util import http_date
 from werkzeug.exceptions import ClientDisconnected, RequestTimeout
+from werkzeug.wrappers import Response as AnyResponse
+from werkzeug.wsgi import ClosingIterator
 
 from sse import transport
 
 if TYPE_CHECKING:
     from sse.connection import Connection
     from sse.heads import Head
+    from sse.hub import Hub
+    from sse.stream import Stream
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -74,6 +80,19 @@ def _date(second: int) -> str:
 _COMMON: Final = frozenset({"cache-control", "content-length", "content-type", "vary", "x-accel-buffering"})
 _KNOWN: dict[tuple[str, str], tuple[tuple[str, str], int | None, bool]] = {}
 MAX_KNOWN: Final = 512
+
+# Headers about the content with which an event stream's bytes are still those that its generator yields.
+_CONTENT: Final = frozenset(
+    {
+        "content-disposition",
+        "content-language",
+        "content-security-policy",
+        "content-security-policy-report-only",
+        "content-type",
+    }
+)
+# Werkzeug's own code around a response's body: passes each item of bytes on as it is.
+_PASS_ON: Final = frozenset({ClosingIterator.__next__.__code__, AnyResponse(()).iter_encoded().gi_code})  # type: ignore[attr-defined]
 
 
 class Reader(SocketUnreader):
@@ -176,6 +195,41 @@ class Response(GunicornResponse):
                 _KNOWN.clear()
             length = self.response_length if lowered == "content-length" else None
             _KNOWN[name, value] = self.headers[-1], length, event_stream
+
+    def write_all(self, body: Iterable[bytes]) -> None:
+        """Write the items of the app's body as they come."""
+        for item in body:
+            self.write(item)
+
+    def take_over(self, hub: Hub, stream: Stream, written: int) -> bool:
+        """``environ["sse.takeover"]``: hand the connection to the fan-out, once the stream's generator has returned.
+
+        To be called by that generator after its first item of ``written`` bytes. False where the app has done
+        something to the response, so that writing to the socket directly would send other bytes than the response
+        does: then the generator must serve the stream itself.
+        """
+        if not self._is_untouched(stream, written):
+            return False
+        self._connection.take_over(hub, stream)
+        return True
+
+    def _is_untouched(self, stream: Stream, written: int) -> bool:
+        """Is this a plain event stream, whose body the server itself iterates?"""
+        names = {name.lower() for name, _ in self.headers}
+        if not (
+            self.event_stream
+            and self.status_code == 200
+            and self.chunked == stream.chunked
+            and self.sent == written
+            and all(name in _CONTENT for name in names if name.startswith("content-"))
+            and "trailer" not in names
+        ):
+            return False
+        # Whoever wraps the body (a middleware that compresses, or counts) stands between its generator and us.
+        frame = sys._getframe(2).f_back
+        while frame is not None and frame.f_code in _PASS_ON:
+            frame = frame.f_back
+        return frame is not None and frame.f_code is Response.write_all.__code__
 
     def default_headers(self) -> list[str]:
         """As gunicorn's, with our ``Server``, and the date made once a second."""

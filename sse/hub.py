@@ -250,8 +250,9 @@ class Hub:
 
     # ── opening a stream ──────────────────────────────────────────────────────────────────────────────────
 
-    def admit(self, client: str) -> str | None:
-        """Count one more stream; or say what forbids it: ``streams``, ``threads``, ``streams-per-ip``, ``drain``."""
+    def admit(self, client: str, *, count: bool = True) -> str | None:
+        """Count one more stream (or only ask); or say what forbids it: ``streams``, ``threads``, ``streams-per-ip``,
+        ``drain``."""
         with self.lock:
             if self.draining:
                 reason = "drain"
@@ -262,8 +263,9 @@ class Hub:
             elif 0 < self.settings.sse_max_streams_per_ip <= self._per_client[client]:
                 reason = "streams-per-ip"
             else:
-                self.streams += 1
-                self._per_client[client] += 1
+                if count:
+                    self.streams += 1
+                    self._per_client[client] += 1
                 return None
         self.stats.refused[reason] += 1
         return reason

@@ -49,6 +49,23 @@ class PullStream(Stream):
         self._inbox = b""
         self._end: str | None = None
 
+    @classmethod
+    def instead_of(
+        cls, stream: Stream, hub: Hub, *, hung_up: Callable[[], bool] | None, why_lost: Callable[[], str] | None
+    ) -> PullStream:
+        """Make the generator stream that takes the place of one whose connection is not taken over."""
+        return cls(
+            hub,
+            stream.group,
+            stream.cursor,
+            now=stream.opened,
+            ends_at=stream.ends_at,
+            client=stream.client,
+            hung_up=hung_up,
+            why_lost=why_lost,
+            request_id=stream.request_id,
+        )
+
     def wake(self) -> None:
         """There may be something to pull."""
         self._woken.set()

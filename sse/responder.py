@@ -7,10 +7,11 @@ has been silent for a heartbeat's time, and notices between items that the clien
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -143,6 +144,29 @@ class Pump:
             self._greenlet.kill(block=False)
 
 
+class Body:
+    """The body of the response: :func:`respond`'s generator, which closes the iterable even if it never begins (a HEAD
+    request; a hook of the app's that replaced the response, or raised: then nobody closes the body, it is dropped)."""
+
+    def __init__(self, iterable: Iterable[Item], **options: Any) -> None:
+        self._iterable = iterable
+        self._chunks = respond(iterable, **options)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._chunks
+
+    def close(self) -> None:
+        """End the response where it is. Idempotent."""
+        begun = inspect.getgeneratorstate(self._chunks) != inspect.GEN_CREATED
+        self._chunks.close()
+        iterable, self._iterable = self._iterable, ()
+        if not begun:
+            close_iterable(iterable)
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def respond(
     iterable: Iterable[Item],
     *,
@@ -152,15 +176,17 @@ def respond(
     hung_up: Callable[[], bool] | None,
     should_end: Callable[[], bool],
     on_close: Callable[[str, int, int], None],
+    on_open: Callable[[], None] = lambda: None,
     why_lost: Callable[[], str] = lambda: "client",
-) -> Iterator[bytes]:
-    """The body of the response.
+) -> Generator[bytes]:
+    """The body's chunks.
 
     run: calls what the iterable runs in (with the request's context); heartbeat: seconds of silence before a comment,
     0 = never; hung_up: can tell that the client has gone, None where nobody can; should_end: the worker is at the
-    end of its drain; on_close: called once with reason, events and bytes; why_lost: the reason of a response that is
-    closed in the middle.
+    end of its drain; on_open: called before the first chunk; on_close: called once after that, with reason, events and
+    bytes; why_lost: the reason of a response that is closed in the middle.
     """
+    on_open()
     pump = Pump(iterable, run)
     events = size = 0
     reason = "client"

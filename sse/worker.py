@@ -338,7 +338,7 @@ class SSEWorker(GeventWorker):
             environ["sse.hung_up"] = connection.hung_up
             environ["sse.why_lost"] = connection.why_lost
             if self._tls is None:
-                environ["sse.takeover"] = connection.take_over
+                environ["sse.takeover"] = resp.take_over
             self.nr += 1
             body = self.wsgi(environ, resp.start_response)
             try:
@@ -347,8 +347,7 @@ class SSEWorker(GeventWorker):
                 elif isinstance(body, FileWrapper):
                     resp.write_file(body)
                 else:
-                    for item in body:
-                        resp.write(item)
+                    resp.write_all(body)
                 if connection.takeover is not None:
                     hub, stream = connection.takeover
                     self._fanout(hub).adopt(stream, sock.detach())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import threading
@@ -278,8 +279,7 @@ def test_a_view_s_response_has_the_headers_and_the_request_stays_available(app: 
     assert answer.headers["X-Accel-Buffering"] == "no"
     assert "Content-Length" not in answer.headers
     assert data_of(EventParser().feed(answer.data)) == ["hello", "responses"]
-    assert sse.stats.closed == {"done": 1}
-    assert sse._responses == 0
+    assert (sse.stats.opened, sse.stats.closed) == (1, {"done": 1})
 
 
 def test_a_head_request_closes_the_iterable_that_nobody_will_read(app: flask.Flask) -> None:
@@ -294,5 +294,37 @@ def test_a_head_request_closes_the_iterable_that_nobody_will_read(app: flask.Fla
     assert (answer.status_code, answer.data, answer.mimetype) == (200, b"", "text/event-stream")
     answer.close()
     assert (iterable.closes, iterable.iterated) == (1, False)
-    assert sse._responses == 0
-    assert sse.stats.closed == {"client": 1}
+    assert (sse.stats.opened, sse.stats.closed) == (0, {}), "it never was a stream"
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_hook_that_loses_the_response_has_the_iterable_closed(app: flask.Flask, raises: bool) -> None:
+    sse: SSE = app.extensions["sse"]
+    iterable = Closable(["x"])
+    app.testing = False
+    app.logger.disabled = True  # pytest keeps what is logged, and with it the traceback that holds the response
+
+    @app.get("/stream")
+    def stream() -> flask.Response:
+        return sse.response(iterable)
+
+    @app.after_request
+    def lose(response: flask.Response) -> flask.Response:
+        if raises:
+            raise RuntimeError("a hook that fails")
+        return flask.Response("something else")
+
+    assert app.test_client().get("/stream").status_code == (500 if raises else 200)
+    gc.collect()  # the exception's traceback holds it
+    assert (iterable.closes, iterable.iterated) == (1, False)
+    assert (sse.stats.opened, sse.stats.closed) == (0, {})
+
+
+def test_a_silent_stream_says_so_once_in_a_heartbeat() -> None:
+    def silent() -> Iterator[str]:
+        threading.Event().wait(1.3)
+        yield "x"
+
+    served = Served(silent(), heartbeat=600.0, hung_up=lambda: False)
+    assert data_of(served.blocks()) == ["x"]
+    assert served.parser.comments == 1, "the opening's"
