@@ -40,7 +40,19 @@ CLOSE_REASONS: Final = (
     "done",
     "error",
 )
-REFUSALS: Final = ("drain", "streams", "threads", "streams-per-ip", "log")
+REFUSALS: Final = ("drain", "streams", "threads", "streams-per-ip", "token", "log")
+PUBLISH_REFUSALS: Final = (
+    "key",
+    "token",
+    "origin",
+    "closed",
+    "invalid",
+    "rate",
+    "size",
+    "conflict",
+    "log",
+    "error",
+)
 RESETS: Final = ("expired", "malformed", "unknown", "too-far")
 CONNECTION_CLOSINGS: Final = (
     "read-header-timeout",
@@ -48,6 +60,7 @@ CONNECTION_CLOSINGS: Final = (
     "write-timeout",
     "idle-timeout",
     "bad-request",
+    "error",
     "keepalive-requests",
     "evicted",
 )
@@ -62,6 +75,14 @@ ROWS: Final = (
         "sse_streams_refused_total", "counter", "refused", "Streams refused with 200 and retry.", "reason", REFUSALS
     ),
     Row("sse_events_published_total", "counter", "published", "Events that the log acknowledged."),
+    Row(
+        "sse_publishes_refused_total",
+        "counter",
+        "publishes_refused",
+        "Publish requests that were refused, by reason.",
+        "reason",
+        PUBLISH_REFUSALS,
+    ),
     Row("sse_events_delivered_total", "counter", "delivered", "Events handed to streams' sockets."),
     Row("sse_bytes_sent_total", "counter", "bytes_sent", "Bytes of events that the kernel took."),
     Row("sse_resets_total", "counter", "resets", "stream-reset events, by reason.", "reason", RESETS),

@@ -2,9 +2,9 @@
 
     python -m health.probe [--url URL] [--max-age SECONDS] [--timeout SECONDS]
 
-It opens ``GET /events/_canary`` as any client would, and exits 0 when a heartbeat younger than ``--max-age``
-arrives within ``--timeout``; 1 when none does; 2 when it was called wrongly. It prints one line, which
-``kubectl describe pod`` shows when the probe fails.
+It opens ``GET /events/_canary`` as any client would (on PORT, below SCRIPT_NAME, unless there is a URL), and exits 0
+when a heartbeat younger than ``--max-age`` arrives within ``--timeout``; 1 when none does; 2 when called wrongly. It
+prints one line, which ``kubectl describe pod`` shows when the probe fails.
 
 The kubelet starts this process for every probe, so it is written for a cheap start: standard library only,
 and ``_socket`` (the C half of ``socket``) because importing ``socket`` itself costs more CPU time than
@@ -229,7 +229,10 @@ def main(arguments: list[str]) -> int:
         if not url:
             from os import environ
 
-            url = f"http://127.0.0.1:{environ.get('PORT', '8080')}/events/_canary"
+            port = environ.get("PORT", "").strip()
+            if not port or "://" in port:  # Kubernetes sets it to the address of a Service of that name
+                port = "8080"
+            url = f"http://127.0.0.1:{port}{environ.get('SCRIPT_NAME', '').rstrip('/')}/events/_canary"
             split_url(url)
     except ValueError as error:
         print(f"{error}\n{USAGE}", file=sys.stderr)

@@ -80,6 +80,7 @@ CLOSINGS: Final = (
     "write-timeout",
     "idle-timeout",
     "bad-request",
+    "error",
     "keepalive-requests",
     "evicted",
 )
@@ -233,17 +234,20 @@ class Connection:
                 body = Body(request.body, self)
             request.body = body
             if not answer(request) or self.takeover is not None:
-                return
-            if self.served == self._settings.sse_keepalive_requests:
-                count_closing("keepalive-requests")
+                if (reason := self._why_last(request)) is not None:
+                    count_closing(reason)
                 return
             if not body.is_read():
                 parser.mesg = request
+                deadline = self._body_deadline()
                 try:
-                    if not parser.finish_body(deadline=self._body_deadline(), max_bytes=DISCARD_BODY_BYTES):
-                        return
+                    found_end = parser.finish_body(deadline=deadline, max_bytes=DISCARD_BODY_BYTES)
                 except HTTPException:
-                    return  # the rest of the body was faulty or late, but the request has its answer
+                    found_end = False  # the rest of the body was faulty or late, but the request has its answer
+                if not found_end:
+                    if self.broken == "read-timeout" or time.monotonic() >= deadline:
+                        count_closing("read-timeout")
+                    return
             parser.mesg = None  # its own look at an unread body, before the next request, is the one above
             self.reading_body = False
             self._header_bytes = len(reader.buf.getvalue())
@@ -253,6 +257,16 @@ class Connection:
             except HeaderTimeout:
                 count_closing("idle-timeout")
                 return
+
+    def _why_last(self, request: Any) -> str | None:
+        """Why we close the connection after this answer; None where that is not our decision, or is counted elsewhere
+        (a stream, a drain)."""
+        if self.broken in CLOSINGS:
+            return self.broken
+        limit = self._settings.sse_keepalive_requests
+        if self.takeover is None and 0 < limit <= self.served and not request.should_close():
+            return "keepalive-requests"
+        return None
 
     def _await_request(self, reader: Reader) -> None:
         """Let others run, and wait until the next request begins. Raises HeaderTimeout.

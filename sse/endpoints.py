@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec
 from urllib.parse import unquote_to_bytes
 
 from werkzeug.exceptions import HTTPException
@@ -16,6 +17,7 @@ from werkzeug.wrappers import Request, Response
 
 from sse import accesslog, ndjson, publish
 from sse.auth import AccessDenied, Grant, address_bucket, client_address, cors_headers
+from sse.auth.decision import REASONS
 from sse.columns import format_ids
 from sse.event import InvalidEvent, MalformedCursor, check_channel, opening_block, parse_id, parse_since, retry_block
 from sse.group import Subscription
@@ -31,6 +33,8 @@ from sse.trace import trace_id
 if TYPE_CHECKING:
     from sse.extension import SSE
 
+P = ParamSpec("P")
+
 # How long a stream that comes while the worker still reads its log is kept waiting, seconds, before it is sent away
 # with a retry:.
 START_PATIENCE: Final = 2.0
@@ -43,6 +47,36 @@ TOKEN_MARGIN: Final = 1.1
 # ── publishing ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+# Why publish requests are refused: the label of sse_publishes_refused_total.
+PUBLISH_REFUSALS: Final = (*REASONS, "rate", "size", "conflict", "log", "error")
+
+
+def _counted(publishing: Callable[Concatenate[SSE, P], str]) -> Callable[Concatenate[SSE, P], str]:
+    @wraps(publishing)
+    def counting(sse: SSE, /, *args: P.args, **kwargs: P.kwargs) -> str:
+        try:
+            return publishing(sse, *args, **kwargs)
+        except LogUnavailable:
+            raise  # counted where the log is asked, as an app's own publishing is
+        except Exception as error:
+            sse.stats.publishes_refused[_why_refused(error)] += 1
+            raise
+
+    return counting
+
+
+def _why_refused(error: Exception) -> str:
+    match error:
+        case AccessDenied():
+            return error.reason
+        case IdempotencyConflict():
+            return "conflict"
+        case Problem(status=status) | HTTPException(code=status):
+            return {413: "size", 429: "rate"}.get(status or 0, "invalid")
+    return "error"
+
+
+@_counted
 def publish_event(sse: SSE, request: Request, channel: str) -> str:
     """The whole of a single publish; returns the answer's JSON. Raises what :func:`refusal` knows."""
     _checked_channel(channel)
@@ -59,6 +93,7 @@ def publish_event(sse: SSE, request: Request, channel: str) -> str:
     return f'{{"id": "{position >> 20}-{position & 0xFFFFF}", "channel": "{channel}"}}\n'
 
 
+@_counted
 def publish_batch(sse: SSE, request: Request) -> str:
     """The whole of a batch; returns the answer's JSON. Raises what :func:`refusal` knows."""
     if request.mimetype != "application/x-ndjson":
@@ -186,9 +221,11 @@ def _open(sse: SSE, request: Request, subscription: Subscription, grant: Grant) 
         client = address_bucket(client)
     asked = _cursor(request)
     if not hub.wait_ready(START_PATIENCE):
+        hub.stats.refused["log"] += 1
         return _send_away(sse, asked)
     expires_in = None if grant.expires_at is None else grant.expires_at - time.time() - TOKEN_MARGIN
     if expires_in is not None and expires_in <= 0:
+        hub.stats.refused["token"] += 1
         return _send_away(sse, asked)  # no time is left to end it in; when it comes back, the answer is 401
     if hub.admit(client, count=False) is not None:
         return _send_away(sse, asked)
@@ -213,12 +250,14 @@ def _serve(
         yield from _send_away(sse, asked)
         return
     now = time.monotonic()
+    ends_at, ends_as = lease(now, sse.settings.sse_max_stream_age, expires_in)
     # Until the worker takes the connection over, if it does.
     stream = Stream(
         hub.join(subscription),
         0,
         now=now,
-        ends_at=lease(now, sse.settings.sse_max_stream_age, expires_in),
+        ends_at=ends_at,
+        ends_as=ends_as,
         client=client,
         chunked=environ.get("SERVER_PROTOCOL") != "HTTP/1.0",
         request_id=request_id(environ),

@@ -213,7 +213,13 @@ class SSE:
         digest = b""
         if key is not None:
             digest, key = publish.digest_of(events), publish.scoped(key, events)
-        positions = self.log.append(events, key=key, digest=digest, trace=trace)
+        try:
+            positions = self.log.append(events, key=key, digest=digest, trace=trace)
+        except LogUnavailable:
+            self.stats.publishes_refused["log"] += 1
+            self.stats.append_failed_at = time.monotonic()
+            raise
+        self.stats.append_failed_at = 0.0
         self.stats.published += len(events)
         return positions
 

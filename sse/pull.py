@@ -16,7 +16,7 @@ from sse.hub import Hub
 from sse.log import LogUnavailable
 from sse.replay import FellBehind
 from sse.responder import HANG_UP_CHECK
-from sse.stream import CLOSED, ENDING, LIVE, REPLAYING, Stream, end_reason, spread_retry
+from sse.stream import CLOSED, ENDING, LIVE, REPLAYING, Stream, spread_retry
 
 # A stream whose log is down looks again after this long; its heartbeats go on.
 LOG_RETRY = 0.5
@@ -39,8 +39,11 @@ class PullStream(Stream):
         hung_up: Callable[[], bool] | None = None,
         why_lost: Callable[[], str] | None = None,
         request_id: str = "",
+        ends_as: str = "lease",
     ) -> None:
-        super().__init__(group, cursor, now=now, ends_at=ends_at, client=client, request_id=request_id)
+        super().__init__(
+            group, cursor, now=now, ends_at=ends_at, ends_as=ends_as, client=client, request_id=request_id
+        )
         self.hub = hub
         # What our own worker can tell of the connection; elsewhere only a failing write shows that a client has gone.
         self._hung_up = hung_up
@@ -60,6 +63,7 @@ class PullStream(Stream):
             stream.cursor,
             now=stream.opened,
             ends_at=stream.ends_at,
+            ends_as=stream.ends_as,
             client=stream.client,
             hung_up=hung_up,
             why_lost=why_lost,
@@ -96,7 +100,7 @@ class PullStream(Stream):
                     yield wire
                     continue
                 if self._end is None and self.ends_at <= time.monotonic():
-                    self._end = end_reason(self, hub.settings.sse_max_stream_age)
+                    self._end = self.ends_as
                 if self._end is not None and owed is None:
                     # Fixed now: under a publisher that never rests, it would chase the tail and not end.
                     owed = hub.window.position

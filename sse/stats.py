@@ -63,6 +63,7 @@ class Stats:
     """One worker's counters since it started. Events, bytes, streams; durations in seconds."""
 
     __slots__ = (
+        "append_failed_at",
         "bytes_sent",
         "closed",
         "connections_closed",
@@ -71,6 +72,7 @@ class Stats:
         "opened",
         "passes",
         "published",
+        "publishes_refused",
         "refused",
         "replayed",
         "resets",
@@ -80,6 +82,9 @@ class Stats:
     def __init__(self) -> None:
         self.opened = 0
         self.published = 0
+        self.publishes_refused: Counter[str] = Counter()
+        # When the log last refused an append, monotonic seconds; 0.0 if none was refused, or one has succeeded since.
+        self.append_failed_at = 0.0
         self.delivered = 0
         self.replayed = 0
         self.bytes_sent = 0

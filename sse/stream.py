@@ -20,7 +20,7 @@ goes through the same states without ``lagging`` and ``lingering``: a blocking w
 from __future__ import annotations
 
 import random
-from typing import Final
+from typing import Final, NamedTuple
 
 from sse.group import Group
 
@@ -81,7 +81,8 @@ class Stream:
     index      its place in ``group.live``
     events, bytes   delivered to it; while it is live the group's counts are to be added (see :class:`Group`)
     opened     when, monotonic seconds
-    ends_at    when it ends cleanly, monotonic seconds: its lease or its token's expiry
+    ends_at    when it ends cleanly, monotonic seconds
+    ends_as    the close reason then: lease or token
     beat       when it was last sent something by itself (opening, heartbeat), monotonic seconds
     chunked    HTTP/1.1 chunked coding, else close-delimited
     client     who, for the access log
@@ -96,6 +97,7 @@ class Stream:
         "chunked",
         "client",
         "cursor",
+        "ends_as",
         "ends_at",
         "events",
         "fd",
@@ -116,6 +118,7 @@ class Stream:
         client: str,
         chunked: bool = True,
         request_id: str = "",
+        ends_as: str = "lease",
     ) -> None:
         self.group = group
         self.cursor = cursor
@@ -126,6 +129,7 @@ class Stream:
         self.bytes = 0
         self.opened = now
         self.ends_at = ends_at
+        self.ends_as = ends_as
         self.beat = now
         self.chunked = chunked
         self.client = client
@@ -163,17 +167,20 @@ class Backlog:
         self.final = False
 
 
-def lease(now: float, max_age: float, expires_in: float | None) -> float:
-    """When a stream that opens now is to end, monotonic seconds: after 80-100 % of ``max_age`` seconds (0 = never), so
-    that streams which opened together do not all come back together; and no later than its token."""
+class Lease(NamedTuple):
+    """When a stream is to end, monotonic seconds, and as which of :data:`CLOSE_REASONS`."""
+
+    ends_at: float
+    reason: str = "lease"
+
+
+def lease(now: float, max_age: float, expires_in: float | None) -> Lease:
+    """The lease of a stream that opens now: it ends after 80-100 % of ``max_age`` seconds (0 = never), so that streams
+    which opened together do not all come back together; and no later than its token."""
     ends_at = now + max_age * random.uniform(0.8, 1.0) if max_age else float("inf")
-    return ends_at if expires_in is None else min(ends_at, now + max(expires_in, 0.0))
-
-
-def end_reason(stream: Stream, max_age: float) -> str:
-    """Which of the two bounds ended it: leases are never shorter than 80 % of ``max_age`` seconds."""
-    lived = stream.ends_at - stream.opened
-    return "lease" if max_age and lived >= max_age * 0.8 else "token"
+    if expires_in is None or now + expires_in > ends_at:
+        return Lease(ends_at)
+    return Lease(now + max(expires_in, 0.0), "token")
 
 
 def spread_retry(base_ms: int) -> int:

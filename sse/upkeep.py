@@ -18,7 +18,7 @@ from sse.catchup import CatchUp
 from sse.event import heartbeat_block
 from sse.group import Group
 from sse.sockets import Sockets, reason_of
-from sse.stream import LAGGING, LINGERING, LIVE, OWN_CLIENT, REPLAYING, Stream, end_reason
+from sse.stream import LAGGING, LINGERING, LIVE, OWN_CLIENT, REPLAYING, Stream
 
 # After its end a stream's socket is kept this long for the peer's FIN.
 LINGER = 1.0
@@ -94,7 +94,7 @@ class Upkeep:
             if stream is None:
                 continue
             if stream.ends_at <= now and stream.state in (REPLAYING, LIVE, LAGGING):
-                self._catchup.end(stream, end_reason(stream, self._settings.sse_max_stream_age))
+                self._catchup.end(stream, stream.ends_as)
             elif heartbeat and stream.state is LIVE and not stream.group.passing:
                 silent = now - max(stream.group.last_sent, stream.beat)
                 if silent + early * 1.1 >= heartbeat:

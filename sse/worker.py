@@ -40,6 +40,7 @@ from gevent.server import StreamServer
 from gevent.socket import wait_read
 from gunicorn.http.wsgi import FileWrapper
 from gunicorn.sock import ssl_context
+from gunicorn.util import write_error
 from gunicorn.workers.ggevent import GeventWorker
 
 from sse import accesslog
@@ -81,6 +82,8 @@ class SSEWorker(GeventWorker):
         # Set in gunicorn.conf.py (sse does not know health): after a reload, do the successors run?
         self.replaced: Callable[[], bool] = lambda: False
         self._health_names: frozenset[Any] = frozenset()  # addresses of the listeners that are health's
+        # Where a proxy shows the app; gunicorn takes this prefix off each path.
+        self._mount = os.environ.get("SCRIPT_NAME", "")
         self._woken: Event | None = None
         self._tls: ssl.SSLContext | None = None
         self._connections: set[Connection] = set()
@@ -282,11 +285,14 @@ class SSEWorker(GeventWorker):
         self._connections.add(connection)
         closed = self._stats.connections_closed
         request = None
+        reason = "bad-request"
 
         def answer(req: Any) -> bool:
-            nonlocal request
-            request = req
-            return self._answer(name, connection, req)
+            nonlocal request, reason
+            request, reason = req, "error"
+            keep = self._answer(name, connection, req)
+            reason = "bad-request"
+            return keep
 
         def count(reason: str) -> None:
             closed[reason] += 1
@@ -313,9 +319,11 @@ class SSEWorker(GeventWorker):
             if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF):
                 self.log.exception("socket error")
         except Exception as error:
-            # What the parser refuses, and what the app let fall before the head was sent.
-            count("bad-request")
-            connection.broken = "bad-request"
+            # What the parser refuses, and exceptions the app let escape before the head was sent. An app that has no
+            # answer to a body that is late (408) lets that escape; from one that was cut off the client is gone.
+            if connection.broken != "client":
+                count(connection.broken or reason)
+            connection.broken = connection.broken or reason
             client.settimeout(1.0)
             self.handle_error(request, client, addr, error)
         finally:
@@ -331,6 +339,12 @@ class SSEWorker(GeventWorker):
         resp: Response | None = None
         try:
             self._request_cfg.pre_request(self, req)
+            if self._mount and not _is_below(req.path, self._mount):
+                if not self._for_health(connection):
+                    write_error(sock, 404, "Not Found", "this service is at another path")
+                    return False
+                # Whoever probes asks for /readyz, wherever a proxy shows the app.
+                req.path = self._mount + req.path
             resp, environ = create(req, connection, listener_name, self._request_cfg)
             if not self._for_health(connection):
                 resp.request_id = request_id(environ)
@@ -367,6 +381,7 @@ class SSEWorker(GeventWorker):
                 raise
             # A second head in the middle of a body would be worse than a body that is visibly cut.
             self.log.exception("the app failed in the middle of its answer")
+            connection.broken = connection.broken or "error"
             return False
         finally:
             # A generator stream has logged itself, as those that are taken over do at their end.
@@ -375,6 +390,10 @@ class SSEWorker(GeventWorker):
                 target = redact(req.uri)
                 accesslog.request_answered(environ, target, str(resp.status), resp.sent, began)
             self._request_cfg.post_request(self, req, environ, resp)
+
+
+def _is_below(path: str, mount: str) -> bool:
+    return path == mount or path.startswith(f"{mount.rstrip('/')}/")
 
 
 def _why_lost(error: BaseException) -> str:

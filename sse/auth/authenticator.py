@@ -118,10 +118,11 @@ class Authenticator:
                         "Publishing needs a key",
                         "without one, only direct requests from this machine may publish; as for this one,"
                         f" {refusal}",
+                        "origin",
                     )
                 return self._publish_anonymously(request, channels)
             case Publishing.CLOSED:
-                raise forbidden("Publishing is closed", _HOW_TO_OPEN)
+                raise forbidden("Publishing is closed", _HOW_TO_OPEN, "closed")
             case Publishing.KEY | Publishing.TOKEN | Publishing.KEY_OR_TOKEN:
                 return self._publish_by_credential(request, channels)
 
@@ -158,6 +159,7 @@ class Authenticator:
                 "Origin not allowed",
                 "publishing with the cookie needs an Origin header that is this service's own or is in"
                 " SSE_CORS_ORIGINS (or the token as Authorization: Bearer)",
+                "origin",
             )
 
     # -- Reading
@@ -209,13 +211,13 @@ class Authenticator:
 
     def _claims(self, credential: Credential) -> "Claims":
         if self._tokens is None:
-            raise invalid_token("this is not the key")
+            raise invalid_token("this is not the key", "key")
         return self._tokens.verify(credential.value, self._clock())
 
 
 def _no_reserved(channels: Collection[str]) -> None:
     if [channel for channel in channels if is_reserved(channel)]:
-        raise forbidden("Reserved channel", "channels whose names begin with _ are the service's own")
+        raise forbidden("Reserved channel", "channels whose names begin with _ are the service's own", "invalid")
 
 
 def _grant(claims: "Claims", credential: Credential) -> Grant:

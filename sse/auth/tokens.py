@@ -133,7 +133,7 @@ class TokenVerifier:
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError):
-            raise invalid_token("neither a key nor a well-formed token") from None
+            raise invalid_token("neither a key nor a well-formed token", "key") from None
         algorithm = header.get("alg")
         if not isinstance(algorithm, str) or algorithm not in self._algorithms:
             raise invalid_token("the token's algorithm is not allowed here")

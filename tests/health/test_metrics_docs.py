@@ -17,13 +17,14 @@ from health.metrics_table import (
     CONNECTION_CLOSINGS,
     CONNECTION_STATES,
     PROCESS_ROWS,
+    PUBLISH_REFUSALS,
     REFUSALS,
     RESETS,
     ROWS,
     STREAM_STATES,
     Row,
 )
-from sse import connection, event, stream
+from sse import connection, endpoints, event, stream
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,6 +61,7 @@ def test_the_labels_values_are_the_services_own_words() -> None:
     assert set(STREAM_STATES) == set(stream.STATES) - {stream.CLOSED}
     assert set(RESETS) == set(event.RESET_REASONS)
     assert set(CONNECTION_CLOSINGS) == set(connection.CLOSINGS)
+    assert PUBLISH_REFUSALS == endpoints.PUBLISH_REFUSALS
     assert documented()["health_workers"].values == (BOOTING, RUNNING, DRAINING)
     # Those have no list of their own there; each is a word in the code that refuses or counts.
     code = "".join((ROOT / "sse" / name).read_text() for name in ("hub.py", "endpoints.py", "worker.py", "connection.py"))

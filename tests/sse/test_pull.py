@@ -72,9 +72,9 @@ def test_a_stream_with_events_gets_no_heartbeats_beside_them(parts: Callable[...
 def test_a_stream_that_is_to_end_is_sent_what_it_is_owed_and_a_retry(
     parts: Callable[..., Parts], reason: str
 ) -> None:
-    worker = parts(SSE_MAX_STREAM_AGE=0 if reason == "token" else 0.3)
+    worker = parts()
     first, *_ = worker.append(*numbers(0, 3))
-    stream = worker.open(format_id(first), ends_in=float("inf") if reason == "drain" else 0.3)
+    stream = worker.open(format_id(first), ends_in=float("inf") if reason == "drain" else 0.3, ends_as=reason)
     if reason == "drain":
         stream.stream.end("drain")
     else:

@@ -185,13 +185,14 @@ class Parts:
         since: bool = False,
         types: frozenset[str] | None = None,
         ends_in: float = float("inf"),
+        ends_as: str = "lease",
     ) -> Pulled:
         """A generator stream from this cursor on; ``ends_in`` seconds from now."""
         hub = self.hub
         assert hub.admit("-") is None
         group = hub.join(Subscription(frozenset(channels or ("a",)), types))
         now = time.monotonic()
-        stream = PullStream(hub, group, 0, now=now, ends_at=now + ends_in, client="-")
+        stream = PullStream(hub, group, 0, now=now, ends_at=now + ends_in, ends_as=ends_as, client="-")
         cursor = None
         with contextlib.suppress(ValueError):
             cursor = None if text is None else (parse_since if since else parse_id)(text)
