@@ -10,27 +10,51 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
+
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import AppImportError
+
+from sse.log import LogRefused, LogUnavailable
 
 # Threads of a gthread worker that streams may not take: one for a probe, one for a publisher.
 FREE_THREADS: Final = 2
 
 
 def post_worker_init(worker: Any) -> None:
-    """In a worker whose app is loaded: start the hub, and tell the extension what it cannot see by itself.
-
-    Raises LogRefused, LogUnavailable.
-    """
+    """In a worker whose app is loaded: start the hub, and tell the extension what it cannot see by itself."""
     sse = getattr(worker.wsgi, "extensions", {}).get("sse")
     if sse is None:
         return
     tell_listening(worker.wsgi, worker.sockets)
-    hub = sse.start()
+    with starting(worker):
+        hub = sse.start()
     if hub.adopt is None and worker.cfg.worker_class_str == "gthread":
         # Each stream holds a thread: without this the first few streams would be the last requests served.
         hub.pull_limit = max(0, worker.cfg.threads - FREE_THREADS)
+
+
+@contextmanager
+def starting(worker: Any) -> Iterator[None]:
+    """Around what a worker does before it serves. Where that fails, the log has one line for what an operator can mend
+    (a log that is refused), or a traceback, and nothing is printed beside it, as gunicorn does. gunicorn itself then
+    ends: with status 4 if there is no such app, else with 3."""
+    status: int = Arbiter.WORKER_BOOT_ERROR
+    try:
+        yield
+        return
+    except AppImportError as error:
+        worker.log.error("cannot start: %s", error)
+        status = Arbiter.APP_LOAD_ERROR
+    except (LogRefused, LogUnavailable) as error:
+        worker.log.error("cannot start: %s", error)
+    except Exception:
+        worker.log.exception("cannot start: the app failed while it was loaded")
+    sys.exit(status)
 
 
 def tell_listening(app: Any, sockets: Iterable[Any]) -> frozenset[Any]:

@@ -6,6 +6,7 @@ The exceptions are here: work that would hold up the event loop, and knowing whe
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import sys
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -36,15 +37,29 @@ def offload(work: Callable[..., T], *args: Any) -> T:
         return work(*args)
     from gevent import get_hub
 
-    running = get_hub().threadpool.spawn(work, *args)
+    running = get_hub().threadpool.spawn(_outcome, work, args)
     try:
-        result: T = running.get()
-        return result
+        result, error = running.get()
     except BaseException:
         while not running.ready():
             with suppress(BaseException):
                 running.wait()
         raise
+    if error is None:
+        return cast(T, result)
+    try:
+        raise error
+    finally:
+        del error, running  # else it and this frame hold each other, and all that is in either
+
+
+def _outcome(work: Callable[..., T], args: tuple[Any, ...]) -> tuple[T | None, BaseException | None]:
+    """What work in gevent's pool comes to. gevent would print an exception to standard error before it hands it on, as
+    if nobody handled it."""
+    try:
+        return work(*args), None
+    except BaseException as error:
+        return None, error
 
 
 def native_lock() -> Any:
@@ -132,12 +147,9 @@ def settle_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
-
-
-def release_to_collector() -> None:
-    """Before the process ends: what was left alone may go while all that it needs for that is still there. (Seen: a log
-    handler that went after gevent's modules had, with a traceback at each worker's end after a reload.)"""
-    gc.unfreeze()
+    # However the process ends, what was left alone goes while all that it needs for that is still there. (Seen: a log
+    # handler that went after gevent's modules had, with a traceback at the end of workers, of refused starts, too.)
+    atexit.register(gc.unfreeze)
 
 
 class SingleFlight:

@@ -48,12 +48,12 @@ from sse.auth.redact import redact
 from sse.connection import Connection
 from sse.extension import SSE
 from sse.fanout import Fanout
-from sse.gunicorn import tell_listening
+from sse.gunicorn import starting, tell_listening
 from sse.heads import Heads, create
 from sse.http import HeaderTimeout, Remembered, Response
 from sse.hub import Hub
 from sse.request_id import request_id
-from sse.runtime import release_to_collector, settle_collector
+from sse.runtime import settle_collector
 from sse.settings import Settings
 from sse.settings.watch import Watch
 from sse.stats import Stats
@@ -104,7 +104,12 @@ class SSEWorker(GeventWorker):
 
     def load_wsgi(self) -> None:
         """Load the app, and open its log before the first request: a log that cannot be opened ends the start."""
-        super().load_wsgi()
+        with starting(self):
+            super().load_wsgi()
+            self._load()
+
+    def _load(self) -> None:
+        """What follows once there is an app."""
         settle_collector()
         self._request_cfg = Remembered(self.cfg)
         self._heads = Heads(self._request_cfg)
@@ -240,7 +245,6 @@ class SSEWorker(GeventWorker):
             fanout.stop()
         if self.sse is not None:
             self.sse.stop()
-        release_to_collector()
 
     def _end_streams(self, window: float) -> None:
         for hub, fanout in self._fanouts.items():

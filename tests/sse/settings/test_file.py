@@ -327,7 +327,7 @@ def run(code: str, **environ: Any) -> subprocess.CompletedProcess[str]:
 
 def test_a_bad_file_ends_the_start_as_any_bad_setting_does(volume: ConfigMapVolume) -> None:
     volume.write("SSE_HEARTBEAT=soon\nSSE_PUBLISH_KEY=hunter2")
-    ended = run("import settings; settings.load()", SSE_CONFIG_FILE=volume.file)
+    ended = run("import settings; settings.load()", SSE_CONFIG_FILE=volume.file, LOG_FORMAT="text")
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 2) and "hunter2" not in ended.stderr
     assert ended.stderr.startswith("headwater: SSE_HEARTBEAT='soon' cannot be used: it must be a number of seconds")
 
