@@ -180,7 +180,7 @@ TABLE: Final = (
     Check("startup", frozenset({"ready"}), _startup, "has a worker of this pod passed /startupz once?"),
     Check("workers", frozenset({"ready"}), _workers, "does every expected worker beat?"),
     Check("drain", frozenset({"ready"}), _drain, "is none draining that the pod needs?"),
-    Check("hub", frozenset({"ready"}), _hub, "do each worker's tailer and keeper run?"),
+    Check("hub", frozenset({"ready"}), _hub, "do the threads of each worker's hub run?"),
     Check("canary", frozenset({"ready"}), _canary, "is each canary younger than HEALTH_CANARY_MAX_AGE?"),
     Check("log-tail", frozenset({"ready"}), _log_tail, "did the log answer within the last 5 s?", degrades=True),
 )

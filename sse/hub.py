@@ -6,17 +6,20 @@
 Live delivery, replay and resume are one mechanism, "read after position"; what makes the seam between replay and
 live safe is one number, the *group's position*: a stream is live exactly when it has been served through it.
 
-Threads. The tailer and the keeper are threads (greenlets under gevent). ``lock`` guards window, groups and
-pending lists against the threads of generator streams; the fan-out runs in the tailer's own event loop and, as it
-never switches between reading and changing them, needs no lock.
+Threads. The tailer and the hub's duties are threads (greenlets under gevent), each with one of its own: the canary,
+by which readiness is judged, must not wait for a disk, as retention does, nor for what a report asks. ``lock`` guards
+window, groups and pending lists against the threads of generator streams; the fan-out runs in the tailer's own event
+loop and, as it never switches between reading and changing them, needs no lock.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from sse.columns import encode_frames
@@ -25,12 +28,15 @@ from sse.event import Frame, Record, heartbeat_block
 from sse.group import Group, Subscription
 from sse.log import Log
 from sse.replay import Replay
-from sse.retention import Retention
+from sse.retention import TRIM_INTERVAL, Retention
+from sse.runtime import repeat
 from sse.settings import Settings
 from sse.stats import Stats
 from sse.stream import OWN_CLIENT, Stream
 from sse.tailer import Tailer
 from sse.window import Window, matches
+
+logger = logging.getLogger("headwater.hub")
 
 CANARY_CHANNEL = "_canary"
 # Reserved channels whose blocks are injected and are in no log. A stream of one has no other channel, because their
@@ -39,6 +45,7 @@ STATS_CHANNEL = "_stats"
 INJECTED_CHANNELS = frozenset({CANARY_CHANNEL, STATS_CHANNEL})
 FIRST_CANARY = 0.05  # seconds between looks for the first subscriber: a start waits for its canary
 CANARY_INTERVAL = 1.0  # seconds between two canary heartbeats; /readyz tolerates five
+REPORT_INTERVAL = 1.0  # seconds between two reports to the console
 
 
 class Pulling(Protocol):
@@ -123,9 +130,14 @@ class Hub:
         with self.lock:
             if self._threads:
                 return
-            for name, work in (("sse-tailer", self.tailer.run), ("sse-keeper", self._keep)):
-                thread = threading.Thread(target=work, name=name, daemon=True)
-                self._threads.append(thread)
+            self._threads.append(threading.Thread(target=self.tailer.run, name="sse-tailer", daemon=True))
+            for name, duty, first in (
+                ("canary", self._send_canary, FIRST_CANARY),
+                ("report", self._send_report, REPORT_INTERVAL),
+                ("trimming", self._trim, TRIM_INTERVAL),
+            ):
+                work = partial(repeat, name, duty, self._stop, logger, first=first)
+                self._threads.append(threading.Thread(target=work, name=f"sse-{name}", daemon=True))
         for thread in self._threads:
             thread.start()
 
@@ -167,31 +179,47 @@ class Hub:
 
     def overtaken(self, trimmed: int) -> None:
         """The log has nothing between the window and ``trimmed``: live streams end where they are."""
+        with self.lock:
+            self._end_live()
+            self.window.reset(trimmed)
+            self._wake_pulling()
+
+    def _end_live(self) -> None:
         if self.on_overtaken is not None:
             self.on_overtaken()
-        with self.lock:
-            self.window.reset(trimmed)
-            for group in self.groups.values():
-                group.pending = []
-            for stream in self.pulling:
-                stream.wake()
+        for group in self.groups.values():
+            group.pending = []
+
+    def _wake_pulling(self) -> None:
+        for stream in self.pulling:
+            stream.wake()
 
     def dispatch(self, records: list[Record]) -> None:
         """Take in what follows the window's position: encode once, remember, and give to every group concerned."""
         frames = encode_frames(records)
         with self.lock:
             self.window.extend(frames)
-            for frame in frames:
-                groups = self._by_channel.get(frame.channel)
-                if groups:
-                    for group in groups:
-                        if matches(frame, group.subscription.types):
-                            self._give(group, frame)
+            try:
+                self._give_all(frames)
+            except Exception:
+                # Some streams lack what the window has: they end where they are, and read it when they resume.
+                self._end_live()
+                self._wake_pulling()
+                raise
+            finally:
+                self.advanced.notify_all()
+                if self.dirty and self.on_dirty is not None:
+                    self.on_dirty()
             if self.deliveries.reading:
                 self.deliveries.mark(frames, self._by_channel)
-            self.advanced.notify_all()
-        if self.dirty and self.on_dirty is not None:
-            self.on_dirty()
+
+    def _give_all(self, frames: list[Frame]) -> None:
+        for frame in frames:
+            groups = self._by_channel.get(frame.channel)
+            if groups:
+                for group in groups:
+                    if matches(frame, group.subscription.types):
+                        self._give(group, frame)
 
     def _give(self, group: Group, frame: Frame) -> None:
         # What is pending has no holes: a stream may join at the group's position after the last live one has gone, and
@@ -218,18 +246,22 @@ class Hub:
         if self.dirty and self.on_dirty is not None:
             self.on_dirty()
 
-    def _keep(self) -> None:
-        """Once a second: the canary's heartbeat, and a bite of retention."""
-        interval = FIRST_CANARY
-        while not self._stop.wait(interval):
-            if CANARY_CHANNEL in self._by_channel:
-                interval = CANARY_INTERVAL
-                self.inject(CANARY_CHANNEL, heartbeat_block(self.window.position, time.time_ns() // 1_000_000))
-            if self.report is not None and STATS_CHANNEL in self._by_channel:
-                self.inject(STATS_CHANNEL, self.report())
-            self.deliveries.flush()
-            if self.tailer.ready.is_set():
-                self.retention.apply(self._stop)
+    # ── duties: one turn of each; they return the seconds until the next one ──────────────────────────────────
+
+    def _send_canary(self) -> float:
+        if CANARY_CHANNEL not in self._by_channel:
+            return FIRST_CANARY
+        self.inject(CANARY_CHANNEL, heartbeat_block(self.window.position, time.time_ns() // 1_000_000))
+        return CANARY_INTERVAL
+
+    def _send_report(self) -> float:
+        self.deliveries.flush()
+        if self.report is not None and STATS_CHANNEL in self._by_channel:
+            self.inject(STATS_CHANNEL, self.report())
+        return REPORT_INTERVAL
+
+    def _trim(self) -> float:
+        return self.retention.bite() if self.tailer.ready.is_set() else TRIM_INTERVAL
 
     def _prepare(self, new: Settings) -> Callable[[], None]:
         """For new settings (`sse.settings.live`)."""
@@ -243,8 +275,7 @@ class Hub:
                     for client, count in self._per_client.items():
                         by_site[self._site_of(client)] += count
                     self._per_client = by_site
-                for stream in list(self.pulling):
-                    stream.wake()  # it may be waiting for a heartbeat that is now due sooner
+                self._wake_pulling()  # a heartbeat may be due sooner now
 
         return change
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
+from collections.abc import Callable
 
 from sse.log import Log, LogUnavailable
+from sse.log.base import TRIM_BITE
 from sse.runtime import offload
 from sse.settings import Settings
 
-logger = logging.getLogger("headwater.hub")
-
-TRIM_INTERVAL = 1.0  # seconds between two looks at retention when there is nothing to trim
+TRIM_INTERVAL = 1.0  # seconds between two looks at retention when there is nothing more to trim
 BITE_PAUSE = 0.005  # seconds between two bites, in which publishers have the write lock
 
 # A retention that was changed is trimmed by after this long (seconds): by then all workers know it. One that did not
@@ -21,42 +19,39 @@ RETENTION_DELAY = 3.0
 
 
 class Retention:
-    """What a log keeps. Only the hub's keeper calls :meth:`apply`."""
+    """What a log keeps. Only one thread of the hub calls :meth:`bite`."""
 
-    def __init__(self, log: Log, settings: Settings) -> None:
+    def __init__(self, log: Log, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
         self._settings = settings
+        self._clock = clock
         #: events and seconds that the log trims by
-        self.applied = settings.sse_retain_events, settings.sse_retain_seconds
-        self._changed_at = 0.0
-        self._trim_at = 0.0
+        self.applied = self._wanted = settings.sse_retain_events, settings.sse_retain_seconds
+        self._changed_at = 0.0  # when the settings last became what is wanted
 
     def least(self) -> tuple[int, float]:
         """The fewest events and seconds that any worker may trim by now."""
         settings, applied = self._settings, self.applied
         return min(settings.sse_retain_events, applied[0]), min(settings.sse_retain_seconds, applied[1])
 
-    def apply(self, stop: threading.Event) -> None:
-        """Trim what is too old or too much, unless that was done a moment ago; given up when ``stop`` is set."""
-        if time.monotonic() < self._trim_at:
-            return
+    def bite(self) -> float:
+        """Trim one bite of what is too old or too much; returns the seconds until the next one is due.
+
+        A short bite is the last one for now: under steady publishing there always is something to trim, and waiting
+        until there is nothing would never end.
+        """
         self._follow_settings()
         try:
-            while offload(self._log.trim) and not stop.is_set():
-                time.sleep(BITE_PAUSE)
+            removed = offload(self._log.trim)
         except LogUnavailable:
-            pass  # the tailer says so, and publishers are told
-        except Exception:
-            logger.exception("trimming failed")
-        self._trim_at = time.monotonic() + TRIM_INTERVAL
+            return TRIM_INTERVAL  # the tailer says so, and publishers are told
+        return TRIM_INTERVAL if removed < TRIM_BITE else BITE_PAUSE
 
     def _follow_settings(self) -> None:
         wanted = self._settings.sse_retain_events, self._settings.sse_retain_seconds
-        now = time.monotonic()
-        if wanted == self.applied:
-            self._changed_at = 0.0
-        elif not self._changed_at:
-            self._changed_at = now
-        elif now - self._changed_at >= RETENTION_DELAY:
+        now = self._clock()
+        if wanted != self._wanted:
+            self._wanted, self._changed_at = wanted, now  # each change is waited for
+        if wanted != self.applied and now - self._changed_at >= RETENTION_DELAY:
             self._log.retain(*wanted)
             self.applied = wanted

@@ -30,6 +30,8 @@ def offload(work: Callable[..., T], *args: Any) -> T:
     thread pool, elsewhere just here. Returns what the work returns; raises what it raises. A caller that is interrupted
     hears of it when the work has ended: what it works on is the caller's.
 
+    The pool has ten threads for all of a worker: work waits there behind other work. See :class:`OwnThread`.
+
     The work must not wait for a lock that greenlets take, too: between threads, gevent's locks lose wake-ups (seen: two
     publishers who waited for ever for a lock that nobody held). See :func:`native_lock`.
     """
@@ -37,7 +39,11 @@ def offload(work: Callable[..., T], *args: Any) -> T:
         return work(*args)
     from gevent import get_hub
 
-    running = get_hub().threadpool.spawn(_outcome, work, args)
+    return _run_in(get_hub().threadpool, work, args)
+
+
+def _run_in(pool: Any, work: Callable[..., T], args: tuple[Any, ...]) -> T:
+    running = pool.spawn(_outcome, work, args)
     try:
         result, error = running.get()
     except BaseException:
@@ -60,6 +66,52 @@ def _outcome(work: Callable[..., T], args: tuple[Any, ...]) -> tuple[T | None, B
         return work(*args), None
     except BaseException as error:
         return None, error
+
+
+class OwnThread:
+    """:func:`offload` with a thread of one's own, for the one caller that must not wait until the shared pool is free.
+
+    Threat: a crowd that resumes has thousands of reads of the log in the pool's queue.
+    """
+
+    def __init__(self) -> None:
+        self._pool: Any = None
+
+    def __call__(self, work: Callable[..., T], *args: Any) -> T:
+        if not cooperative():
+            return work(*args)
+        if self._pool is None:
+            from gevent.threadpool import ThreadPool
+
+            self._pool = ThreadPool(1)
+        return _run_in(self._pool, work, args)
+
+
+# A duty that failed has its next turn after this long, seconds.
+AFTER_FAILURE = 1.0
+
+
+def repeat(
+    name: str, duty: Callable[[], float], stop: threading.Event, logger: logging.Logger, *, first: float
+) -> None:
+    """Do a duty until ``stop`` is set: after ``first`` seconds, and then as often as it says, by returning the seconds
+    until its next turn.
+
+    An exception costs the duty a turn and never ends the loop. It is logged once, until the duty has worked again.
+    """
+    pause, failing = first, False
+    while not stop.wait(pause):
+        try:
+            pause = duty()
+        except Exception:
+            pause = AFTER_FAILURE
+            if not failing:
+                logger.exception("%s failed; it is tried again each second, and this is said once", name)
+            failing = True
+        else:
+            if failing:
+                logger.warning("%s works again", name)
+            failing = False
 
 
 def native_lock() -> Any:

@@ -18,11 +18,11 @@ from typing import Protocol
 
 from sse.columns import encode_frames
 from sse.deliveries import Deliveries
-from sse.event import Record
+from sse.event import Record, format_id
 from sse.log import Log, LogError
 from sse.log.base import FOLLOW_CHARS, FOLLOW_RECORDS, Batch, LogReplaced
 from sse.retention import Retention
-from sse.runtime import breathe, offload
+from sse.runtime import OwnThread, breathe
 from sse.settings import Settings
 from sse.window import Window
 
@@ -69,46 +69,79 @@ class Tailer:
         self.answered_at = time.monotonic()
         #: until then (monotonic seconds) nobody is there to write: what the log gets is read in one go afterwards
         self.hold_until = 0.0
+        # Events wait for the look that this makes (`_after_gap`), so it must not wait for others'.
+        self._aside = OwnThread()
+        self._delay = RETRY_FIRST
+        self._complained_of: type[Exception] | None = None
+        self._replaced = False  # the streams are still to be let go of
         # Its own, so that what an app (or a test) makes of the shared one is not disturbed from a thread.
         self._jitter = random.Random()
 
     def run(self) -> None:
-        hub, stop = self._hub, self._stop
-        delay = RETRY_FIRST
-        while not stop.is_set():
+        """Follow the log until the hub stops. What goes wrong is said once, until the log has been followed again."""
+        while not self._stop.is_set():
             try:
-                if not self.ready.is_set():
-                    self.warm()
-                for batch in hub.log.follow(hub.window.position, stop):
-                    if isinstance(batch, Batch) and batch.traces:
-                        hub.deliveries.took(batch.traces)
-                    if not (isinstance(batch, Batch) and batch.whole):
-                        batch = self._after_gap(batch)
-                    self.answered_at = time.monotonic()
-                    if delay > RETRY_FIRST:
-                        logger.warning("the log answers again, resumed after %d", hub.window.position)
-                        delay = RETRY_FIRST
-                    for begin in range(0, len(batch), RECORDS_PER_STEP):
-                        hub.dispatch(batch[begin : begin + RECORDS_PER_STEP])
-                        if begin + RECORDS_PER_STEP < len(batch):
-                            breathe()
-                    hold = self.hold_until - time.monotonic()
-                    if hold > 0:
-                        stop.wait(hold)
-                    if stop.is_set():
-                        return
-            except LogReplaced as error:
-                # What this worker has read is not what the log holds.
-                logger.warning("%s: streams end, and resume with a reset where they missed something", error)
-                hub.replaced()
-                self.ready.clear()
+                self._follow()
             except LogError as error:
-                if delay == RETRY_FIRST:
-                    logger.warning("the log cannot be followed, streams stay open: %s", error)
-            except Exception:
-                logger.exception("the tailer failed; it starts again")
-            stop.wait(delay * self._jitter.uniform(0.5, 1.5))
-            delay = min(delay * 2, RETRY_MOST)
+                self._complain("the log cannot be followed, streams stay open: %s", error)
+            except Exception as error:
+                self._complain("the tailer failed, it starts again: %r", error, exc_info=True)
+            self._stop.wait(self._delay * self._jitter.uniform(0.5, 1.5))
+            self._delay = min(self._delay * 2, RETRY_MOST)
+
+    def _complain(self, message: str, error: Exception, exc_info: bool = False) -> None:
+        if type(error) is not self._complained_of:
+            self._complained_of = type(error)
+            logger.log(logging.ERROR if exc_info else logging.WARNING, message, error, exc_info=exc_info)
+
+    def _follow(self) -> None:
+        """Follow the log until it cannot be followed. Raises LogError."""
+        hub = self._hub
+        try:
+            self._let_go()
+            if not self.ready.is_set():
+                self.warm()
+            for batch in hub.log.follow(hub.window.position, self._stop):
+                self._take(batch)
+                hold = self.hold_until - time.monotonic()
+                if hold > 0:
+                    self._stop.wait(hold)
+                if self._stop.is_set():
+                    return
+        except LogReplaced as error:
+            # What this worker has read is not what the log holds.
+            logger.warning("%s: streams end, and resume with a reset where they missed something", error)
+            self._replaced = True
+            self.ready.clear()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """End the streams of a log that was replaced; to be called again if it fails."""
+        if self._replaced:
+            self._hub.replaced()
+            self._replaced = False
+
+    def _take(self, batch: list[Record]) -> None:
+        """Hand a batch to the hub."""
+        hub = self._hub
+        if isinstance(batch, Batch) and batch.traces:
+            hub.deliveries.took(batch.traces)
+        if not (isinstance(batch, Batch) and batch.whole):
+            batch = self._after_gap(batch)
+        before = hub.window.position
+        for begin in range(0, len(batch), RECORDS_PER_STEP):
+            hub.dispatch(batch[begin : begin + RECORDS_PER_STEP])
+            if begin + RECORDS_PER_STEP < len(batch):
+                breathe()
+        self._answered(before)
+
+    def _answered(self, position: int) -> None:
+        """The log has been read, beginning after this position."""
+        self.answered_at = time.monotonic()
+        if self._complained_of is not None:
+            logger.warning("the log is followed again, after %s", format_id(position))
+            self._complained_of = None
+        self._delay = RETRY_FIRST
 
     def warm(self) -> None:
         """Fill the window with the newest that the log has, and stand at its end. Raises LogError."""
@@ -143,7 +176,7 @@ class Tailer:
         )
         if not full and silent < min(STALL, seconds / 2):
             return batch
-        trimmed = offload(hub.log.bounds).trimmed
+        trimmed = self._aside(hub.log.bounds).trimmed
         if trimmed <= hub.window.position:
             return batch
         logger.warning("the log was trimmed beyond what this worker had read: its streams end, and resume with a reset")

@@ -155,8 +155,8 @@ class Log(Protocol):
         ...
 
     def trim(self) -> int:
-        """Remove one bite of what retention no longer keeps; return its rows, 0 when there is nothing to do
-        now.
+        """Remove one bite of what retention no longer keeps; return its rows. Fewer than `TRIM_BITE`: that was all
+        for now.
 
         For a background loop, outside of an event loop: it waits for the disk. Only one worker does the work.
         """

@@ -70,7 +70,7 @@ STALE_AFTER: Final = COMMAND_TIMEOUT * 0.75
 REPLICA_TIMEOUT_MS: Final = 1000  # how long an append waits for ?replicas=
 MISSING_TIMEOUT_MS: Final = 100  # and how long while they are known to be missing: a connection is held meanwhile
 CLAIM_MS: Final = 3000  # a worker that trims is relieved after this long without a bite
-TRIM_BYTES: Final = 1024 * 1024  # of data in one bite: Redis serves nobody else meanwhile, about 2 ms
+TRIM_BYTES: Final = 1024 * 1024  # of data at once: Redis serves nobody else meanwhile, about 2 ms
 
 
 class RedisLog:
@@ -271,8 +271,18 @@ class RedisLog:
 
     def trim(self) -> int:
         """See `Log.trim`. The work of one worker of all pods at a time, who holds the claim for `CLAIM_MS`."""
+        total = 0
+        while total < TRIM_BITE:
+            removed = self._nibble(TRIM_BITE - total)
+            if not removed:
+                break
+            total += removed
+        return total
+
+    def _nibble(self, most: int) -> int:
+        """As much of a bite as Redis does at once: fewer entries, if they are large."""
         client = self._client
-        limits = self._retain_events, self._retain_ms, TRIM_BITE, TRIM_BYTES
+        limits = self._retain_events, self._retain_ms, most, TRIM_BYTES
         args: list[Argument] = [self._token, CLAIM_MS, *limits, client.keys.index]
         removed, foreign, trimmed = client.run(TRIM, args, client.keys.claim)
         if foreign:

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from sse.event import Event, format_id
-from sse.hub import CANARY_CHANNEL
+from sse.event import Event, Frame, encode_block, format_id
+from sse.group import Group, Subscription
+from sse.hub import CANARY_CHANNEL, STATS_CHANNEL
 from sse.log import open_log
 from sse.settings import Settings
 from tests.sse.log.redis_place import redis_server
-from tests.sse.worker_parts import Parts, Pulled, numbers, reset_of
+from tests.sse.worker_parts import Parts, Pulled, Stepped, numbers, reset_of
 from tests.support.redis_server import RedisServer
 from tests.support.sse_parser import StreamEvent
 from tests.support.wait import eventually
@@ -94,6 +95,50 @@ def test_a_worker_that_was_overtaken_by_retention_does_not_pass_the_gap_off_as_c
     resumed = behind.open(stream.last_event_id)
     assert (reset_of(resumed) or {})["reason"] == "expired"
     assert resumed.read(10) == numbers(31, 40)
+
+
+@ONE_ENGINE
+def test_a_stream_that_waits_for_an_event_hears_at_once_that_it_was_overtaken(parts: Callable[..., Parts]) -> None:
+    worker = parts(SSE_RETAIN_EVENTS=2)
+    worker.append("1")
+    stream = worker.open(None)
+    with ThreadPoolExecutor() as thread:
+        end = thread.submit(stream.read_to_end)
+        eventually(lambda: worker.hub.status().streams == {"live": 1}, 5)
+        worker.log.flowing.clear()
+        worker.log.append([Event("a", text) for text in numbers(2, 9)])
+        worker.log.trim_all()
+        worker.hub.overtaken(worker.log.bounds().trimmed)
+        assert end.result(5) == []
+    assert worker.ended == [("fell-behind", 0)]
+    worker.log.flowing.set()
+
+
+def test_events_that_could_not_be_given_to_all_end_the_streams_which_resume_without_a_hole(
+    closing: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The window has them, some groups do not: a stream that went on would miss them unknowingly."""
+    site = Stepped(closing)
+    start = site.hub.window.position
+    first = site.open(start)
+    other = site.open(start, site.hub.join(Subscription(frozenset({"a", "b"}))))
+    give, given = site.hub._give, list[int]()
+
+    def failing(group: Group, frame: Frame) -> None:
+        given.append(frame.position)
+        if len(given) == 2:
+            raise ZeroDivisionError("a bug")
+        give(group, frame)
+
+    monkeypatch.setattr(site.hub, "_give", failing)
+    site.parts.log.append([Event("a", "1"), Event("a", "2")])
+    with pytest.raises(ZeroDivisionError):
+        site.dispatch()
+    for client in (first, other):
+        eventually(lambda client=client: (client.read(10_000), client.finished)[1], 5)  # type: ignore[misc]
+        assert [block.data for block in client.blocks if not block.is_control] == []
+        resumed = site.open(client.begin)
+        eventually(lambda resumed=resumed: (resumed.read(10_000), len(resumed.blocks) == 2)[1], 5)  # type: ignore[misc]
 
 
 @ONE_ENGINE
@@ -322,16 +367,33 @@ def test_a_hub_that_never_reached_its_log_is_not_started(tmp_path: Path, closing
 
 
 @ONE_ENGINE
-def test_a_failing_trim_does_not_end_the_keeper(parts: Callable[..., Parts], caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("duty", ["report", "retention.bite", "deliveries.flush"])
+def test_a_duty_that_fails_is_said_once_is_tried_again_and_leaves_the_others_alone(
+    parts: Callable[..., Parts], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, duty: str
+) -> None:
+    monkeypatch.setattr("sse.runtime.AFTER_FAILURE", 0.02)
     worker = parts(SSE_RETAIN_EVENTS=5)
+    hub, failures = worker.hub, list[str]()
+    holder, _, name = f"hub.{duty}".rpartition(".")
+    hub.report = lambda: encode_block("{}", event="stats")
+    place = eval(holder)
 
-    def broken() -> int:
-        worker.log.asked["broken"] += 1
+    def broken() -> Any:
+        failures.append(name)
         raise ZeroDivisionError
 
-    trim, worker.log.trim = worker.log.trim, broken  # type: ignore[method-assign]
-    positions = worker.append(*numbers(1, 20))
-    eventually(lambda: worker.log.asked["broken"] > 1, 10, "it is tried again")
-    worker.log.trim = trim  # type: ignore[method-assign]
-    eventually(lambda: worker.log.inner.bounds().trimmed == positions[14], 10, "the keeper trims")
-    assert "trimming failed" in caplog.text
+    works = getattr(place, name)
+    setattr(place, name, broken)
+    with ThreadPoolExecutor() as thread:
+        console = worker.open(None, STATS_CHANNEL)
+        stats = thread.submit(console.turn)
+        positions = worker.append(*numbers(1, 20))
+        eventually(lambda: len(failures) > 3, 10, "it is tried again")
+        canary = worker.open(None, CANARY_CHANNEL)
+        assert [block.event for block in thread.submit(canary.turn).result(5) or []] == ["heartbeat"]
+        assert hub.status().hub_alive
+        setattr(place, name, works)
+        eventually(lambda: worker.log.inner.bounds().trimmed == positions[14], 10, "the log is trimmed")
+        assert [block.event for block in stats.result(10) or []] == ["stats"]
+    eventually(lambda: "works again" in caplog.text, 10)
+    assert caplog.text.count("failed; it is tried again") == 1
