@@ -27,6 +27,11 @@ export class Chart {
     this.line = make(picture, "path", { class: "line" }, SVG);
   }
 
+  // The figure is not known now; the line keeps what was.
+  unknown() {
+    this.text.textContent = "–";
+  }
+
   push(value) {
     const known = typeof value === "number" && Number.isFinite(value);
     this.values.push(known ? value : null);

@@ -1,68 +1,119 @@
-// The list of events, newest first. Drawn once a frame at most: a thousand events a second must not freeze the page.
+// The list of events, newest first.
+//
+// It is for reading. Up to FAST events a second it follows each frame. Beyond that it changes once a second, and stands
+// still as long as somebody reads: the pointer or the focus is in it, or it is scrolled down. What arrives meanwhile, and
+// while it is paused, waits. All of it is bounded, and what is beyond the bound is counted and told.
 
-import { age, timeOf } from "./clock.js";
+import { age } from "./clock.js";
+import { element } from "./row.js";
 
-const MOST_ROWS = 300;
+const MOST_ROWS = 500; // shown; and as many may wait
+const MOST_CHARS = 8 << 20; // of data, for each of the two
+const FAST = 10; // events a second
 
 export class List {
-  // onDrawn: called after rows were drawn.
-  constructor(box, onDrawn) {
+  // onChange: called with the list when there is something to say: new rows, a rate, what waits.
+  constructor(box, onChange) {
     this.box = box;
-    this.onDrawn = onDrawn;
-    this.queue = [];
-    this.held = null; // what comes while the list is paused
-    setInterval(() => this.renewAges(), 1000);
+    this.onChange = onChange;
+    this.paused = false;
+    this.scheduled = false;
+    this.rate = 0; // events of the last full second
+    this.counted = 0; // of the present one
+    this.pointed = false;
+    this.clear();
+    box.addEventListener("pointerenter", ({ pointerType }) => (this.pointed = pointerType === "mouse"));
+    box.addEventListener("pointerleave", () => (this.pointed = false));
+    setInterval(() => this.tick(), 1000);
   }
 
-  push(row) {
-    const to = this.held ?? this.queue;
-    to.push(row);
-    if (to.length > MOST_ROWS) to.shift();
-    if (to === this.queue && to.length === 1) requestAnimationFrame(() => this.draw());
+  get fast() {
+    return Math.max(this.rate, this.counted) > FAST;
+  }
+
+  get reading() {
+    return this.pointed || this.box.matches(":focus-within") || this.box.scrollTop > 0;
+  }
+
+  get held() {
+    return this.paused || (this.fast && this.reading);
+  }
+
+  push(event) {
+    this.counted += 1;
+    this.total += 1;
+    this.waiting.push(event);
+    this.waitingChars += event.data.length;
+    // The last one stays, however large it is.
+    while (this.waiting.length > MOST_ROWS || (this.waitingChars > MOST_CHARS && this.waiting.length > 1)) {
+      this.waitingChars -= this.waiting.shift().data.length;
+      this.dropped += 1;
+    }
+    this.schedule();
+    if (this.held) this.onChange(this);
   }
 
   pause() {
-    this.held = [];
+    this.paused = true;
+    this.onChange(this);
   }
 
   goOn() {
-    const held = this.held ?? [];
-    this.held = null;
-    for (const row of held) this.push(row);
+    this.paused = false;
+    this.draw();
+    this.onChange(this);
   }
 
   clear() {
-    this.queue.length = 0;
-    this.held &&= [];
+    this.waiting = [];
+    this.waitingChars = 0;
+    this.dropped = 0; // of those that wait: too many came
+    this.total = 0;
+    this.shown = []; // { row, chars }, newest first
+    this.shownChars = 0;
     this.box.replaceChildren();
+    this.onChange(this);
+  }
+
+  schedule() {
+    if (this.scheduled || this.held || !this.waiting.length) return;
+    this.scheduled = true;
+    const draw = () => {
+      this.scheduled = false;
+      if (!this.held) this.draw();
+    };
+    if (this.fast) setTimeout(draw, 1000);
+    else requestAnimationFrame(draw);
   }
 
   draw() {
-    if (!this.queue.length) return;
-    this.box.prepend(...this.queue.splice(0).reverse().map(element));
-    while (this.box.childElementCount > MOST_ROWS) this.box.lastElementChild.remove();
-    this.onDrawn();
+    if (!this.waiting.length) return;
+    const events = this.waiting.reverse();
+    this.waiting = [];
+    this.waitingChars = 0;
+    this.dropped = 0;
+    const made = events.map((event) => ({ row: element(event), chars: event.data.length }));
+    this.shown.unshift(...made);
+    this.box.prepend(...made.map(({ row }) => row));
+    for (const { chars } of made) this.shownChars += chars;
+    while (this.shown.length > MOST_ROWS || (this.shownChars > MOST_CHARS && this.shown.length > 1)) {
+      const { row, chars } = this.shown.pop();
+      this.shownChars -= chars;
+      row.remove();
+    }
+    this.onChange(this);
   }
 
-  renewAges() {
-    for (const made of this.box.querySelectorAll(".age")) made.textContent = age(Number(made.dataset.at));
+  tick() {
+    this.rate = this.counted;
+    this.counted = 0;
+    for (const made of this.box.querySelectorAll(".age")) {
+      const text = age(Number(made.dataset.at));
+      if (made.textContent !== text) made.textContent = text;
+    }
+    // Read aloud as they come, but for a flood.
+    this.box.ariaLive = this.fast ? "off" : "polite";
+    this.schedule();
+    this.onChange(this);
   }
-}
-
-// What an event brings is only ever set as text.
-function element({ id, event, data, missed }) {
-  const row = document.createElement("div");
-  row.className = missed ? "row new replayed" : "row new";
-  const part = (tag, name, text) => {
-    const made = document.createElement(tag);
-    made.className = name;
-    made.textContent = text;
-    row.append(made);
-    return made;
-  };
-  part("span", "chip", event || "message").title = event || "message";
-  part("pre", "data", data);
-  part("span", "id", missed ? `${id} · replayed` : id);
-  part("time", "age", age(timeOf(id))).dataset.at = timeOf(id);
-  return row;
 }

@@ -1,13 +1,16 @@
-import { draw } from "./machine.js";
+import { copy, select } from "./clipboard.js";
 import { learn, now, timeOf } from "./clock.js";
 import { List } from "./list.js";
+import { draw } from "./machine.js";
 import { follow } from "./service.js";
 import { Stream } from "./stream.js";
 import { Timeline } from "./timeline.js";
+import { learnNeed } from "./token.js";
 
 const $ = (id) => document.getElementById(id);
 const base = new URL("./events", document.baseURI);
 const WORDS = {
+  "before-log": "This log is younger than what you ask for; it has lost nothing. What follows is everything there is",
   expired: "Some of what you ask for is no longer kept. What follows is everything that is",
   malformed: "The id to resume from is no id. What follows is everything that is kept",
   unknown: "The id to resume from lies in the future: it is not from this log. What follows is everything that is kept",
@@ -16,25 +19,27 @@ const WORDS = {
 
 const authorization = () => ($("token").value ? { Authorization: `Bearer ${$("token").value}` } : {});
 const words = (text) => text.split(/[\s,]+/).filter(Boolean);
+const number = (value) => value.toLocaleString("en");
 const channels = () => words($("channels").value);
 
 let stream = null;
+let subscribed = []; // its channels
 let received = 0;
 let opened = 0; // when this connection was opened, in the server's time
 let resumed = ""; // the id that it was resumed after
 let replayed = 0; // missed events that it has brought
+let heard = 0; // when anything last came, by this page's own clock
+let beaten = 0; // when the last heartbeat did, but for the opening's
+let beat = Infinity; // milliseconds from one heartbeat to the next, as seen so far
 
 const timeline = new Timeline($("timeline"));
-const list = new List($("events"), () => {
-  $("empty").hidden = true;
-  if (replayed) notice(`The gap is filled: ${replayed} missed ${replayed === 1 ? "event" : "events"} replayed after ${resumed}.`, "good");
-});
+const list = new List($("events"), onList);
 
 // ── the stream and its state machine ──────────────────────────────────────────────────────────────────────────
 
 function listenUrl() {
   const url = new URL(base);
-  for (const channel of channels()) url.searchParams.append("channel", channel);
+  for (const channel of subscribed) url.searchParams.append("channel", channel);
   for (const type of words($("types").value)) url.searchParams.append("event", type);
   const since = $("since").value;
   if (since) url.searchParams.set("since", since === "earliest" ? since : String(Math.round(now() - Number(since) * 1000)));
@@ -47,19 +52,27 @@ function notice(text, kind = "") {
   $("notice").hidden = !text;
 }
 
+// A new stream, and nothing of the last one: its history would be there twice.
 function listen() {
   stream?.close();
   notice("");
+  subscribed = channels();
   resumed = "";
   replayed = 0;
+  received = 0;
+  beat = Infinity;
+  for (const [id, text] of Object.entries({ "last-id": "none", retry: "–", heartbeat: "–", received: "0" })) $(id).textContent = text;
+  $("heartbeat").classList.remove("bad");
+  timeline.clear();
+  empty();
   const mine = (stream = new Stream(listenUrl(), authorization));
   mine.addEventListener("state", ({ detail }) => mine === stream && onState(detail));
   mine.addEventListener("block", ({ detail }) => mine === stream && onBlock(detail));
-  if (!$("publish-channel").value) $("publish-channel").value = channels()[0] ?? "";
+  if (!$("publish-channel").value) $("publish-channel").value = subscribed[0] ?? "";
   mine.open();
 }
 
-function onState({ state, from, why, due, wait }) {
+function onState({ state, from, why, due, wait, status }) {
   let caption = state;
   if (state === "reconnecting") {
     resumed = stream.lastId;
@@ -67,16 +80,18 @@ function onState({ state, from, why, due, wait }) {
     caption = why;
   } else if (state === "open") {
     opened = now();
-    caption = resumed ? `open, resumed after ${resumed}` : `open: ${channels().join(", ")}`;
+    heard = beaten = 0;
+    caption = resumed ? `open, resumed after ${resumed}` : `open: ${subscribed.join(", ")}`;
   } else if (state === "closed") {
     if (why && why !== "closed") notice(why, "bad");
   }
+  if (status) learnNeed("read", status, Boolean($("token").value));
   draw({ state, from, caption, due, wait });
   timeline.become(state);
   $("drop").disabled = state !== "open";
   $("close").disabled = state === "closed";
   $("connect").textContent = state === "closed" ? "Connect" : "Restart";
-  $("waiting").textContent = state === "open" ? "Connected; nothing yet. Publish something here, or from a terminal:" : "Nothing yet. Connect, then publish something here, or from a terminal:";
+  $("waiting").textContent = `${state === "open" ? "Connected; nothing" : "Nothing"} yet. ${state === "open" ? "Publish" : "Connect, then publish"} something here, or from a terminal:`;
 }
 
 function onReset(data) {
@@ -86,11 +101,14 @@ function onReset(data) {
 }
 
 function onBlock(block) {
+  heard = performance.now();
   if (block.retry !== null) $("retry").textContent = `${block.retry} ms`;
   if (block.id !== null) $("last-id").textContent = block.id;
   if (block.data === null) return;
   if (block.event === "heartbeat") {
     learn(Number(block.data));
+    if (beaten) beat = Math.min(beat, heard - beaten);
+    beaten = block.retry === null ? heard : 0;
     $("heartbeat").textContent = new Date(Number(block.data)).toLocaleTimeString();
     return;
   }
@@ -101,9 +119,18 @@ function onBlock(block) {
   const missed = Boolean(resumed) && at < opened;
   replayed += missed;
   timeline.mark(at, missed);
-  list.push({ ...block, id: stream.lastId, missed });
-  showHeld();
+  // The stream does not say which of several channels an event is from.
+  const channel = subscribed.length === 1 ? subscribed[0] : `one of ${subscribed.length} channels`;
+  list.push({ ...block, id: stream.lastId, missed, channel, channels: subscribed.join(", ") });
 }
+
+// A connection to a server that is gone can stay open for minutes. Three heartbeats that did not come are no chance.
+setInterval(() => {
+  const silence = performance.now() - heard;
+  const late = stream?.state === "open" && heard && silence > Math.max(3 * beat, 3000);
+  $("heartbeat").classList.toggle("bad", Boolean(late));
+  if (late) $("heartbeat").textContent = `none for ${(silence / 1000).toFixed(0)} s`;
+}, 1000);
 
 $("listen").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -114,19 +141,31 @@ $("close").addEventListener("click", () => stream?.close());
 
 // ── the events ────────────────────────────────────────────────────────────────────────────────────────────────
 
-const showHeld = () => ($("held").textContent = list.held ? `paused, ${list.held.length} waiting` : "");
+function onList({ paused, held, fast, rate, waiting, dropped, shown, total }) {
+  const waits = `${number(waiting.length)} waiting${dropped ? `, ${number(dropped)} older ones dropped` : ""}`;
+  let told = "";
+  if (paused) told = `paused, ${waits}`;
+  else if (held) told = `${number(rate)} a second; standing still while you read, ${waits}`;
+  else if (fast && rate) told = `${number(rate)} a second; renewed once a second`;
+  $("held").textContent = told;
+  const gone = total - shown.length - waiting.length - dropped;
+  $("kept").textContent = gone > 0 ? `The newest ${number(shown.length)} of ${number(total)}` : "";
+  $("empty").hidden = shown.length > 0;
+  if (replayed && shown.length) notice(`The gap is filled: ${replayed} missed ${replayed === 1 ? "event" : "events"} replayed after ${resumed}.`, "good");
+}
+
+function empty() {
+  replayed = 0;
+  list.clear();
+}
+
 $("pause").addEventListener("click", () => {
-  const pausing = !list.held;
-  if (pausing) list.pause();
-  else list.goOn();
-  $("pause").setAttribute("aria-pressed", String(pausing));
-  showHeld();
+  if (list.paused) list.goOn();
+  else list.pause();
+  $("pause").setAttribute("aria-pressed", String(list.paused));
 });
 $("clear").addEventListener("click", () => {
-  list.clear();
-  showHeld();
-  $("empty").hidden = false;
-  replayed = 0;
+  empty();
   notice("");
 });
 
@@ -140,6 +179,7 @@ $("publish").addEventListener("submit", async (event) => {
   try {
     const answer = await fetch(url, { method: "POST", body: $("publish-data").value, headers: authorization() });
     const said = await answer.json().catch(() => ({}));
+    learnNeed("publish", answer.status, Boolean($("token").value));
     told = answer.ok ? `stored as ${said.id}` : said.detail || `refused with ${answer.status}`;
     $("published").classList.toggle("bad", !answer.ok);
   } catch {
@@ -155,21 +195,11 @@ function example() {
 }
 const renew = () => ($("example").textContent = example());
 $("channels").addEventListener("input", renew);
-$("copy").addEventListener("click", async () => {
-  try {
-    await navigator.clipboard.writeText(example());
-    $("copy").textContent = "Copied";
-  } catch {
-    // No clipboard without TLS, or none allowed: then it is marked, to be copied by hand.
-    getSelection().selectAllChildren($("example"));
-    $("copy").textContent = "Marked";
-  }
-  setTimeout(() => ($("copy").textContent = "Copy"), 1500);
-});
+$("copy").addEventListener("click", () => copy(example(), $("copy"), () => select($("example"))));
 
 // ── the start ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-const stats = follow(base, authorization);
+const stats = follow(base, authorization, (status) => learnNeed("read", status, Boolean($("token").value)));
 $("who").addEventListener("submit", (event) => event.preventDefault());
 $("token").addEventListener("change", () => {
   renew();

@@ -75,11 +75,12 @@ export class Stream extends EventTarget {
     this.connect();
   }
 
-  close(why = "closed") {
+  // status: that of the answer which ended it.
+  close(why = "closed", status = 0) {
     this.wanted = false;
     clearTimeout(this.timer);
     this.controller?.abort();
-    this.become("closed", { why });
+    this.become("closed", { why, status });
   }
 
   // Cut the connection as a bad network would, and let the reconnection show what it is worth.
@@ -100,10 +101,10 @@ export class Stream extends EventTarget {
       if (answer.status !== 200 || !type.startsWith("text/event-stream")) {
         // As an EventSource does: anything else ends it for good.
         const problem = await answer.json().catch(() => ({}));
-        if (this.controller === controller) this.close(problem.detail || `the server answered ${answer.status}, ${type || "without a type"}`);
+        if (this.controller === controller) this.close(problem.detail || `the server answered ${answer.status}, ${type || "without a type"}`, answer.status);
         return;
       }
-      this.become("open");
+      this.become("open", { status: answer.status });
       const parser = new Parser((block) => this.take(block));
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {
