@@ -91,7 +91,10 @@ class Board:
     def create(cls, slots: int) -> Self:
         """A new board with room for ``slots`` workers (256 bytes each)."""
         # One place for the header, one whose first byte is the `started` latch, then the slots.
-        return cls(mmap.mmap(-1, _PLACE_BYTES * (slots + 2)), slots)
+        memory = mmap.mmap(-1, _PLACE_BYTES * (slots + 2))
+        # Anonymous memory is not bounded by /dev/shm. Its pages are taken now, so that a write later needs none.
+        memory[:] = bytes(len(memory))
+        return cls(memory, slots)
 
     # ── the header: written by the master only ────────────────────────────────────────────────────────────
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +19,15 @@ from health.config import Config, Settings
 from health.listeners import Name, accepted_by, local_name, of_health
 from health.metrics_table import ROWS
 from health.source import Source
+from health.threads import Aside
 from health.user_checks import CheckFunction, UserChecks
 from health.views import make_blueprint
 from health.vitals import Vitals
+
+logger = logging.getLogger("headwater.health")
+
+# How long the counters may take to be moved to their files before whoever asked goes on without, seconds.
+FLUSH_PATIENCE: Final = 2.0
 
 # What the console is told of the pod's counters: its name there → the metric's.
 REPORTED: Final = {
@@ -45,8 +53,10 @@ class Health:
         self._checks = UserChecks()
         self._vitals: Vitals | None = None
         self._exporter: metrics.Exporter | None = None
+        self._aside: Aside | None = None
         self._directory: Path | None = None
         self._lock = threading.Lock()
+        self._stalled = False  # the last flush was given up
         self._delivery: Mapping[float, float] = {}
         self._listening: tuple[Name, ...] = ()
         if app is not None:
@@ -102,7 +112,8 @@ class Health:
         with self._lock:
             if self._vitals is not None and self._vitals.pid == os.getpid():
                 return self._vitals
-            self._exporter = None
+            self._exporter = metrics.Exporter(self._metrics_directory)
+            self._aside = Aside()
             vitals = self._vitals = Vitals(self._source, self._config.limits, self._checks, self._flush)
         # Not under the lock: starting a greenlet switches, and the lock may be older than gevent's patches.
         vitals.start()
@@ -114,8 +125,9 @@ class Health:
         if self._vitals is not None:
             self._vitals.stop()
             self._vitals = None
-        if self._exporter is not None:
-            self._exporter.close()
+        if self._exporter is not None and self._aside is not None:
+            with suppress(TimeoutError):
+                self._aside.run(self._exporter.close, FLUSH_PATIENCE)
 
     def _source(self) -> Source | None:
         source: Source | None = None if self._app is None else self._app.extensions.get("sse")
@@ -191,10 +203,14 @@ class Health:
         """Content type and body of ``/metrics``, for the whole pod."""
         vitals = self.start()
         self._flush()
-        return metrics.CONTENT_TYPE, metrics.exposition(self._metrics_directory(), vitals.seat.board)
+        try:
+            directory = self._metrics_directory()
+        except OSError:
+            directory = None  # the exporter has said so
+        return metrics.CONTENT_TYPE, metrics.exposition(directory, vitals.seat.board)
 
     def _metrics_directory(self) -> Path:
-        """The master's directory; without one, this process's own."""
+        """The master's directory; without one, this process's own. Raises OSError when none can be made."""
         if (given := metrics_files.pod_directory()) is not None:
             return given
         if self._directory is None:
@@ -202,17 +218,29 @@ class Health:
         return self._directory
 
     def _flush(self) -> None:
+        """Move the counters to the files. They may lie on a disk, so that is done aside."""
+        exporter, aside, values = self._exporter, self._aside, self._values()
+        if exporter is None or aside is None or values is None:
+            return
+        try:
+            aside.run(lambda: exporter.flush(values), FLUSH_PATIENCE)
+        except TimeoutError:
+            if not self._stalled:
+                logger.warning("the metrics' files take more than %g s to write; metrics are old", FLUSH_PATIENCE)
+            self._stalled = True
+        else:
+            self._stalled = False
+
+    def _values(self) -> dict[str, object] | None:
+        """What this worker has counted, copied: counting goes on."""
         source = self._source()
         stats = getattr(source, "stats", None)
         if source is None or stats is None:
-            return
-        values = {row.attribute: getattr(stats, row.attribute, None) for row in ROWS}
+            return None
+        values = {row.attribute: metrics.copied(getattr(stats, row.attribute, None)) for row in ROWS}
         values["streams"] = source.status().streams
         # Only a server that owns its connections can count them: the attribute is there, or set, where it does.
         connections: Callable[[], Mapping[str, int]] | None = getattr(source, "connection_counts", None)
         if connections is not None:
             values["connections"] = connections()
-        with self._lock:
-            if self._exporter is None:
-                self._exporter = metrics.Exporter(self._metrics_directory())
-        self._exporter.flush(values)
+        return values

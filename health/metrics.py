@@ -15,13 +15,14 @@ in a
 from __future__ import annotations
 
 import json
+import logging
 import os
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
@@ -32,9 +33,11 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from health.board import BEAT_INTERVAL, BOOTING, DRAINING, RUNNING, Board
-from health.metrics_files import read_values, tag
+from health.metrics_files import allocate, read_values, tag
 from health.metrics_process import ProcessesCollector
 from health.metrics_table import BOARD_ROWS, ROWS, Row
+
+logger = logging.getLogger("headwater.health")
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -42,8 +45,13 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 FOLD_TRIES: Final = 20
 FOLD_PAUSE: Final = 0.01
 
+# Bytes that a file has from the start; all that is counted here takes less than half of it.
+FILE_BYTES: Final = 32 * 1024
+
+# Where there is no room for the files, they are tried again after this long (seconds).
+NO_ROOM_PAUSE: Final = 60.0
+
 # These have no annotations.
-_open_file: Callable[[str], Any] = MmapedDict
 _go_float: Callable[[float], str] = floatToGoString
 _collector: Callable[[None, str], Any] = MultiProcessCollector
 
@@ -58,11 +66,47 @@ class HistogramState(Protocol):
     def total(self) -> float: ...
 
 
-class Exporter:
-    """Moves one worker's numbers into its files. Made after the fork; ``flush`` may be called from any
-    thread."""
+class _Counted(NamedTuple):
+    bounds: Sequence[float]
+    counts: Sequence[int]
+    total: float
 
-    def __init__(self, directory: Path) -> None:
+
+def copied(value: object) -> object:
+    """A copy of what a row reads, so that another thread can write it down while counting goes on."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "counts"):
+        state: Any = value
+        return _Counted(state.bounds, tuple(state.counts), state.total)
+    return value
+
+
+class _File(MmapedDict):
+    """prometheus_client's file, without holes (see :func:`health.metrics_files.allocate`)."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            allocate(path, FILE_BYTES)
+        super().__init__(str(path))  # type: ignore[no-untyped-call]
+
+    def _init_value(self, key: str) -> None:
+        if self._used + len(key.encode()) + 32 > self._capacity:
+            # Raises OSError when there is no room; the map that there is stays as it is.
+            os.posix_fallocate(self._f.fileno(), 0, self._capacity * 2)
+        super()._init_value(key)  # type: ignore[no-untyped-call]
+
+
+class Exporter:
+    """Moves one worker's numbers into its files. Made after the fork.
+
+    Where there is no room for them (a /dev/shm that is full), it says so once, leaves no half-written file behind, and
+    tries again every :data:`NO_ROOM_PAUSE` seconds. Values are absolute, so nothing is lost meanwhile.
+
+    :param directory: finds or makes the directory; may raise OSError.
+    """
+
+    def __init__(self, directory: Callable[[], Path]) -> None:
         self._directory = directory
         self._tag = tag(os.getpid())
         self._files: dict[str, Any] = {}
@@ -70,6 +114,7 @@ class Exporter:
         self._labels: dict[str, set[str]] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._off_until = 0.0
 
     def flush(self, values: Mapping[str, object]) -> None:
         """Write the present values; nothing once it is closed.
@@ -77,16 +122,37 @@ class Exporter:
         :param values: by :attr:`Row.attribute`; a row without a value is left out. Values are absolute.
         """
         with self._lock:
-            for row in () if self._closed else ROWS:
-                if (value := values.get(row.attribute)) is not None:
-                    self._write(row, value)
+            if self._closed or time.monotonic() < self._off_until:
+                return
+            try:
+                for row in ROWS:
+                    if (value := values.get(row.attribute)) is not None:
+                        self._write(row, value)
+            except OSError as error:
+                self._switch_off(error)
+                return
+            if self._off_until:
+                self._off_until = 0.0
+                logger.warning("metrics are on again")
+
+    def _switch_off(self, error: OSError) -> None:
+        if not self._off_until:
+            logger.warning("metrics are off in this worker, until there is room for their files: %s", error)
+        self._off_until = time.monotonic() + NO_ROOM_PAUSE
+        names = [file._fname for file in self._files.values()]
+        self._close_files()
+        for name in names:
+            Path(name).unlink(missing_ok=True)
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            for file in self._files.values():
-                file.close()
-            self._files.clear()
+            self._close_files()
+
+    def _close_files(self) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
 
     def _write(self, row: Row, value: object) -> None:
         family = row.name.removesuffix("_total") if row.kind == "counter" else row.name
@@ -114,8 +180,7 @@ class Exporter:
         kind = f"{row.kind}_livesum" if row.kind == "gauge" else row.kind
         file = self._files.get(kind)
         if file is None:
-            path = self._directory / f"{kind}_{self._tag}.db"
-            file = self._files[kind] = _open_file(str(path))
+            file = self._files[kind] = _File(self._directory() / f"{kind}_{self._tag}.db")
         file.write_value(key, float(value), 0.0)
 
 
@@ -210,10 +275,12 @@ def quantile(share: float, buckets: Mapping[float, float], before: Mapping[float
     return None
 
 
-def exposition(directory: Path, board: Board) -> bytes:
-    """All of the pod's metrics in Prometheus' text format (:data:`CONTENT_TYPE`)."""
+def exposition(directory: Path | None, board: Board) -> bytes:
+    """All of the pod's metrics in Prometheus' text format (:data:`CONTENT_TYPE`); without a directory for the workers'
+    own, what else there is."""
     registry = CollectorRegistry()
     registry.register(BoardCollector(board))
-    registry.register(_Files(directory, board))
+    if directory is not None:
+        registry.register(_Files(directory, board))
     registry.register(ProcessesCollector(board))
     return generate_latest(registry)

@@ -49,6 +49,22 @@ def base() -> Path:
     return memory if os.access(memory, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
 
 
+def allocate(path: Path, size: int) -> None:
+    """Make a file that has all its bytes, so that writing to a map of it needs no more room. Raises OSError.
+
+    A map of a file with holes is a trap: where the file system is full (a container's /dev/shm has 64 MB), writing to
+    a hole is a SIGBUS, which ends the process.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        os.close(descriptor)
+
+
 class _Process:
     """The directory that this process made, or that its master made before the fork."""
 
@@ -71,19 +87,27 @@ def share_directory() -> None:
     ours. A directory that is named there already is used as it is, and left.
     """
     if _process.directory is None:
-        if named := os.environ.get(VARIABLE):
-            _process.directory = Path(named)
-            _process.directory.mkdir(parents=True, exist_ok=True)
-            # What an earlier run left: counters begin at 0 with the process. Only files of these very names,
-            # in case the variable names a directory of something else; and none while gunicorn replaces
-            # itself (USR2).
-            for kind in () if "GUNICORN_PID" in os.environ else (*LASTING, "gauge"):
-                for left in _process.directory.glob(f"{kind}_*.db"):
-                    left.unlink(missing_ok=True)
-        else:
-            _process.directory = make_directory()
-            _process.owner = os.getpid()
-            os.environ[VARIABLE] = str(_process.directory)
+        try:
+            _share_directory()
+        except OSError as error:
+            _process.directory = None
+            logger.warning("metrics are off, but for the workers' and processes': no directory for them: %s", error)
+
+
+def _share_directory() -> None:
+    if named := os.environ.get(VARIABLE):
+        _process.directory = Path(named)
+        _process.directory.mkdir(parents=True, exist_ok=True)
+        # What an earlier run left: counters begin at 0 with the process. Only files of these very names,
+        # in case the variable names a directory of something else; and none while gunicorn replaces
+        # itself (USR2).
+        for kind in () if "GUNICORN_PID" in os.environ else (*LASTING, "gauge"):
+            for left in _process.directory.glob(f"{kind}_*.db"):
+                left.unlink(missing_ok=True)
+    else:
+        _process.directory = make_directory()
+        _process.owner = os.getpid()
+        os.environ[VARIABLE] = str(_process.directory)
 
 
 def remove_directory() -> None:
@@ -96,6 +120,8 @@ def remove_directory() -> None:
 
 def make_directory() -> Path:
     """Make a directory, removed when this process ends; and remove those that killed masters left behind.
+
+    Raises OSError when none can be made.
 
     Threat: an emptyDir outlives its containers, and in memory it counts as the pod's: a pod that crashes
     again and again would fill it with its own remains. A directory is in use while somebody holds the lock of
@@ -152,8 +178,12 @@ def write_values(path: Path, values: dict[bytes, tuple[float, float]]) -> None:
         padding = b" " * (8 - (len(key) + 4) % 8)
         entries += _INT.pack(len(key)) + key + padding + _VALUE.pack(*value)
     new = path.with_suffix(".new")
-    new.write_bytes(_INT.pack(8 + len(entries)) + b"\0" * 4 + bytes(entries))
-    new.replace(path)
+    try:
+        new.write_bytes(_INT.pack(8 + len(entries)) + b"\0" * 4 + bytes(entries))
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def fold(directory: Path, pid: int) -> None:

@@ -12,14 +12,12 @@ when somebody asks.
 from __future__ import annotations
 
 import logging
-import sys
-import threading
 import time
 from collections.abc import Callable
-from typing import Final
 
 from health.board import BEAT_INTERVAL
 from health.checks import TABLE, Check, Question, Snapshot
+from health.threads import Spawn, real_threads
 
 logger = logging.getLogger("headwater.health")
 
@@ -36,7 +34,7 @@ class UserCheck:
         self.interval = interval
         self.timeout = timeout
         self._function = function
-        self._spawn: Callable[[Callable[[], None]], object] | None = None
+        self._spawn: Spawn | None = None
         self._began: float | None = None  # the present run
         self._last_began: float | None = None
         self._finished = False
@@ -133,22 +131,3 @@ class UserChecks:
         for check in list(self._checks.values()):
             if check.due(now):
                 check.begin(now)
-
-
-def real_threads() -> Callable[[Callable[[], None]], object]:
-    """What runs a function in a real thread, also where gevent has replaced ``threading``'s by greenlets."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is not None and monkey.is_module_patched("threading"):
-        from gevent.threadpool import ThreadPool
-
-        # Not the hub's own pool: name resolution runs there, and a few hanging checks would use it up.
-        spawn: Callable[[Callable[[], None]], object] = ThreadPool(1).spawn
-        return spawn
-
-    def start(function: Callable[[], None]) -> None:
-        threading.Thread(target=function, name="health-check", daemon=True).start()
-
-    return start
-
-
-__all__: Final = ["CheckFunction", "UserCheck", "UserChecks", "real_threads"]

@@ -1,7 +1,8 @@
 """A worker's vital signs: what runs in the background, and the snapshot that a probe is answered from.
 
-Three threads (greenlets under gevent): the lag probe, the canary, and the pulse, which writes the board twice
-a second, flushes the counters once a second and begins the runs of an app's own checks. A probe only reads.
+Threads (greenlets under gevent), each with one duty, so that none waits for another's: the lag probe; the canary; the
+pulse, which writes the board twice a second and begins the runs of an app's own checks; and one that moves the counters
+to where the metrics are read from, and may wait for a disk. A probe only reads. A duty that fails is begun again.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ logger = logging.getLogger("headwater.health")
 EARLY_INTERVAL: Final = 0.05
 EARLY_SECONDS: Final = 10.0
 
-FLUSH_BEATS: Final = 2  # the counters are flushed every so many beats
+FLUSH_INTERVAL: Final = 1.0  # seconds between two moves of the counters
+RESTART: Final = 1.0  # seconds until a duty that failed is begun again
 
 
 class Vitals:
@@ -62,8 +64,15 @@ class Vitals:
 
     def start(self) -> None:
         self._guarded("beat", self._beat)
-        for name, run in (("lag", self.lag.run), ("canary", self.canary.run), ("pulse", self._pulse)):
-            threading.Thread(target=run, name=f"health-{name}", daemon=True).start()
+        duties = {"lag": self.lag.run, "canary": self.canary.run, "pulse": self._pulse, "metrics": self._export}
+        for name, run in duties.items():
+            threading.Thread(target=self._for_ever, args=(name, run), name=f"health-{name}", daemon=True).start()
+
+    def _for_ever(self, name: str, run: Callable[[], None]) -> None:
+        """Run a duty until all stop. What it does not catch itself must not end it for good."""
+        while not self._stop.is_set():
+            self._guarded(name, run)
+            self._stop.wait(RESTART)
 
     def stop(self) -> None:
         """Let the threads end; they are not waited for."""
@@ -72,7 +81,6 @@ class Vitals:
     # ── the pulse ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _pulse(self) -> None:
-        beats = 0
         began = last = time.monotonic()
         written = False  # the first canary is on the board
         while True:
@@ -83,12 +91,14 @@ class Vitals:
             if early and not written and time.monotonic() - last < board.BEAT_INTERVAL:
                 continue
             last = time.monotonic()
-            beats += 1
             self._guarded("beat", self._beat)
             self._guarded("checks", self._user_checks.run_due)
             self._guarded("startup", self._latch)
-            if beats % FLUSH_BEATS == 0:
-                self._guarded("metrics", self._flush)
+
+    def _export(self) -> None:
+        self._guarded("flush", self._flush)  # at once: the files take their room
+        while not self._stop.wait(FLUSH_INTERVAL):
+            self._guarded("flush", self._flush)
 
     def _guarded(self, name: str, work: Callable[[], None]) -> None:
         """One part that fails must not end the others; it is logged once, until it has worked again."""

@@ -38,7 +38,7 @@ def values(opened: int = 1, **more: object) -> dict[str, object]:
 
 def as_process(monkeypatch: pytest.MonkeyPatch, directory: Path, pid: int, numbers: dict[str, Any]) -> None:
     monkeypatch.setattr(os, "getpid", lambda: pid)
-    exporter = Exporter(directory)
+    exporter = Exporter(lambda: directory)
     exporter.flush(numbers)
     exporter.close()
     monkeypatch.undo()
@@ -54,7 +54,7 @@ def test_counters_of_all_processes_are_added_up(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_values_are_absolute_and_can_be_flushed_again_and_again(tmp_path: Path) -> None:
-    exporter = Exporter(tmp_path)
+    exporter = Exporter(lambda: tmp_path)
     for opened in (3, 3, 9):
         exporter.flush(values(opened))
     assert samples(exposition(tmp_path, Board.create(1)))["sse_streams_opened_total"] == 9
@@ -77,7 +77,7 @@ def test_a_histogram_is_exported_with_cumulated_buckets_sum_and_count(
 
 
 def test_a_state_that_nothing_is_in_any_more_is_zero(tmp_path: Path) -> None:
-    exporter = Exporter(tmp_path)
+    exporter = Exporter(lambda: tmp_path)
     exporter.flush({"streams": {"live": 4, "lagging": 2}})
     exporter.flush({"streams": {"live": 5}})
     found = samples(exposition(tmp_path, Board.create(1)))
@@ -232,3 +232,75 @@ def test_the_service_counts_what_the_rows_ask_for() -> None:
     elsewhere = {"connections", "streams"}
     missing = [row.attribute for row in ROWS if not hasattr(stats, row.attribute)]
     assert set(missing) <= elsewhere
+
+
+def test_files_have_all_their_bytes_so_that_a_full_disk_is_no_trap(tmp_path: Path) -> None:
+    exporter = Exporter(lambda: tmp_path)
+    exporter.flush(values(3, closed=Counter(client=1), streams={"live": 1}))
+    files = list(tmp_path.glob("*.db"))
+    assert len(files) > 1
+    assert [path for path in files if path.stat().st_blocks * 512 < path.stat().st_size] == [], "none has holes"
+    exporter.close()
+
+
+# In a process of its own: what goes wrong here is a SIGBUS.
+FULL = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from health import metrics
+from health.board import Board
+from tests.health.test_metrics import samples
+
+place = Path(sys.argv[1])
+told = []
+metrics.logger = SimpleNamespace(warning=lambda text, *args: told.append(text % args))
+clock = [100.0]
+metrics.time = SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda seconds: None)
+board = Board.create(2)
+board.set_expected(2)
+
+def fill():
+    try:
+        with open(place / "filler", "ab") as filler:
+            while True:
+                filler.write(bytes(4096))
+                filler.flush()
+    except OSError:
+        pass
+
+def exported():
+    return samples(metrics.exposition(place, board)).get("sse_streams_opened_total")
+
+exporter = metrics.Exporter(lambda: place)
+fill()
+for opened in range(3):
+    exporter.flush({"opened": opened, "streams": {"live": 1}})
+assert len(told) == 1 and "off" in told[0] and str(place) in told[0], told
+assert exported() is None and sorted(path.name for path in place.iterdir()) == ["filler"]
+(place / "filler").unlink()
+exporter.flush({"opened": 4})
+assert exported() is None, "it waits a while before it tries again"
+clock[0] += metrics.NO_ROOM_PAUSE
+exporter.flush({"opened": 5})
+assert exported() == 5 and len(told) == 2 and "on again" in told[1], told
+
+fill()
+exporter.flush({"opened": 6, "resets": {"expired": 1}})
+assert exported() == 6, "what has its room goes on"
+exporter.flush({"opened": 7, "resets": {f"reason-{n}": 1 for n in range(2000)}})
+assert len(told) == 3 and exported() is None, "a file that cannot grow is given up"
+(place / "filler").unlink()
+clock[0] += metrics.NO_ROOM_PAUSE
+exporter.flush({"opened": 8, "resets": {f"reason-{n}": 1 for n in range(2000)}})
+assert exported() == 8, "with room it grows"
+board.mark_started()
+print("survived")
+"""
+
+
+def test_where_there_is_no_room_metrics_are_off_and_nobody_dies(small_disk: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, small_disk], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "survived\n"), done
