@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Any
 
+from sse.auth.address import peer_address
 from sse.logs import Line
 from sse.request_id import request_id
 from sse.stream import Stream
@@ -64,7 +65,7 @@ def request_answered(environ: dict[str, Any], target: str, status: str, size: in
     if logger.isEnabledFor(logging.INFO):
         line = Line(
             "request",
-            client=environ.get("REMOTE_ADDR", "-"),
+            client=peer_address(environ) or "-",
             method=environ.get("REQUEST_METHOD", "-"),
             target=target,
             status=int(status[:3]) if status[:1].isdigit() else 0,  # 0: the app gave none

@@ -199,6 +199,7 @@ class Connection:
         parser.mesg_class = Request
         parser.unreader = reader = Reader(self)
         conditions = None if heads is None else heads.conditions(listener, self.addr)
+        proxied: Any = None
         while True:
             seen = known = None
             try:
@@ -226,6 +227,8 @@ class Connection:
                 reader.hold(data[seen.end :])
                 body: Body = SizedBody(reader, length, self)
             else:
+                # A PROXY line stands before a connection's first request, and speaks for all of them.
+                proxied = request.proxy_protocol_info = request.proxy_protocol_info or proxied
                 self.expects_continue = request._expected_100_continue
                 request._expected_100_continue = False
                 check(request)

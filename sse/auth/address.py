@@ -75,6 +75,13 @@ def is_trusted(peer: str, trusted: Networks) -> bool:
     return address is not None and any(address in network for network in trusted)
 
 
+def peer_address(environ: Mapping[str, Any]) -> str:
+    """The peer's address; "" for a Unix socket. "unknown", which nobody trusts, after a PROXY line that names no client:
+    gunicorn's REMOTE_ADDR is None then."""
+    peer: str | None = environ.get("REMOTE_ADDR", "")
+    return "unknown" if peer is None else peer
+
+
 def client_address(environ: Mapping[str, Any], trusted: Networks) -> str:
     """The client's IP address as text; the peer's, if that is not a trusted proxy; "" for a Unix
     socket of which nobody says whom it serves.
@@ -83,7 +90,7 @@ def client_address(environ: Mapping[str, Any], trusted: Networks) -> str:
     lets the other pass as the client sent it; so when both are there and do not agree, neither is believed,
     and the answer is the proxy itself.
     """
-    peer = environ.get("REMOTE_ADDR") or ""
+    peer = peer_address(environ)
     if not is_trusted(peer, trusted):
         return _canonical(peer)
     by_list = environ.get("HTTP_X_FORWARDED_FOR")

@@ -80,7 +80,7 @@ def seen(peer: str | None, xff: str | None = None, forwarded: str | None = None)
         pytest.param("10.0.0.1", "1.1.1.1", "for=6.6.6.6", "10.0.0.1", id="both headers, at odds: neither"),
         pytest.param("", "1.1.1.1", None, "1.1.1.1", id="a Unix socket: the proxy before it"),
         pytest.param("", "6.6.6.6, 1.1.1.1, 10.2.3.4", None, "1.1.1.1", id="a Unix socket, two proxies"),
-        pytest.param(None, None, None, "", id="no peer at all"),
+        pytest.param(None, "1.1.1.1", None, "unknown", id="a PROXY line that names no client"),
     ],
 )
 def test_the_client_is_the_rightmost_address_that_is_no_trusted_proxy(
