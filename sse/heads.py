@@ -66,6 +66,30 @@ _HOLE_NAMES: Final = frozenset({"CONTENT-LENGTH", "IDEMPOTENCY-KEY", "TRACEPAREN
 MAX_LENGTH_DIGITS: Final = 10
 
 
+# Every attribute that gunicorn gives a request, and every key of its environ beside the fields: those that are the same
+# for each request with the same head under the same conditions, and those that each request has of its own. A head with
+# anything else in it, as a later gunicorn may put there, is not kept: nobody has looked whether clients may share that.
+_SHARED: Final = frozenset(
+    {
+        *("cfg", "method", "uri", "path", "query", "fragment", "version", "headers", "scheme", "must_close"),
+        *("limit_request_line", "limit_request_fields", "limit_request_field_size", "max_buffer_headers"),
+        *("proxy_protocol_info", "_expected_100_continue", "_fast_limit_request_line", "_use_fast"),
+    }
+)
+_OWN: Final = frozenset({"unreader", "peer_addr", "remote_addr", "req_number", "trailers", "body", "head"})
+_SHARED_ENVIRON: Final = frozenset(
+    {
+        *("wsgi.version", "wsgi.url_scheme", "wsgi.multithread", "wsgi.multiprocess", "wsgi.run_once"),
+        *("wsgi.file_wrapper", "wsgi.input_terminated", "SERVER_SOFTWARE", "SERVER_NAME", "SERVER_PORT"),
+        *("SERVER_PROTOCOL", "REQUEST_METHOD", "RAW_URI", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING"),
+        *("CONTENT_TYPE", "CONTENT_LENGTH"),
+    }
+)
+_OWN_ENVIRON: Final = frozenset(
+    {"wsgi.errors", "wsgi.input", "gunicorn.socket", "REMOTE_ADDR", "REMOTE_PORT", "wsgi.early_hints"}
+)
+
+
 class Seen(NamedTuple):
     """What is to be looked up, or learnt: a head under its conditions, without what stands in its holes."""
 
@@ -85,9 +109,7 @@ class Head:
         self._length_hole = length_hole
         # For each hole, where its field is among the request's.
         self._holes = holes
-        self._request = vars(request).copy()
-        for name in _OF_EACH_REQUEST:
-            self._request.pop(name, None)
+        self._request = {name: value for name, value in vars(request).items() if name in _SHARED}
         self._request["headers"] = tuple(request.headers)
         self._environ: dict[str, Any] | None = None
 
@@ -113,12 +135,12 @@ class Head:
         return request, length
 
     def keep(self, environ: dict[str, Any], cfg: Any) -> None:
-        """Learn what gunicorn made of a request with this head. To be called before the app has it."""
-        template = environ.copy()
-        for name in _OF_EACH_ENVIRON:
-            template.pop(name, None)
-        template["wsgi.errors"] = Errors(cfg)
-        self._environ = template
+        """Learn what gunicorn made of a request with this head, if all of it is known. To be called before the app has
+        it."""
+        fields = {_environ_name(name) for name, _ in self._request["headers"]}
+        if environ.keys() <= _SHARED_ENVIRON | _OWN_ENVIRON | fields:
+            self._environ = {name: value for name, value in environ.items() if name not in _OWN_ENVIRON}
+            self._environ["wsgi.errors"] = Errors(cfg)
 
     def environ(self, request: Request, sock: Any, peer: Any, response: Response) -> dict[str, Any] | None:
         """The environ of a request with this head, as ``gunicorn.http.wsgi.create`` makes it; None if that has to."""
@@ -153,17 +175,6 @@ def create(
     if head is not None:
         head.keep(environ, cfg)
     return response, environ
-
-
-# What a request has that another with the same head does not.
-_OF_EACH_REQUEST: Final = ("unreader", "peer_addr", "remote_addr", "req_number", "trailers", "body", "head")
-_OF_EACH_ENVIRON: Final = (
-    "wsgi.input",
-    "gunicorn.socket",
-    "REMOTE_ADDR",
-    "REMOTE_PORT",
-    "wsgi.early_hints",
-)
 
 
 class Errors(RawIOBase):
@@ -273,6 +284,7 @@ def _head_of(head: bytes, request: Request) -> Head | None:
     fields = [_environ_name(name) for name, _ in request.headers]
     if (
         request.method not in _METHODS
+        or not vars(request).keys() <= _SHARED | _OWN
         or not _NEVER.isdisjoint(name for name, _ in request.headers)
         or not isinstance(request.body.reader, LengthReader)
     ):

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from gunicorn.config import Config
+from gunicorn.http import wsgi
 from gunicorn.http.errors import ParseException
 
 from sse import heads as module
 from sse.connection import Connection
 from sse.heads import MAX_BYTES, MAX_HEAD_BYTES, MAX_HEADS, MAX_SEEN, Errors, Heads, create
-from sse.http import Remembered
+from sse.http import Remembered, Request
 from sse.request import SizedBody
 from sse.settings import Settings
 from tests.fuzz.requests import Wire
@@ -241,6 +242,48 @@ def test_nothing_that_an_app_does_to_a_request_reaches_the_next() -> None:
     assert all("spoilt" not in environ and environ["HTTP_AUTHORIZATION"][:6] == "Bearer" for environ in environs)
     (last,) = read(PUBLISH, heads) or ()
     assert last.known and facts([last]) == facts(read(PUBLISH, None))
+
+
+def test_a_head_with_an_attribute_that_nobody_knows_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later gunicorn may give a request something of its connection, which another client must not be given."""
+    parse = Request.set_body_reader
+
+    def later(self: Any) -> None:
+        parse(self)
+        self.of_this_connection = []
+
+    monkeypatch.setattr(Request, "set_body_reader", later)
+    heads = taught(PUBLISH)
+    found = read(PUBLISH, heads)
+    assert found and not found[0].known and len(heads) == 0
+
+
+def test_an_environ_with_a_key_that_nobody_knows_is_made_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = wsgi.create
+
+    def later(*args: Any, **kwargs: Any) -> Any:
+        response, environ = make(*args, **kwargs)
+        return response, environ | {"gunicorn.of_this_connection": object()}
+
+    monkeypatch.setattr(wsgi, "create", later)
+    heads = taught(PUBLISH)
+    first, second = ((read(PUBLISH, heads) or ())[0].facts[2] for _ in range(2))
+    assert first["gunicorn.of_this_connection"] is not second["gunicorn.of_this_connection"]
+
+
+def test_what_may_be_shared_is_what_gunicorn_has() -> None:
+    made = []
+
+    def answer(request: Any) -> bool:
+        made.append((vars(request).keys() | {"head"}, create(request, connection, LISTENER, CFG)[1].keys()))
+        return False
+
+    fields = b"Host: a\r\nContent-Type: b\r\nContent-Length: 0\r\n"
+    connection = Connection(Wire(b"POST / HTTP/1.1\r\n" + fields + b"\r\n", 65536), PEER, SETTINGS, lambda: False)
+    connection.requests(CFG, answer, lambda reason: None, Heads(CFG), LISTENER)
+    ((attributes, keys),) = made
+    assert attributes == module._SHARED | module._OWN
+    assert keys - {"HTTP_HOST"} == module._SHARED_ENVIRON | module._OWN_ENVIRON
 
 
 def head_number(number: int, size: int = 100) -> bytes:
