@@ -133,12 +133,12 @@ class Reader(SocketUnreader):
 
     def _body_chunk(self, size_hint: int | None) -> bytes:
         connection = self._connection
-        if connection.expects_continue:
-            # Only a view that wants the body asks for it (RFC 9110 §10.1.1): one that refuses saves both the bytes.
-            connection.expects_continue = False
-            connection.sock.sendall(CONTINUE)
         connection.sock.settimeout(connection.body_time_left())
         try:
+            if connection.expects_continue:
+                # Only a view that wants the body asks for it (RFC 9110 §10.1.1): one that refuses saves both the bytes.
+                connection.expects_continue = False
+                connection.sock.sendall(CONTINUE)
             data: bytes = super().chunk(size_hint)
         except TimeoutError:
             connection.broken = "read-timeout"

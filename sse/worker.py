@@ -41,6 +41,7 @@ from gevent.socket import wait_read
 from gunicorn.http.wsgi import FileWrapper
 from gunicorn.sock import ssl_context
 from gunicorn.util import write_error
+from gunicorn.workers.base_async import ALREADY_HANDLED
 from gunicorn.workers.ggevent import GeventWorker
 
 from sse import accesslog
@@ -357,8 +358,14 @@ class SSEWorker(GeventWorker):
             environ["sse.why_lost"] = connection.why_lost
             if self._tls is None:
                 environ["sse.takeover"] = resp.take_over
+            if "HTTP_UPGRADE" in environ:
+                # The app may take the socket for a websocket: the header's time-out, which it still has, must not end
+                # that. What we read and write sets its own.
+                sock.settimeout(None)
             self.nr += 1
             body = self.wsgi(environ, resp.start_response)
+            if body is ALREADY_HANDLED:
+                raise StopIteration
             try:
                 if req.method == "HEAD":
                     pass  # a generator that never ends would never end
@@ -380,7 +387,11 @@ class SSEWorker(GeventWorker):
             return not resp.should_close()
         except OSError:
             raise
-        except Exception:
+        except Exception as error:
+            if isinstance(error, StopIteration) and resp is not None and resp.status is None:
+                # gunicorn's convention: the app has answered on ``environ["gunicorn.socket"]``, and may still read there.
+                connection.reading_body = False
+                return False
             if resp is None or not resp.headers_sent:
                 raise
             # A second head in the middle of a body would be worse than a body that is visibly cut.

@@ -76,8 +76,8 @@ def is_trusted(peer: str, trusted: Networks) -> bool:
 
 
 def peer_address(environ: Mapping[str, Any]) -> str:
-    """The peer's address; "" for a Unix socket. "unknown", which nobody trusts, after a PROXY line that names no client:
-    gunicorn's REMOTE_ADDR is None then."""
+    """The peer's address; "" for a Unix socket; "unknown", which nobody trusts, after a PROXY line that names no client
+    (gunicorn's REMOTE_ADDR is None then)."""
     peer: str | None = environ.get("REMOTE_ADDR", "")
     return "unknown" if peer is None else peer
 

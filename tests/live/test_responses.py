@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartServer
-from tests.live.observe import RESPONSE_APP, closed, stream_lines
+from tests.live.observe import RESPONSE_APP, closed, samples, stream_lines
 from tests.support.server import Server
 from tests.support.sse_client import Ending, SSEClient
 from tests.support.wait import eventually
@@ -128,3 +129,29 @@ def test_a_drain_lets_them_finish_and_ends_the_others_at_its_end(
     assert notes(server, "closed") == 3
     reasons = sorted(one["reason"] for one in stream_lines(server))
     assert reasons == ["done", "drain", "drain"]
+
+
+def test_an_app_may_take_the_socket_of_an_upgraded_connection(start_server: StartServer, tmp_path: Path) -> None:
+    """A websocket: its silence is no slow request, and what the app has written is the whole answer."""
+    timeout = 0.3
+    server = start_server(
+        command=RESPONSE_APP,
+        NOTES=str(tmp_path),
+        SSE_READ_HEADER_TIMEOUT=timeout,
+        SSE_READ_TIMEOUT=timeout,
+        SSE_DRAIN_DELAY=0,
+    )
+    request = b"GET /websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+        sock.sendall(request)
+        assert sock.recv(4096).startswith(b"HTTP/1.1 101 ")
+        time.sleep(3 * timeout)  # it says nothing for longer than a request may
+        sock.sendall(b"hello")
+        came = b""
+        while data := sock.recv(4096):
+            came += data
+    assert came == b"hellobye"
+    assert samples(server)['sse_connections_closed_total{reason="bad-request"}'] == 0
+    server.terminate()
+    assert server.wait(10) == 0
+    assert "Traceback" not in server.log_text()
