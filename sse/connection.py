@@ -101,6 +101,7 @@ class Connection:
     """A connection from accept to close or takeover. One greenlet runs :meth:`serve`."""
 
     __slots__ = (
+        "_discard_until",
         "_draining",
         "_header_began",
         "_header_bytes",
@@ -138,6 +139,7 @@ class Connection:
         self.server_header = settings.sse_server_header
         self._settings = settings
         self._draining = draining
+        self._discard_until = 0.0  # when to stop reading a body that nobody wants, monotonic; 0: it is wanted
         self._header_began = self.opened
         self._header_bytes = 0
         self._idle: IdleTimer | None = None
@@ -153,6 +155,8 @@ class Connection:
         return self._left(limit)
 
     def body_time_left(self) -> float | None:
+        if self._discard_until:
+            return max(self._discard_until - time.monotonic(), 0.001)
         return self._left(self._settings.sse_read_timeout)
 
     def _left(self, limit: float) -> float | None:
@@ -242,7 +246,7 @@ class Connection:
                 return
             if not body.is_read():
                 parser.mesg = request
-                deadline = self._body_deadline()
+                deadline = self._discard_until = self._body_deadline()
                 try:
                     found_end = parser.finish_body(deadline=deadline, max_bytes=DISCARD_BODY_BYTES)
                 except HTTPException:
@@ -251,6 +255,7 @@ class Connection:
                     if self.broken == "read-timeout" or time.monotonic() >= deadline:
                         count_closing("read-timeout")
                     return
+                self._discard_until = 0.0
             parser.mesg = None  # its own look at an unread body, before the next request, is the one above
             self.reading_body = False
             self._header_bytes = len(reader.buf.getvalue())

@@ -389,7 +389,7 @@ class SSEWorker(GeventWorker):
             raise
         except Exception as error:
             if isinstance(error, StopIteration) and resp is not None and resp.status is None:
-                # gunicorn's convention: the app has answered on ``environ["gunicorn.socket"]``, and may still read there.
+                # gunicorn's convention: the app has answered on environ["gunicorn.socket"], and may still read there.
                 connection.reading_body = False
                 return False
             if resp is None or not resp.headers_sent:

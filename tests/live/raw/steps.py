@@ -228,10 +228,12 @@ class Exactly:
 
 @dataclass(frozen=True)
 class Closed:
-    """The server ends the connection within the window; without a word before it if ``quietly``."""
+    """The server ends the connection within the window; without a word before it if ``quietly``; if ``orderly``, not by
+    a reset, which can destroy an answer that is still on its way."""
 
     within: Window = AT_ONCE
     quietly: bool = True
+    orderly: bool = False
 
     def run(self, talk: Conversation) -> None:
         while talk.receive(talk.mark + self.within.latest + 1.0):
@@ -239,6 +241,8 @@ class Closed:
         if not talk.ended:
             raise Surprise(f"still open after {talk.elapsed():.2f} s")
         self.within.check(talk, f"closed ({talk.ended})")
+        if self.orderly and talk.ended == "RST":
+            raise Surprise("a reset")
         if talk.unread and self.quietly:
             raise Surprise(f"bytes before the end: {bytes(talk.unread[:200])!r}")
 

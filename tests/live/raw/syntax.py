@@ -62,6 +62,14 @@ LIMITS = (
     ),
     Case("a body that is too large", (Send(post("large", b"x" * 100_000)), Answer(413))),
     Case(
+        "a body that is much too large, whose first half is there when it is refused",
+        (
+            Send(request("POST", "/events/large", "Content-Length: 600000", body=b"x" * 300_000)),
+            Answer(413),
+            Closed(orderly=True),
+        ),
+    ),
+    Case(
         "a chunked body that is too large",
         (
             Send(request("POST", "/events/large", "Transfer-Encoding: chunked")),

@@ -38,6 +38,7 @@ from tests.live.raw.steps import (
 
 PARTIAL = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
 BODYLESS = request("POST", "/events/timeouts", "Content-Length: 10")
+_REFUSED = request("POST", "/nowhere", "Content-Length: 10", body=b"01")
 CHUNKED = request("POST", "/events/timeouts", "Transfer-Encoding: chunked")
 TOO_LATE = Answer(408, {"content-type": "application/problem+json", "connection": "close"}, within=due(READ))
 
@@ -188,6 +189,12 @@ def _each_off() -> tuple[Case, ...]:
             OFF,
         ),
         Case("no read time-out", (Send(BODYLESS), StaysOpen(16), Send(b"0123456789"), Answer(201)), OFF),
+        Case(
+            "no read time-out: the rest of a refused body that never comes",
+            (Send(_REFUSED), Answer(404), Mark(), Closed(due(5.0))),
+            OFF,
+            go=Differs("net/http waits for the rest before it answers, without end", (Send(_REFUSED), StaysOpen(6.5))),
+        ),
         Case("no idle time-out", (Send(PAGE), Answer(200), StaysOpen(6.5), Send(PAGE), Answer(200)), OFF),
         Case("no write time-out", stalled, OFF, small_buffers=True),
         Case("no header time-out: the read time-out still bounds it", (Closed(due(READ)),), READ_ONLY),
