@@ -41,7 +41,7 @@ RULES: Final = (
     Rule("answer: head, body, send", r"gunicorn/http/wsgi\.py", r"^Response"),
     Rule("environ", r"gunicorn/http/wsgi\.py"),
     Rule("environ", r"sse/heads\.py", r"environ|^create"),
-    Rule("parse: connection, header, body", r"gunicorn/http/|sse/request\.py|sse/connection\.py|sse/heads\.py"),
+    Rule("parse: connection, header, body", r"gunicorn/http/|sse/(request|connection|idle|heads)\.py"),
     Rule("auth and limits", r"sse/auth/"),
     Rule("tailer: read the log, dispatch", r"sse/log/", r"follow|Wakeup|Watch|_page|_query|\bread\b|touch|wait"),
     Rule("log append", r"sse/log/"),
@@ -50,7 +50,7 @@ RULES: Final = (
     Rule("view: publish or stream", r"sse/(views|endpoints|publish|ndjson|extension|event|columns|problems)\.py"),
     Rule("metrics and access log", r"sse/stats\.py|sse/accesslog\.py|sse/report\.py|prometheus_client/|health/"),
     Rule("Flask: context, routing, response", r"flask/|werkzeug/"),
-    Rule("worker", r"sse/worker\.py|gunicorn/"),
+    Rule("worker", r"sse/(worker|drain)\.py|gunicorn/"),
 )
 LOOP: Final = "event loop and greenlet switches"
 OTHER: Final = "other"

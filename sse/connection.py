@@ -16,7 +16,6 @@ asked anything yet; one in a body answers 408; one in writing can only close.
 from __future__ import annotations
 
 import logging
-import math
 import select
 import socket
 import ssl
@@ -29,6 +28,7 @@ from werkzeug.exceptions import HTTPException
 
 from sse.auth.redact import Redaction
 from sse.http import HeaderTimeout, Reader, Request
+from sse.idle import IdleTimer
 from sse.request import Body, SizedBody, check
 from sse.runtime import breathe
 from sse.settings import Settings
@@ -349,58 +349,6 @@ class Connection:
             pass
         finally:
             sock.close()
-
-
-class IdleTimer:
-    """The idle time-out of one connection, gevent's way but for one thing: a timer of the loop is not made, started
-    and stopped for each request, but left to run, and started again for what is left when it finds that it is early."""
-
-    __slots__ = ("_fires", "_timer", "_until", "_waiting")
-
-    def __init__(self) -> None:
-        self._timer: Any = None
-        self._fires = math.inf  # when the timer does, if nothing stops it; seconds, monotonic
-        self._until = math.inf  # when the time is over
-        self._waiting: Any = None  # the greenlet that is told so
-
-    def wait(self, event: Any, limit: float) -> None:
-        """Wait for gevent's watcher ``event``, at most ``limit`` seconds (0: for ever). Raises HeaderTimeout."""
-        from gevent import get_hub, getcurrent
-
-        hub = get_hub()
-        if limit:
-            self._until = time.monotonic() + limit
-            if self._until < self._fires:
-                self._start(hub.loop, limit)
-        else:
-            self._until = math.inf
-        self._waiting = getcurrent()
-        try:
-            hub.wait(event)
-        finally:
-            self._waiting = None
-
-    def _start(self, loop: Any, seconds: float) -> None:
-        self.close()
-        self._timer = loop.timer(seconds)
-        self._timer.start(self._fired, loop)
-        self._fires = time.monotonic() + seconds
-
-    def _fired(self, loop: Any) -> None:
-        self._fires = math.inf
-        if self._waiting is None or self._until == math.inf:
-            return
-        left = self._until - time.monotonic()
-        if left > 0:
-            self._start(loop, left)
-        else:
-            self._waiting.throw(HeaderTimeout())
-
-    def close(self) -> None:
-        """Stop the timer, and give it back. Idempotent."""
-        timer, self._timer, self._fires = self._timer, None, math.inf
-        if timer is not None:
-            timer.close()
 
 
 def _original_poll() -> Any:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 # At a worker's end the last spans are sent, if that takes no longer, in seconds: a hurried drain leaves it no more
-# before gunicorn kills it (see sse.worker.HURRY).
+# before gunicorn kills it (see sse.drain.HURRY).
 FLUSH_SECONDS: Final = 0.4
 
 _SPAN: Final = "sse.span"  # where the environ has the request's

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import signal
 import ssl
 import time
@@ -47,6 +46,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from sse import accesslog
 from sse.auth.redact import redact
 from sse.connection import Connection
+from sse.drain import drain
 from sse.extension import SSE
 from sse.fanout import Fanout
 from sse.gunicorn import starting, tell_listening
@@ -59,11 +59,6 @@ from sse.settings import Settings
 from sse.settings.watch import Watch
 from sse.stats import Stats
 
-# Seconds that a hurried drain may take: gunicorn's master kills 2 s after it has passed SIGQUIT on.
-HURRY = 1.5
-# Seconds beyond the drain's window for what is still being written; more than the fan-out's LINGER, and with the exit
-# itself below the margin in `graceful_timeout`.
-AFTER_WINDOW = 1.2
 # Connections accepted before others have their turn. gevent's hundred would all be served before a probe that comes
 # after them: a second and more, when a crowd of clients comes back at once.
 ACCEPTS_PER_TURN = 4
@@ -87,8 +82,8 @@ class SSEWorker(GeventWorker):
         self._mount = os.environ.get("SCRIPT_NAME", "")
         self._woken: Event | None = None
         self._tls: ssl.SSLContext | None = None
-        self._connections: set[Connection] = set()
-        self._fanouts: dict[Hub, Fanout] = {}
+        self.connections: set[Connection] = set()
+        self.fanouts: dict[Hub, Fanout] = {}
 
     def patch(self) -> None:
         """gevent's patches. For each module that it patches, gevent looks for plugins in the metadata of every
@@ -126,9 +121,9 @@ class SSEWorker(GeventWorker):
         self._fanout(self.sse.start())
 
     def _fanout(self, hub: Hub) -> Fanout:
-        fanout = self._fanouts.get(hub)
+        fanout = self.fanouts.get(hub)
         if fanout is None:
-            fanout = self._fanouts[hub] = Fanout(hub)
+            fanout = self.fanouts[hub] = Fanout(hub)
             fanout.start()
         return fanout
 
@@ -145,7 +140,7 @@ class SSEWorker(GeventWorker):
             self._heads.forget()
             self._evict(servers)
             self._woken.wait(1.0)
-        self._drain(servers)
+        drain(self, servers)
 
     def _serve(self, sock: Any) -> StreamServer:
         sock.setblocking(True)
@@ -159,7 +154,7 @@ class SSEWorker(GeventWorker):
     def _evict(self, servers: list[StreamServer]) -> None:
         if all(server.pool.free_count() for server in servers):
             return
-        idle = sorted((c for c in self._connections if c.state == "idle"), key=lambda c: c.opened)
+        idle = sorted((c for c in self.connections if c.state == "idle"), key=lambda c: c.opened)
         for connection in idle[: max(1, int(len(idle) * EVICT_SHARE))] if idle else ():
             self._stats.connections_closed["evicted"] += 1
             connection.hang_up()
@@ -188,7 +183,7 @@ class SSEWorker(GeventWorker):
     def _leave(self) -> None:
         self.alive = False
         self.draining = True
-        for hub in self._fanouts:
+        for hub in self.fanouts:
             hub.draining = True
         if self._woken is not None:
             self._woken.set()
@@ -207,75 +202,21 @@ class SSEWorker(GeventWorker):
             self.hurried = True
             self._leave()
 
-    # ── drain ─────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _drain(self, servers: list[StreamServer]) -> None:
-        settings = self.settings
-        began = time.monotonic()
-        delay = settings.sse_drain_delay
-        while time.monotonic() < began + delay and not self.hurried and not self.replaced():
-            self.notify()
-            gevent.sleep(0.1)
-        for server in servers:
-            if not self._is_health(server):
-                server.close()
-        for connection in list(self._connections):
-            if connection.state == "idle" and not self._for_health(connection):
-                connection.hang_up()
-        window = 0.0 if self.hurried else settings.sse_drain_window
-        self._end_streams(window)
-        deadline = time.monotonic() + (HURRY if self.hurried else window + AFTER_WINDOW)
-        last_call = time.monotonic() + window
-        while self._busy() and time.monotonic() < deadline:
-            self.notify()
-            if self.hurried and window:
-                window = 0.0
-                self._end_streams(0.0)
-                deadline = last_call = min(deadline, time.monotonic() + HURRY)
-            if self.sse is not None and (time.monotonic() >= last_call or self.hurried):
-                self.sse.end_responses()
-                for hub in self._fanouts:
-                    for stream in list(hub.pulling):
-                        stream.end("drain")
-            gevent.sleep(0.05)
-        left = self._busy()
-        self.log.info("drained in %.1f s%s", time.monotonic() - began, f", {left} connections cut" if left else "")
-        for server in servers:
-            server.stop(timeout=0.1)
-        for fanout in self._fanouts.values():
-            fanout.stop()
-        if self.sse is not None:
-            self.sse.stop()
-
-    def _end_streams(self, window: float) -> None:
-        for hub, fanout in self._fanouts.items():
-            fanout.drain(window)
-            for stream in list(hub.pulling):
-                gevent.spawn_later(random.uniform(0, window), stream.end, "drain")
-
-    def _busy(self) -> int:
-        """How many streams and requests have not ended."""
-        streams = sum(fanout.busy() + len(hub.pulling) for hub, fanout in self._fanouts.items())
-        return streams + sum(
-            1
-            for connection in self._connections
-            # A new one's request may be on its way; its header timer bounds the wait.
-            if connection.state in ("new", "active") and not self._for_health(connection)
-        )
-
     def _connection_counts(self) -> dict[str, int]:
         """The main listener's connections by state, as in Go's ``ConnState``; all states, also those nothing is in."""
         counts = {"new": 0, "active": 0, "idle": 0}
-        for connection in self._connections:
-            if connection.state in counts and not self._for_health(connection):
+        for connection in self.connections:
+            if connection.state in counts and not self.for_health(connection):
                 counts[connection.state] += 1
-        counts["stream"] = sum(fanout.busy() for fanout in self._fanouts.values())
+        counts["stream"] = sum(fanout.busy() for fanout in self.fanouts.values())
         return counts
 
-    def _is_health(self, server: StreamServer) -> bool:
+    def is_health(self, server: StreamServer) -> bool:
+        """Is this listener health's?"""
         return server.socket.getsockname() in self._health_names
 
-    def _for_health(self, connection: Connection) -> bool:
+    def for_health(self, connection: Connection) -> bool:
+        """Did it come in by health's listener?"""
         return connection.listener in self._health_names
 
     # ── connections ───────────────────────────────────────────────────────────────────────────────────────
@@ -287,7 +228,7 @@ class SSEWorker(GeventWorker):
             addr = ""  # the name of a Unix peer's own end is that peer's choice, and could look like an address
         connection = Connection(client, addr, self.settings, lambda: self.draining)
         connection.listener = name
-        self._connections.add(connection)
+        self.connections.add(connection)
         closed = self._stats.connections_closed
         request = None
         reason = "bad-request"
@@ -332,7 +273,7 @@ class SSEWorker(GeventWorker):
             client.settimeout(1.0)
             self.handle_error(request, client, addr, error)
         finally:
-            self._connections.discard(connection)
+            self.connections.discard(connection)
             if connection.takeover is None:
                 connection.finish()
 
@@ -345,13 +286,13 @@ class SSEWorker(GeventWorker):
         try:
             self._request_cfg.pre_request(self, req)
             if self._mount and not _is_below(req.path, self._mount):
-                if not self._for_health(connection):
+                if not self.for_health(connection):
                     write_error(sock, 404, "Not Found", "this service is at another path")
                     return False
                 # Whoever probes asks for /readyz, wherever a proxy shows the app.
                 req.path = self._mount + req.path
             resp, environ = create(req, connection, listener_name, self._request_cfg)
-            if not self._for_health(connection):
+            if not self.for_health(connection):
                 resp.request_id = request_id(environ)
             environ["wsgi.multithread"] = True
             environ["sse.hung_up"] = connection.hung_up
@@ -401,7 +342,7 @@ class SSEWorker(GeventWorker):
         finally:
             # A generator stream has logged itself, as those that are taken over do at their end.
             logged = connection.takeover is not None or "sse.stream" in environ
-            if resp is not None and not logged and accesslog.enabled() and not self._for_health(connection):
+            if resp is not None and not logged and accesslog.enabled() and not self.for_health(connection):
                 target = redact(req.uri)
                 accesslog.request_answered(environ, target, str(resp.status), resp.sent, began)
             self._request_cfg.post_request(self, req, environ, resp)
