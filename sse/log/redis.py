@@ -40,6 +40,7 @@ from typing import Any, Final
 import redis
 
 from sse.event import Event, Record, format_id
+from sse.log._redis_check import Watch
 from sse.log._redis_client import Client
 from sse.log._redis_codec import batches, decode, position_of, to_member
 from sse.log._redis_follow import Tail
@@ -82,6 +83,7 @@ class RedisLog:
     def __init__(self, target: RedisUrl, *, prefix: str, retain_events: int, retain_seconds: float) -> None:
         self._client = Client(target, prefix)
         self.retain(retain_events, retain_seconds)
+        self._watch = Watch(target.where)
         self._token = f"{os.getpid()}:{secrets.token_hex(8)}"  # claims trimming
         self._unconfirmed = False  # were replicas missing at the last append?
         self._followers: dict[Link, threading.Event] = {}
@@ -282,6 +284,8 @@ class RedisLog:
     def _nibble(self, most: int) -> int:
         """As much of a bite as Redis does at once: fewer entries, if they are large."""
         client = self._client
+        if self._watch.due():
+            client.call(self._watch.look)
         limits = self._retain_events, self._retain_ms, most, TRIM_BYTES
         args: list[Argument] = [self._token, CLAIM_MS, *limits, client.keys.index]
         removed, foreign, trimmed = client.run(TRIM, args, client.keys.claim)
