@@ -53,7 +53,7 @@ PUBLISH_REFUSALS: Final = (
     "log",
     "error",
 )
-RESETS: Final = ("expired", "malformed", "unknown", "too-far")
+RESETS: Final = ("expired", "before-log", "malformed", "unknown", "too-far")
 CONNECTION_CLOSINGS: Final = (
     "read-header-timeout",
     "read-timeout",

@@ -59,7 +59,7 @@ HEARTBEAT: Final = "heartbeat"
 STREAM_RESET: Final = "stream-reset"
 CONTROL_EVENTS: Final = frozenset({HEARTBEAT, STREAM_RESET})  # ours alone: clients act on them
 
-ResetReason: TypeAlias = Literal["expired", "malformed", "unknown", "too-far"]
+ResetReason: TypeAlias = Literal["expired", "before-log", "malformed", "unknown", "too-far"]
 RESET_REASONS: Final[tuple[ResetReason, ...]] = get_args(ResetReason)
 
 

@@ -72,8 +72,8 @@ class Replay:
             reason = "malformed"
         elif cursor > self._window.position:
             reason, cursor = self._ahead(cursor)
-        elif cursor < self._window.floor and cursor < self.bounds().trimmed and cursor > 0:
-            reason = "expired"
+        elif 0 < cursor < self._window.floor and cursor < (bounds := self.bounds()).trimmed:
+            reason = "before-log" if bounds.complete else "expired"
         if reason or cursor is None or cursor <= 0:
             cursor = self.bounds().trimmed
         elif cursor < self._window.lost:

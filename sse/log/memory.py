@@ -41,7 +41,7 @@ class MemoryLog:
     def __init__(self, *, retain_events: int, retain_seconds: float) -> None:
         self.retain(retain_events, retain_seconds)
         self._records: list[Record] = []
-        self._latest = self._trimmed = make_position(time.time_ns() // 1_000_000)
+        self._latest = self._trimmed = self._began = make_position(time.time_ns() // 1_000_000)
         # By key: digest, positions, unix ms. Oldest first, as keys are never stored again.
         self._publishes: dict[str, tuple[bytes, range, int]] = {}
         self._traces: deque[Trace] = deque(maxlen=_TRACES_MOST)
@@ -105,7 +105,7 @@ class MemoryLog:
         with self._lock:
             self._check_open()
             oldest = self._records[0].position if self._records else None
-            return Bounds(oldest, self._latest, self._trimmed)
+            return Bounds(oldest, self._latest, self._trimmed, complete=self._trimmed == self._began)
 
     def follow(self, after: int, stop: threading.Event) -> Iterator[list[Record]]:
         with self._lock:

@@ -227,7 +227,8 @@ class RedisLog:
         if self._client.history is None:
             self._client.history = created, lost
         first, mark = (position_of(id) if id else None for id in (oldest, lost))
-        bounds = Bounds(first, position_of(latest), position_of(trimmed), mark or 0)
+        complete = trimmed == created and mark is None
+        bounds = Bounds(first, position_of(latest), position_of(trimmed), mark or 0, complete)
         self._client.knows(bounds.latest)  # streams open at this position
         return bounds
 

@@ -69,7 +69,7 @@ _TRACED = "SELECT first, last, parent FROM traces WHERE first > ? AND first <= ?
 _REMEMBER = "INSERT INTO publishes VALUES (?, ?, ?, ?, ?)"
 _BOUNDS = (
     "SELECT (SELECT min(position) FROM events), (SELECT max(position) FROM events),"
-    " (SELECT value FROM meta WHERE name = 'trimmed')"
+    " (SELECT value FROM meta WHERE name = 'trimmed'), (SELECT value FROM meta WHERE name = 'removed')"
 )
 
 
@@ -291,8 +291,8 @@ class SQLiteLog:
     def bounds(self) -> Bounds:
         row = self._query(one, _BOUNDS)
         assert row is not None
-        oldest, newest, trimmed = row
-        return Bounds(oldest, trimmed if newest is None else newest, trimmed)
+        oldest, newest, trimmed, removed = row
+        return Bounds(oldest, trimmed if newest is None else newest, trimmed, complete=removed == 0)
 
     def _query(self, work: Callable[..., T], *args: Any) -> T:
         """``work(connection, *args)`` with one of the pool (a deque, whose ends need no lock)."""

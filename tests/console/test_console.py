@@ -86,7 +86,7 @@ def test_the_publish_form_publishes_and_says_what_came_of_it(console: Opens) -> 
     ("settings", "since", "words"),
     [
         pytest.param({"SSE_REPLAY_LIMIT": 2}, "earliest", "Too many events were missed", id="too-far"),
-        pytest.param({}, "3600", "no longer kept", id="expired"),
+        pytest.param({}, "3600", "from before this log began", id="before-log"),
     ],
 )
 def test_a_stream_reset_is_told_in_words(

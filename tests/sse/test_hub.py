@@ -152,7 +152,7 @@ def test_a_log_that_was_replaced_ends_its_streams_and_the_new_one_is_followed(pa
     assert worker.ended == [("replaced", 0)]
     eventually(lambda: worker.hub.wait_ready(0), 10, "the new log is not followed")
     resumed = worker.open(stream.last_event_id)
-    assert (reset_of(resumed) or {})["reason"] == "expired"
+    assert (reset_of(resumed) or {})["reason"] == "before-log"
     worker.append("new")
     assert resumed.read(1) == ["new"]
 

@@ -140,19 +140,24 @@ def test_the_newest_event_that_was_trimmed_is_a_cursor_that_has_missed_nothing(p
     assert stream.read(5) == numbers(8, 12)
 
 
-def test_a_cursor_from_before_the_log_was_made_is_expired_even_if_the_log_is_empty(
+def test_a_cursor_from_before_the_log_was_made_is_told_so_as_long_as_the_log_has_lost_nothing(
     parts: Callable[..., Parts],
 ) -> None:
-    worker = parts()
+    worker = parts(SSE_RETAIN_EVENTS=2)
     stream = worker.open("1000000-0")
     assert reset_of(stream) == {
-        "reason": "expired",
+        "reason": "before-log",
         "requested": "1000000-0",
         "oldest": None,
         "latest": format_id(worker.hub.window.position),
     }
     worker.append("first")
     assert stream.read(1) == ["first"]
+    again = worker.open("1000000-0")
+    assert (reset_of(again) or {})["reason"] == "before-log" and again.read(1) == ["first"]
+    worker.append("second", "third")
+    worker.log.trim_all()
+    assert (reset_of(worker.open("1000000-0")) or {})["reason"] == "expired", "one has gone that it has not seen"
 
 
 @pytest.mark.parametrize("window", [pytest.param(10**7, id="window"), pytest.param(THREE_FRAMES, id="log")])
@@ -206,7 +211,7 @@ def test_a_reset_is_counted_by_its_reason(parts: Callable[..., Parts]) -> None:
     worker.resolve("nonsense")
     worker.resolve("1-1")
     worker.resolve("1-1")
-    assert worker.hub.stats.resets == {"malformed": 1, "expired": 2}
+    assert worker.hub.stats.resets == {"malformed": 1, "before-log": 2}
 
 
 # ── across workers, and a log in trouble ──────────────────────────────────────────────────────────────────────

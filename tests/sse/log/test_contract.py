@@ -28,13 +28,13 @@ def now() -> int:
 def test_new_log_is_empty_and_knows_when_it_was_made(place: Place) -> None:
     before = now()
     log = place.open()
-    oldest, latest, trimmed, lost = log.bounds()
-    assert oldest is None and latest == trimmed and lost == 0
+    oldest, latest, trimmed, lost, complete = log.bounds()
+    assert oldest is None and latest == trimmed and lost == 0 and complete
     assert before <= latest <= now() + 2000 * 2**20  # a server of its own may have a clock of its own
     assert log.read(None, 0, LIMIT, BYTES) == log.newest(None, LIMIT, BYTES) == []
     (first,) = log.append(events("a"))
     assert first > latest
-    assert log.bounds() == Bounds(first, first, trimmed)
+    assert log.bounds() == Bounds(first, first, trimmed, complete=True)
 
 
 def test_what_goes_in_comes_out(log: Log) -> None:

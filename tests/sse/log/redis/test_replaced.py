@@ -91,6 +91,7 @@ def test_redis_that_came_back_with_less_is_told(
         next(iter(log.follow(position, stop)))
     bounds = log.bounds()
     assert (bounds.lost if saved else bounds.trimmed) > position
+    assert bounds.complete is not saved, "an emptied one is a new log; a copy has lost what it was given"
     assert append(log, "next") > max(position, bounds.trimmed, bounds.lost)
 
 
