@@ -16,10 +16,13 @@ from sse.hub import Hub
 from sse.log import LogUnavailable
 from sse.replay import FellBehind
 from sse.responder import HANG_UP_CHECK
+from sse.runtime import breathe
 from sse.stream import CLOSED, ENDING, LIVE, REPLAYING, Stream, spread_retry
 
 # A stream whose log is down looks again after this long; its heartbeats go on.
 LOG_RETRY = 0.5
+# Pages that a stream reads in a row before others have their turn, as `sse.catchup` does.
+PAGES_PER_TURN = 4
 
 
 class PullStream(Stream):
@@ -87,6 +90,7 @@ class PullStream(Stream):
     def chunks(self) -> Iterator[bytes]:
         """What the client is to be sent from the stream's cursor on, until it ends or the generator is closed."""
         hub, reason, ended = self.hub, "client", False
+        pages = 0
         owed: int | None = None  # the position through which it is served before it ends
         self.become(REPLAYING)
         with hub.lock:
@@ -110,6 +114,9 @@ class PullStream(Stream):
                     moved = False
                     self._woken.wait(LOG_RETRY)
                 if moved:
+                    pages += 1
+                    if pages % PAGES_PER_TURN == 0:
+                        breathe()  # a page may hold nothing of its types, and a fast reader never makes it wait
                     continue
                 if self.state is REPLAYING:
                     self.become(LIVE)

@@ -14,7 +14,7 @@ from sse.columns import encode_frames
 from sse.event import Record, ResetReason, make_position, reset_block
 from sse.group import Group, Subscription
 from sse.log import Bounds, Log, LogUnavailable
-from sse.runtime import SingleFlight, offload
+from sse.runtime import SingleFlight, breathe, offload
 from sse.settings import Settings
 from sse.stats import Stats
 from sse.window import Page, Window, matches
@@ -80,8 +80,7 @@ class Replay:
             reason = "expired"  # and what is held beyond the cursor follows
         keep = self._settings.sse_replay_limit
         if cursor >= self._window.floor:
-            with self._advanced:
-                cut = self._window.keep_newest(subscription.channels, subscription.types, cursor, keep)
+            cut = self._newest(subscription, cursor, keep)
         else:
             after = cursor
             cut = self._flights.do(
@@ -95,6 +94,19 @@ class Replay:
         self._stats.resets[reason] += 1
         bounds = self.bounds()
         return Start(cursor, reset_block(reason, requested, bounds.oldest, bounds.latest, cursor))
+
+    def _newest(self, subscription: Subscription, cursor: int, keep: int) -> int | None:
+        """The position after which exactly ``keep`` frames of the window follow, when more follow the cursor."""
+        channels, types = subscription
+        with self._advanced:
+            if types is None:
+                return self._window.keep_newest(channels, cursor, keep)
+            following = self._window.following(channels, cursor)
+        if len(following) <= keep:
+            return None
+        return self._flights.do(
+            ("newest", channels, types, cursor), lambda: following.keep_newest(types, cursor, keep, breathe)
+        )
 
     def _ahead(self, cursor: int) -> tuple[ResetReason | None, int]:
         """A cursor beyond what this worker has read: from a worker that is ahead, a time, or from nowhere."""

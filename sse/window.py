@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from heapq import merge
 from typing import NamedTuple
 
 from sse.event import Frame
@@ -24,6 +25,9 @@ from sse.event import Frame
 # What a frame costs beside its wire bytes (tuple, ints, index entries), so that the bound in bytes is honest
 # for small events, too.
 FRAME_OVERHEAD_BYTES = 320
+
+# Frames that are looked at in a row for their type: about 0.1 ms.
+LOOK = 2000
 
 # A channel's run drops its evicted head once that is this long and more than half of the list:
 # amortised constant time per eviction, and at most twice the pointers.
@@ -137,55 +141,79 @@ class Window:
         parts = []
         for channel in channels:
             run = self._runs.get(channel)
-            if run is None:
-                continue
-            first, last, size = run.after(after), run.after(through), 0
-            for index in range(first, last):
-                # Each channel alone may fill the page; what is over is cut after the merge.
-                size += len(run.frames[index].wire)
-                if size >= max_bytes:
-                    last = index + 1
-                    break
-            if first < last:
-                parts.append(run.frames[first:last])
-        if not parts:
-            return Page([], through)
-        if len(parts) == 1:
-            merged = parts[0]
-        else:
-            merged = [frame for part in parts for frame in part]
-            merged.sort()
-        # A part that was cut holds max_bytes by itself, so the cut of the whole lies at or before its end:
-        # nothing beyond the end of a cut part is ever given out.
-        size = 0
-        for count, frame in enumerate(merged, 1):
+            if run is not None:
+                first, last = run.after(after), run.after(through)
+                if first < last:
+                    parts.append(map(run.frames.__getitem__, range(first, last)))
+        # Lazily, and only as far as the page goes: of a thousand busy channels, most have no frame in it.
+        frames, size = [], 0
+        for frame in parts[0] if len(parts) == 1 else merge(*parts):
+            if types is None or matches(frame, types):
+                frames.append(frame)
             size += len(frame.wire)
             if size >= max_bytes:
-                del merged[count:]
                 through = frame.position
                 break
-        if types is not None:
-            merged = [frame for frame in merged if matches(frame, types)]
-        return Page(merged, through)
+        return Page(frames, through)
 
-    def keep_newest(
-        self, channels: Collection[str], types: frozenset[str] | None, after: int, keep: int
-    ) -> int | None:
-        """None when at most ``keep`` frames of a subscription follow ``after``; else the position after which
-        exactly ``keep`` of them follow."""
+    def following(self, channels: Collection[str], after: int) -> Following:
+        """What of a subscription's channels follows this position now, to be looked at without the window."""
         runs = [run for channel in channels if (run := self._runs.get(channel)) is not None]
-        if sum(len(run.positions) - run.after(after) for run in runs) <= keep:
-            return None
-        if types is None:
-            positions = [p for run in runs for p in run.positions[run.after(after) :][-keep - 1 :]]
+        return Following([run.frames[run.after(after) :] for run in runs])
+
+    def keep_newest(self, channels: Collection[str], after: int, keep: int) -> int | None:
+        """None when at most ``keep`` frames of these channels follow ``after``; else the position after which
+        exactly ``keep`` of them follow."""
+        return newest(
+            [run.positions for channel in channels if (run := self._runs.get(channel)) is not None], after, keep
+        )
+
+
+class Following:
+    """Frames of some channels that followed a position once: how many of them have a certain type?
+
+    No index tells, so each has to be looked at: up to all that a window holds, which takes milliseconds.
+    """
+
+    def __init__(self, runs: list[list[Frame]]) -> None:
+        self._runs = runs
+
+    def __len__(self) -> int:
+        return sum(map(len, self._runs))
+
+    def keep_newest(self, types: frozenset[str], after: int, keep: int, pause: Callable[[], None]) -> int | None:
+        """See `Window.keep_newest`. pause: called whenever :data:`LOOK` frames, or a few more, were looked at."""
+        found: list[list[int]] = []
+        looked = 0
+        for run in self._runs:
+            positions: list[int] = []
+            for begin in range(0, len(run), LOOK):
+                frames = run[begin : begin + LOOK]
+                positions += [frame.position for frame in frames if matches(frame, types)]
+                looked += len(frames)
+                if looked >= LOOK:
+                    looked = 0
+                    pause()
+            found.append(positions)
+        return newest(found, after, keep)
+
+
+def newest(runs: Sequence[Sequence[int]], after: int, keep: int) -> int | None:
+    """None when at most ``keep`` of these positions lie above ``after``; else the one above which exactly ``keep`` do.
+
+    runs: ascending. Halves the interval that the answer lies in: a few dozen steps, whatever the runs hold.
+    """
+
+    def above(position: int) -> int:
+        return sum(len(run) - bisect_right(run, position) for run in runs)
+
+    if above(after) <= keep:
+        return None
+    low, high = after, max(run[-1] for run in runs if run)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if above(middle) > keep:
+            low = middle
         else:
-            positions = [
-                frame.position
-                for run in runs
-                for frame in run.frames[run.after(after) :]
-                if matches(frame, types)
-            ]
-        if len(positions) <= keep:
-            return None
-        positions.sort()
-        return positions[-keep - 1]
+            high = middle
+    return high

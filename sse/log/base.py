@@ -80,7 +80,7 @@ class Bounds(NamedTuple):
     out; trimmed: the position through which events were trimmed: cursors below it have missed something. lost: an
     engine that can lose what it has acknowledged (a replica took over without it) says so with a position above all
     that was given out before: cursors below it may have missed something, though older events may still be held.
-    complete: every event that this log was ever given is held, so that a cursor below `trimmed` is from before it began.
+    complete: every event that this log was ever given is held, so a cursor below `trimmed` is from before it began.
     """
 
     oldest: int | None

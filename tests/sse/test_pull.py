@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from sse.event import Event, format_id
+from sse.pull import PAGES_PER_TURN
+from sse.replay import PAGE_BYTES
 from tests.sse.worker_parts import Parts, Pulled, numbers
 from tests.support.wait import eventually
 
@@ -207,3 +209,17 @@ def test_the_first_of_a_groups_streams_tells_of_a_traced_delivery(
     (line,) = [record.getMessage() for record in caplog.records]
     begin = f"delivery trace={trace} id={format_id(position)} events=1 channels=a streams=4 latency="
     assert line.startswith(begin)
+
+
+def test_a_stream_that_finds_nothing_of_its_type_in_page_after_page_lets_others_run(
+    parts: Callable[..., Parts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = parts()
+    start = format_id(worker.hub.window.position)
+    pages = 4 * PAGES_PER_TURN
+    others = [Event("a", "x" * (PAGE_BYTES // 4)) for _ in range(4 * pages)]
+    worker.reach(worker.log.append([*others, Event("a", "rare", "rare")])[-1])
+    breaths = list[int]()
+    monkeypatch.setattr("sse.pull.breathe", lambda: breaths.append(1))
+    assert worker.open(start, types=frozenset({"rare"})).read(1) == ["rare"]
+    assert len(breaths) >= 4

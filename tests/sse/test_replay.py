@@ -14,6 +14,7 @@ import pytest
 from sse.event import Event, format_id, make_position
 from sse.log import LogUnavailable
 from sse.replay import PAGE_EVENTS
+from sse.window import LOOK
 from tests.sse.worker_parts import THREE_FRAMES, Parts, numbers, reset_of
 from tests.support.wait import eventually
 
@@ -184,6 +185,25 @@ def test_a_replay_limit_counts_what_the_stream_wants_and_nothing_else(parts: Cal
     assert worker.open(format_id(start)).read(1) == ["rare"]
     assert reset_of(worker.open(format_id(start), "a", types=frozenset({"x"}))) is None
     assert (reset_of(worker.open(format_id(start), "a", "noise")) or {})["reason"] == "too-far"
+
+
+def test_a_resume_of_one_type_lets_others_run_while_the_window_is_looked_through(
+    parts: Callable[..., Parts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = parts(SSE_REPLAY_LIMIT=10)
+    start = worker.hub.window.position
+    count = 5 * LOOK
+    kinds = ["rare" if n % 500 == 0 else None for n in range(count)]
+    worker.reach(worker.log.append([Event("a", str(n), kinds[n]) for n in range(count)])[-1])
+    breaths = list[int]()
+    monkeypatch.setattr("sse.replay.breathe", lambda: breaths.append(1))
+    stream = worker.open(format_id(start), types=frozenset({"rare"}))
+    assert len(breaths) == 5
+    assert (reset_of(stream) or {})["reason"] == "too-far"
+    assert stream.read(10) == [str(n) for n in range(count - 5000, count, 500)]
+    breaths.clear()
+    newest = format_id(stream.stream.cursor)
+    assert reset_of(worker.open(newest, types=frozenset({"rare"}))) is None and not breaths, "nothing is looked at"
 
 
 def test_earliest_is_everything_retained_and_no_reset(parts: Callable[..., Parts]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from sse.event import Frame
-from sse.window import COMPACT_AFTER, FRAME_OVERHEAD_BYTES, Window, matches
+from sse.window import COMPACT_AFTER, FRAME_OVERHEAD_BYTES, LOOK, Window, matches
 
 CHANNELS = ("a", "b", "c", "d")
 TYPES = (None, "x", "y", "message")
@@ -99,7 +101,10 @@ class WindowAgainstAList(RuleBasedStateMachine):
     ) -> None:
         after = self.floor + int((self.position - self.floor) * at)
         following = self._expected(channels, types, after, self.position)
-        cut = self.window.keep_newest(channels, types, after, keep)
+        if types is None:
+            cut = self.window.keep_newest(channels, after, keep)
+        else:
+            cut = self.window.following(channels, after).keep_newest(types, after, keep, lambda: None)
         if len(following) <= keep:
             assert cut is None
         else:
@@ -156,6 +161,34 @@ def test_many_channels_are_merged_in_order_whatever_each_of_them_holds() -> None
         seen += [one.position for one in page.frames]
         cursor = page.position
     assert seen == list(range(1, 2000))
+
+
+def test_of_a_thousand_busy_channels_a_page_looks_at_no_more_frames_than_it_holds() -> None:
+    """Threat: 1,024 channels, each with a page of its own, made one page of a stream cost tens of milliseconds."""
+    window = Window(max_bytes=10**9)
+    looked = Counter[str]()
+
+    class Wire(bytes):
+        def __len__(self) -> int:
+            looked["length"] += 1
+            return super().__len__()
+
+    channels = [f"c{n}" for n in range(100)]
+    window.extend(Frame(p, channels[p % 100], None, Wire(b"." * 100)) for p in range(1, 10_000))
+    looked.clear()
+    assert len(window.read(channels, None, 0, window.position, 2000).frames) == 20
+    assert looked["length"] == 20
+
+
+@pytest.mark.parametrize("channels", [pytest.param(1, id="one channel"), pytest.param(300, id="many channels")])
+def test_looking_for_a_type_lets_others_run(channels: int) -> None:
+    window = Window(max_bytes=10**9)
+    window.extend(frame(p, f"c{p % channels}", "rare" if p % 500 == 0 else None) for p in range(1, 10 * LOOK + 1))
+    pauses = list[int]()
+    following = window.following([f"c{n}" for n in range(channels)], 0)
+    cut = following.keep_newest(frozenset({"rare"}), 0, 10, lambda: pauses.append(1))
+    assert cut == 10 * LOOK - 5000
+    assert 9 <= len(pauses) <= 10
 
 
 @pytest.mark.parametrize(
