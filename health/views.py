@@ -73,6 +73,7 @@ def make_blueprint(health: Health) -> flask.Blueprint:
         return not health.on_health_port(environ)
 
     gate.passes = passes  # type: ignore[attr-defined]
+    passes.hook = gate  # type: ignore[attr-defined] # whose it is: a function that wraps the gate copies its attributes
     return blueprint
 
 

@@ -1,10 +1,12 @@
-"""``/events/<channel>`` without Flask's dispatch, where nobody would notice.
+"""``/events/<channel>`` on a way around Flask's dispatch, taken only where the answer cannot differ.
 
 A publish, or a stream that opens, costs more in Flask (contexts, routing, hooks, a response object) than in our views.
-The lane goes in front of ``app.wsgi_app``, takes the requests whose route is plain, and does what the view does by the
-same function of :mod:`sse.endpoints`. Whatever an app may have put on that way closes it, and then Flask serves
-as ever: a hook before or after requests (somebody's access check!), a view that was wrapped, a route of its own below
-``/events``, a receiver of Flask's signals, a request class, a limit in ``app.config``, debug or testing mode.
+The lane stands where ``app.wsgi_app`` was, inside of any middleware, takes the requests whose route is plain, and does
+what the view does by the same function of :mod:`sse.endpoints`. What is refused, or fails, goes through Flask after
+all: the view raises the same error there, and the app's error handlers have their say.
+
+An app in which anything else takes part (:mod:`sse.plain_app` decides) is served by Flask as ever; one that changes
+later is looked at again, and the lane is closed for good when it is not plain any more.
 
 One kind of hook leaves it open: a ``before_request`` function with an attribute ``passes``, which says of an environ,
 without any context, that the hook would do nothing. (So ``health`` keeps publishing off its port.)
@@ -12,17 +14,18 @@ without any context, that the hook would do nothing. (So ``health`` keeps publis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import flask
-from flask import signals
 from werkzeug.sansio.utils import get_content_length
-from werkzeug.wrappers import Request, Response
+from werkzeug.wrappers import Request
 from werkzeug.wsgi import get_input_stream
 
 from sse import endpoints, views
 from sse.event import CHANNEL_PATTERN
+from sse.plain_app import Seen, is_plain
 from sse.responder import STREAM_HEADERS
 
 if TYPE_CHECKING:
@@ -32,37 +35,14 @@ if TYPE_CHECKING:
 
 _PREFIX: Final = "/events/"
 
-# What Flask calls on the way of a request, by scope: None is the app's own, else a blueprint's.
-_HOOKS: Final = (
-    "after_request_funcs",
-    "teardown_request_funcs",
-    "url_value_preprocessors",
-)
+# Ways that were found to lead to our views (method, scheme, host, path) and are remembered; beyond that they are
+# forgotten all at once.
+MAX_WAYS: Final = 10_000
 
-_SIGNALS: Final = (
-    signals.request_started,
-    signals.request_finished,
-    signals.request_tearing_down,
-    signals.got_request_exception,
-    signals.appcontext_pushed,
-    signals.appcontext_popped,
-    signals.appcontext_tearing_down,
-)
-
-# Methods of Flask through which a request goes; a subclass that has its own means something by it.
-_METHODS: Final = (
-    "wsgi_app",
-    "request_context",
-    "create_url_adapter",
-    "full_dispatch_request",
-    "preprocess_request",
-    "dispatch_request",
-    "make_response",
-    "finalize_request",
-    "process_response",
-    "do_teardown_request",
-)
-
+# Seconds between two thorough looks at an app that seems not to have changed; and how often one may change before it is
+# left to Flask, because looking costs more than the dispatch.
+LOOK_INTERVAL: Final = 1.0
+MAX_CHANGES: Final = 100
 
 # What Werkzeug makes of an environ for each request.
 _MADE: Final = frozenset(
@@ -71,7 +51,7 @@ _MADE: Final = frozenset(
 
 
 class LaneRequest(Request):
-    """Werkzeug's request, of which nothing is made before it is asked for: a publish asks for little."""
+    """Werkzeug's request, with attributes that are made when they are asked for; a publish needs few."""
 
     def __init__(self, environ: WSGIEnvironment) -> None:
         self.environ = environ
@@ -104,14 +84,18 @@ class LaneRequest(Request):
 
 
 class Lane:
-    """A WSGI application in front of Flask's. One for an app."""
+    """A WSGI application around Flask's own. One for an app."""
 
     def __init__(self, app: flask.Flask, sse: SSE) -> None:
         self._app = app
         self._sse = sse
-        self._flask: WSGIApplication = app.wsgi_app
-        self._open: bool | None = None
-        self._passes: list[Callable[[WSGIEnvironment], bool]] = []
+        # Middleware that was there first must have its turn first, so then nothing is taken.
+        self._middleware: WSGIApplication | None = vars(app).get("wsgi_app")
+        self._closed = self._middleware is not None
+        self._seen: Seen | None = None
+        self._look_at = 0.0  # the next thorough look, monotonic seconds
+        self._changes = 0
+        self._ways: set[tuple[str, str, str, str]] = set()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
@@ -122,12 +106,19 @@ class Lane:
                 return serve(environ, start_response, path[len(_PREFIX) :])
         return self._flask(environ, start_response)
 
+    def _flask(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if self._middleware is not None:
+            return self._middleware(environ, start_response)
+        app = self._app
+        return type(app).wsgi_app(app, environ, start_response)  # an agent may have patched it meanwhile
+
     def _publish(self, environ: WSGIEnvironment, start_response: StartResponse, channel: str) -> Iterable[bytes]:
         sse = self._sse
         try:
             body = endpoints.publish_event(sse, LaneRequest(environ), channel).encode()
         except Exception as error:
-            return self._refuse(environ, start_response, error)
+            environ[views.RAISED] = error
+            return self._flask(environ, start_response)
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         headers += endpoints.common_headers(sse, environ).items()
         start_response("201 CREATED", headers)
@@ -138,62 +129,68 @@ class Lane:
         try:
             body = endpoints.open_stream(sse, LaneRequest(environ), (channel,))
         except Exception as error:
-            return self._refuse(environ, start_response, error)
+            environ[views.RAISED] = error
+            return self._flask(environ, start_response)
         headers = [*STREAM_HEADERS.items(), *endpoints.common_headers(sse, environ).items()]
         if isinstance(body, tuple):  # sent away: that is all
             headers.append(("Content-Length", str(sum(map(len, body)))))
         start_response("200 OK", headers)
         return body
 
-    def _refuse(
-        self, environ: WSGIEnvironment, start_response: StartResponse, error: Exception
-    ) -> Iterable[bytes]:
-        response: Response | None = endpoints.refusal(self._sse, error)
-        if response is None:
-            with self._app.request_context(environ):
-                response = self._app.handle_exception(error)
-        response.headers.update(endpoints.common_headers(self._sse, environ))
-        return response(environ, start_response)
-
     def _takes(self, environ: WSGIEnvironment) -> bool:
-        if self._open is None:
-            app = self._app
-            # From here on Flask refuses new hooks and routes, as after any first request.
-            app._got_first_request = True
-            self._open = is_plain(app)
-            if self._open:
-                self._passes = [getattr(hook, "passes") for hook in app.before_request_funcs.get(None, ())]  # noqa: B009
-        return self._open and all([passes(environ) for passes in self._passes])
+        if self._closed:
+            return False
+        seen = self._seen
+        if seen is None or not seen.holds():
+            seen = self._look(changed=True)
+        elif time.monotonic() >= self._look_at:
+            seen = self._look(changed=False)
+        if seen is None:
+            return False
+        # Flask does something else with a WebSocket, and with a context that is to be kept (its test client's).
+        if "HTTP_UPGRADE" in environ or "werkzeug.debug.preserve_context" in environ:
+            return False
+        if seen.session_cookie is not None and seen.session_cookie in environ.get("HTTP_COOKIE", ""):
+            return False  # a permanent session is refreshed by each answer
+        for passes in seen.passes:
+            if not passes(environ):
+                return False
+        host = environ.get("HTTP_HOST", "")
+        way = (environ["REQUEST_METHOD"], environ["wsgi.url_scheme"], host, environ["PATH_INFO"])
+        return way in self._ways or self._leads_here(way, environ)
 
+    def _look(self, changed: bool) -> Seen | None:
+        """Look at the app thoroughly. None, and the lane is closed, if it is not plain."""
+        app = self._app
+        self._changes += changed
+        # From here on Flask refuses new hooks and routes, as after any first request.
+        app._got_first_request = True
+        self._look_at = time.monotonic() + LOOK_INTERVAL
+        try:
+            plain = self._changes <= MAX_CHANGES and is_plain(app)
+            if plain and changed:
+                self._seen, self._ways = Seen(app), set()
+        except Exception:  # a Flask whose inside is another than those that this was written for
+            plain = False
+        if not plain:
+            self._closed, self._seen = True, None
+        return self._seen
 
-def is_plain(app: flask.Flask) -> bool:
-    """Do publishing and streaming go through this app with nobody else taking part?"""
-    config = app.config
-    return (
-        not (app.debug or app.testing or config["PROPAGATE_EXCEPTIONS"])
-        and config.get("TRUSTED_HOSTS") is None
-        and config["MAX_CONTENT_LENGTH"] is None
-        and app.request_class is flask.Request
-        and app.response_class is flask.Response
-        and all(getattr(type(app), name) is getattr(flask.Flask, name) for name in _METHODS)
-        and not app.before_request_funcs.get("sse")
-        and all(hasattr(hook, "passes") for hook in app.before_request_funcs.get(None, ()))
-        and not any(_others(getattr(app, kind)) for kind in _HOOKS)
-        and not app.teardown_appcontext_funcs
-        and not any(signal.receivers for signal in _SIGNALS)
-        and app.view_functions.get("sse.publish_one") is views.publish_one
-        and app.view_functions.get("sse.stream_one") is views.stream_one
-        and not any(_is_rival(rule) for rule in app.url_map.iter_rules())
-        and not app.url_map.host_matching
-        and not app.subdomain_matching
-    )
-
-
-def _others(hooks: dict[str | None, list[Callable[..., Any]]]) -> bool:
-    """Are there hooks of the whole app, or of our blueprint that are not ours?"""
-    return bool(hooks.get(None)) or any(hook.__module__ != views.__name__ for hook in hooks.get("sse", ()))
-
-
-def _is_rival(rule: Any) -> bool:
-    """A route of the app's own that could be more specific than ours."""
-    return rule.rule.startswith(_PREFIX) and not rule.endpoint.startswith("sse.")
+    def _leads_here(self, way: tuple[str, str, str, str], environ: WSGIEnvironment) -> bool:
+        """Would Flask find our view for this request? Worked out by Flask's own routing, once."""
+        method, _, host, path = way
+        if not host:
+            return False  # it would be another one of the environ's
+        try:
+            adapter = self._app.create_url_adapter(flask.Request(environ, populate_request=False))
+            assert adapter is not None
+            endpoint, values = adapter.match()
+        except Exception:  # no such route, a redirect, a bad host
+            return False
+        view = views.publish_one if method == "POST" else views.stream_one
+        if endpoint != f"{views.blueprint.name}.{view.__name__}" or values != {"channel": path[len(_PREFIX) :]}:
+            return False
+        if len(self._ways) >= MAX_WAYS:
+            self._ways = set()
+        self._ways.add(way)
+        return True

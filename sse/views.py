@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import HTTPException
@@ -18,7 +18,11 @@ from sse.responder import STREAM_HEADERS
 if TYPE_CHECKING:
     from sse.extension import SSE
 
-blueprint = Blueprint("sse", __name__)
+# Not "sse": an app may have flask-sse's blueprint beside ours, and names are taken once.
+blueprint = Blueprint("headwater", __name__)
+
+# What the fast path could not answer (:mod:`sse.lane`): the environ's member with the error for the view to raise.
+RAISED: Final = "sse.raised"
 
 
 def _sse() -> SSE:
@@ -26,9 +30,13 @@ def _sse() -> SSE:
     return extension
 
 
-def _check_path() -> None:
-    """Refuse ``//events/a`` and ``/%2fevents/a``, which Werkzeug takes for ``/events/a`` (threat: a proxy's rules for
+def _begin() -> None:
+    """Raise what the fast path did.
+
+    Refuse ``//events/a`` and ``/%2fevents/a``, which Werkzeug takes for ``/events/a`` (threat: a proxy's rules for
     the paths of ``/events`` do not see these). Raises Problem (404)."""
+    if RAISED in request.environ:
+        raise request.environ.pop(RAISED)  # no variable: it would be in a cycle with its traceback
     if request.environ["PATH_INFO"].startswith("//"):
         raise Problem(404, "the path begins with more than one slash")
 
@@ -36,28 +44,28 @@ def _check_path() -> None:
 @blueprint.post("/events/<channel>", provide_automatic_options=False)
 def publish_one(channel: str) -> Response:
     """Append the body, verbatim, to a channel: 201 once the log holds it."""
-    _check_path()
+    _begin()
     return Response(endpoints.publish_event(_sse(), request, channel), 201, mimetype="application/json")
 
 
 @blueprint.post("/events", provide_automatic_options=False)
 def publish_batch() -> Response:
     """Append a batch (NDJSON), all or nothing and in order."""
-    _check_path()
+    _begin()
     return Response(endpoints.publish_batch(_sse(), request), 201, mimetype="application/json")
 
 
 @blueprint.get("/events/<channel>", provide_automatic_options=False)
 def stream_one(channel: str) -> Response:
     """Stream one channel."""
-    _check_path()
+    _begin()
     return Response(endpoints.open_stream(_sse(), request, (channel,)), headers=STREAM_HEADERS)
 
 
 @blueprint.get("/events", provide_automatic_options=False)
 def stream_many() -> Response:
     """Stream several channels, in id order across them."""
-    _check_path()
+    _begin()
     channels = tuple(request.args.getlist("channel"))
     return Response(endpoints.open_stream(_sse(), request, channels), headers=STREAM_HEADERS)
 
@@ -73,7 +81,7 @@ def options(channel: str | None = None) -> Response:
 
 
 @blueprint.after_request
-def _common(response: Response) -> Response:
+def add_common_headers(response: Response) -> Response:
     headers = endpoints.common_headers(_sse(), request.environ)
     if request.method == "OPTIONS":
         headers = {name: value for name, value in headers.items() if name == HEADER}

@@ -48,7 +48,23 @@ def test_init_app_does_what_the_constructor_does(closing: ExitStack) -> None:
     extension.init_app(app)
     closing.callback(extension.stop)
     assert app.extensions["sse"] is extension
-    assert {rule.endpoint for rule in app.url_map.iter_rules()} >= {"sse.publish_one", "sse.stream_one"}
+    assert {rule.endpoint for rule in app.url_map.iter_rules()} >= {"headwater.publish_one", "headwater.stream_one"}
+
+
+@pytest.mark.parametrize("first", ["theirs", "ours"])
+def test_flask_sse_may_stand_beside_it(first: str, closing: ExitStack) -> None:
+    app = flask.Flask("both")
+    app.config["SSE_LOG"] = "memory:"
+    theirs = flask.Blueprint("sse", "flask_sse")  # its name, and how it is registered
+    theirs.add_url_rule("", "stream", lambda: "theirs")
+    for turn in sorted(["theirs", "ours"], key=first.__ne__):
+        if turn == "ours":
+            closing.callback(SSE(app).stop)
+        else:
+            app.register_blueprint(theirs, url_prefix="/stream")
+    client = app.test_client()
+    assert client.get("/stream").text == "theirs"
+    assert client.get("/events").status_code == 400, "it names no channel"
 
 
 def test_a_second_extension_on_one_app_is_refused(closing: ExitStack) -> None:
