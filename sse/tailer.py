@@ -28,9 +28,6 @@ from sse.window import Window
 
 logger = logging.getLogger("headwater.hub")
 
-# A large batch enters the worker in steps of so many events, between which the event loop is let run.
-RECORDS_PER_STEP = 500
-
 # A tailer that lost its log tries again after this long, doubling to the second figure, each ±50 %, so that the
 # workers of many pods do not come back in step.
 RETRY_FIRST, RETRY_MOST = 0.1, 0.6
@@ -49,6 +46,8 @@ class Receiver(Protocol):
     retention: Retention
     #: the hub's lock, notified when the window has moved
     advanced: threading.Condition
+
+    def step(self, records: list[Record], begin: int) -> int: ...
 
     def dispatch(self, records: list[Record]) -> None: ...
 
@@ -128,11 +127,13 @@ class Tailer:
             hub.deliveries.took(batch.traces)
         if not (isinstance(batch, Batch) and batch.whole):
             batch = self._after_gap(batch)
-        before = hub.window.position
-        for begin in range(0, len(batch), RECORDS_PER_STEP):
-            hub.dispatch(batch[begin : begin + RECORDS_PER_STEP])
-            if begin + RECORDS_PER_STEP < len(batch):
+        before, begin = hub.window.position, 0
+        while begin < len(batch):
+            if begin:
                 breathe()
+            end = hub.step(batch, begin)
+            hub.dispatch(batch[begin:end])
+            begin = end
         self._answered(before)
 
     def _answered(self, position: int) -> None:

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from sse.event import Event, Frame, encode_block, format_id
-from sse.group import Group, Subscription
+from sse.event import Event, encode_block, format_id
 from sse.hub import CANARY_CHANNEL, STATS_CHANNEL
 from sse.log import open_log
 from sse.settings import Settings
 from tests.sse.log.redis_place import redis_server
-from tests.sse.worker_parts import Parts, Pulled, Stepped, numbers, reset_of
+from tests.sse.worker_parts import Parts, Pulled, numbers, reset_of
 from tests.support.redis_server import RedisServer
 from tests.support.sse_parser import StreamEvent
 from tests.support.wait import eventually
@@ -112,33 +111,6 @@ def test_a_stream_that_waits_for_an_event_hears_at_once_that_it_was_overtaken(pa
         assert end.result(5) == []
     assert worker.ended == [("fell-behind", 0)]
     worker.log.flowing.set()
-
-
-def test_events_that_could_not_be_given_to_all_end_the_streams_which_resume_without_a_hole(
-    closing: ExitStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The window has them, some groups do not: a stream that went on would miss them unknowingly."""
-    site = Stepped(closing)
-    start = site.hub.window.position
-    first = site.open(start)
-    other = site.open(start, site.hub.join(Subscription(frozenset({"a", "b"}))))
-    give, given = site.hub._give, list[int]()
-
-    def failing(group: Group, frame: Frame) -> None:
-        given.append(frame.position)
-        if len(given) == 2:
-            raise ZeroDivisionError("a bug")
-        give(group, frame)
-
-    monkeypatch.setattr(site.hub, "_give", failing)
-    site.parts.log.append([Event("a", "1"), Event("a", "2")])
-    with pytest.raises(ZeroDivisionError):
-        site.dispatch()
-    for client in (first, other):
-        eventually(lambda client=client: (client.read(10_000), client.finished)[1], 5)  # type: ignore[misc]
-        assert [block.data for block in client.blocks if not block.is_control] == []
-        resumed = site.open(client.begin)
-        eventually(lambda resumed=resumed: (resumed.read(10_000), len(resumed.blocks) == 2)[1], 5)  # type: ignore[misc]
 
 
 @ONE_ENGINE

@@ -13,9 +13,10 @@ import pytest
 
 from sse import tailer as tailer_module
 from sse.event import Record, format_id
+from sse.hub import RECORDS_PER_STEP
 from sse.log import Bounds, LogUnavailable
 from sse.log.base import FOLLOW_CHARS, FOLLOW_RECORDS, Batch, LogReplaced
-from sse.tailer import RECORDS_PER_STEP, Tailer
+from sse.tailer import Tailer
 from sse.trace import Trace
 from sse.window import Window
 from tests.support.wait import eventually
@@ -74,6 +75,9 @@ class FakeHub:
 
     def took(self, traces: list[Trace]) -> None:
         self.told.append(traces)
+
+    def step(self, records: list[Record], begin: int) -> int:
+        return min(begin + RECORDS_PER_STEP, len(records))
 
     def dispatch(self, records: list[Record]) -> None:
         if self.failures:
