@@ -44,7 +44,7 @@ _STATES: Final = ("", BOOTING, RUNNING, DRAINING)
 
 # Sequence number, then the fields, then CRC-32 of all before it.
 _HEADER: Final = struct.Struct("<QQQQ")  # sequence, generation, expected, folds
-_SLOT: Final = struct.Struct("<QQIBBxxdddddQ")
+_SLOT: Final = struct.Struct("<QQIBBxxddddddQ")
 _SEQUENCE: Final = struct.Struct("<Q")
 _CRC: Final = struct.Struct("<I")
 _COPY_BYTES: Final = 128  # the two copies lie on different cache lines
@@ -63,7 +63,7 @@ class Record(NamedTuple):
     state: ``booting`` | ``running`` | ``draining``; hub_alive: its hub's threads run; since: when it began;
     beat: when it last wrote this; canary: when the newest canary heartbeat was made; lag: the longest
     event-loop lag of the last ten seconds, s; tail_age: seconds, at ``beat``, since the log last answered;
-    streams: open streams.
+    append_failed: when the log last refused an append, if it has taken none since; streams: open streams.
     """
 
     slot: int
@@ -76,6 +76,7 @@ class Record(NamedTuple):
     canary: float = 0.0
     lag: float = 0.0
     tail_age: float = 0.0
+    append_failed: float = 0.0
     streams: int = 0
 
 
@@ -163,7 +164,7 @@ class Board:
 
     def release(self, slot: int) -> None:
         """Take back the slot of a worker that has been reaped."""
-        self._write(2 + slot, _SLOT, (0,) * 10)
+        self._write(2 + slot, _SLOT, (0,) * 11)
 
     def write(self, record: Record) -> None:
         """Put a record into its slot."""

@@ -29,6 +29,9 @@ Question = Literal["live", "ready", "started"]
 # unreachable.
 TAIL_MAX_AGE: Final = 5.0
 
+# An append that was refused counts for so long, unless a later one has succeeded: nobody may publish for an hour.
+APPEND_FAILED_MAX_AGE: Final = 30.0
+
 # The kubelet reads no more than 10 KB of an answer. A reason is one short line.
 REASON_MAX_CHARS: Final = 200
 
@@ -173,6 +176,14 @@ def _log_tail(snapshot: Snapshot) -> str | None:
     return f"the log last answered {max(ages):.1f} s ago"
 
 
+def _appends(snapshot: Snapshot) -> str | None:
+    for worker in snapshot.running():
+        age = snapshot.now - worker.append_failed
+        if worker.append_failed and age <= APPEND_FAILED_MAX_AGE:
+            return f"the log refused what {_named(worker)} had to append, {age:.1f} s ago: publishing answers 503"
+    return None
+
+
 TABLE: Final = (
     Check("loop", frozenset({"live"}), _loop, "is this process's event-loop lag within HEALTH_LOOP_LAG_MAX?"),
     Check("log", frozenset({"started"}), _log, "is the log open, and has the tailer caught up with it once?"),
@@ -183,6 +194,7 @@ TABLE: Final = (
     Check("hub", frozenset({"ready"}), _hub, "do the threads of each worker's hub run?"),
     Check("canary", frozenset({"ready"}), _canary, "is each canary younger than HEALTH_CANARY_MAX_AGE?"),
     Check("log-tail", frozenset({"ready"}), _log_tail, "did the log answer within the last 5 s?", degrades=True),
+    Check("appends", frozenset({"ready"}), _appends, "did the log take what was published last?", degrades=True),
 )
 
 

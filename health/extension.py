@@ -18,7 +18,7 @@ from health.checks import Question, Report, ask
 from health.config import Config, Settings
 from health.listeners import Name, accepted_by, local_name, of_health
 from health.metrics_table import ROWS
-from health.source import Source
+from health.source import LogUsage, Source
 from health.threads import Aside
 from health.user_checks import CheckFunction, UserChecks
 from health.views import make_blueprint
@@ -28,6 +28,9 @@ logger = logging.getLogger("headwater.health")
 
 # How long the counters may take to be moved to their files before whoever asked goes on without, seconds.
 FLUSH_PATIENCE: Final = 2.0
+
+FLUSH_INTERVAL: Final = 1.0  # seconds between two moves of the counters
+LOG_INTERVAL: Final = 10.0  # seconds between two looks at what the log takes
 
 # What the console is told of the pod's counters: its name there → the metric's.
 REPORTED: Final = {
@@ -56,6 +59,11 @@ class Health:
         self._aside: Aside | None = None
         self._directory: Path | None = None
         self._lock = threading.Lock()
+        self._chores = {
+            "metrics": (FLUSH_INTERVAL, self._flush),  # at once, too: then the files take their room
+            "log": (LOG_INTERVAL, self._measure_log),
+        }
+        self._log_usage: dict[str, float] = {}
         self._stalled = False  # the last flush was given up
         self._delivery: Mapping[float, float] = {}
         self._listening: tuple[Name, ...] = ()
@@ -114,7 +122,7 @@ class Health:
                 return self._vitals
             self._exporter = metrics.Exporter(self._metrics_directory)
             self._aside = Aside()
-            vitals = self._vitals = Vitals(self._source, self._config.limits, self._checks, self._flush)
+            vitals = self._vitals = Vitals(self._source, self._config.limits, self._checks, self._chores)
         # Not under the lock: starting a greenlet switches, and the lock may be older than gevent's patches.
         vitals.start()
         return vitals
@@ -243,4 +251,13 @@ class Health:
         connections: Callable[[], Mapping[str, int]] | None = getattr(source, "connection_counts", None)
         if connections is not None:
             values["connections"] = connections()
-        return values
+        return values | self._log_usage
+
+    def _measure_log(self) -> None:
+        """Ask what the log takes. A log that cannot say now leaves what was known last."""
+        ask: Callable[[], LogUsage | None] | None = getattr(self._source(), "log_usage", None)
+        usage = None if ask is None else ask()
+        if usage is not None:
+            oldest = usage.oldest_at or 0.0
+            found = {"log_bytes": usage.bytes, "log_free": usage.free, "log_oldest": oldest}
+            self._log_usage = {name: value for name, value in found.items() if value is not None}

@@ -177,7 +177,7 @@ class Exporter:
             label_name = "le" if name.endswith("_bucket") else row.label
             names, labels = ([label_name], [label]) if label_name and label else ([], [])
             key = self._keys[row.name, name, label] = mmap_key(family, name, names, labels, row.help)
-        kind = f"{row.kind}_livesum" if row.kind == "gauge" else row.kind
+        kind = f"{row.kind}_live{row.merge}" if row.kind == "gauge" else row.kind
         file = self._files.get(kind)
         if file is None:
             file = self._files[kind] = _File(self._directory() / f"{kind}_{self._tag}.db")

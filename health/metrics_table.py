@@ -12,7 +12,8 @@ class Row(NamedTuple):
 
     attribute: what it is called in ``sse.stats``: a number, a mapping label → number, or an object with ``bounds``,
     ``counts`` (per bucket, one more than bounds) and ``total``, as ``sse.stats.Histogram``; label: the name of its
-    one label, or empty; known: that label's values, which are exported from the start.
+    one label, or empty; known: that label's values, which are exported from the start; merge: how a gauge's values in
+    the workers make the pod's.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Row(NamedTuple):
     help: str
     label: str = ""
     known: tuple[str, ...] = ()
+    merge: Literal["sum", "min", "max"] = "sum"
 
 
 # health imports nothing of sse: tests/health/test_metrics_docs.py sees to it that these are its words, and all of them.
@@ -104,6 +106,15 @@ ROWS: Final = (
         "Connections that were closed by us, by reason.",
         "reason",
         CONNECTION_CLOSINGS,
+    ),
+    Row("sse_log_bytes", "gauge", "log_bytes", "Bytes that the log takes.", merge="max"),
+    Row("sse_log_free_bytes", "gauge", "log_free", "Bytes that the log has room for.", merge="min"),
+    Row(
+        "sse_log_oldest_timestamp_seconds",
+        "gauge",
+        "log_oldest",
+        "Time of the oldest event that the log holds, unix time; 0 if there is none.",
+        merge="max",
     ),
     Row("sse_settings_refused", "gauge", "settings_refused", "Workers whose settings file cannot be used."),
 )

@@ -1,8 +1,8 @@
 """A worker's vital signs: what runs in the background, and the snapshot that a probe is answered from.
 
 Threads (greenlets under gevent), each with one duty, so that none waits for another's: the lag probe; the canary; the
-pulse, which writes the board twice a second and begins the runs of an app's own checks; and one that moves the counters
-to where the metrics are read from, and may wait for a disk. A probe only reads. A duty that fails is begun again.
+pulse, which writes the board twice a second and begins the runs of an app's own checks; and one for each chore that may
+wait for a disk or a network. A probe only reads. A duty that fails is begun again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from health import board
@@ -29,7 +30,6 @@ logger = logging.getLogger("headwater.health")
 EARLY_INTERVAL: Final = 0.05
 EARLY_SECONDS: Final = 10.0
 
-FLUSH_INTERVAL: Final = 1.0  # seconds between two moves of the counters
 RESTART: Final = 1.0  # seconds until a duty that failed is begun again
 
 
@@ -37,7 +37,7 @@ class Vitals:
     """One process's signs; made and started in the process itself, after the fork.
 
     :param source: finds the service that is watched; None when there is none.
-    :param flush: moves the counters to where the metrics are read from.
+    :param chores: what else is done every so many seconds and may wait for a disk or a network, by name.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class Vitals:
         source: Callable[[], Source | None],
         limits: Callable[[], Limits],
         user_checks: UserChecks,
-        flush: Callable[[], None],
+        chores: Mapping[str, tuple[float, Callable[[], None]]],
     ) -> None:
         self.pid = os.getpid()
         self.seat: Seat = board.take_seat()
         self._source = source
         self._limits = limits
         self._user_checks = user_checks
-        self._flush = flush
+        self._chores = chores
         self._stop = threading.Event()
         self._since = time.monotonic()
         own = None if self.seat.slot is None else self.seat.board.read(self.seat.slot)
@@ -64,7 +64,9 @@ class Vitals:
 
     def start(self) -> None:
         self._guarded("beat", self._beat)
-        duties = {"lag": self.lag.run, "canary": self.canary.run, "pulse": self._pulse, "metrics": self._export}
+        duties = {"lag": self.lag.run, "canary": self.canary.run, "pulse": self._pulse}
+        for name, (interval, work) in self._chores.items():
+            duties[name] = partial(self._every, interval, work, name)
         for name, run in duties.items():
             threading.Thread(target=self._for_ever, args=(name, run), name=f"health-{name}", daemon=True).start()
 
@@ -95,10 +97,11 @@ class Vitals:
             self._guarded("checks", self._user_checks.run_due)
             self._guarded("startup", self._latch)
 
-    def _export(self) -> None:
-        self._guarded("flush", self._flush)  # at once: the files take their room
-        while not self._stop.wait(FLUSH_INTERVAL):
-            self._guarded("flush", self._flush)
+    def _every(self, interval: float, work: Callable[[], None], name: str) -> None:
+        while True:
+            self._guarded(name, work)
+            if self._stop.wait(interval):
+                return
 
     def _guarded(self, name: str, work: Callable[[], None]) -> None:
         """One part that fails must not end the others; it is logged once, until it has worked again."""
@@ -141,6 +144,7 @@ class Vitals:
             state=DRAINING if status.draining else RUNNING,
             hub_alive=status.hub_alive,
             tail_age=status.tail_age,
+            append_failed=status.append_failed_at,
             streams=sum(status.streams.values()),
         ), status.started
 

@@ -22,11 +22,11 @@ from sse.event import Event
 from sse.group import Subscription
 from sse.hub import CANARY_CHANNEL, Hub, Status
 from sse.lane import Lane
-from sse.log import Log, LogUnavailable, open_log
+from sse.log import Log, LogUnavailable, Usage, open_log
 from sse.pull import PullStream
 from sse.report import Reporter
 from sse.responder import STREAM_HEADERS, Body, Item
-from sse.runtime import share_logging
+from sse.runtime import offload, share_logging
 from sse.settings import Settings
 from sse.settings.watch import Watch
 from sse.stats import Stats
@@ -281,6 +281,15 @@ class SSE:
         if self._hub is None:
             return Status(False, False, 0.0, 0, {}, False)
         return self._hub.status()
+
+    def log_usage(self) -> Usage | None:
+        """What the log takes and has room for; None while it cannot say, or is not open. Waits for it."""
+        if self._log is None:
+            return None
+        try:
+            return offload(self._log.usage)
+        except LogUnavailable:
+            return None  # the tailer has said so
 
     def attach(self, sock: socket.socket, channel: str = CANARY_CHANNEL) -> None:
         """Hand one end of a socket pair to the hub as a real, close-delimited stream of a channel; the hub owns it from

@@ -72,6 +72,7 @@ class Status(NamedTuple):
     position: int
     streams: dict[str, int]
     hub_alive: bool
+    append_failed_at: float = 0.0
 
 
 class Hub:
@@ -167,6 +168,7 @@ class Hub:
             position=self.window.position,
             streams=dict(counts),
             hub_alive=all(thread.is_alive() for thread in self._threads) and bool(self._threads),
+            append_failed_at=self.stats.append_failed_at,
         )
 
     # ── from the tailer ───────────────────────────────────────────────────────────────────────────────────

@@ -11,6 +11,7 @@ from sse.log.base import (
     LogError,
     LogRefused,
     LogUnavailable,
+    Usage,
 )
 from sse.log.memory import MemoryLog
 from sse.log.sqlite import SQLiteLog
@@ -24,6 +25,7 @@ __all__ = [
     "LogUnavailable",
     "MemoryLog",
     "SQLiteLog",
+    "Usage",
     "open_log",
 ]
 

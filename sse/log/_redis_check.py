@@ -31,7 +31,7 @@ def check(link: Link, keys: Keys, where: str, replicas: int = 0) -> None:
     Other errors of redis-py pass through: they say that it cannot be told now.
     """
     try:
-        info = _info(link, "server", "memory", "persistence", "cluster")
+        info = read_info(link, "server", "memory", "persistence", "cluster")
         _check_version(info, where)
         _check_mode(info, link, keys, where)
         if risk := eviction(info):
@@ -55,7 +55,8 @@ def check(link: Link, keys: Keys, where: str, replicas: int = 0) -> None:
         )
 
 
-def _info(link: Link, *sections: str) -> dict[str, str]:
+def read_info(link: Link, *sections: str) -> dict[str, str]:
+    """What INFO answers about these sections, by name."""
     text = b"\n".join(link.call([("INFO", section) for section in sections])).decode("utf-8", "replace")
     pairs = (line.strip().partition(":") for line in text.splitlines())
     return {name: value for name, colon, value in pairs if colon}
@@ -121,7 +122,7 @@ class Watch:
 
     def look(self, link: Link) -> None:
         """Look, and say what has changed. Redis-py's errors."""
-        risk = eviction(_info(link, "memory"))
+        risk = eviction(read_info(link, "memory"))
         if risk != self._risk:
             self._risk = risk
             if risk:

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
-from sse.event import Event, Record
+from sse.event import SEQUENCE_BITS, Event, Record
 from sse.trace import Trace
 
 # Ten minutes are promised for a repeated Idempotency-Key; the rest is for clocks that are set meanwhile.
@@ -100,6 +100,22 @@ class Batch(list[Record]):
         self.whole = whole
 
 
+class Usage(NamedTuple):
+    """How much a log takes, as far as its engine can know; None where it cannot.
+
+    bytes: what it takes; free: how much more there is room for; oldest: position of the oldest event that is held.
+    """
+
+    bytes: int | None
+    free: int | None
+    oldest: int | None
+
+    @property
+    def oldest_at(self) -> float | None:
+        """When the oldest event was appended, unix seconds."""
+        return None if self.oldest is None else (self.oldest >> SEQUENCE_BITS) / 1000
+
+
 class Log(Protocol):
     """See the module's text. Every method may raise `LogUnavailable`, and may be called from any thread.
 
@@ -142,6 +158,10 @@ class Log(Protocol):
 
     def bounds(self) -> Bounds:
         """The log's bounds, all of one moment."""
+        ...
+
+    def usage(self) -> Usage:
+        """What the log takes and has room for. May wait for a disk."""
         ...
 
     def follow(self, after: int, stop: threading.Event) -> Iterator[list[Record]]:

@@ -22,6 +22,7 @@ from sse.log.base import (
     Bounds,
     IdempotencyConflict,
     LogUnavailable,
+    Usage,
 )
 from sse.runtime import native_lock
 from sse.trace import Trace
@@ -106,6 +107,10 @@ class MemoryLog:
             self._check_open()
             oldest = self._records[0].position if self._records else None
             return Bounds(oldest, self._latest, self._trimmed, complete=self._trimmed == self._began)
+
+    def usage(self) -> Usage:
+        """Its bytes are the process's, and are not kept apart."""
+        return Usage(None, None, self.bounds().oldest)
 
     def follow(self, after: int, stop: threading.Event) -> Iterator[list[Record]]:
         with self._lock:

@@ -40,7 +40,7 @@ from typing import Any, Final
 import redis
 
 from sse.event import Event, Record, format_id
-from sse.log._redis_check import Watch
+from sse.log._redis_check import Watch, read_info
 from sse.log._redis_client import Client
 from sse.log._redis_codec import batches, decode, position_of, to_member
 from sse.log._redis_follow import Tail
@@ -58,6 +58,7 @@ from sse.log.base import (
     IdempotencyConflict,
     LogRefused,
     LogUnavailable,
+    Usage,
 )
 from sse.runtime import offload
 from sse.trace import Trace
@@ -231,6 +232,13 @@ class RedisLog:
         bounds = Bounds(first, position_of(latest), position_of(trimmed), mark or 0, complete)
         self._client.knows(bounds.latest)  # streams open at this position
         return bounds
+
+    def usage(self) -> Usage:
+        """See `Log.usage`. The bytes are those of the whole Redis, and there is room up to its maxmemory."""
+
+        info = self._client.call(lambda link: read_info(link, "memory"))
+        used, most = (int(info.get(name, 0)) for name in ("used_memory", "maxmemory"))
+        return Usage(used, max(most - used, 0) if most else None, self.bounds().oldest)
 
     # ── following ─────────────────────────────────────────────────────────────────────────────────────────
 

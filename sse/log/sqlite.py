@@ -47,6 +47,7 @@ from sse.log.base import (
     IdempotencyConflict,
     LogUnavailable,
     Stored,
+    Usage,
 )
 from sse.runtime import Turn, offload
 from sse.trace import Trace
@@ -293,6 +294,18 @@ class SQLiteLog:
         assert row is not None
         oldest, newest, trimmed, removed = row
         return Bounds(oldest, trimmed if newest is None else newest, trimmed, complete=removed == 0)
+
+    def usage(self) -> Usage:
+        oldest = self.bounds().oldest
+        size = 0
+        try:
+            for path in (self._path, f"{self._path}-wal"):
+                with suppress(FileNotFoundError):
+                    size += os.stat(path).st_size
+            disk = os.statvfs(os.path.dirname(self._path))
+        except OSError as error:
+            raise unavailable(error, self._path) from error
+        return Usage(size, disk.f_bavail * disk.f_frsize, oldest)
 
     def _query(self, work: Callable[..., T], *args: Any) -> T:
         """``work(connection, *args)`` with one of the pool (a deque, whose ends need no lock)."""

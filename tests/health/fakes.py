@@ -20,6 +20,7 @@ class FakeStatus:
     position: int = 1
     streams: dict[str, int] = field(default_factory=lambda: {"live": 3, "lagging": 1})
     hub_alive: bool = True
+    append_failed_at: float = 0.0
 
 
 def heartbeat(age: float = 0.0) -> bytes:

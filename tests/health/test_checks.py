@@ -27,6 +27,13 @@ def failing(question: Question, snapshot: Snapshot) -> dict[str, str]:
 
 
 READY = [
+    pytest.param(
+        pod(worker(0), worker(1, append_failed=NOW - 29)),
+        {"appends": "the log refused what worker 1 (pid 101) had to append, 29.0 s ago"},
+        id="an append was refused",
+    ),
+    pytest.param(pod(worker(append_failed=NOW - 31)), {}, id="an append was refused, long ago"),
+    pytest.param(pod(worker(0), worker(1, DRAINING, append_failed=NOW), expected=1), {}, id="of a surplus worker"),
     pytest.param(pod(worker()), {}, id="one healthy worker"),
     pytest.param(pod(worker(0), worker(1), worker(2)), {}, id="three healthy workers"),
     pytest.param(pod(worker(), started=False), {"startup": "not started"}, id="never started"),
@@ -156,7 +163,8 @@ def test_the_answers_have_the_form_of_the_api_server() -> None:
     good = ask("ready", TABLE, pod(worker()))
     assert good.text() == "ok\n"
     assert good.text(verbose=True) == (
-        "[+]startup ok\n[+]workers ok\n[+]drain ok\n[+]hub ok\n[+]canary ok\n[+]log-tail ok\nreadyz check passed\n"
+        "[+]startup ok\n[+]workers ok\n[+]drain ok\n[+]hub ok\n[+]canary ok\n[+]log-tail ok\n[+]appends ok\n"
+        "readyz check passed\n"
     )
     bad = ask("live", TABLE, pod(worker(), lag=3.0))
     assert bad.text() == "[-]loop failed: the event loop lags by 3.0 s, the limit is 2 s\n"

@@ -76,6 +76,18 @@ def test_a_histogram_is_exported_with_cumulated_buckets_sum_and_count(
     assert found["sse_delivery_seconds_sum"] == 19.0
 
 
+def test_all_workers_see_the_same_log_and_it_is_not_added_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for pid, size, free in ((11, 50.0, 900.0), (12, 70.0, 880.0), (13, 60.0, 890.0)):
+        as_process(monkeypatch, tmp_path, pid, values(log_bytes=size, log_free=free, log_oldest=free, settings_refused=1))
+    found = samples(exposition(tmp_path, Board.create(1)))
+    assert (found["sse_log_bytes"], found["sse_log_free_bytes"]) == (70.0, 880.0)
+    assert found["sse_log_oldest_timestamp_seconds"] == 900.0
+    assert found["sse_settings_refused"] == 3
+    for pid in (11, 12, 13):
+        metrics_files.fold(tmp_path, pid)
+    assert "sse_log_bytes" not in samples(exposition(tmp_path, Board.create(1)))
+
+
 def test_a_state_that_nothing_is_in_any_more_is_zero(tmp_path: Path) -> None:
     exporter = Exporter(lambda: tmp_path)
     exporter.flush({"streams": {"live": 4, "lagging": 2}})
@@ -229,7 +241,7 @@ def test_every_metric_of_the_contract_is_exported_with_its_help(tmp_path: Path) 
 
 def test_the_service_counts_what_the_rows_ask_for() -> None:
     stats = pytest.importorskip("sse.stats").Stats()
-    elsewhere = {"connections", "streams"}
+    elsewhere = {"connections", "streams", "log_bytes", "log_free", "log_oldest"}
     missing = [row.attribute for row in ROWS if not hasattr(stats, row.attribute)]
     assert set(missing) <= elsewhere
 

@@ -95,6 +95,7 @@ def test_verbose_lists_every_check(started: Site) -> None:
         "[+]hub ok",
         "[+]canary ok",
         "[+]log-tail ok",
+        "[+]appends ok",
         "readyz check passed",
     ]
 

@@ -9,10 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import flask
 import pytest
 
+from health import Health
 from health import vitals as module
 from health.checks import Limits
 from health.threads import Aside
@@ -30,11 +33,10 @@ Make = Callable[..., Vitals]
 def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """``make(source, flush)`` makes a worker's signs, which are stopped with the test."""
     monkeypatch.setattr(module, "RESTART", 0.05)
-    monkeypatch.setattr(module, "FLUSH_INTERVAL", 0.05)
     made: list[Vitals] = []
 
     def vitals(source: Any = None, flush: Callable[[], None] = lambda: None) -> Vitals:
-        made.append(Vitals(lambda: source, Limits, UserChecks(), flush))
+        made.append(Vitals(lambda: source, Limits, UserChecks(), {"flush": (0.05, flush)}))
         return made[-1]
 
     yield vitals
@@ -69,14 +71,14 @@ def test_a_flush_that_waits_for_a_disk_holds_up_neither_the_beat_nor_the_canary(
         source.close()
 
 
-@pytest.mark.parametrize("duty", ["lag", "canary", "pulse", "metrics"])
+@pytest.mark.parametrize("duty", ["lag", "canary", "pulse", "flush"])
 def test_a_duty_that_raises_is_begun_again_and_said_once(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, duty: str
 ) -> None:
     vitals = make()
     begun = []
 
-    def broken() -> None:
+    def broken(*_: object) -> None:
         begun.append(time.monotonic())
         if len(begun) < 4:
             raise ValueError("a bug")
@@ -86,7 +88,7 @@ def test_a_duty_that_raises_is_begun_again_and_said_once(
         "lag": (vitals.lag, "run"),
         "canary": (vitals.canary, "run"),
         "pulse": (vitals, "_pulse"),
-        "metrics": (vitals, "_export"),
+        "flush": (vitals, "_every"),
     }[duty]
     monkeypatch.setattr(place, name, broken)
     vitals.start()
@@ -169,3 +171,36 @@ except ZeroDivisionError:
 def test_under_gevent_work_aside_holds_up_nobody_and_is_waited_for_only_so_long() -> None:
     done = subprocess.run([sys.executable, "-c", GEVENT], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "raised\n"), done
+
+
+class Measured(FakeSource):
+    usage: Any = None
+
+    def log_usage(self) -> Any:
+        if isinstance(self.usage, Exception):
+            raise self.usage
+        return self.usage
+
+
+def test_what_the_log_takes_stays_as_it_was_last_while_it_cannot_say() -> None:
+    source = Measured()
+    app = flask.Flask("vitals")
+    app.extensions["sse"] = source
+    health = Health(app)
+    assert (health._values() or {})["log_bytes"] is None
+    health._measure_log()
+    assert (health._values() or {})["log_bytes"] is None, "a log that is not open yet"
+    source.usage = SimpleNamespace(bytes=5, free=None, oldest_at=None)
+    health._measure_log()
+    found = health._values() or {}
+    assert (found["log_bytes"], found["log_oldest"], found["log_free"]) == (5, 0.0, None)
+    source.usage = None
+    health._measure_log()
+    assert (health._values() or {})["log_bytes"] == 5
+    source.usage = SimpleNamespace(bytes=6, free=7, oldest_at=8.5)
+    health._measure_log()
+    found = health._values() or {}
+    assert (found["log_bytes"], found["log_free"], found["log_oldest"]) == (6, 7, 8.5)
+    del app.extensions["sse"]
+    health._measure_log()  # nothing to ask
+    source.close()

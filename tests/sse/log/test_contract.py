@@ -327,3 +327,19 @@ def test_everything_is_there_after_a_restart(shared_place: Place) -> None:
     again = shared_place.open()
     assert again.read(None, 0, LIMIT, BYTES) == before
     assert again.bounds() == bounds
+
+
+def test_what_the_log_takes_is_told_as_far_as_it_can_be(log: Log) -> None:
+    before = log.usage()
+    assert (before.oldest, before.oldest_at) == (None, None)
+    first, *_ = log.append([Event("a", "x" * 50_000)] * 4)
+    after = log.usage()
+    assert after.oldest == first
+    assert after.oldest_at is not None and abs(after.oldest_at - time.time()) < 60
+    assert (before.bytes is None) == (after.bytes is None)
+    if before.bytes is not None and after.bytes is not None:
+        assert after.bytes >= before.bytes + 200_000
+    assert after.free is None or after.free > 0
+    log.close()
+    with pytest.raises(LogUnavailable):
+        log.usage()
