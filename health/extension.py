@@ -64,6 +64,8 @@ class Health:
             "log": (LOG_INTERVAL, self._measure_log),
         }
         self._log_usage: dict[str, float] = {}
+        # The endpoint of a view of the app's own for the same path as our metrics; empty: there is none.
+        self.rival = ""
         self._stalled = False  # the last flush was given up
         self._delivery: Mapping[float, float] = {}
         self._listening: tuple[Name, ...] = ()
@@ -123,6 +125,7 @@ class Health:
             self._exporter = metrics.Exporter(self._metrics_directory)
             self._aside = Aside()
             vitals = self._vitals = Vitals(self._source, self._config.limits, self._checks, self._chores)
+        self._look_for_rivals()
         # Not under the lock: starting a greenlet switches, and the lock may be older than gevent's patches.
         vitals.start()
         return vitals
@@ -136,6 +139,29 @@ class Health:
         if self._exporter is not None and self._aside is not None:
             with suppress(TimeoutError):
                 self._aside.run(self._exporter.close, FLUSH_PATIENCE)
+
+    @property
+    def metrics_path(self) -> str:
+        """Where the metrics are; HEALTH_METRICS_PATH."""
+        return self._config.metrics_path
+
+    def _look_for_rivals(self) -> None:
+        """Two that answer ``/metrics`` would hide each other silently. With a listener of our own both have their
+        place: ours is there, the app's on the main one."""
+        app, path = self._app, self.metrics_path
+        if app is None:
+            return
+        self.rival = next((rule.endpoint for rule in app.url_map.iter_rules() if rule.rule == path), "")
+        names = self._listening or board.listening()
+        mounted = path in getattr(app.wsgi_app, "mounts", ())
+        if mounted or (self.rival and (self._config.health_port is None or len(names) == 1)):
+            other = "a mounted WSGI application" if mounted else f"the app's endpoint {self.rival!r}"
+            logger.warning(
+                'GET %s is answered by %s, and not by health: its metrics are hidden. Set HEALTH_METRICS_PATH in '
+                "app.config to another path, or give health a listener of its own (HEALTH_PORT)",
+                path,
+                other,
+            )
 
     def _source(self) -> Source | None:
         source: Source | None = None if self._app is None else self._app.extensions.get("sse")
