@@ -110,6 +110,8 @@ class CatchUp:
                     return
         except OSError as error:
             self._sockets.close(stream, reason_of(error))
+        except Exception:
+            self._sockets.fail(stream)
 
     def _write_rest(self, stream: Stream, backlog: Backlog) -> bool:
         """Write what is left of the backlog's chunk; False when the socket is full. Raises OSError."""
@@ -172,9 +174,14 @@ class CatchUp:
                 self._end_here(stream, backlog, "fell-behind")
             return
         except LogError:
-            # The stream stays, with what it has; the log may come back before its write time-out.
+            # The stream stays, with what it has, however long that takes: its client is not to blame, so no write
+            # time-out runs (:mod:`sse.upkeep`).
             gevent.sleep(LOG_PAUSE)
             self._want_log.append(stream)
+            return
+        except Exception:
+            if self._still_reads(stream, backlog):
+                self._sockets.fail(stream)
             return
         if self._still_reads(stream, backlog):
             backlog.reading = False
@@ -184,6 +191,12 @@ class CatchUp:
 
     def end(self, stream: Stream, reason: str) -> None:
         """End a stream cleanly: all that it is owed, a ``retry:``, the terminating chunk."""
+        try:
+            self._end(stream, reason)
+        except Exception:
+            self._sockets.fail(stream)
+
+    def _end(self, stream: Stream, reason: str) -> None:
         if stream.state is CLOSED or (stream.backlog is not None and stream.backlog.end is not None):
             return
         if stream.group.passing:
@@ -199,6 +212,12 @@ class CatchUp:
         # Fixed now: under a publisher that never rests, a slow reader would chase the tail and not end.
         stream.backlog.owed = stream.group.position(self._hub.window.position)
         self.advance(stream)
+
+    def end_at(self, stream: Stream, cursor: int, reason: str) -> None:
+        """End a live stream that has been served through ``cursor`` only, cleanly."""
+        self._sockets.leave_live(stream, cursor, LAGGING)
+        assert stream.backlog is not None
+        self._end_here(stream, stream.backlog, reason)
 
     @staticmethod
     def _still_reads(stream: Stream, backlog: Backlog) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sse.extension import SSE
     from sse.fanout import Fanout
     from sse.hub import Hub
+    from sse.runtime import Failures
     from sse.settings import Settings
 
 # Seconds that a hurried drain may take: gunicorn's master kills 2 s after it has passed SIGQUIT on.
@@ -41,6 +42,7 @@ class Worker(Protocol):
     replaced: Callable[[], bool]
     connections: set[Connection]
     fanouts: dict[Hub, Fanout]
+    failures: Failures
 
     def notify(self) -> None: ...
 
@@ -74,10 +76,10 @@ def drain(worker: Worker, servers: Sequence[StreamServer]) -> None:
             _end_streams(worker, 0.0)
             deadline = last_call = min(deadline, time.monotonic() + HURRY)
         if worker.sse is not None and (time.monotonic() >= last_call or worker.hurried):
-            worker.sse.end_responses()
-            for hub in worker.fanouts:
-                for stream in list(hub.pulling):
-                    stream.end("drain")
+            try:
+                _last_call(worker, worker.sse)
+            except Exception:
+                worker.failures.report("the drain's last call failed; it goes on")
         gevent.sleep(0.05)
     left = _busy(worker)
     worker.log.info("drained in %.1f s%s", time.monotonic() - began, f", {left} connections cut" if left else "")
@@ -94,6 +96,14 @@ def _end_streams(worker: Worker, window: float) -> None:
         fanout.drain(window)
         for stream in list(hub.pulling):
             gevent.spawn_later(random.uniform(0, window), stream.end, "drain")
+
+
+def _last_call(worker: Worker, sse: SSE) -> None:
+    """End what greenlets of their own serve: they see it when they next write."""
+    sse.end_responses()
+    for hub in worker.fanouts:
+        for stream in list(hub.pulling):
+            stream.end("drain")
 
 
 def _busy(worker: Worker) -> int:

@@ -16,10 +16,9 @@ chunk, and :mod:`sse.catchup` brings it back. A new stream begins just so, with 
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic, perf_counter
 
 import gevent
@@ -34,8 +33,6 @@ from sse.runtime import breathe
 from sse.sockets import Sockets, reason_of
 from sse.stream import CLOSED, LAGGING, LIVE, REPLAYING, Backlog, Stream
 from sse.upkeep import Upkeep
-
-logger = logging.getLogger("headwater.fanout")
 
 # Seconds of writing after which the loop is let run. A probe waits at most about this long, twice.
 PASS_SLICE = 0.002
@@ -83,7 +80,7 @@ class Fanout:
         self.connect()
         loops: list[Callable[[], None]] = [self.run_passes, self._run_poller, self.upkeep.run]
         loops += [self.catchup.read_log] * LOG_READERS
-        self._greenlets = [gevent.spawn(_for_ever, loop) for loop in loops]
+        self._greenlets = [gevent.spawn(self._for_ever, loop) for loop in loops]
 
     def stop(self) -> None:
         """The end of the worker: what has not ended by itself is cut, and accounted for."""
@@ -102,7 +99,14 @@ class Fanout:
     def adopt(self, stream: Stream, fd: int) -> None:
         """Own this descriptor from now on. The stream is opening and has been served through its cursor; what lies
         between that and its group's position is sent from here."""
-        self.sockets.add(stream, fd)
+        try:
+            self.sockets.add(stream, fd)
+        except Exception:
+            self.sockets.failures.report("a stream's socket could not be taken over; it is closed")
+            os.close(fd)
+            stream.become(CLOSED)
+            self.hub.closed(stream, "error")
+            return
         stream.become(REPLAYING)
         stream.backlog = Backlog(monotonic())
         self.sockets.backlogged.add(stream)
@@ -139,38 +143,41 @@ class Fanout:
             gevent.sleep(gap)
 
     def _pass(self, group: Group) -> None:
-        frames = group.pending
-        if not frames:
+        pending = group.pending
+        if not pending:
             self._run_deferred(group)
             return
         began = perf_counter()
-        size = 0
-        for count, frame in enumerate(frames, 1):
+        size = count = 0
+        for frame in pending:
             size += len(frame.wire)
-            if size >= MAX_CHUNK_BYTES and count < len(frames):
-                group.pending = frames[count:]
-                frames = frames[:count]
-                group.dirty = True
-                self.hub.dirty.append(group)
+            count += 1
+            if size >= MAX_CHUNK_BYTES:
                 break
-        else:
-            group.pending = []
-        events = len(frames)
-        body = frames[0].wire if events == 1 else b"".join([frame.wire for frame in frames])
+        frames = pending[:count]
+        body = frames[0].wire if count == 1 else b"".join([frame.wire for frame in frames])
         chunk = b"%x\r\n%b\r\n" % (len(body), body)
+        waiting = iter(group.live.copy())
+        # What could fail is done: from here on these frames are this pass's.
+        group.pending = pending[count:]
+        if group.pending:
+            group.dirty = True
+            self.hub.dirty.append(group)
         before, through = frames[0].position - 1, frames[-1].position
-        group.events += events
+        group.events += count
         group.bytes += len(body)
         group.last_sent = monotonic()
         group.passing = True
         try:
-            self._write_all(group, chunk, body, events, before, through)
+            self._write_all(group, waiting, chunk, body, count, before, through)
+        except Exception:
+            self._end_unreached(waiting, count, len(body), before)
         finally:
             group.passing = False
-            took, ended = perf_counter() - began, time.time()
-            if group.traced:
-                self.hub.deliveries.written(group, frames, len(group.live), took, ended)
+            took, ended, live = perf_counter() - began, time.time(), len(group.live)
             self._run_deferred(group)
+        if group.traced:
+            self.hub.deliveries.written(group, frames, live, took, ended)
         if group.subscription.channels.isdisjoint(INJECTED_CHANNELS):
             observe = self._stats.delivery.observe
             # Events of one batch have one time: a burst is counted by its milliseconds, not by its events.
@@ -184,46 +191,68 @@ class Fanout:
         self._stats.passes.observe(took)
 
     def _write_all(
-        self, group: Group, chunk: bytes, body: bytes, events: int, before: int, through: int
+        self, group: Group, waiting: Iterator[Stream], chunk: bytes, body: bytes, events: int, before: int, through: int
     ) -> None:
-        """Write the chunk to each live stream. The loop of this module: about 20 bytecodes beside the system call."""
+        """Write the chunk to each live stream. The loop of this module: about 20 bytecodes beside the system call.
+        After an exception ``waiting`` has those that were not reached."""
         write = os.write
         chunk_size = len(chunk)
         body_size = len(body)
         until_clock = CLOCK_EVERY
         done = 0
-        for stream in group.live.copy():
-            # The pass yields, so a stream of this copy may have left, and even come back, before its turn.
-            if stream.state is not LIVE:
-                continue
-            try:
-                if stream.chunked:
-                    sent = write(stream.fd, chunk)
-                    if sent == chunk_size:
-                        done += 1
+        try:
+            for stream in waiting:
+                # The pass yields, so a stream that was live at its beginning may have left, and even come back, before
+                # its turn.
+                if stream.state is not LIVE:
+                    continue
+                try:
+                    if stream.chunked:
+                        sent = write(stream.fd, chunk)
+                        if sent == chunk_size:
+                            done += 1
+                        else:
+                            self._fall_back(stream, memoryview(chunk)[sent:], through, events, body_size, True)
                     else:
-                        self._fall_back(stream, memoryview(chunk)[sent:], through, events, body_size, True)
-                else:
-                    sent = write(stream.fd, body)
-                    if sent == body_size:
-                        done += 1
-                    else:
-                        self._fall_back(stream, memoryview(body)[sent:], through, events, body_size, True)
-            except BlockingIOError:
-                self._fall_back(stream, b"", before, events, body_size, False)
-            except OSError as error:
-                # The group's counts have this chunk already, the stream has not got it.
-                stream.events -= events
-                stream.bytes -= body_size
-                self.sockets.close(stream, reason_of(error))
-            until_clock -= 1
-            if not until_clock:
-                until_clock = CLOCK_EVERY
-                if perf_counter() > self._slice_ends:
-                    self._breathe()
-        if group.subscription.channels.isdisjoint(INJECTED_CHANNELS):
-            self._stats.delivered += events * done
-            self._stats.bytes_sent += body_size * done
+                        sent = write(stream.fd, body)
+                        if sent == body_size:
+                            done += 1
+                        else:
+                            self._fall_back(stream, memoryview(body)[sent:], through, events, body_size, True)
+                except BlockingIOError:
+                    self._fall_back(stream, b"", before, events, body_size, False)
+                except OSError as error:
+                    self._uncount(stream, events, body_size)
+                    self.sockets.close(stream, reason_of(error))
+                until_clock -= 1
+                if not until_clock:
+                    until_clock = CLOCK_EVERY
+                    if perf_counter() > self._slice_ends:
+                        self._breathe()
+        except Exception:
+            self.sockets.fail(stream)
+            raise
+        finally:
+            if group.subscription.channels.isdisjoint(INJECTED_CHANNELS):
+                self._stats.delivered += events * done
+                self._stats.bytes_sent += body_size * done
+
+    def _end_unreached(self, waiting: Iterator[Stream], events: int, size: int, before: int) -> None:
+        """A pass has failed: what it did not reach must not stay live without this chunk. It ends after what it has."""
+        self.sockets.failures.report("a pass over streams failed; those that it had not reached end")
+        for stream in waiting:
+            if stream.state is LIVE:
+                self._uncount(stream, events, size)
+                try:
+                    self.catchup.end_at(stream, before, "error")
+                except Exception:
+                    self.sockets.fail(stream)
+
+    @staticmethod
+    def _uncount(stream: Stream, events: int, size: int) -> None:
+        """The group's counts have this chunk already, the stream has not got it."""
+        stream.events -= events
+        stream.bytes -= size
 
     def _breathe(self) -> None:
         """Let the loop run once: probes, publishers, new streams."""
@@ -242,9 +271,7 @@ class Fanout:
             self._stats.delivered += events
             self._stats.bytes_sent += size
         else:
-            # The group's counts have this chunk already, the stream has not got it.
-            stream.events -= events
-            stream.bytes -= size
+            self._uncount(stream, events, size)
         self.sockets.poller.want_write(stream.fd)
 
     def _run_deferred(self, group: Group) -> None:
@@ -254,7 +281,7 @@ class Fanout:
                 try:
                     action()
                 except Exception:
-                    logger.exception("a stream's turn after a pass failed")
+                    self.sockets.failures.report("a stream's turn after a pass failed; the others go on")
 
     # ── the poller ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -264,17 +291,24 @@ class Fanout:
         try:
             while True:
                 loop.wait(watcher)
-                # Looked up now: while others run, a descriptor may be closed and come back as another stream's.
-                ready = [(self.sockets.streams[fd], mask) for fd, mask in self.sockets.poller.poll()]
-                slice_ends = perf_counter() + PASS_SLICE
-                for stream, mask in ready:
-                    if stream is not None and stream.state is not CLOSED:
-                        self.on_socket(stream, mask)
-                    if perf_counter() > slice_ends:
-                        breathe()
-                        slice_ends = perf_counter() + PASS_SLICE
+                self.poll()
         finally:
             watcher.close()
+
+    def poll(self) -> None:
+        """See what has happened on the sockets."""
+        # Looked up now: while others run, a descriptor may be closed and come back as another stream's.
+        ready = [(self.sockets.streams[fd], mask) for fd, mask in self.sockets.poller.poll()]
+        slice_ends = perf_counter() + PASS_SLICE
+        for stream, mask in ready:
+            if stream is not None and stream.state is not CLOSED:
+                try:
+                    self.on_socket(stream, mask)
+                except Exception:
+                    self.sockets.fail(stream)  # the others must have their turn: none is reported twice
+            if perf_counter() > slice_ends:
+                breathe()
+                slice_ends = perf_counter() + PASS_SLICE
 
     def on_socket(self, stream: Stream, mask: int) -> None:
         """Something has happened on a stream's socket."""
@@ -295,12 +329,11 @@ class Fanout:
         except OSError as error:
             self.sockets.close(stream, reason_of(error))
 
-
-def _for_ever(loop: Callable[[], None]) -> None:
-    while True:
-        try:
-            loop()
-        except Exception:
-            # A bug must cost one log line and one turn, not every stream of the worker.
-            logger.exception("%s failed; it goes on", getattr(loop, "__qualname__", loop))
-            gevent.sleep(0.05)
+    def _for_ever(self, loop: Callable[[], None]) -> None:
+        while True:
+            try:
+                loop()
+            except Exception:
+                # A bug must cost a log line and a turn, not every stream of the worker.
+                self.sockets.failures.report(f"{getattr(loop, '__qualname__', loop)} failed; it goes on")
+                gevent.sleep(0.05)

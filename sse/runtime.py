@@ -114,6 +114,25 @@ def repeat(
             failing = False
 
 
+# Seconds between two reports of the same failure.
+SAY_AGAIN = 60.0
+
+
+class Failures:
+    """Reports exceptions that loops survive: each kind with its traceback, at most once a minute."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._said: dict[str, float] = {}
+
+    def report(self, what: str) -> None:
+        """Log the exception that is being handled. ``what``: what failed, and what follows."""
+        now = time.monotonic()
+        if now - self._said.get(what, -SAY_AGAIN) >= SAY_AGAIN:
+            self._said[what] = now
+            self._logger.exception("%s (said once a minute)", what)
+
+
 def native_lock() -> Any:
     """A lock that real threads may share under gevent, too: it holds up the whole event loop while somebody waits for
     it, so it is for a few steps without a switch in them."""

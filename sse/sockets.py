@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -9,8 +10,11 @@ from time import monotonic
 
 from sse import transport
 from sse.hub import Hub
+from sse.runtime import Failures
 from sse.settings import Settings
 from sse.stream import CLOSED, LIVE, OWN_CLIENT, Backlog, Stream
+
+logger = logging.getLogger("headwater.fanout")
 
 
 class Sockets:
@@ -30,6 +34,7 @@ class Sockets:
         self.backlogged: set[Stream] = set()
         self.count = 0
         self.own = 0
+        self.failures = Failures(logger)
         self.settings.on_change(self._prepare)
 
     def counts(self) -> Counter[str]:
@@ -51,15 +56,15 @@ class Sockets:
         return change
 
     def add(self, stream: Stream, fd: int) -> None:
-        """Own this descriptor from now on."""
+        """Own this descriptor from now on. Raises OSError (the kernel watches no more of them); owns nothing then."""
         transport.prepare(fd, self.settings.sse_write_timeout * transport.USER_TIMEOUT_FACTOR)
+        self.poller.add(fd)
         stream.fd = fd
         if fd >= len(self.streams):
             self.streams.extend([None] * (fd + 64 - len(self.streams)))
         self.streams[fd] = stream
         self.count += 1
         self.own += stream.client == OWN_CLIENT
-        self.poller.add(fd)
 
     def leave_live(self, stream: Stream, cursor: int, state: str, rest: memoryview | bytes = b"") -> None:
         """A live stream lags, or is to end: what it is owed comes one by one from here on."""
@@ -86,6 +91,15 @@ class Sockets:
         self.own -= stream.client == OWN_CLIENT
         os.close(fd)  # leaves the epoll set by itself
         self.hub.closed(stream, reason)
+
+    def fail(self, stream: Stream) -> None:
+        """Close a stream after an exception that nobody expected, which is being handled. What it was sent is not
+        known, so it is cut where it is, and resumes."""
+        self.failures.report("what was done for a stream failed; it is cut")
+        try:
+            self.close(stream, "error")
+        except Exception:
+            self.failures.report("a stream's end was not accounted for")
 
 
 def reason_of(error: OSError) -> str:

@@ -57,7 +57,7 @@ CLOSE_REASONS: Final[dict[str, str]] = {
     "lease": "SSE_MAX_STREAM_AGE was reached",
     "token": "the token that it was opened with expired",
     "done": "the view's own iterable ended",
-    "error": "the view's own iterable raised",
+    "error": "the view's own iterable raised, or something of ours that the log names; it resumes",
 }
 
 # These end with a retry: and the terminating chunk, after all that the stream was owed.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from functools import partial
 from time import monotonic
 
 import gevent
@@ -18,7 +19,7 @@ from sse.catchup import CatchUp
 from sse.event import heartbeat_block
 from sse.group import Group
 from sse.sockets import Sockets, reason_of
-from sse.stream import LAGGING, LINGERING, LIVE, OWN_CLIENT, REPLAYING, Stream
+from sse.stream import LAGGING, LINGERING, LIVE, OWN_CLIENT, REPLAYING, Backlog, Stream
 
 # After its end a stream's socket is kept this long for the peer's FIN.
 LINGER = 1.0
@@ -47,10 +48,20 @@ class Upkeep:
         while True:
             gevent.sleep(TICK)
             now = monotonic()
-            self.sweep(now, now - last)
-            self._time_out(now)
-            self._drain_due(now)
+            self.turn(now, now - last)
             last = now
+
+    def turn(self, now: float, elapsed: float) -> None:
+        """Do all three duties. None of them waits for another one to work."""
+        for name, duty in (
+            ("heartbeats and leases", partial(self.sweep, now, elapsed)),
+            ("write time-outs", partial(self._time_out, now)),
+            ("the drain", partial(self._drain_due, now)),
+        ):
+            try:
+                duty()
+            except Exception:
+                self._sockets.failures.report(f"upkeep of streams failed at {name}; it goes on")
 
     def joined(self, stream: Stream) -> None:
         """A stream whose request was under way when the drain began is the next to end."""
@@ -122,22 +133,26 @@ class Upkeep:
             self._sockets.poller.want_write(stream.fd)
 
     def _time_out(self, now: float) -> None:
-        limit = self._settings.sse_write_timeout
         for stream in list(self._sockets.backlogged):
-            backlog = stream.backlog
-            if backlog is None:
-                continue
-            waited = now - backlog.progress_at
-            if stream.state is LINGERING:
-                if waited > LINGER:
-                    self._sockets.close(stream, "drain")
-            elif limit and waited > limit / 2 and not backlog.reading and (backlog.rest or stream.state is LAGGING):
-                # (A socket that took nothing at all of the last chunk leaves a stream lagging without a rest.)
-                # A slow reader's kernel takes bytes long before ours reports room for more: that is progress, too.
-                queued = transport.unacknowledged(stream.fd)
-                if queued < backlog.queued:
-                    backlog.progress_at = now
-                elif waited > limit:
-                    self._sockets.close(stream, "write-timeout")
-                    continue
-                backlog.queued = queued
+            if (backlog := stream.backlog) is not None:
+                try:
+                    self._time_out_one(stream, backlog, now)
+                except Exception:
+                    self._sockets.fail(stream)
+
+    def _time_out_one(self, stream: Stream, backlog: Backlog, now: float) -> None:
+        limit = self._settings.sse_write_timeout
+        waited = now - backlog.progress_at
+        if stream.state is LINGERING:
+            if waited > LINGER:
+                self._sockets.close(stream, "drain")
+        elif limit and waited > limit / 2 and not backlog.reading and (backlog.rest or stream.state is LAGGING):
+            # (A socket that took nothing at all of the last chunk leaves a stream lagging without a rest.)
+            # A slow reader's kernel takes bytes long before ours reports room for more: that is progress, too.
+            queued = transport.unacknowledged(stream.fd)
+            if queued < backlog.queued:
+                backlog.progress_at = now
+            elif waited > limit:
+                self._sockets.close(stream, "write-timeout")
+                return
+            backlog.queued = queued

@@ -54,7 +54,7 @@ from sse.heads import Heads, create
 from sse.http import HeaderTimeout, Remembered, Response
 from sse.hub import Hub
 from sse.request_id import request_id
-from sse.runtime import settle_collector
+from sse.runtime import Failures, settle_collector
 from sse.settings import Settings
 from sse.settings.watch import Watch
 from sse.stats import Stats
@@ -83,6 +83,7 @@ class SSEWorker(GeventWorker):
         self._woken: Event | None = None
         self._tls: ssl.SSLContext | None = None
         self.connections: set[Connection] = set()
+        self.failures = Failures(self.log)
         self.fanouts: dict[Hub, Fanout] = {}
 
     def patch(self) -> None:
@@ -137,8 +138,11 @@ class SSEWorker(GeventWorker):
         gevent.spawn(self._watch_signals)
         while self.alive:
             self.notify()
-            self._heads.forget()
-            self._evict(servers)
+            try:
+                self._heads.forget()
+                self._evict(servers)
+            except Exception:
+                self.failures.report("a worker's look at its connections failed; it goes on")
             self._woken.wait(1.0)
         drain(self, servers)
 

@@ -22,7 +22,7 @@ from sse.pull import PullStream
 from sse.replay import Start
 from sse.settings import Settings
 from sse.stats import Stats
-from sse.stream import Stream
+from sse.stream import OWN_CLIENT, Stream
 from tests.support.sse_parser import ChunkedDecoder, EventParser, StreamEvent
 from tests.support.wait import eventually
 
@@ -296,23 +296,23 @@ class Stepped:
         if records := self.parts.log.inner.read(None, self.hub.window.position, most, 10**9):
             self.hub.dispatch(records)
 
-    def open(self, cursor: int, group: Group | None = None, *, send_buffer: int | None = None) -> SocketClient:
+    def open(
+        self, cursor: int, group: Group | None = None, *, send_buffer: int | None = None, client: str = "-"
+    ) -> SocketClient:
         """A stream that has been served through here; ``send_buffer`` bytes of it wait for its client at most."""
         group = group or self.hub.join(Subscription(frozenset({"a"})))
-        stream = Stream(group, cursor, now=time.monotonic(), ends_at=float("inf"), client="-")
+        stream = Stream(group, cursor, now=time.monotonic(), ends_at=float("inf"), client=client)
         ours, theirs = socket.socketpair()
         if send_buffer is not None:
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         self.closing.callback(ours.close)
-        self.hub.streams += 1
+        self.hub.streams += client != OWN_CLIENT
         self.fanout.adopt(stream, theirs.detach())
         return SocketClient(ours, stream, cursor)
 
     def poll(self) -> None:
         """Let the fan-out see which sockets have room, or have gone."""
-        for fd, mask in self.fanout.sockets.poller.poll():
-            if (stream := self.fanout.sockets.streams[fd]) is not None:
-                self.fanout.on_socket(stream, mask)
+        self.fanout.poll()
 
 
 def numbers(first: int, last: int) -> list[str]:
