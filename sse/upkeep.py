@@ -93,7 +93,7 @@ class Upkeep:
         """
         table = self._sockets.streams
         heartbeat = self._settings.sse_heartbeat
-        early = min(SWEEP, heartbeat / 4) if heartbeat else SWEEP
+        early = min(SWEEP, heartbeat / 4)
         steps = min(len(table), int(len(table) * elapsed / early) + 1)
         # A group's heartbeat is the same for all its streams of this sweep step.
         self._heartbeats.clear()
@@ -106,7 +106,7 @@ class Upkeep:
                 continue
             if stream.ends_at <= now and stream.state in (REPLAYING, LIVE, LAGGING):
                 self._catchup.end(stream, stream.ends_as)
-            elif heartbeat and stream.state is LIVE and not stream.group.passing:
+            elif stream.state is LIVE and not stream.group.passing:
                 silent = now - max(stream.group.last_sent, stream.beat)
                 if silent + early * 1.1 >= heartbeat:
                     self._send_heartbeat(stream, now)

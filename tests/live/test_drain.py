@@ -215,12 +215,15 @@ def test_a_hurried_drain_still_ends_streams_cleanly(
 
 
 def test_a_drain_is_hurried_also_within_its_window(start_server: StartServer, open_stream: OpenStream) -> None:
-    server = start_server(SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=60)
+    server = start_server(SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=60, SSE_IDLE_TIMEOUT=60)
     clients = [open_stream(server, "/events/a") for _ in range(10)]
     for client in clients:
         client.next_event()
+    idle = open_stream(server, "/openapi.json", headers={"Accept": "*/*"})
     server.terminate()
     eventually(lambda: refuses(server.port), 3)
+    assert idle.wait_closed(3) is Ending.COMPLETE, "an idle connection is let go at once"
+    assert Ending.OPEN in {client.ending for client in clients}
     began = time.monotonic()
     server.signal(signal.SIGQUIT)
     for client in clients:
