@@ -8,14 +8,20 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from health.metrics_table import REFUSALS
 from sse.connection import CLOSINGS
 from sse.endpoints import PUBLISH_REFUSALS
+from sse.stream import CLOSE_REASONS
 from tests.live.observe import samples
+from tests.live.test_takeover import flood
 from tests.sse.auth.fakes import SECRET, claims, hs256
-from tests.support.server import Server
+from tests.support.redis_server import RedisServer
+from tests.support.server import ROOT, Server
+from tests.support.sse_client import SSEClient
 from tests.support.wait import eventually
 
 KEY = "0123456789abcdef0123"
@@ -240,3 +246,92 @@ def test_publishing_that_is_closed_and_a_log_that_is_lost_are_counted() -> None:
         before = counted(server, "sse_publishes_refused_total").get("log", 0)
         _publish(server, 503)
         eventually(lambda: counted(server, "sse_publishes_refused_total") == {"log": before + 1}, 5)
+
+
+# ── streams ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+CLOSED, REFUSED = "sse_streams_closed_total", "sse_streams_refused_total"
+
+# Those that take a server and a scene of their own: the access log of which has the reason, which is counted with it.
+ELSEWHERE = {
+    "cut": "tests/live/test_drain.py",
+    "fell-behind": "tests/live/test_overtaken.py",
+    "write-timeout": "tests/live/test_slow_readers.py",
+}
+
+
+def _token(seconds: float) -> dict[str, str]:
+    return _bearer(hs256(claims(exp=time.time() + seconds, subscribe=["*"])))
+
+
+def _until_closed(server: Server, target: str, headers: dict[str, str] | None = None) -> None:
+    with SSEClient(server.port, target, headers=headers) as client:
+        client.read_to_end(8)
+
+
+def _sent_away(server: Server, target: str = "/events/a:1", **options: Any) -> None:
+    with SSEClient(server.port, target, **options) as client:
+        assert client.status == 200 and "content-length" in client.headers
+
+
+def _gone(server: Server, go: Callable[[SSEClient], None]) -> None:
+    with SSEClient(server.port, "/events/a:1") as client:
+        client.next_event()
+        go(client)
+
+
+def test_why_a_stream_ended_or_was_sent_away_is_counted() -> None:
+    seen: dict[str, set[str]] = {CLOSED: set(), REFUSED: set()}
+
+    def check(server: Server, metric: str, reason: str, happen: Callable[[], None], times: int = 1) -> None:
+        expect(server, metric, reason, happen, times)
+        seen[metric].add(reason)
+
+    settings: dict[str, Any] = {"SSE_JWT_KEY": SECRET, "SSE_PUBLIC_CHANNELS": "a:*", "SSE_MAX_STREAM_AGE": 3}
+    with Server(command=APP, SSE_DRAIN_DELAY=2, SSE_DRAIN_WINDOW=3, SSE_MAX_STREAMS=3, **settings) as server:
+        check(server, CLOSED, "client", lambda: _gone(server, SSEClient.close))
+        check(server, CLOSED, "reset", lambda: _gone(server, SSEClient.abort))
+        check(server, CLOSED, "flooded", lambda: _gone(server, flood))
+        check(server, CLOSED, "done", lambda: _until_closed(server, "/numbers"))
+        check(server, CLOSED, "error", lambda: _until_closed(server, "/raises"))
+        check(server, CLOSED, "lease", lambda: _until_closed(server, "/events/a:1"))
+        check(server, CLOSED, "token", lambda: _until_closed(server, "/events/b", _token(3.0)))
+        check(server, REFUSED, "token", lambda: _sent_away(server, "/events/b", headers=_token(0.9)))
+        with contextlib.ExitStack() as full:
+            for _ in range(3):
+                full.enter_context(SSEClient(server.port, "/events/a:1"))
+            check(server, REFUSED, "streams", lambda: _sent_away(server))
+        server.terminate()
+        eventually(lambda: server.request("GET", "/readyz", port=server.health_port).status == 503, 2)
+        check(server, REFUSED, "drain", lambda: _sent_away(server))
+
+    with Server(command=APP, SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=5) as server, contextlib.ExitStack() as many:
+        for _ in range(20):
+            many.enter_context(SSEClient(server.port, "/events/a"))
+        server.terminate()
+        eventually(lambda: counted(server, CLOSED).get("drain", 0) > 0, 5)
+        seen[CLOSED].add("drain")
+
+    with Server("-k", "gthread", "--threads", "3", command=APP, SSE_MAX_STREAMS_PER_IP=1) as server:
+        with SSEClient(server.port, "/events/a"):
+            check(server, REFUSED, "threads", lambda: _sent_away(server))
+
+    with RedisServer() as redis, Server(command=APP, SSE_LOG=redis.url, SSE_MAX_STREAMS_PER_IP=1) as server:
+        first = server.publish("a", "first")
+        with SSEClient(server.port, "/events/a") as client:
+            check(server, REFUSED, "streams-per-ip", lambda: _sent_away(server))
+            with redis.client() as behind:
+                behind.flushall()
+            eventually(lambda: counted(server, CLOSED).get("replaced") == 1, 10)
+            seen[CLOSED].add("replaced")
+            assert client.wait_closed(5).clean
+        redis.kill()
+        check(server, REFUSED, "log", lambda: _sent_away(server, "/events/a", last_event_id=first))
+
+    assert seen[CLOSED] | set(ELSEWHERE) == set(CLOSE_REASONS) and not seen[CLOSED] & set(ELSEWHERE)
+    assert seen[REFUSED] == set(REFUSALS)
+
+
+@pytest.mark.parametrize(("reason", "path"), ELSEWHERE.items())
+def test_the_other_reasons_have_tests_of_their_own(reason: str, path: str) -> None:
+    assert f'"{reason}"' in (ROOT / path).read_text() or f'reason": "{reason}"' in (ROOT / path).read_text()
