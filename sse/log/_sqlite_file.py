@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from sse.event import make_position
+from sse.log._sqlite_place import identity, mark, note, standing
 from sse.log.base import LogRefused, LogUnavailable, Stored
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ _SCHEMA: Final = (
 
 # Added since, and made in files that have none. An older program neither sees nor needs it, so it can use the same
 # file: during a reload both do.
-TRACES: Final = "CREATE TABLE IF NOT EXISTS traces (first INTEGER PRIMARY KEY, last INTEGER, parent TEXT)"
+_TRACES: Final = "CREATE TABLE IF NOT EXISTS traces (first INTEGER PRIMARY KEY, last INTEGER, parent TEXT)"
 
 # Every page of a file up to this size is checked when it is opened (0.1 s); of a larger one its header,
 # schema and both ends, because each worker of a pod that starts would read all of it.
@@ -72,6 +73,28 @@ def connect(path: str, *, timeout: float = 0.0, **pragmas: int | str) -> sqlite3
         database.close()
         raise
     return database
+
+
+def open_writer(path: str, *, wal_autocheckpoint: int) -> tuple[sqlite3.Connection, int]:
+    """The connection for writing to a log that was prepared, and the mark below which events may be missing, 0 for
+    none (`_sqlite_place`). Raises `LogRefused`, `sqlite3.Error`, `OSError`."""
+    writer = connect(path, synchronous="NORMAL", wal_autocheckpoint=wal_autocheckpoint)
+    try:
+        _write_ahead(writer, path)
+        patiently(writer.execute, _TRACES)
+        found = patiently(standing, writer, path)
+        if found.setback:
+            patiently(writer.execute, "BEGIN IMMEDIATE")  # of several workers that open at once, one marks it
+            found = standing(writer, path)
+            if found.setback:
+                return writer, mark(writer, path, found)
+            writer.execute("COMMIT")
+        elif found.noted is None:
+            note(path, identity(path), found.latest)
+        return writer, found.mark
+    except BaseException:
+        writer.close()
+        raise
 
 
 def patiently(call: Callable[..., T], *args: Any) -> T:
@@ -146,6 +169,16 @@ def _size(path: str) -> int:
     return found.st_size
 
 
+def space(path: str) -> tuple[int, int]:
+    """Bytes that the log takes, its write-ahead log included, and bytes that are free beside it. Raises `OSError`."""
+    size = 0
+    for file in (path, f"{path}-wal"):
+        with suppress(FileNotFoundError):
+            size += os.stat(file).st_size
+    disk = os.statvfs(os.path.dirname(path))
+    return size, disk.f_bavail * disk.f_frsize
+
+
 def _examine(path: str, size: int) -> bool:
     """True for a sound log, False for a database with nothing in it; raises `LogRefused` for all else."""
     # First as if on a read-only medium: no lock, no -wal, no -shm is made beside a file that may be anyone's.
@@ -194,9 +227,7 @@ def _create(database: sqlite3.Connection, path: str) -> None:
         except sqlite3.OperationalError as error:
             if code_of(error) not in _CONTENTION:
                 raise  # else another worker has made the log since, and uses it
-    (mode,) = patiently(database.execute, "PRAGMA journal_mode = WAL").fetchone()
-    if mode != "wal":
-        raise LogRefused(f"{path}: its file system cannot share memory between processes (SQLite's WAL mode)")
+    _write_ahead(database, path)
     patiently(database.execute, "BEGIN IMMEDIATE")  # of several workers that start at once, one makes the log
     if not _recognise(database, path):
         for statement in _SCHEMA:
@@ -206,4 +237,13 @@ def _create(database: sqlite3.Connection, path: str) -> None:
         database.executemany("INSERT INTO meta VALUES (?, ?)", marks)
         database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         database.execute(f"PRAGMA user_version = {FORMAT}")
+        note(path, identity(path), created)  # before anybody sees a log here that is not noted
     database.execute("COMMIT")
+
+
+def _write_ahead(database: sqlite3.Connection, path: str) -> None:
+    """Put the file into WAL mode, where it is not: a copy made by VACUUM INTO is in the old mode, in which readers lock
+    out commits."""
+    (mode,) = patiently(database.execute, "PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise LogRefused(f"{path}: its file system cannot share memory between processes (SQLite's WAL mode)")

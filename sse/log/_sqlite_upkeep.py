@@ -30,6 +30,7 @@ from typing import Final
 
 from sse.event import make_position
 from sse.log._sqlite_file import connect, patiently
+from sse.log._sqlite_place import identity, note
 from sse.log.base import IDEMPOTENCY_SECONDS, TRIM_BITE
 
 # A write-ahead log of this size is due for a checkpoint: reading gets slower with it, and so does recovery.
@@ -65,10 +66,13 @@ _RESTART = "UPDATE meta SET value = value + 1 WHERE name = 'checkpoints'"
 
 
 class Upkeep:
-    """See the module's text. path: the database file; retain_events: rows; retain_seconds: an event's age."""
+    """See the module's text. path: the database file; retain_events: rows; retain_seconds: an event's age; mark: all
+    positions are above it (`_sqlite_place`)."""
 
-    def __init__(self, path: str, retain_events: int, retain_seconds: float) -> None:
+    def __init__(self, path: str, retain_events: int, retain_seconds: float, mark: int = 0) -> None:
         self._path = path
+        self._file = identity(path)  # as it is now: another one that takes its place is not ours
+        self._noted = mark  # the newest position given out, as last noted beside the file
         self.retain(retain_events, retain_seconds)
         self._lock_fd = os.open(path + "-upkeep", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._closed = False
@@ -103,7 +107,9 @@ class Upkeep:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._checkpoint(database)
             now_ms = time.time_ns() // 1_000_000
-            return self._trim(database, now_ms) + self._expire(database, now_ms)
+            removed = self._trim(database, now_ms) + self._expire(database, now_ms)
+            self._note()
+            return removed
         except BlockingIOError:
             return 0  # another worker's duty
         finally:
@@ -120,6 +126,12 @@ class Upkeep:
         with suppress(IndexError):
             self._idle.popleft().close()
             os.close(self._lock_fd)
+
+    def _note(self) -> None:
+        latest = self._counted_through
+        if latest > self._noted:
+            note(self._path, self._file, latest)
+            self._noted = latest
 
     # --- Retention ------------------------------------------------------------------------------------------
 

@@ -14,7 +14,8 @@ whatever the clock does.
 **Reading.** A connection at a time for each reader, from a small pool; each statement sees one moment. A
 statement ends before control goes back to the caller: an open one would hold the write-ahead log back.
 
-Beside ``<path>`` there are ``-wal`` and ``-shm`` (SQLite's) and ``-upkeep`` (a lock). What a follower
+Beside ``<path>`` there are ``-wal`` and ``-shm`` (SQLite's) and ``-upkeep`` (locks, and what tells a restored backup:
+`_sqlite_place`). What a follower
 sleeps on is in `_wakeup`, the file's own rules are in `_sqlite_file`.
 """
 
@@ -27,11 +28,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 from sse.event import Event, Record, make_position
-from sse.log._sqlite_file import TRACES, connect, patiently, prepare, unavailable, wrote_nothing
+from sse.log._sqlite_file import connect, open_writer, patiently, prepare, space, unavailable, wrote_nothing
 from sse.log._sqlite_follow import Follower, commits
+from sse.log._sqlite_group import Publish, Transaction
 from sse.log._sqlite_others import Others
 from sse.log._sqlite_read import all_rows, one, page, record, select, size_of
 from sse.log._sqlite_upkeep import AUTOCHECKPOINT_PAGES, Upkeep
@@ -60,8 +62,6 @@ _GROUP_MOST: Final = 1000
 # Connections for reading that are kept open when nobody reads: a web server's threads, more or less.
 _POOL_MOST: Final = 8
 
-_BEGIN = "BEGIN IMMEDIATE"
-_COMMIT = "COMMIT"
 _AFTER = "SELECT * FROM events WHERE position > ? ORDER BY position LIMIT ?"
 _LAST = "SELECT ifnull((SELECT max(position) FROM events), (SELECT value FROM meta WHERE name = 'trimmed'))"
 _KNOWN = "SELECT digest, first, count FROM publishes WHERE key = ?"
@@ -72,35 +72,6 @@ _BOUNDS = (
     "SELECT (SELECT min(position) FROM events), (SELECT max(position) FROM events),"
     " (SELECT value FROM meta WHERE name = 'trimmed'), (SELECT value FROM meta WHERE name = 'removed')"
 )
-
-
-class _Publish:
-    """One call of `append` on its way through the queue. It is done when it has positions or an error."""
-
-    __slots__ = ("digest", "error", "events", "key", "positions", "trace")
-
-    def __init__(self, events: Sequence[Event], key: str | None, digest: bytes, trace: str | None) -> None:
-        self.events = events
-        self.key = key
-        self.digest = digest
-        self.trace = trace
-        self.positions: list[int] | None = None
-        self.error: Exception | None = None
-
-
-class _Transaction:
-    """What one is to do and has done: for these publishes, results in their order; and what it adds to the log after
-    the position `previous`. stored: "unknown" from the moment it commits until that has succeeded."""
-
-    __slots__ = ("group", "previous", "records", "results", "stored", "traces")
-
-    def __init__(self) -> None:
-        self.group: list[_Publish] = []
-        self.results: list[list[int] | Exception] = []
-        self.previous = 0
-        self.records: list[Record] = []
-        self.traces: list[Trace] = []
-        self.stored: Stored | Literal["yes"] = "no"
 
 
 class SQLiteLog:
@@ -120,19 +91,18 @@ class SQLiteLog:
         self._closed = False
         self._lost: str | None = None  # why nothing more may be appended; reading goes on
         self._turn = threading.Lock()
-        self._queue: deque[_Publish] = deque()
+        self._queue: deque[Publish] = deque()
         self._readers: deque[sqlite3.Connection] = deque()
         self._followers: dict[Follower, None] = {}
         self._arrivals = Turn()
         try:
             self._inode = os.stat(path).st_ino
             with ExitStack() as opened:
-                self._writer = connect(path, synchronous="NORMAL", wal_autocheckpoint=AUTOCHECKPOINT_PAGES)
+                self._writer, self._mark = open_writer(path, wal_autocheckpoint=AUTOCHECKPOINT_PAGES)
                 opened.callback(self._writer.close)
-                patiently(self._writer.execute, TRACES)
                 self._others = Others(path)
                 opened.callback(self._others.close)
-                self._upkeep = Upkeep(path, retain_events, retain_seconds)
+                self._upkeep = Upkeep(path, retain_events, retain_seconds, self._mark)
                 opened.pop_all()
         except (OSError, sqlite3.Error) as error:
             raise unavailable(error, path, "no") from error
@@ -144,7 +114,7 @@ class SQLiteLog:
     ) -> list[int]:
         if not events:
             return []
-        publish = _Publish(events, key, digest, trace)
+        publish = Publish(events, key, digest, trace)
         queue = self._queue
         queue.append(publish)
         try:
@@ -164,7 +134,7 @@ class SQLiteLog:
     def _commit(self) -> None:
         """One transaction for all who are in the queue when the write lock has been got. A large one is left to a
         thread; the lock in this process stays with the caller (see `offload`)."""
-        work = _Transaction()
+        work = Transaction()
         try:
             self._check_usable()
             if self._lost is not None:
@@ -189,15 +159,15 @@ class SQLiteLog:
         else:
             self._settle(work)
 
-    def _transact(self, work: _Transaction) -> None:
-        patiently(self._writer.execute, _BEGIN)
+    def _transact(self, work: Transaction) -> None:
+        patiently(self._writer.execute, "BEGIN IMMEDIATE")
         work.group = self._take_group()
         self._store(work)
         work.stored = "unknown"
-        patiently(self._writer.execute, _COMMIT)
+        patiently(self._writer.execute, "COMMIT")
         work.stored = "yes"
 
-    def _settle(self, work: _Transaction) -> None:
+    def _settle(self, work: Transaction) -> None:
         """Tell the publishers, and then the followers."""
         for publish, result in zip(work.group, work.results, strict=True):
             if isinstance(result, Exception):
@@ -206,20 +176,20 @@ class SQLiteLog:
                 publish.positions = result
         self._announce(work)
 
-    def _take_group(self) -> list[_Publish]:
+    def _take_group(self) -> list[Publish]:
         # Without counting first: meanwhile a publisher that is interrupted may take itself out (this is a real thread).
-        group: list[_Publish] = []
+        group: list[Publish] = []
         with suppress(IndexError):
             while len(group) < _GROUP_MOST:
                 group.append(self._queue.popleft())
         return group
 
-    def _store(self, work: _Transaction) -> None:
+    def _store(self, work: Transaction) -> None:
         """Write the rows of the transaction's publishes, and say what will have become of each if it commits."""
         writer, results, records = self._writer, work.results, work.records
         now_ms = time.time_ns() // 1_000_000
         (last,) = writer.execute(_LAST).fetchone()
-        work.previous = last
+        work.previous = last = max(last, self._mark)
         position = max(make_position(now_ms), last + 1)
         for publish in work.group:
             if publish.key is not None:
@@ -244,7 +214,7 @@ class SQLiteLog:
         if records:
             insert(writer, records)
 
-    def _announce(self, work: _Transaction) -> None:
+    def _announce(self, work: Transaction) -> None:
         """Hand to the followers here what was committed, and have those of other processes look."""
         for follower in list(self._followers):
             for commit in commits(work.previous, work.records, work.traces):
@@ -293,19 +263,14 @@ class SQLiteLog:
         row = self._query(one, _BOUNDS)
         assert row is not None
         oldest, newest, trimmed, removed = row
-        return Bounds(oldest, trimmed if newest is None else newest, trimmed, complete=removed == 0)
+        latest = max(trimmed if newest is None else newest, self._mark)
+        return Bounds(oldest, latest, trimmed, self._mark, complete=removed == 0 and not self._mark)
 
     def usage(self) -> Usage:
-        oldest = self.bounds().oldest
-        size = 0
         try:
-            for path in (self._path, f"{self._path}-wal"):
-                with suppress(FileNotFoundError):
-                    size += os.stat(path).st_size
-            disk = os.statvfs(os.path.dirname(self._path))
+            return Usage(*space(self._path), self.bounds().oldest)
         except OSError as error:
             raise unavailable(error, self._path) from error
-        return Usage(size, disk.f_bavail * disk.f_frsize, oldest)
 
     def _query(self, work: Callable[..., T], *args: Any) -> T:
         """``work(connection, *args)`` with one of the pool (a deque, whose ends need no lock)."""

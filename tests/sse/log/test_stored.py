@@ -13,7 +13,8 @@ import pytest
 from sse.event import Event
 from sse.log import LogUnavailable
 from sse.log import _sqlite_file as sqlite_file
-from sse.log.sqlite import SQLiteLog, _Publish
+from sse.log._sqlite_group import Publish
+from sse.log.sqlite import SQLiteLog
 from tests.sse.log.conftest import Place
 from tests.support.wait import eventually
 
@@ -136,5 +137,5 @@ def test_publisher_that_leaves_while_a_thread_takes_the_queue_takes_nobody_with_
         with log._turn:
             waiting = pool.submit(log.append, A)
             eventually(lambda: len(log._queue) == 1)
-            log._queue = Shrinking([*log._queue, _Publish(A, None, b"", None)])
+            log._queue = Shrinking([*log._queue, Publish(A, None, b"", None)])
         assert len(waiting.result(5)) == 1
