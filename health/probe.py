@@ -36,13 +36,17 @@ class Heartbeats:
     """Finds heartbeats in an event stream that comes in pieces (WHATWG HTML §9.2.6, "interpreting an event
     stream").
 
-    The heartbeat's data is the time it was made, unix milliseconds.
+    The heartbeat's data is the time it was made, unix milliseconds. A heartbeat with a ``retry`` is a stream's
+    opening: the request makes it, so it says nothing about the events that should follow, and does not count.
     """
 
     def __init__(self) -> None:
         self._rest = b""
-        self._event = b""
-        self._data = b""
+        self._forget_block()
+
+    def _forget_block(self) -> None:
+        self._event = self._data = b""
+        self._opening = False
 
     def feed(self, piece: bytes) -> list[int]:
         """The times (unix ms) of the heartbeats that this piece completes. Raises ValueError on an endless
@@ -54,13 +58,15 @@ class Heartbeats:
         for line in lines:
             line = line.rstrip(b"\r")
             if not line:
-                if self._event == b"heartbeat" and self._data.isdigit():
+                if self._event == b"heartbeat" and self._data.isdigit() and not self._opening:
                     found.append(int(self._data))
-                self._event = self._data = b""
+                self._forget_block()
             elif line.startswith(b"event:"):
                 self._event = line[6:].strip(b" ")
             elif line.startswith(b"data:"):
                 self._data = line[5:].strip(b" ")
+            elif line.startswith(b"retry:"):
+                self._opening = True
         return found
 
 

@@ -19,7 +19,7 @@ from sse import accesslog, ndjson, publish
 from sse.auth import AccessDenied, Grant, address_bucket, client_address, cors_headers
 from sse.auth.decision import REASONS
 from sse.columns import format_ids
-from sse.event import InvalidEvent, MalformedCursor, check_channel, opening_block, parse_id, parse_since, retry_block
+from sse.event import InvalidEvent, MalformedCursor, check_channel, opening_block, parse_id, parse_since
 from sse.group import Subscription
 from sse.hub import INJECTED_CHANNELS, Hub
 from sse.log import IdempotencyConflict, LogUnavailable
@@ -276,7 +276,7 @@ def _serve(
     stream.cursor = start.cursor
     hub.stats.opened += 1
     environ["sse.stream"] = True  # it logs itself at its end
-    opening = opening_block(start.cursor, sse.settings.sse_retry) + (start.reset or b"")
+    opening = opening_block(start.cursor, sse.settings.sse_retry, time.time_ns() // 1_000_000) + (start.reset or b"")
     try:
         yield opening
     except BaseException:
@@ -290,14 +290,15 @@ def _serve(
 
 
 def _send_away(sse: SSE, asked: tuple[str | None, int | None]) -> Iterable[bytes]:
-    """A stream that cannot be had now: 200, a randomised ``retry:`` and a clean end, which an EventSource takes for a
-    reconnect; on any other status it gives up for ever (WHATWG HTML §9.2.3).
+    """A stream that cannot be had now: 200, an opening with a randomised ``retry:`` and a clean end, after which an
+    EventSource reconnects; on any other status it gives up for ever (WHATWG HTML §9.2.3).
 
-    A client that came without a cursor is given one: else it would miss what happens until it is let in."""
-    retry = spread_retry(sse.settings.sse_retry)
-    position = sse.hub.window.position
-    block = opening_block(position, retry) if position and asked[0] is None else retry_block(retry)
-    return (block,)
+    A client that came without a cursor is given one: else it would miss what happens until it is let in. It gets its
+    own cursor back if it has one, and none if that is malformed, or before the worker has read the log."""
+    requested, position = asked
+    if requested is None:
+        position = sse.hub.window.position or None
+    return (opening_block(position, spread_retry(sse.settings.sse_retry), time.time_ns() // 1_000_000),)
 
 
 def _checked_channel(channel: str, *, reading: bool = False) -> str:

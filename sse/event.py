@@ -19,8 +19,10 @@ stream"), the meaning in §9.2.6 ("Interpreting an event stream"). All that is u
   CRLF arrive as LF, and ``data:`` with no value is an event with empty data, which is not the same as none.
 - ``id`` is ignored when it contains NUL, and ``retry`` unless it is ASCII digits only.
 - A block without ``data`` dispatches nothing, but sets the last event ID all the same (dispatching sets it in
-  its step 1, and returns for an empty data buffer in step 2). That is how an opening moves a client's cursor
-  without an event. Some clients outside browsers do report such a block, as an event with empty data.
+  its step 1, and returns for an empty data buffer in step 2). Nothing here relies on that: Firefox and
+  many client libraries ignore the ``id`` of such a block, and others report it as an event with empty data. So
+  each block that has an ``id`` also has data. In particular the opening is a heartbeat: a client that loses its
+  connection before its first event knows where it was.
 - A block that the end of the stream cuts off is discarded: a clean end comes after a blank line.
 
 **No injection.** A field's value ends with its line, so a CR or LF inside a value would let its author write
@@ -305,12 +307,15 @@ def comment_block(text: str = "") -> bytes:
     return f": {_fold(check_text('comment', text), '')}\n\n".encode()
 
 
-def opening_block(position: int, retry_ms: int) -> bytes:
-    """The first block of a stream: the client's cursor and its reconnection time in ms; dispatches nothing.
+def opening_block(position: int | None, retry_ms: int, now_ms: int) -> bytes:
+    """The first block of a stream: a heartbeat with the client's cursor and its reconnection time in ms.
 
+    The `retry` tells it from the heartbeats that follow, which show that the stream itself is alive. position:
+    None leaves the client's cursor as it is. now_ms: the server's unix time.
     Raises `InvalidEvent` for a `retry_ms` out of range.
     """
-    return f"id: {format_id(position)}\nretry: {check_retry(retry_ms)}\n\n".encode()
+    cursor = "" if position is None else f"id: {format_id(position)}\n"
+    return f"{cursor}retry: {check_retry(retry_ms)}\nevent: {HEARTBEAT}\ndata: {now_ms}\n\n".encode()
 
 
 def retry_block(retry_ms: int) -> bytes:

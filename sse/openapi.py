@@ -55,7 +55,7 @@ def _stream_operation(extra: list[dict[str, Any]]) -> dict[str, Any]:
     text = {"type": "string"}
     return {
         "summary": "Stream events",
-        "description": "Opens with a block that has `id:` and `retry:`; `heartbeat` and `stream-reset` "
+        "description": "Opens with a `heartbeat` that has `id:` and `retry:`; `heartbeat` and `stream-reset` "
         f"({', '.join(RESET_REASONS)}) are control events.",
         "security": [{}, {"bearer": []}, {"cookie": []}, {"query": []}],
         "parameters": [
@@ -67,7 +67,7 @@ def _stream_operation(extra: list[dict[str, Any]]) -> dict[str, Any]:
         ],
         "responses": {
             "200": {
-                "description": "A stream; or, when it cannot be had now, a `retry:` and a clean end.",
+                "description": "A stream; or, when it cannot be had now, its opening and a clean end.",
                 "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/Event"}}},
             },
             **_problems(400, 401, 403, 406),

@@ -9,7 +9,7 @@ taken over has left the pool: the pool bounds connections that are being read or
 
     serving    until SIGTERM (drain), SIGQUIT or SIGINT (hurried drain), or until gunicorn's master is gone
     delaying   SSE_DRAIN_DELAY: readiness fails, everything is still accepted and served, because endpoints are removed
-               with a delay; a new stream is sent away with 200, ``retry:`` and a clean end
+               with a delay; a new stream is sent away with 200, its opening and a clean end
     ending     the main listeners are closed; streams end one by one over SSE_DRAIN_WINDOW, requests in flight finish;
                health goes on answering
     gone       when nothing is left, or the window and a margin are over

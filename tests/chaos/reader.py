@@ -38,7 +38,7 @@ class Reader(ResumingClient):
         self._stop.set()
 
     def heartbeats(self, since: float, until: float) -> int:
-        return sum(1 for at, block in self.diary if block.event == "heartbeat" and since <= at < until)
+        return sum(1 for at, block in self.diary if block.is_heartbeat and since <= at < until)
 
     def wait_for_first_after(self, moment: float, timeout: float) -> float:
         """When the first event came after that; waits for it."""

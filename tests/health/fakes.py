@@ -23,6 +23,11 @@ class FakeStatus:
     append_failed_at: float = 0.0
 
 
+def opening() -> bytes:
+    """The block that a stream opens with: a heartbeat with a retry time."""
+    return b"id: 1-0\nretry: 2000\nevent: heartbeat\ndata: %d\n\n" % int(time.time() * 1000)
+
+
 def heartbeat(age: float = 0.0) -> bytes:
     """A heartbeat block that was made ``age`` seconds ago."""
     return b"id: 1-0\nevent: heartbeat\ndata: %d\n\n" % int((time.time() - age) * 1000)

@@ -8,7 +8,7 @@ import pytest
 
 from health import canary as canary_module
 from health.canary import Canary
-from tests.health.fakes import FakeSource, heartbeat
+from tests.health.fakes import FakeSource, heartbeat, opening
 from tests.support.wait import eventually
 
 
@@ -63,6 +63,7 @@ def test_other_blocks_and_split_heartbeats_are_told_apart() -> None:
     try:
         eventually(lambda: source.attached)
         source.send(b": comment\n\nevent: update\ndata: 1732345678901\n\nevent: heartbeat\ndata: soon\n\n")
+        source.send(opening())
         for letter in heartbeat():
             assert running.canary.seen == 0.0
             source.send(bytes((letter,)))

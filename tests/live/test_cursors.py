@@ -32,7 +32,7 @@ def small() -> Iterator[Server]:
 
 
 def beat(event: StreamEvent) -> bool:
-    return event.event == "heartbeat"
+    return event.is_heartbeat
 
 
 def beat_at(name: str) -> Callable[[StreamEvent], bool]:

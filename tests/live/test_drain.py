@@ -85,7 +85,7 @@ def test_in_the_delay_everything_is_served_and_readiness_fails(
         assert late.status == 200 and late.headers["content-type"].startswith("text/event-stream")
         blocks = late.read_to_end(2)
         assert late.ending.clean and late.wait_closed(2).clean
-        assert [block.data for block in blocks] == [None]
+        assert [block.is_opening for block in blocks] == [True]
         retries.append(blocks[-1].retry)
     assert time.monotonic() - began < delay, "too slow a machine to see the delay"
     assert len(set(retries)) > 1, "not randomised: all come back at once"

@@ -59,7 +59,7 @@ def test_a_full_disk_refuses_publishers_and_nobody_else(small_disk: Path) -> Non
         # Streams, old and new, go on: events, heartbeats, resumes. So do the probes.
         seen = [client.next_message(10).id for _ in acknowledged]
         assert seen == acknowledged
-        client.events_until(lambda event: event.event == "heartbeat", 5)
+        client.events_until(lambda event: event.is_heartbeat, 5)
         with SSEClient(server.port, "/events/a", last_event_id=begin) as late:
             assert [late.next_message(10).id for _ in acknowledged] == acknowledged
         assert server.request("GET", "/healthz").status == 200

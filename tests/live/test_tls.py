@@ -144,7 +144,7 @@ def test_a_stream_works_and_the_log_says_once_how(secure: TLSServer) -> None:
     first = secure.publish("works", "before")
     with secure.stream("/events/works?since=earliest") as stream, secure.stream("/events/works") as other:
         opening = stream.next_event()
-        assert opening.id and opening.retry and opening.data is None
+        assert opening.id and opening.is_opening
         assert b"\r\nTransfer-Encoding: chunked" in stream.head
         assert stream.next_event().id == first
         other.next_event()

@@ -134,8 +134,15 @@ def test_a_comment_stays_a_comment(text: str, wire: bytes) -> None:
     assert comment_block(text) == wire
 
 
-def test_an_opening_sets_cursor_and_retry_and_has_no_data() -> None:
-    assert opening_block(P, 2000) == b"id: 1732345678901-7\nretry: 2000\n\n"
+def test_an_opening_is_a_heartbeat_with_cursor_and_retry() -> None:
+    assert opening_block(P, 2000, 1732345679000) == (
+        b"id: 1732345678901-7\nretry: 2000\nevent: heartbeat\ndata: 1732345679000\n\n"
+    )
+
+
+def test_an_opening_without_a_position_leaves_the_cursor_alone() -> None:
+    assert opening_block(None, 2000, 5) == b"retry: 2000\nevent: heartbeat\ndata: 5\n\n"
+    assert opening_block(0, 2000, 5).startswith(b"id: 0-0\n"), "the position before all events is one"
 
 
 def test_a_retry_block_leaves_the_cursor_alone() -> None:
@@ -145,7 +152,7 @@ def test_a_retry_block_leaves_the_cursor_alone() -> None:
 @pytest.mark.parametrize("retry", [-1, MAX_RETRY_MS + 1, True])
 def test_an_opening_and_a_retry_block_check_their_time(retry: int) -> None:
     with pytest.raises(InvalidEvent, match="^retry: "):
-        opening_block(P, retry)
+        opening_block(P, retry, 0)
     with pytest.raises(InvalidEvent, match="^retry: "):
         retry_block(retry)
 

@@ -57,12 +57,12 @@ class Seen(NamedTuple):
 class Parser(NamedTuple):
     """parse: streams in, what was seen of each out.
 
-    reports_empty_blocks: a block without data is reported, as an event with empty data; §9.2.6 dispatches
-    none. retry_alone: a `retry` is reported even when its block has no data.
+    keeps_id: an event without an id has the one before it, as in a browser. retry_alone: a `retry` is reported
+    even when its block has no data.
     """
 
     parse: Callable[[Sequence[Stream]], list[Seen]]
-    reports_empty_blocks: bool = False
+    keeps_id: bool = False
     retry_alone: bool = True
 
 
@@ -132,7 +132,7 @@ def _node_or_skip() -> str:
 @pytest.fixture(scope="module", params=["httpx-sse", "sseclient-py", "eventsource-parser"])
 def parser(request: pytest.FixtureRequest) -> Iterator[Parser]:
     if request.param == "httpx-sse":
-        yield Parser(_httpx_sse, reports_empty_blocks=True)
+        yield Parser(_httpx_sse, keeps_id=True)
     elif request.param == "sseclient-py":
         yield Parser(_sseclient_py, retry_alone=False)
     else:
@@ -260,28 +260,31 @@ def test_a_reset_is_one_event_whatever_cursor_was_sent(parser: Parser, requested
     assert json.loads(data)["reason"] == "malformed" and not seen.retries and not seen.errors
 
 
-def test_an_opening_sets_the_cursor_and_dispatches_no_event(parser: Parser) -> None:
-    [seen] = parser.parse([[opening_block(P, 2000), encode_block("a")]])
-    if parser.reports_empty_blocks:  # it keeps the last event ID from block to block, as a browser does
-        assert seen.events == [("message", "", format_id(P)), ("message", "a", format_id(P))]
-    else:
-        assert seen.events == [("message", "a", None)]
-    assert seen.retries == ([2000] if parser.retry_alone else [])
-    assert not seen.errors
+def test_an_opening_is_one_event_that_brings_the_cursor_and_the_retry(parser: Parser) -> None:
+    [seen] = parser.parse([[opening_block(P, 2000, 1732345679000), encode_block("a")]])
+    kept = format_id(P) if parser.keeps_id else None
+    assert seen == Seen([("heartbeat", "1732345679000", format_id(P)), ("message", "a", kept)], [2000], [])
+
+
+def test_every_block_that_has_an_id_has_data() -> None:
+    frame = encode_frame(Record(P, "orders", None, 5, ""))
+    for block in (frame.wire, opening_block(P, 5, 0), heartbeat_block(P, 0), reset_block("expired", "", None, P, P)):
+        assert b"\nid: " in b"\n" + block and b"\ndata: " in block
 
 
 def test_a_stream_from_its_opening_to_its_clean_end(parser: Parser) -> None:
     chunks = [
         comment_block(),
-        opening_block(P, 2000),
+        opening_block(P, 2000, 1732345678902),
         encode_frame(Record(P + 1, "orders", "created", None, '{"item":1}')).wire,
         heartbeat_block(P + 2, 1732345679000),
         retry_block(750),
     ]
     [seen] = parser.parse([chunks])
     assert [event for event in seen.events if event[1]] == [
+        ("heartbeat", "1732345678902", format_id(P)),
         ("created", '{"item":1}', format_id(P + 1)),
         ("heartbeat", "1732345679000", format_id(P + 2)),
     ]
-    assert seen.retries == ([2000, 750] if parser.retry_alone else [])
+    assert seen.retries == ([2000, 750] if parser.retry_alone else [2000])
     assert not seen.errors

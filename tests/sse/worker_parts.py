@@ -208,7 +208,7 @@ class Pulled:
         self.stream = stream
         self.start = start
         self.parser = EventParser()
-        self.blocks = self.parser.feed(opening_block(start.cursor, retry_ms) + (start.reset or b""))
+        self.blocks = self.parser.feed(opening_block(start.cursor, retry_ms, 0) + (start.reset or b""))
         self._chunks = stream.chunks()
 
     @property

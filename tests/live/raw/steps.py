@@ -320,7 +320,7 @@ class Stream:
                 raise Surprise(f"header {name}: {got!r}, not {value!r}")
         talk.chunked = None if self.delimited else ChunkedDecoder()
         opening = _next_block(talk)
-        if opening.data is not None or not opening.id or not opening.retry:
+        if not opening.is_opening or not opening.id:
             raise Surprise(f"no opening: {opening}")
 
 
