@@ -10,7 +10,6 @@ import { learnNeed } from "./token.js";
 const $ = (id) => document.getElementById(id);
 const base = new URL("./events", document.baseURI);
 const WORDS = {
-  "before-log": "This log is younger than what you ask for; it has lost nothing. What follows is everything there is",
   expired: "Some of what you ask for is no longer kept. What follows is everything that is",
   "before-log": "What you ask for is from before this log began. What follows is everything that is in it",
   malformed: "The id to resume from is no id. What follows is everything that is kept",

@@ -26,6 +26,19 @@ def blocks(text: str) -> list[str]:
     return [dedent(block).strip() for block in re.findall(r"(?:^    .*\n(?:\n(?=    ))?)+", text, re.MULTILINE)]
 
 
+#: Documents with commands for a shell.
+DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.name) for path in DOCUMENTS])
+def test_each_command_can_be_pasted_into_any_shell(path: Path) -> None:
+    """zsh, the shell of macOS, takes a comment after a command for arguments, and a bare `?` or `*` for a file name."""
+    pattern = r"^    ((?:curl|kubectl|make|docker|kind|openssl|printf|\.venv/\S+|[A-Z_]+=\S+) .*)$"
+    for command in re.findall(pattern, path.read_text(), re.MULTILINE):
+        bare = re.sub(r"'[^']*'|\"[^\"]*\"", "", command)
+        assert not re.search(r"[?*]|\s#", bare), command
+
+
 def section(text: str, title: str) -> str:
     found = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
     assert found, title
@@ -98,7 +111,7 @@ def test_the_tour_works_on_a_log_that_has_just_begun(fresh: tuple[Server, Termin
     earliest, moment = history.splitlines()
     assert [one.data for one in terminal.stream(earliest)] == ['{"item":1}']
     assert [one.data for one in terminal.stream(moment)][-1] == '{"item":1}'
-    assert "id" in json.loads(terminal.type(batch))
+    assert len(json.loads(terminal.type(batch))["ids"]) == 3
     assert [(one.event, one.data) for one in terminal.stream(filtered)] == [
         ("created", '{"item":1}'),
         ("created", '{"item":2}'),
