@@ -147,6 +147,7 @@ def test_a_new_subscription_begins_with_an_empty_list(console: Opens, served: Se
 def test_a_row_says_what_is_known_of_its_channel(console: Opens, served: Server, channels: str, shown: str) -> None:
     page = console()
     page.listen(channels)
+    page["#channels"].fill("the next one")     # not yet listened to
     served.publish("lonely", "x")
     page.wait_text(".row .channel", f"^{shown}$")
 

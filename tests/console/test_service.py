@@ -16,6 +16,7 @@ from tests.console.console import Console
 from tests.console.test_list import publish
 from tests.support.server import Server
 from tests.support.sse_client import SSEClient
+from tests.support.wait import eventually
 
 Opens = Callable[..., Console]
 
@@ -90,6 +91,37 @@ def test_no_rate_is_negative_after_a_restart(console: Opens, start_server: Start
         page.wait_text("#workers", str(server.worker_pids()[0]))
         page.wait_text(delivered, r"\d")
     assert [text for text in page.page.evaluate("figures") if text.startswith(("-", "−"))] == []
+
+
+def test_another_pod_with_the_same_process_numbers_is_another_pod(console: Opens, served: Server) -> None:
+    """In a container the worker's number is always the same."""
+
+    def body(*delivered: int) -> str:
+        blocks = ["retry: 200\n\n"]
+        for at, number in enumerate(delivered):
+            members = {"pid": 7, "at": at * 1000 + delivered[0], "log": "redis", "tail_age": 0.1, "streams": {}}
+            counts = {"delivered": number, "published": number, "opened": number}
+            blocks.append(f"event: stats\ndata: {json.dumps(members | counts)}\n\n")
+        return "".join(blocks)
+
+    bodies = iter([body(0, 20, 40), body(5_000_000, 5_000_030, 5_000_060), body()])
+    page = console("openapi.json")
+    page.page.route(
+        "**/events/_stats",
+        lambda route: route.fulfill(body=next(bodies, ""), headers={"Content-Type": "text/event-stream"}),
+    )
+    # Every figure that is written, also one that is replaced in the same frame.
+    page.page.add_init_script(
+        """addEventListener("DOMContentLoaded", () => {
+            globalThis.figures = [];
+            const look = (changes) => changes.forEach(({ target }) => figures.push(target.textContent));
+            new MutationObserver(look).observe(document.getElementById("charts"), { childList: true, subtree: true });
+        })"""
+    )
+    page.page.goto(served.url("/"))
+    page.wait_text("#service-note", "no report")
+    eventually(lambda: "30" in page.page.evaluate("figures"), 10, lambda: page.page.evaluate("figures"))
+    assert {text for text in page.page.evaluate("figures") if text.isdecimal()} <= {"0", "20", "30"}
 
 
 def report(at: float, delivered: int, source: str = "7") -> dict[str, Any]:

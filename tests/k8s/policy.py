@@ -225,6 +225,8 @@ def _apart(workload: Document, _: Sequence[Document]) -> Complaints:
     yield from (f"no spread where nodes lack {key}" for key in keys if key != "kubernetes.io/hostname")
     if any(constraint["whenUnsatisfiable"] != "ScheduleAnyway" for constraint in constraints):
         yield "pods wait for a second node"
+    if any(constraint.get("matchLabelKeys") != ["pod-template-hash"] for constraint in constraints):
+        yield "the old pods push the new ones of a rollout aside"
     anti = spec.get("affinity", {}).get("podAntiAffinity", {})
     if "requiredDuringSchedulingIgnoredDuringExecution" in anti:
         yield "pods wait for a second zone"

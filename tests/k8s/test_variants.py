@@ -120,6 +120,14 @@ def test_autoscaling_leaves_the_number_of_pods_to_the_autoscaler() -> None:
     assert spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"] >= 300
 
 
+def test_gitops_leaves_the_number_of_pods_as_it_finds_it() -> None:
+    """`replicas` is ignored in comparisons, and also in a sync, which would set it otherwise."""
+    spec = find(built("gitops"), "ApplicationSet", "headwater")["spec"]["template"]["spec"]
+    assert {"ServerSideApply=true", "RespectIgnoreDifferences=true"} <= set(spec["syncPolicy"]["syncOptions"])
+    (ignored,) = spec["ignoreDifferences"]
+    assert (ignored["kind"], ignored["jsonPointers"]) == ("Deployment", ["/spec/replicas"])
+
+
 def test_vpa_only_advises() -> None:
     (document,) = built("vpa")
     assert document["spec"]["updatePolicy"]["updateMode"] == "Off"
