@@ -63,6 +63,19 @@ def test_a_connection_that_is_lost_is_not_said_to_answer(console: Opens, start_s
     page.wait_text("#service-note", "trying again")
 
 
+RECORD = """() => {
+    globalThis.figures = [];
+    const look = (changes) => changes.forEach(({ target }) => figures.push(target.textContent));
+    new MutationObserver(look).observe(document.getElementById("charts"), { childList: true, subtree: true });
+}"""
+
+
+def wait_figure(page: Console, condition: str) -> None:
+    """Until a figure was written, however shortly it was to be seen, for which the condition (`text`) is true."""
+    found = f"figures.some((text) => {condition})"
+    eventually(lambda: page.page.evaluate(found), 15, lambda: page.page.evaluate("figures"))
+
+
 def test_no_rate_is_negative_after_a_restart(console: Opens, start_server: StartServer) -> None:
     # The page is back last, so that the server has opened more streams by then than before, and delivered fewer events.
     server = start_server(SSE_RETRY=4000, SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=0)
@@ -71,19 +84,10 @@ def test_no_rate_is_negative_after_a_restart(console: Opens, start_server: Start
     page.listen("counted")
     delivered = "#charts .chart:nth-child(2) .value span"
     page.wait_text(delivered, "^0$")
+    page.page.evaluate(RECORD)
     publish(server, "counted", *map(str, range(3000)))
-    page.wait_text(delivered, "[1-9]")
+    wait_figure(page, "Number(text) > 100")
     page.wait_text(delivered, "^0$")
-    page.page.evaluate(
-        """() => {
-            globalThis.figures = [];
-            const look = () => {
-                for (const made of document.querySelectorAll("#charts .value span")) figures.push(made.textContent);
-                requestAnimationFrame(look);
-            };
-            look();
-        }"""
-    )
     server.restart()
     with contextlib.ExitStack() as streams:
         for _ in range(4):
@@ -110,17 +114,10 @@ def test_another_pod_with_the_same_process_numbers_is_another_pod(console: Opens
         "**/events/_stats",
         lambda route: route.fulfill(body=next(bodies, ""), headers={"Content-Type": "text/event-stream"}),
     )
-    # Every figure that is written, also one that is replaced in the same frame.
-    page.page.add_init_script(
-        """addEventListener("DOMContentLoaded", () => {
-            globalThis.figures = [];
-            const look = (changes) => changes.forEach(({ target }) => figures.push(target.textContent));
-            new MutationObserver(look).observe(document.getElementById("charts"), { childList: true, subtree: true });
-        })"""
-    )
+    page.page.add_init_script(f"addEventListener('DOMContentLoaded', {RECORD})")
     page.page.goto(served.url("/"))
     page.wait_text("#service-note", "no report")
-    eventually(lambda: "30" in page.page.evaluate("figures"), 10, lambda: page.page.evaluate("figures"))
+    wait_figure(page, "text === '30'")
     assert {text for text in page.page.evaluate("figures") if text.isdecimal()} <= {"0", "20", "30"}
 
 
