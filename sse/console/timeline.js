@@ -67,7 +67,7 @@ export class Timeline {
     const floor = height - BAND - 2;
     const most = Math.max(...[...this.slots.values()].map(({ live, missed }) => live + missed));
     const bar = (at, events, name) => {
-      const tall = floor * (0.3 + (0.7 * Math.log(events)) / Math.log(Math.max(most, 2)));
+      const tall = floor * (0.45 + (0.55 * Math.log(events)) / Math.log(Math.max(most, 2)));
       paint.fillStyle = colour(name);
       paint.fillRect(x(at), floor - tall, 2, tall);
     };
