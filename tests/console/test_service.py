@@ -7,16 +7,20 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.conftest import StartServer
 from tests.console.console import Console
 from tests.console.test_list import publish
+from tests.support.browser import Problems
 from tests.support.server import Server
 from tests.support.sse_client import SSEClient
 from tests.support.wait import eventually
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 Opens = Callable[..., Console]
 
@@ -97,7 +101,9 @@ def test_no_rate_is_negative_after_a_restart(console: Opens, start_server: Start
     assert [text for text in page.page.evaluate("figures") if text.startswith(("-", "−"))] == []
 
 
-def test_another_pod_with_the_same_process_numbers_is_another_pod(console: Opens, served: Server) -> None:
+def test_another_pod_with_the_same_process_numbers_is_another_pod(
+    open_page: Callable[..., tuple[Page, Problems]], served: Server
+) -> None:
     """In a container the worker's number is always the same."""
 
     def body(*delivered: int) -> str:
@@ -109,7 +115,7 @@ def test_another_pod_with_the_same_process_numbers_is_another_pod(console: Opens
         return "".join(blocks)
 
     bodies = iter([body(0, 20, 40), body(5_000_000, 5_000_030, 5_000_060), body()])
-    page = console("openapi.json")
+    page = Console(*open_page())
     page.page.route(
         "**/events/_stats",
         lambda route: route.fulfill(body=next(bodies, ""), headers={"Content-Type": "text/event-stream"}),
