@@ -128,7 +128,7 @@ _SLOWLY: tuple[Step, ...] = (
     Send(request("GET", "/events/slowly")),
     Stream(),
     Publish("slowly", SMALL_EVENT, 100),
-    ReadSlowly(1024, 0.1, WRITE * 2.5),
+    ReadSlowly(1024, 0.1, WRITE * 1.6),
 )
 
 WRITES = (
@@ -163,7 +163,7 @@ WRITES = (
             Send(request("GET", "/events/trickled")),
             Stream(),
             Publish("trickled", SMALL_EVENT, 100),
-            ReadSlowly(4096, 0.05, WRITE * 2),
+            ReadSlowly(4096, 0.05, WRITE * 1.6),
             Events(SMALL_EVENT, 100),
             StaysOpen(0.5),
         ),
