@@ -24,12 +24,16 @@ import mmap
 import os
 import struct
 import time
+import weakref
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from health.listeners import Name
+
+if TYPE_CHECKING:
+    from health.extension import Health
 
 # A worker writes its slot this often, and is taken for dead, stopped or stuck once its slot is older than the
 # second figure. Four beats may be missed, so that a busy moment is no alarm; and a probe at any moment shows
@@ -244,6 +248,8 @@ class _Process:
     board: Board | None = None
     listening: tuple[Name, ...] = ()  # gunicorn's listeners, in the order of its `bind`
     worker: tuple[int, int | None] | None = None  # (pid, slot), set in the worker after the fork
+    # The extensions in this process: the server's callable may be middleware around their apps.
+    extensions: Final[list[weakref.ref[Health]]] = []
 
 
 process: Final = _Process()
@@ -262,6 +268,11 @@ def in_worker() -> bool:
 def listening() -> tuple[Name, ...]:
     """The listeners of the server that forked this worker; empty in any other process."""
     return process.listening if in_worker() else ()
+
+
+def extensions() -> list[Health]:
+    """All of this process, in the order in which they came."""
+    return [extension for known in process.extensions if (extension := known()) is not None]
 
 
 def take_seat() -> Seat:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -84,6 +85,7 @@ class Health:
         )
         self._app = app
         app.extensions["health"] = self
+        board.process.extensions.append(weakref.ref(self))
         app.register_blueprint(make_blueprint(self))
 
     def add_check(

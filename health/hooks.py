@@ -16,7 +16,7 @@ import os
 from typing import Any, Final
 
 from health import metrics_files
-from health.board import RUNNING, Board, process
+from health.board import RUNNING, Board, extensions, process
 
 # Room on the board: a reload keeps the old workers while the new ones run, TTIN adds workers one by one, and
 # a slot is 256 bytes. A worker that finds no slot is reported as missing.
@@ -70,16 +70,13 @@ def replaced() -> bool:
 
 def post_worker_init(worker: Any) -> None:
     """In the worker, when the app is loaded and gevent has patched it: start what runs in the background."""
-    app = worker.wsgi
-    health = getattr(app, "extensions", {}).get("health")
-    if health is not None:
+    for health in extensions():
         health.start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
     """In the worker, at its end: what it counted since the last flush, every stream of a drain's last second."""
-    health = getattr(getattr(worker, "wsgi", None), "extensions", {}).get("health")
-    if health is not None:
+    for health in extensions():
         health.stop()
 
 

@@ -36,7 +36,7 @@ class Worker(Protocol):
     """
 
     settings: Settings
-    sse: SSE | None
+    extensions: list[SSE]
     log: Any
     hurried: bool
     replaced: Callable[[], bool]
@@ -75,9 +75,9 @@ def drain(worker: Worker, servers: Sequence[StreamServer]) -> None:
             window = 0.0
             _end_streams(worker, 0.0)
             deadline = last_call = min(deadline, time.monotonic() + HURRY)
-        if worker.sse is not None and (time.monotonic() >= last_call or worker.hurried):
+        if time.monotonic() >= last_call or worker.hurried:
             try:
-                _last_call(worker, worker.sse)
+                _last_call(worker)
             except Exception:
                 worker.failures.report("the drain's last call failed; it goes on")
         gevent.sleep(0.05)
@@ -87,8 +87,8 @@ def drain(worker: Worker, servers: Sequence[StreamServer]) -> None:
         server.stop(timeout=0.1)
     for fanout in worker.fanouts.values():
         fanout.stop()
-    if worker.sse is not None:
-        worker.sse.stop()
+    for sse in worker.extensions:
+        sse.stop()
 
 
 def _end_streams(worker: Worker, window: float) -> None:
@@ -98,9 +98,10 @@ def _end_streams(worker: Worker, window: float) -> None:
             gevent.spawn_later(random.uniform(0, window), stream.end, "drain")
 
 
-def _last_call(worker: Worker, sse: SSE) -> None:
+def _last_call(worker: Worker) -> None:
     """End what greenlets of their own serve: they see it when they next write."""
-    sse.end_responses()
+    for sse in worker.extensions:
+        sse.end_responses()
     for hub in worker.fanouts:
         for stream in list(hub.pulling):
             stream.end("drain")

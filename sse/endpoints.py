@@ -6,6 +6,7 @@ refused is refused as a problem (RFC 9457), with the thing and the limit named.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
+logger = logging.getLogger("headwater")
+
 # How long a stream that comes while the worker still reads its log is kept waiting, seconds, before it is sent away
 # with a retry:.
 START_PATIENCE: Final = 2.0
@@ -42,6 +45,16 @@ START_PATIENCE: Final = 2.0
 # Streams that were taken over are looked at once a second, in ticks: one is due that much before its token ends,
 # seconds, so that it never outlives it.
 TOKEN_MARGIN: Final = 1.1
+
+
+def _one_log(sse: SSE, request: Request) -> None:
+    """Refuse to serve a log that is in this process's memory where the server has others: what one acknowledges, the
+    streams of another would never see. (Our worker refuses to start then; PEP 3333 has every server say so.) Raises
+    Problem (500)."""
+    if request.environ.get("wsgi.multiprocess") and not sse.log.shared:
+        detail = "SSE_LOG=memory: is for one process, and this server has several"
+        logger.error("%s: set sqlite:///… or redis://…", detail)
+        raise Problem(500, detail)
 
 
 # ── publishing ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -79,6 +92,7 @@ def _why_refused(error: Exception) -> str:
 @_counted
 def publish_event(sse: SSE, request: Request, channel: str) -> str:
     """The whole of a single publish; returns the answer's JSON. Raises what :func:`refusal` knows."""
+    _one_log(sse, request)
     _checked_channel(channel)
     _admitted(sse, sse.authenticator.may_publish(request, (channel,)))
     kind = retry = None
@@ -96,6 +110,7 @@ def publish_event(sse: SSE, request: Request, channel: str) -> str:
 @_counted
 def publish_batch(sse: SSE, request: Request) -> str:
     """The whole of a batch; returns the answer's JSON. Raises what :func:`refusal` knows."""
+    _one_log(sse, request)
     if request.mimetype != "application/x-ndjson":
         accepted = {"Accept-Post": "application/x-ndjson"}
         raise Problem(415, "a batch is application/x-ndjson; one event goes to /events/<channel>", headers=accepted)
@@ -163,6 +178,7 @@ def _body(request: Request, limit: int, what: str, setting: str) -> bytes:
 def open_stream(sse: SSE, request: Request, channels: tuple[str, ...]) -> Iterable[bytes]:
     """The body of a stream of these channels, whose answer is 200 with ``STREAM_HEADERS``; it must be closed, as WSGI
     has it. Raises what :func:`refusal` knows."""
+    _one_log(sse, request)
     limit = sse.settings.sse_max_channels
     if not channels:
         raise Problem(400, "name at least one channel: /events/<channel> or /events?channel=a&channel=b")

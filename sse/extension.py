@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import flask
 
-from sse import accesslog, publish
+from sse import accesslog, publish, registry
 from sse.auth import Authenticator, address_bucket, client_address, parse_networks, redact, sse_commands
 from sse.auth.origin import all_loopback
 from sse.auth.rate import PublishRate
@@ -51,6 +51,7 @@ class SSE:
     Raises SettingsError for a setting that cannot be.
     """
 
+    app: flask.Flask
     settings: Settings
     authenticator: Authenticator
 
@@ -70,6 +71,7 @@ class SSE:
         self._complained = float("-inf")
         self._last_call = threading.Event()
         self._watch: Watch | None = None
+        self._inherited: list[Any] = []
         if app is not None:
             self.init_app(app, settings)
 
@@ -83,6 +85,7 @@ class SSE:
         self.rate = PublishRate(self.settings.sse_publish_rate)
         self.settings.on_change(self._prepare)
         self._watch = Watch(self.settings, self._settings_refused)
+        self.app = app
         app.extensions["sse"] = self
         app.register_blueprint(blueprint)
         if self.settings.sse_otel:
@@ -92,6 +95,7 @@ class SSE:
             self.spans.install(app, blueprint.name)
         app.wsgi_app = Lane(app, self)  # type: ignore[method-assign]
         app.cli.add_command(sse_commands(lambda: self.settings))
+        registry.register(self)
 
     def _prepare(self, new: Settings) -> Callable[[], None]:
         """For new settings (`sse.settings.live`): keys and counters are made of them."""
@@ -157,6 +161,24 @@ class SSE:
         """Open the log and begin to follow it now, rather than with the first request. To be called in each worker,
         after the fork. Raises LogRefused, LogUnavailable."""
         return self.hub
+
+    def before_fork(self) -> None:
+        """Close a log that nothing follows yet: the app has published while it was loaded, before the server forks. A
+        log in memory goes along, with its events."""
+        if self._log is not None and self._hub is None and self._log.shared:
+            self._log.close()
+            self._log = None
+
+    def forked(self) -> None:
+        """In the child: what only works in the process that made it is left to the parent. It must not be closed here,
+        so it is kept (SQLite forbids even that, of a connection that was carried across a fork)."""
+        self._lock = threading.Lock()
+        if self._hub is not None:
+            self._inherited.append((self._hub, self._log))
+            self._hub = self._log = None
+            self._watch = Watch(self.settings, self._settings_refused)
+        if self.stats.published:
+            self.stats.published = 0  # the parent's, and not each worker's
 
     def stop(self) -> None:
         """Stop following and close the log."""

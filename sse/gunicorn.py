@@ -14,28 +14,46 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
 
+from sse import registry
 from sse.log import LogRefused, LogUnavailable
+
+if TYPE_CHECKING:
+    from sse.extension import SSE
 
 # Threads of a gthread worker that streams may not take: one for a probe, one for a publisher.
 FREE_THREADS: Final = 2
 
 
 def post_worker_init(worker: Any) -> None:
-    """In a worker whose app is loaded: start the hub, and tell the extension what it cannot see by itself."""
-    sse = getattr(worker.wsgi, "extensions", {}).get("sse")
-    if sse is None:
-        return
-    tell_listening(worker.wsgi, worker.sockets)
-    with starting(worker):
+    """In a worker whose app is loaded: start the hubs, and tell the extensions what they cannot see by themselves."""
+
+    def adopt(sse: SSE) -> None:
+        tell_listening(sse.app, worker.sockets)
+        refuse_company(sse, worker)
         hub = sse.start()
-    if hub.adopt is None and worker.cfg.worker_class_str == "gthread":
-        # Each stream holds a thread: without this the first few streams would be the last requests served.
-        hub.pull_limit = max(0, worker.cfg.threads - FREE_THREADS)
+        if hub.adopt is None and worker.cfg.worker_class_str == "gthread":
+            # Each stream holds a thread: without this the first few streams would be the last requests served.
+            hub.pull_limit = max(0, worker.cfg.threads - FREE_THREADS)
+
+    if not getattr(worker, "adopts", False):  # our own worker class has done it
+        with starting(worker):
+            registry.follow(adopt)
+
+
+def refuse_company(sse: SSE, worker: Any) -> None:
+    """Refuse several workers of which each would have a log of its own, wherever they come from. Raises LogRefused."""
+    workers = worker.cfg.workers
+    if workers > 1 and not sse.log.shared:
+        raise LogRefused(
+            f"SSE_LOG=memory: is for one worker, and there are {workers} (--workers, GUNICORN_CMD_ARGS or"
+            " WEB_CONCURRENCY): each would have a log of its own, and what is published to one would not reach the"
+            " others; set sqlite:///… or redis://…"
+        )
 
 
 @contextmanager

@@ -23,14 +23,16 @@ reload (SIGHUP) the new workers accept on the same sockets, so an old one's dela
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import signal
 import ssl
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata
-from typing import Any
+from typing import Any, Final
 
 import gevent
 from gevent.event import Event
@@ -43,13 +45,13 @@ from gunicorn.util import write_error
 from gunicorn.workers.base_async import ALREADY_HANDLED
 from gunicorn.workers.ggevent import GeventWorker
 
-from sse import accesslog
+from sse import accesslog, registry
 from sse.auth.redact import redact
 from sse.connection import Connection
 from sse.drain import drain
 from sse.extension import SSE
 from sse.fanout import Fanout
-from sse.gunicorn import starting, tell_listening
+from sse.gunicorn import refuse_company, starting, tell_listening
 from sse.heads import Heads, create
 from sse.http import HeaderTimeout, Remembered, Response
 from sse.hub import Hub
@@ -70,6 +72,10 @@ class SSEWorker(GeventWorker):
     """See the module's text. ``worker_class = "sse.worker.SSEWorker"`` in gunicorn's configuration."""
 
     takes_blocked_signals = True
+    # Extensions are started here, and not by a hook.
+    adopts = True
+    # Shared by the master and its workers: is the log in one worker's memory? The master learns it from that worker.
+    _alone: Final = mmap.mmap(-1, 1)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -80,6 +86,8 @@ class SSEWorker(GeventWorker):
         self._health_names: frozenset[Any] = frozenset()  # addresses of the listeners that are health's
         # Where a proxy shows the app; gunicorn takes this prefix off each path.
         self._mount = os.environ.get("SCRIPT_NAME", "")
+        self._unwanted = self._is_one_too_many()
+        self.extensions: list[SSE] = []
         self._woken: Event | None = None
         self._tls: ssl.SSLContext | None = None
         self.connections: set[Connection] = set()
@@ -99,6 +107,23 @@ class SSEWorker(GeventWorker):
 
     # ── start ─────────────────────────────────────────────────────────────────────────────────────────────
 
+    def _is_one_too_many(self) -> bool:
+        """In the master, before the fork: was another worker asked for (SIGTTIN) beside one whose log is in its memory?
+        Then the master goes back to the workers it had, and ends the oldest of those it has: this one."""
+        master = getattr(signal.getsignal(signal.SIGTTIN), "__self__", None)
+        if not self._alone[0] or master is None or master.num_workers <= self.cfg.workers:
+            return False
+        self.log.error("no further worker: SSE_LOG=memory: is for one, since each would have a log of its own")
+        master.num_workers = self.cfg.workers
+        self.age = -1
+        return True
+
+    def init_process(self) -> None:
+        """In the worker: its whole life."""
+        if self._unwanted:
+            sys.exit(0)
+        super().init_process()
+
     def load_wsgi(self) -> None:
         """Load the app, and open its log before the first request: a log that cannot be opened ends the start."""
         with starting(self):
@@ -111,15 +136,27 @@ class SSEWorker(GeventWorker):
         self._request_cfg = Remembered(self.cfg)
         self._heads = Heads(self._request_cfg)
         self._health_names = tell_listening(self.wsgi, self.sockets)
-        self.sse: SSE | None = getattr(self.wsgi, "extensions", {}).get("sse")
-        if self.sse is None:
+        if self.cfg.max_requests and self.age == 1:
+            self.log.warning(
+                "max_requests=%d is ignored: a worker that is replaced stops accepting until its last stream has ended",
+                self.cfg.max_requests,
+            )
+        registry.follow(self._adopt)
+        if not self.extensions:
             # Somebody else's app: the time-outs of connections are ours all the same.
             self.settings, self._stats = Settings.from_environ(), Stats()
             Watch(self.settings).start()
-            return
-        self.settings, self._stats = self.sse.settings, self.sse.stats
-        self.sse.connection_counts = self._connection_counts
-        self._fanout(self.sse.start())
+
+    def _adopt(self, sse: SSE) -> None:
+        """Serve an extension of this process. Raises LogRefused, LogUnavailable."""
+        self._health_names |= tell_listening(sse.app, self.sockets)
+        refuse_company(sse, self)
+        self._alone[0] = not sse.log.shared
+        sse.connection_counts = self._connection_counts
+        if not self.extensions:
+            self.settings, self._stats = sse.settings, sse.stats  # connections go by those of the first
+        self.extensions.append(sse)
+        self._fanout(sse.start())
 
     def _fanout(self, hub: Hub) -> Fanout:
         fanout = self.fanouts.get(hub)
