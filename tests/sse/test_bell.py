@@ -100,6 +100,12 @@ def test_a_greenlet_ends_a_sleep_once_and_disturbs_no_other_wait(pipe: tuple[int
         gevent.sleep(0.2)
         assert time.monotonic() - began >= 0.15
         gevent.joinall(ringers)
+        while slept(bell, 0)[0] == "rung":  # of rings that came after the sleep had ended
+            pass
+        ringers = [gevent.spawn(bell.ring) for _ in range(5)]
+        assert bell.wait(LONG) == "rung"
+        assert slept(bell, 0.1)[0] == "timeout", "what rang while it slept ended the next sleep, too"
+        gevent.joinall(ringers)
 
 
 @pytest.mark.parametrize("kind", [ThreadBell, GeventBell])
