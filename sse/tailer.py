@@ -32,6 +32,9 @@ logger = logging.getLogger("headwater.hub")
 # workers of many pods do not come back in step.
 RETRY_FIRST, RETRY_MOST = 0.1, 0.6
 
+# Events that are put into the window in a row while it is filled.
+WARMED_PER_STEP = 1000
+
 # After this long without an answer from the log, the tailer looks whether retention has overtaken it.
 STALL = 5.0
 
@@ -68,7 +71,7 @@ class Tailer:
         self.answered_at = time.monotonic()
         #: until then (monotonic seconds) nobody is there to write: what the log gets is read in one go afterwards
         self.hold_until = 0.0
-        # Events wait for the look that this makes (`_after_gap`), so it must not wait for others'.
+        # Streams wait for what the tailer asks of the log, so it must not wait for what others ask.
         self._aside = OwnThread()
         self._delay = RETRY_FIRST
         self._complained_of: type[Exception] | None = None
@@ -145,18 +148,24 @@ class Tailer:
         self._delay = RETRY_FIRST
 
     def warm(self) -> None:
-        """Fill the window with the newest that the log has, and stand at its end. Raises LogError."""
+        """Fill the window with the newest that the log has, and stand at its end. Raises LogError.
+
+        That takes a second for a full one, so others run meanwhile, and see the window when it is whole.
+        """
         hub = self._hub
-        bounds = hub.log.bounds()
-        half = hub.settings.sse_window_bytes // 2
-        records = hub.log.newest(None, hub.settings.sse_retain_events, half)
+        bounds = self._aside(hub.log.bounds)
+        most = hub.settings.sse_window_bytes
+        records = self._aside(hub.log.newest, None, hub.settings.sse_retain_events, most // 2)
+        window = Window(most)
+        whole = not records or bounds.oldest is None or records[0].position <= bounds.oldest
+        window.reset(bounds.trimmed if whole else records[0].position - 1)
+        for begin in range(0, len(records), WARMED_PER_STEP):
+            window.extend(encode_frames(records[begin : begin + WARMED_PER_STEP]))
+            breathe()
+        window.position = max(window.position, bounds.latest)
+        window.lost = bounds.lost
         with hub.advanced:
-            window = hub.window
-            whole = not records or bounds.oldest is None or records[0].position <= bounds.oldest
-            window.reset(bounds.trimmed if whole else records[0].position - 1)
-            window.extend(encode_frames(records))
-            window.position = max(window.position, bounds.latest)
-            window.lost = bounds.lost
+            hub.window.become(window)
             hub.advanced.notify_all()
         self.answered_at = time.monotonic()
         self.ready.set()

@@ -92,6 +92,11 @@ class Window:
         self.floor = position
         self.position = position
 
+    def become(self, other: Window) -> None:
+        """Have what another window has, which is not used any more."""
+        self._frames, self._runs, self.size = other._frames, other._runs, other.size
+        self.floor, self.position, self.lost = other.floor, other.position, other.lost
+
     def __len__(self) -> int:
         return len(self._frames)
 

@@ -82,3 +82,17 @@ def test_a_batch_for_many_groups_comes_to_each_in_order(closing: ExitStack) -> N
     worker.log.append([Event("a", number) for number in numbers(1, 50)])
     for stream in streams:
         assert stream.read(50) == numbers(1, 50)
+
+
+@pytest.mark.parametrize("what", ["replaced", "overtaken"])
+def test_what_a_group_was_still_to_be_sent_means_nothing_after_a_gap(closing: ExitStack, what: str) -> None:
+    """A stream that joins begins at its group's position, which must not be from before."""
+    site = Stepped(closing)
+    client = site.open(site.hub.window.position)
+    group = client.stream.group
+    (owed,) = site.append("never to be sent")
+    assert group.position(site.hub.window.position) == owed - 1
+    site.hub.replaced() if what == "replaced" else site.hub.overtaken(owed + 5)
+    assert group.position(site.hub.window.position) == site.hub.window.position
+    eventually(lambda: (client.read(10_000), client.finished)[1], 5)
+    assert [block.data for block in client.blocks if not block.is_control] == []

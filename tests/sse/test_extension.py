@@ -157,8 +157,9 @@ def test_the_process_s_own_stream_is_outside_of_every_limit(closing: ExitStack) 
         beats = [block for block in parser.feed(next(canary)) if block.event == "heartbeat"]
     assert extension.hub.admit("-") is None
     assert extension.hub.admit("-") == "streams"
+    assert extension.status().streams == {}, "nor among those that are counted for operators"
     canary.close()  # type: ignore[attr-defined]
-    assert extension.hub.streams == 1
+    assert extension.hub.streams == 1 and not extension.stats.closed
 
 
 def test_a_stream_whose_beginning_cannot_be_found_holds_no_place(

@@ -16,7 +16,7 @@ from sse.event import Record, format_id
 from sse.hub import RECORDS_PER_STEP
 from sse.log import Bounds, LogUnavailable
 from sse.log.base import FOLLOW_CHARS, FOLLOW_RECORDS, Batch, LogReplaced
-from sse.tailer import Tailer
+from sse.tailer import WARMED_PER_STEP, Tailer
 from sse.trace import Trace
 from sse.window import Window
 from tests.support.wait import eventually
@@ -36,6 +36,7 @@ class FakeLog:
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self.trimmed = 0
+        self.held: list[Record] = []
         self.asked: list[int] = []  # the positions that were followed from
         self.looks = 0  # at the bounds
 
@@ -52,10 +53,10 @@ class FakeLog:
 
     def bounds(self) -> Bounds:
         self.looks += 1
-        return Bounds(None, self.trimmed, self.trimmed)
+        return Bounds(None, self.trimmed, self.trimmed, lost=1)
 
     def newest(self, channels: object, limit: int, max_bytes: int) -> list[Record]:
-        return []
+        return self.held
 
 
 class FakeHub:
@@ -238,6 +239,24 @@ def test_after_half_the_time_that_events_are_kept_the_log_may_have_a_gap(site: S
     assert site.log.looks == before + 1
     site.through(records(2, 2))
     assert site.log.looks == before + 1
+
+
+# ── the start ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_window_is_filled_in_steps_between_which_others_run_and_see_none_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A full one takes a second; and a stream that saw half of it would begin in the past."""
+    hub = FakeHub()
+    hub.log.held = records(10, 10 + 2 * WARMED_PER_STEP)
+    tailer = Tailer(hub, threading.Event())
+    seen = list[tuple[int, int]]()
+    monkeypatch.setattr(tailer_module, "breathe", lambda: seen.append((len(hub.window), hub.window.position)))
+    tailer.warm()
+    assert seen == [(0, 0)] * 3
+    assert len(hub.window) == 2 * WARMED_PER_STEP + 1
+    assert (hub.window.position, hub.window.lost) == (10 + 2 * WARMED_PER_STEP, 1)
 
 
 # ── pace ──────────────────────────────────────────────────────────────────────────────────────────────────────
