@@ -10,6 +10,7 @@ import pytest
 
 from tests.console.console import Console
 from tests.support.server import Server
+from tests.support.wait import eventually
 
 Opens = Callable[..., Console]
 
@@ -43,6 +44,9 @@ def test_a_busy_stream_keeps_the_page_alive_and_the_list_bounded(console: Opens,
     page.wait_text("#events .row:first-child .data", "^2999$")
     assert page["#events .row"].count() == MOST
     page.wait_text("#kept", f"^The newest {MOST} of 3,000$")
+    served.publish("flood", "one more")
+    page.wait_text("#events .row:first-child .data", "^one more$")
+    assert page["#events .row"].count() == MOST
 
 
 def test_pause_holds_back_and_going_on_shows_what_was_held(console: Opens, served: Server) -> None:
@@ -71,17 +75,23 @@ def test_a_pause_says_how_many_events_it_could_not_keep(console: Opens, served: 
     assert page["#events .row"].count() == MOST
 
 
-def test_large_events_that_wait_are_bounded_by_their_size_too(console: Opens) -> None:
-    kept = console().modules(
+def test_large_events_are_bounded_by_their_size_too_in_the_list_and_while_they_wait(console: Opens) -> None:
+    seen = console().modules(
         """async (load) => {
             const { List } = await load("list.js");
             const list = new List(document.createElement("div"), () => {});
-            list.pause();
-            for (let i = 0; i < 20; i++) list.push({ id: `${i}-0`, data: "x".repeat(1 << 20) });
-            return [list.waiting.length, list.dropped];
+            const seen = [];
+            for (const events of [20, 4, 2]) {
+                list.pause();
+                for (let i = 0; i < events; i++) list.push({ id: `${i}-0`, data: "x".repeat(1 << 20) });
+                seen.push([list.waiting.length, list.dropped]);
+                list.goOn();
+                seen.at(-1).push(list.shown.length, list.box.childElementCount);
+            }
+            return seen;
         }"""
     )
-    assert kept == [8, 12]
+    assert seen == [[8, 12, 8, 8], [4, 0, 8, 8], [2, 0, 8, 8]]
 
 
 def test_many_events_a_second_are_shown_once_a_second(console: Opens, served: Server) -> None:
@@ -114,6 +124,10 @@ def test_a_fast_list_stands_still_while_somebody_reads_it(console: Opens, served
     assert page["#events .row:first-child .id"].inner_text() == top
     page["#publish-channel"].hover()
     flood(page, served, "read", lambda: page["#events .row:first-child .id"].inner_text() != top)
+    page["#events"].hover()
+    flood(page, served, "read", lambda: "standing still while you read" in page.text("#held"))
+    # When nothing more comes, there is nothing to stand still for: it shows what has waited, down to the last one.
+    eventually(lambda: page.text("#events .row:first-child .id") == page.text("#last-id"), 15, lambda: page.text("#held"))
 
 
 def test_a_slow_list_follows_although_the_pointer_is_in_it(console: Opens, served: Server) -> None:
