@@ -139,7 +139,7 @@ class Hub:
             for name, duty, first in (
                 ("canary", self._send_canary, FIRST_CANARY),
                 ("report", self._send_report, REPORT_INTERVAL),
-                ("trimming", self._trim, TRIM_INTERVAL),
+                ("trimming", self.retention.bite, TRIM_INTERVAL),
             ):
                 work = partial(repeat, name, duty, self._stop, logger, first=first)
                 self._threads.append(threading.Thread(target=work, name=f"sse-{name}", daemon=True))
@@ -277,9 +277,6 @@ class Hub:
         if self.report is not None and STATS_CHANNEL in self._by_channel:
             self.inject(STATS_CHANNEL, self.report())
         return REPORT_INTERVAL
-
-    def _trim(self) -> float:
-        return self.retention.bite() if self.tailer.ready.is_set() else TRIM_INTERVAL
 
     def _prepare(self, new: Settings) -> Callable[[], None]:
         """For new settings (`sse.settings.live`)."""

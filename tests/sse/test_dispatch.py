@@ -96,3 +96,13 @@ def test_what_a_group_was_still_to_be_sent_means_nothing_after_a_gap(closing: Ex
     assert group.position(site.hub.window.position) == site.hub.window.position
     eventually(lambda: (client.read(10_000), client.finished)[1], 5)
     assert [block.data for block in client.blocks if not block.is_control] == []
+
+
+@pytest.mark.parametrize("channel", ["a", "_canary"])
+def test_a_group_waits_for_its_pass_once_however_much_it_is_given(closing: ExitStack, channel: str) -> None:
+    site = Stepped(closing)
+    client = site.open(site.hub.window.position, site.hub.join(Subscription(frozenset({channel}))))
+    for _ in range(3):
+        site.append("x")
+        site.hub.inject(channel, b": x\n\n")
+    assert list(site.hub.dirty) == [client.stream.group]

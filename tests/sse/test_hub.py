@@ -339,7 +339,7 @@ def test_a_hub_that_never_reached_its_log_is_not_started(tmp_path: Path, closing
 
 
 @ONE_ENGINE
-@pytest.mark.parametrize("duty", ["report", "retention.bite", "deliveries.flush"])
+@pytest.mark.parametrize("duty", ["report", "log.trim", "deliveries.flush"])
 def test_a_duty_that_fails_is_said_once_is_tried_again_and_leaves_the_others_alone(
     parts: Callable[..., Parts], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, duty: str
 ) -> None:
