@@ -64,6 +64,7 @@ def check_refused(client: SSEClient, retry: int) -> None:
     assert (client.status, client.headers["content-type"].partition(";")[0]) == (200, "text/event-stream")
     assert client.ending.clean and client.wait_closed(2).clean
     assert not is_stream(client) and [block.is_opening for block in blocks] == [True] and blocks[0].id
+    assert abs(int(blocks[0].data or "") / 1000 - time.time()) < 60
     assert blocks[0].retry and retry * 0.5 <= blocks[0].retry <= retry * 1.5
 
 

@@ -180,6 +180,19 @@ def test_a_stream_whose_beginning_cannot_be_found_holds_no_place(
     assert take(app.test_client().get("/events/a"), 1)[0].id
 
 
+def test_before_the_log_is_read_a_client_is_sent_away_without_a_position(
+    closing: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be told to begin at the beginning of the log. The cursor that it brought is its own, and it keeps it."""
+    app, extension = app_with(closing)
+    monkeypatch.setattr(extension.hub, "wait_ready", lambda patience: False)
+    monkeypatch.setattr(extension.hub.window, "position", 0)
+    (block,) = take(app.test_client().get("/events/a"), 1)
+    assert block.is_opening and block.id is None
+    (block,) = take(app.test_client().get("/events/a", headers={"Last-Event-ID": "1763900000000-7"}), 1)
+    assert block.is_opening and block.id == "1763900000000-7"
+
+
 def test_attaching_a_socket_where_none_is_taken_over_says_so(closing: ExitStack) -> None:
     import socket
 
