@@ -114,6 +114,16 @@ def test_settings_that_cannot_be_used_are_told_in_the_logs_form(form: str) -> No
     assert "SSE_HARTBEAT" in slip and "PORT='70000' cannot be used" in refused
 
 
+def test_what_fails_beside_the_requests_of_a_service_is_told_in_json() -> None:
+    with Server(command=(*COMMAND[:-1], "tests.live.careless_app:app"), LOG_FORMAT="json") as server:
+        assert server.request("GET", "/fail").status == 200
+        told = lines(server)
+    for where in ("a greenlet", "a thread"):
+        (line,) = [line for line in told if f"told to fail in {where}" in line.get("traceback", "")]
+        assert line["level"] == "error" and line["logger"] == "headwater"
+    assert [line for line in told if "told to warn" in line["message"]]
+
+
 # What Python and gevent print where nobody handles an exception, in each place that has a printer of its own.
 UNHANDLED = """
 import sys
