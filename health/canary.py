@@ -98,4 +98,5 @@ class Canary:
             # falsifies one heartbeat at most, because the next is made by the new time.
             delay = max(time.time() - unix_ms / 1000, 0.0)
             self.seen = max(self.seen, time.monotonic() - delay)
+            self._complained = ""
         return bool(made)

@@ -17,7 +17,7 @@ import pytest
 
 from health import Health
 from health import vitals as module
-from health.checks import Limits
+from health.checks import Limits, ask
 from health.threads import Aside
 from health.user_checks import UserChecks
 from health.vitals import Vitals
@@ -171,6 +171,20 @@ except ZeroDivisionError:
 def test_under_gevent_work_aside_holds_up_nobody_and_is_waited_for_only_so_long() -> None:
     done = subprocess.run([sys.executable, "-c", GEVENT], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "raised\n"), done
+
+
+def test_a_pulse_that_has_died_shows_also_when_its_own_worker_answers(make: Make) -> None:
+    """Only what was written counts as a beat: the answering worker's own clock would make it look fresh."""
+    vitals = make(FakeSource())
+    vitals._beat()
+    board, slot = vitals.seat
+    assert slot is not None
+    record = board.read(slot)
+    assert record is not None
+    board.write(record._replace(beat=record.beat - 60))
+    (seen,) = vitals.snapshot().workers
+    assert seen.beat == record.beat - 60
+    assert "has not beaten for 60" in (ask("ready", vitals.table(), vitals.snapshot()).text())
 
 
 class Measured(FakeSource):
