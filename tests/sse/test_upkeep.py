@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import ExitStack
 
 import pytest
 
-from sse import catchup
-from sse.event import Event
+from sse import catchup, transport
+from sse.event import Event, format_id
 from sse.stream import CLOSED, LAGGING, LINGERING, LIVE, OWN_CLIENT, REPLAYING
 from tests.sse.worker_parts import SocketClient, Stepped
 
@@ -195,3 +196,95 @@ def test_what_waits_for_a_pass_has_its_turn_in_one_that_has_nothing_to_send(site
     site.fanout.run_passes()
     early.read(100_000)
     assert [block.data for block in early.blocks if not block.is_control] == ["trimmed away", "after"]
+
+
+def test_a_byte_that_is_taken_is_progress_though_as_much_waits_again(
+    site: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "unacknowledged", lambda fd: 1000)
+    site.append(BIG)
+    client = now_open(site, send_buffer=1)
+    site.append(*[BIG] * 40)
+    site.fanout.run_passes()
+    backlog = client.stream.backlog
+    assert backlog is not None and backlog.rest
+    backlog.progress_at -= 3600
+    rest = len(backlog.rest)
+    while len(backlog.rest) == rest:
+        client.read(2000)
+        site.poll()
+    assert backlog.rest
+    site.fanout.upkeep.turn(time.monotonic(), 0.05)
+    assert client.stream.state is LAGGING
+    backlog.progress_at -= 3600
+    site.fanout.upkeep.turn(time.monotonic(), 0.05)
+    assert site.parts.ended[0][0] == "write-timeout"
+
+
+def nothing_taken(*_: object) -> int:
+    raise BlockingIOError
+
+
+def test_the_time_to_take_a_page_begins_when_the_page_is_there(site: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = lagging_behind_the_window(site)
+    assert client.stream.backlog is not None
+    client.stream.backlog.progress_at -= 3600
+    with monkeypatch.context() as full:
+        full.setattr(catchup.os, "write", nothing_taken)
+        site.fanout.catchup.read_log()
+    assert client.stream.backlog.rest
+    site.fanout.upkeep.turn(time.monotonic(), 0.05)
+    assert client.stream.state is LAGGING
+
+
+@pytest.mark.parametrize("taken", [pytest.param(0, id="nothing"), pytest.param(5, id="a part")])
+def test_a_heartbeat_that_a_socket_does_not_take_whole(
+    site: Stepped, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    position = site.append("before")[-1]
+    client = now_open(site)
+    write = os.write
+    with monkeypatch.context() as short:
+        short.setattr(os, "write", lambda fd, data: write(fd, data[:taken]) if taken else nothing_taken())
+        site.fanout.upkeep.sweep(time.monotonic() + 3600, 10.0)
+    assert client.stream.state is LAGGING
+    site.append("after")
+    site.poll()
+    assert client.stream.state is LIVE
+    client.read(100_000)
+    heartbeats = [block for block in client.blocks if block.event == "heartbeat"]
+    assert [block.id for block in heartbeats] == ([format_id(position)] if taken else [])
+    assert [block.data for block in client.blocks if not block.is_control] == ["after"]
+
+
+def test_a_live_stream_costs_nothing_between_events(closing: ExitStack) -> None:
+    site = Stepped(closing)
+    client = now_open(site, send_buffer=1)
+    fill(site, client)
+    sockets = site.fanout.sockets
+    assert sockets.backlogged == {client.stream}
+    while client.stream.state is not LIVE:
+        client.read(100_000)
+        site.poll()
+    site.append("x")
+    site.fanout.run_passes()
+    client.read(100_000)
+    assert not sockets.backlogged
+    assert sockets.poller.poll() == [], "it is told of room that nobody waits for"
+
+
+def test_a_fast_reader_with_much_to_catch_up_on_takes_turns(
+    closing: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catchup, "PAGE_BYTES", 1)  # one event
+    site = Stepped(closing)
+    first, *_ = site.append(*[str(number) for number in range(12)])
+    client = site.open(first)
+    got = []
+    while client.stream.state is not LIVE:
+        client.read(100_000)
+        got.append(len(client.blocks))
+        site.poll()
+    assert got == [catchup.PAGES_PER_TURN, 2 * catchup.PAGES_PER_TURN]
+    client.read(100_000)
+    assert len(client.blocks) == 11
