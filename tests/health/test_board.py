@@ -18,7 +18,7 @@ def record(slot: int = 0, **values: Any) -> Record:
 
 def test_a_record_is_read_as_it_was_written() -> None:
     shared = Board.create(3)
-    written = Record(1, 4711, 2, "draining", False, 1.5, 2.5, 3.5, 0.25, 9.75, 10_000)
+    written = Record(1, 4711, 2, "draining", False, 1.5, 2.5, 3.5, 0.25, 9.75, 8.5, 10_000)
     shared.write(written)
     assert shared.read(1) == written
     assert shared.records() == [written]
@@ -39,7 +39,7 @@ def test_header_fields_are_kept_apart() -> None:
     assert (shared.expected, shared.generation, shared.started, shared.folds) == (4, 2, True, 2)
 
 
-@pytest.mark.parametrize("torn", range(0, 76, 5))
+@pytest.mark.parametrize("torn", range(0, 84, 5))
 def test_a_writer_that_dies_within_a_write_leaves_the_record_before(torn: int) -> None:
     shared = Board.create(1)
     for beat in (1.0, 2.0, 3.0):
@@ -60,6 +60,35 @@ def test_a_writer_that_dies_within_a_write_leaves_the_record_before(torn: int) -
     assert found in (record(beat=3.0), record(beat=4.0, streams=9))
     shared.write(record(beat=6.0))
     assert shared.read(0) == record(beat=6.0), "the torn copy is the one that is written next"
+
+
+def test_a_torn_copy_is_written_first_so_that_the_whole_one_outlives_a_second_death() -> None:
+    shared = Board.create(1)
+    place = 2 * board._PLACE_BYTES
+
+    def tear_newest() -> None:
+        halves = (place, place + 128)
+        at = max(halves, key=lambda start: shared._memory[start : start + 8])
+        shared._memory[at + 40] ^= 0xFF
+
+    shared.write(record(beat=1.0))
+    shared.write(record(beat=2.0))
+    for _ in range(3):  # its writer dies again and again, each time within its first write
+        tear_newest()
+        assert shared.read(0) == record(beat=1.0)
+        shared.write(record(beat=3.0))
+        assert shared.read(0) == record(beat=3.0)
+
+
+def test_a_process_that_a_worker_forks_is_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = Board.create(2)
+    monkeypatch.setattr(board.process, "board", shared)
+    monkeypatch.setattr(board.process, "listening", (("127.0.0.1", 8080),))
+    monkeypatch.setattr(board.process, "worker", (os.getpid(), 1))
+    assert board.in_worker() and board.listening() and board.take_seat() == (shared, 1)
+    monkeypatch.setattr(board.process, "worker", (os.getpid() + 1, 1))
+    assert not board.in_worker() and board.listening() == ()
+    assert board.take_seat().board is not shared
 
 
 def test_a_slot_with_no_whole_copy_reads_as_free_after_a_bounded_number_of_tries() -> None:

@@ -101,6 +101,23 @@ def test_it_subscribes_again_when_its_stream_goes_dead(monkeypatch: pytest.Monke
         running.end()
 
 
+def test_a_stream_that_is_slow_but_not_dead_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats come, with pauses in which nothing is read."""
+    monkeypatch.setattr(canary_module, "POLL", 0.02)
+    monkeypatch.setattr(canary_module, "RESUBSCRIBE", 2.0)
+    running = Running(FakeSource())
+    source = running.source
+    assert source is not None
+    try:
+        eventually(lambda: source.attached)
+        for _ in range(30):
+            source.send(heartbeat())
+            time.sleep(0.1)
+        assert len(source.attached) == 1
+    finally:
+        running.end()
+
+
 def test_it_outlives_a_service_that_is_not_there_yet_or_raises(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

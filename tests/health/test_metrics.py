@@ -88,6 +88,23 @@ def test_all_workers_see_the_same_log_and_it_is_not_added_up(monkeypatch: pytest
     assert "sse_log_bytes" not in samples(exposition(tmp_path, Board.create(1)))
 
 
+@pytest.mark.parametrize(
+    ("buckets", "before", "expected"),
+    [
+        pytest.param({0.1: 98, 1.0: 2, float("inf"): 0}, {}, 1.0, id="the bucket that holds it"),
+        pytest.param({0.1: 99, 1.0: 1, float("inf"): 0}, {}, 0.1, id="exactly at its end"),
+        pytest.param({0.1: 100, 1.0: 5}, {0.1: 100, 1.0: 4}, 1.0, id="only what is new"),
+        pytest.param({0.1: 9, 1.0: 5}, {0.1: 9, 1.0: 5}, None, id="nothing new"),
+        pytest.param({}, {}, None, id="nothing at all"),
+        pytest.param({0.1: 0, 1.0: 0, float("inf"): 3}, {}, 2.0, id="above the last bound"),
+    ],
+)
+def test_a_quantile_is_of_what_came_since_the_last_look(
+    buckets: dict[float, float], before: dict[float, float], expected: float | None
+) -> None:
+    assert metrics.quantile(0.99, buckets, before) == expected
+
+
 def test_a_state_that_nothing_is_in_any_more_is_zero(tmp_path: Path) -> None:
     exporter = Exporter(lambda: tmp_path)
     exporter.flush({"streams": {"live": 4, "lagging": 2}})

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import flask
 import pytest
 from prometheus_client import mmap_dict
 
-from health import metrics_files
+from health import Health, metrics_files
 from health.metrics_files import read_values, write_values
 
 MmapedDict: Any = mmap_dict.MmapedDict  # it has no annotations
@@ -108,6 +109,35 @@ def test_a_master_that_replaces_another_leaves_the_files_that_this_one_still_use
     monkeypatch.setenv("GUNICORN_PID", "1")
     metrics_files.share_directory()
     assert (parent / "counter_77.db").exists()
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> int:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+        raise OSError(28, "No space left on device")
+
+    write_values(tmp_path / "a.db", {b"k": (1.0, 0.0)})
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        write_values(tmp_path / "a.db", {b"k": (2.0, 0.0)})
+    assert read_values(tmp_path / "a.db") == {b"k": (1.0, 0.0)}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
+
+
+def test_a_master_that_can_make_no_directory_starts_without_these_metrics(
+    parent: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(metrics_files, "base", lambda: parent / "nowhere")
+    metrics_files.share_directory()
+    assert metrics_files.pod_directory() is None and metrics_files.VARIABLE not in os.environ
+    assert [record.getMessage()[:15] for record in caplog.records] == ["metrics are off"]
+    health = Health(flask.Flask("files"))
+    try:
+        assert "health_workers_expected" in health.metrics()[1].decode(), "what needs no file is told"
+    finally:
+        health.stop()
 
 
 def test_the_variable_is_set_for_an_apps_own_metrics(parent: Path) -> None:
