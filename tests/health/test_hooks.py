@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import flask
 import pytest
+from werkzeug.middleware.proxy_fix import ProxyFix
 
-from health import board, hooks, metrics_files
+from health import Health, board, extension, hooks, metrics_files
 from health.board import BOOTING, DRAINING, RUNNING, Board, Record
 from health.checks import Limits
+from health.metrics import pod_counts
 from health.user_checks import UserChecks
 from health.vitals import Vitals
+from tests.health.fakes import FakeSource
+from tests.support.wait import eventually
 
 
 @pytest.fixture
@@ -79,3 +85,48 @@ def test_a_worker_that_starts_while_a_reload_begins_is_of_the_generation_it_was_
     found = shared.read(0)
     assert found is not None and (found.generation, shared.generation) == (1, 2)
     assert vitals.snapshot().running() == [], "it is on its way out"
+
+
+def test_health_begins_with_its_worker_and_counts_to_its_end_whatever_stands_around_the_app(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board.process, "extensions", [])
+    monkeypatch.setattr(metrics_files._process, "directory", tmp_path)
+    monkeypatch.setattr(extension, "FLUSH_INTERVAL", 600.0)
+    app = flask.Flask("hooks")
+    source = app.extensions["sse"] = FakeSource()
+    Health(app)
+    worker: Any = SimpleNamespace(wsgi=ProxyFix(app.wsgi_app))
+    hooks.post_worker_init(worker)
+
+    def opened() -> float | None:
+        return pod_counts(tmp_path).get("sse_streams_opened_total")
+
+    eventually(lambda: opened() == source.stats.opened)
+    source.stats.opened += 70
+    hooks.worker_exit(None, worker)
+    assert opened() == source.stats.opened, "what was counted last is kept"
+    source.close()
+
+
+def test_a_flush_that_is_given_up_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = flask.Flask("hooks")
+    app.extensions["sse"] = FakeSource()
+    health = Health(app)
+
+    class Disk:
+        stalled = True
+
+        def run(self, work: Any, patience: float) -> None:
+            if self.stalled:
+                raise TimeoutError
+
+    disk = Disk()
+    monkeypatch.setattr(health, "_aside", disk)
+    monkeypatch.setattr(health, "_exporter", object())
+    for stalled in (True, True, False, False, True, True):
+        disk.stalled = stalled
+        health._flush()
+    assert caplog.text.count("metrics are old") == 2
