@@ -483,3 +483,12 @@ def test_a_context_that_is_to_be_kept_is_flasks(pair: Pair) -> None:
     with pair.apps[0].test_client() as client:
         assert client.post("/events/orders", data="x").status_code == 201
         assert request_ctx.request.path == "/events/orders"
+
+
+def test_the_memory_of_ways_is_bounded(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sse.lane.MAX_WAYS", 3)
+    client = Client(pair.apps[0])
+    for number in range(10):
+        assert client.post(f"/events/channel-{number}", data="x").status_code == 201
+        assert len(pair.lane._ways) <= 3
+    assert taken(pair)
