@@ -6,7 +6,8 @@ socket, and from the PROXY header where there is one: both are the client's choi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 # What socket.getsockname() gives: (host, port, ...), or the path of a Unix socket.
@@ -15,7 +16,8 @@ Name: TypeAlias = tuple[Any, ...] | str | bytes
 _WILDCARDS = ("0.0.0.0", "::")
 
 
-def of_health(names: Sequence[Name], port: int | None) -> frozenset[Name]:
+@lru_cache(maxsize=16)  # asked for each request
+def of_health(names: tuple[Name, ...], port: int | None) -> frozenset[Name]:
     """The listeners that answer probes and nothing else; none where one listener serves everything.
 
     :param names: all listeners, in the order of gunicorn's ``bind``.

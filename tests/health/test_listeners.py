@@ -37,7 +37,7 @@ IPV6: Name = ("::", 8081, 0, 0)
     ],
 )
 def test_healths_listener_is_found_among_all(names: list[Name], port: int | None, expected: set[Name]) -> None:
-    assert of_health(names, port) == expected
+    assert of_health(tuple(names), port) == expected
 
 
 @pytest.mark.parametrize(
