@@ -111,7 +111,8 @@ class SSEWorker(GeventWorker):
         """In the master, before the fork: was another worker asked for (SIGTTIN) beside one whose log is in its memory?
         Then the master goes back to the workers it had, and ends the oldest of those it has: this one."""
         master = getattr(signal.getsignal(signal.SIGTTIN), "__self__", None)
-        if not self._alone[0] or master is None or master.num_workers <= self.cfg.workers:
+        self._additional = master is not None and master.num_workers > self.cfg.workers
+        if master is None or not (self._alone[0] and self._additional):
             return False
         self.log.error("no further worker: SSE_LOG=memory: is for one, since each would have a log of its own")
         master.num_workers = self.cfg.workers
@@ -152,6 +153,8 @@ class SSEWorker(GeventWorker):
         self._health_names |= tell_listening(sse.app, self.sockets)
         refuse_company(sse, self)
         self._alone[0] = not sse.log.shared
+        if self._alone[0] and self._additional:
+            sys.exit(0)  # it was asked for before any worker could say so; the master now makes no other
         sse.connection_counts = self._connection_counts
         if not self.extensions:
             self.settings, self._stats = sse.settings, sse.stats  # connections go by those of the first

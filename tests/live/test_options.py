@@ -119,6 +119,19 @@ def test_a_worker_that_is_added_to_one_with_a_log_in_memory_is_refused(open_stre
         eventually(lambda: len(server.worker_pids()) == 1 and server.worker_pids() != [worker], 10)
 
 
+def test_nor_is_one_that_was_added_before_the_first_had_loaded_its_app(tmp_path: Any) -> None:
+    sign = tmp_path / "load"
+    with bare("create_app", start=False, LOADED_WHEN=str(sign)) as server:
+        server.wait_for_log("Booting worker", 15)
+        server.signal(signal.SIGTTIN)
+        eventually(lambda: server.log_text().count("Booting worker") == 2, 10)
+        sign.touch()
+        server.wait_for_log("no further worker: SSE_LOG=memory:", 15)
+        eventually(lambda: len(server.worker_pids()) == 1 and _answers(server), 10)
+        assert server.request("POST", "/events/a", body=b"x").status == 201
+        assert server.process.poll() is None
+
+
 def test_a_shared_log_takes_a_further_worker(tmp_path: Any) -> None:
     with bare("create_app", FLASK_SSE_LOG=f"sqlite:///{tmp_path}/h.db") as server:
         server.signal(signal.SIGTTIN)

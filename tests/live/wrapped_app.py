@@ -29,6 +29,8 @@ def create_app() -> flask.Flask:
 
         return sse.response(ticks())
 
+    while (sign := os.environ.get("LOADED_WHEN")) and not os.path.exists(sign):
+        time.sleep(0.05)
     if os.environ.get("AT_IMPORT"):
         sse.publish("a", "the app is loaded")
     return app
