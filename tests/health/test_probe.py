@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from health import probe
+from health import probe as module
 from health.probe import Dechunk, Failed, Heartbeats, main, split_url
 from tests.health.fakes import heartbeat, opening
 from tests.support.scripted_server import Script, ScriptedServer
@@ -219,6 +220,31 @@ def test_the_port_comes_from_the_environment_when_no_url_is_given(
     server.script = _answer(PLAIN, heartbeat())(server)
     assert main([]) == 0
     assert capsys.readouterr().out.startswith("ok: a heartbeat ")
+
+
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        pytest.param({}, "http://127.0.0.1:8080/events/_canary", id="nothing"),
+        pytest.param({"PORT": " 9000\n"}, "http://127.0.0.1:9000/events/_canary", id="a port"),
+        pytest.param({"PORT": ""}, "http://127.0.0.1:8080/events/_canary", id="an empty port"),
+        pytest.param(
+            {"PORT": "tcp://10.0.0.7:9000"}, "http://127.0.0.1:8080/events/_canary", id="Kubernetes', of a Service"
+        ),
+        pytest.param({"SCRIPT_NAME": "/live"}, "http://127.0.0.1:8080/live/events/_canary", id="below a prefix"),
+        pytest.param({"SCRIPT_NAME": "/"}, "http://127.0.0.1:8080/events/_canary", id="below no prefix"),
+    ],
+)
+def test_what_is_asked_by_default_is_what_the_server_was_told(
+    environment: dict[str, str], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(module, "probe", lambda url, *_: asked.append(url) or "yes")
+    for name in ("PORT", "SCRIPT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main([]) == 0 and asked == [url]
 
 
 WAYS = [
