@@ -83,14 +83,15 @@ def open_writer(path: str, *, wal_autocheckpoint: int) -> tuple[sqlite3.Connecti
         _write_ahead(writer, path)
         patiently(writer.execute, _TRACES)
         found = patiently(standing, writer, path)
-        if found.setback:
-            patiently(writer.execute, "BEGIN IMMEDIATE")  # of several workers that open at once, one marks it
+        if found.setback or found.noted is None:
+            # Of several workers that open at once one marks it, or writes the line; the others see that it has done so.
+            patiently(writer.execute, "BEGIN IMMEDIATE")
             found = standing(writer, path)
             if found.setback:
                 return writer, mark(writer, path, found)
+            if found.noted is None:
+                note(path, identity(path), found.latest)
             writer.execute("COMMIT")
-        elif found.noted is None:
-            note(path, identity(path), found.latest)
         return writer, found.mark
     except BaseException:
         writer.close()

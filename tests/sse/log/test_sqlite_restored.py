@@ -7,7 +7,9 @@ import shutil
 import sqlite3
 import subprocess
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -250,6 +252,24 @@ def test_workers_that_open_a_restored_log_at_once_mark_it_once(path: Path) -> No
     finally:
         for child in children:
             child.communicate(timeout=10)
+
+
+def test_worker_that_opens_while_another_one_marks_waits_for_the_mark(path: Path) -> None:
+    """The other one has made the line's file, and not yet written to it: empty, as an older version leaves it."""
+    with closing(open_at(path)) as log:
+        log.append(event("x"))
+        latest = log.bounds().latest
+    beside = path.with_name(path.name + "-upkeep")
+    beside.write_bytes(b"")
+    with ThreadPoolExecutor(1) as pool, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        opening = pool.submit(open_at, path)
+        time.sleep(0.1)  # it looks
+        other.execute("INSERT INTO meta VALUES ('lost', ?)", (latest + 100,))
+        place.note(str(path), place.identity(str(path)), latest + 100)
+        other.execute("COMMIT")
+        with closing(opening.result(10)) as log:
+            assert log.bounds().lost == latest + 100
 
 
 def test_worker_whose_file_was_replaced_does_not_vouch_for_the_new_one(path: Path, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -186,6 +188,21 @@ def test_publishers_do_not_wait_for_the_disk_below_the_safety_threshold(open_sql
         log.append([Event("a", "x" * 1000)] * 100)
     assert upkeep.CHECKPOINT_BYTES < 10 * MB < wal_size(path) < upkeep.AUTOCHECKPOINT_PAGES * 4096
     assert path.stat().st_size < MB  # nothing was copied into it yet
+
+
+def test_log_that_closes_in_the_middle_of_a_bite_keeps_nothing_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    log = SQLiteLog(str(path), retain_events=10, retain_seconds=1000)
+    log.append([Event("a", "x")] * 100)
+    trim = log._upkeep._trim
+
+    def close_meanwhile(*args: Any) -> int:
+        log.close()
+        return trim(*args)
+
+    monkeypatch.setattr(log._upkeep, "_trim", close_meanwhile)
+    assert log.trim() == 90, "the bite was not finished"
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_two_threads_do_not_trim_at_once(open_sqlite: OpenSQLite) -> None:

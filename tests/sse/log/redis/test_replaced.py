@@ -95,6 +95,24 @@ def test_redis_that_came_back_with_less_is_told(
     assert append(log, "next") > max(position, bounds.trimmed, bounds.lost)
 
 
+def test_worker_that_has_only_read_what_is_lost_tells_of_it_too(start: Start, open_redis: Open) -> None:
+    """Who had stored it is gone, and others have written since."""
+    server = start(appendonly="no")
+    writer, reader = open_redis(server), open_redis(server)
+    first = append(writer, "saved")
+    server.run("SAVE")
+    position = append(writer, "forgotten")
+    assert len(next(iter(reader.follow(first, threading.Event())))) == 1
+    writer.close()
+    server.kill()
+    server.start()
+    ignorant = open_redis(server)
+    assert append(ignorant, "newer") > position and ignorant.bounds().lost == 0
+    with pytest.raises(LogReplaced, match="has lost"):
+        next(iter(reader.follow(position, threading.Event())))
+    assert ignorant.bounds().lost > position
+
+
 def test_loss_that_one_worker_knows_of_is_told_to_all_and_for_good(start: Start, open_redis: Open) -> None:
     server = start(appendonly="no")
     knowing, stop = open_redis(server), threading.Event()
