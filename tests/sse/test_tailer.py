@@ -35,7 +35,8 @@ class FakeLog:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
-        self.trimmed = 0
+        self.trimmed = self.latest = 0
+        self.oldest: int | None = None
         self.held: list[Record] = []
         self.asked: list[int] = []  # the positions that were followed from
         self.looks = 0  # at the bounds
@@ -53,7 +54,7 @@ class FakeLog:
 
     def bounds(self) -> Bounds:
         self.looks += 1
-        return Bounds(None, self.trimmed, self.trimmed, lost=1)
+        return Bounds(self.oldest, max(self.latest, self.trimmed), self.trimmed, lost=1)
 
     def newest(self, channels: object, limit: int, max_bytes: int) -> list[Record]:
         return self.held
@@ -200,6 +201,15 @@ def test_records_from_before_a_gap_are_not_handed_on(site: Site) -> None:
     assert site.hub.told == [("overtaken", 6)]
 
 
+def test_a_log_that_was_trimmed_through_what_has_been_read_has_no_gap(site: Site) -> None:
+    site.hub.least = lambda: (2, 10**6)
+    site.through(records(1, 2))
+    site.log.trimmed = 2
+    site.through(records(3, 4))
+    assert site.log.looks == 3 and site.hub.told == []
+    assert site.hub.got == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("batch", "looks"),
     [
@@ -257,6 +267,24 @@ def test_a_window_is_filled_in_steps_between_which_others_run_and_see_none_of_it
     assert seen == [(0, 0)] * 3
     assert len(hub.window) == 2 * WARMED_PER_STEP + 1
     assert (hub.window.position, hub.window.lost) == (10 + 2 * WARMED_PER_STEP, 1)
+
+
+@pytest.mark.parametrize(
+    ("held", "oldest", "floor"),
+    [
+        pytest.param(records(10, 12), 10, 4, id="all that the log has: from where it was trimmed"),
+        pytest.param(records(10, 12), 5, 9, id="the newest of it: from the first one"),
+        pytest.param([], None, 4, id="nothing"),
+    ],
+)
+def test_a_window_is_complete_from_its_floor_to_the_end_of_the_log(
+    held: list[Record], oldest: int | None, floor: int
+) -> None:
+    """The end may lie beyond the last event: new ids begin after what a failover has lost."""
+    hub = FakeHub()
+    hub.log.held, hub.log.oldest, hub.log.trimmed, hub.log.latest = held, oldest, 4, 20
+    Tailer(hub, threading.Event()).warm()
+    assert (hub.window.floor, hub.window.position) == (floor, 20)
 
 
 # ── pace ──────────────────────────────────────────────────────────────────────────────────────────────────────
