@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from sse.event import Event, format_id
-from sse.pull import PAGES_PER_TURN
+from sse.group import Subscription
+from sse.pull import PAGES_PER_TURN, PullStream
 from sse.replay import PAGE_BYTES
+from sse.stream import Stream
 from tests.sse.worker_parts import Parts, Pulled, numbers
 from tests.support.wait import eventually
 
@@ -223,3 +225,13 @@ def test_a_stream_that_finds_nothing_of_its_type_in_page_after_page_lets_others_
     monkeypatch.setattr("sse.pull.breathe", lambda: breaths.append(1))
     assert worker.open(start, types=frozenset({"rare"})).read(1) == ["rare"]
     assert len(breaths) >= 4
+
+
+def test_a_stream_that_is_not_taken_over_ends_when_and_as_it_would_have(parts: Callable[..., Parts]) -> None:
+    worker = parts()
+    group = worker.hub.join(Subscription(frozenset({"a"})))
+    now = time.monotonic()
+    stream = Stream(group, 7, now=now, ends_at=now + 9, ends_as="token", client="c", request_id="r")
+    pulled = PullStream.instead_of(stream, worker.hub, hung_up=None, why_lost=None)
+    kept = ("group", "cursor", "opened", "ends_at", "ends_as", "client", "request_id")
+    assert [getattr(pulled, name) for name in kept] == [getattr(stream, name) for name in kept]
