@@ -135,3 +135,21 @@ def test_an_event_of_many_bytes_and_few_characters_is_too_large(closing: ExitSta
         for body in (line, line + b"\n" + line, line + b'\n{"channel": "a", "data": "x", "data": "y"}'):
             answer = client.post(**{**BATCH, "data": body})
             assert answer.status_code == (status if b"y" not in body or status == 413 else 400)
+
+
+@pytest.mark.parametrize("when", ["before the log was read", "when the cursor is looked for"])
+def test_a_stream_that_the_log_keeps_away_is_counted(
+    when: str, closing: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sse, client = make(closing)
+
+    def away(*_: Any) -> None:
+        raise LogUnavailable("away")
+
+    assert sse.hub.wait_ready(5)
+    if when == "before the log was read":
+        monkeypatch.setattr(sse.hub, "wait_ready", lambda patience: False)
+    else:
+        monkeypatch.setattr(sse.hub.replay, "resolve", away)
+    assert b"retry: " in client.get("/events/a").data
+    assert sse.stats.refused == {"log": 1} and sse.stats.opened == 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 
 import sse as package
 from sse import SSE, InvalidEvent
-from sse.hub import CANARY_CHANNEL
+from sse.hub import CANARY_CHANNEL, Status
 from sse.log import LogUnavailable
 from sse.settings import SettingsError
 from tests.support.sse_parser import EventParser, StreamEvent
@@ -200,6 +202,31 @@ def test_attaching_a_socket_where_none_is_taken_over_says_so(closing: ExitStack)
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(RuntimeError, match="does not take sockets over"):
         extension.attach(theirs)
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_a_child_has_a_log_and_counts_of_its_own(started: bool, closing: ExitStack, tmp_path: Path) -> None:
+    app, extension = app_with(closing, SSE_LOG=f"sqlite:///{tmp_path}/h.db", SSE_AUTH="none")
+    extension.publish("a", "by the parent")
+    if started:
+        assert extension.start().wait_ready(5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: that is the case here
+        pid = os.fork()
+    if pid == 0:  # the child: nothing of pytest's may run here
+        signal.alarm(20)
+        try:
+            fresh = extension.status() == Status(False, False, 0.0, 0, {}, False) and extension.stats.published == 0
+            extension.publish("a", "by the child")
+            ready = extension.start().wait_ready(5)
+            os._exit(0 if fresh and ready and extension.stats.published == 1 else 1)
+        except BaseException:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    extension.publish("a", "by the parent again")
+    found = take(app.test_client().get("/events/a?since=earliest"), 4)
+    assert [block.data for block in found[1:]] == ["by the parent", "by the child", "by the parent again"]
+    assert extension.stats.published == 2
 
 
 def test_stopping_twice_or_without_a_start_is_no_error() -> None:

@@ -320,6 +320,17 @@ def test_a_hook_that_loses_the_response_has_the_iterable_closed(app: flask.Flask
     assert (sse.stats.opened, sse.stats.closed) == (0, {})
 
 
+def test_a_stream_that_speaks_has_no_heartbeats() -> None:
+    def speaking() -> Iterator[str]:
+        for number in range(10):
+            threading.Event().wait(0.1)
+            yield str(number)
+
+    served = Served(speaking(), heartbeat=0.7)
+    assert len(served.blocks()) == 10
+    assert served.parser.comments == 1, "the opening's"
+
+
 def test_a_silent_stream_says_so_once_in_a_heartbeat() -> None:
     def silent() -> Iterator[str]:
         threading.Event().wait(1.3)
