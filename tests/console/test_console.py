@@ -238,6 +238,7 @@ def test_the_token_field_says_what_the_server_has_asked_for_and_nothing_before(
         return page["#token"].get_attribute("placeholder") or ""
 
     server = start_server(SSE_PUBLISH_KEY="a-key-for-publishing-0001")
+    assert "none needed" not in server.request("GET", "/").text     # what is shown until there is an answer
     page = console(where=server)
     page.problems.allowed.append("401")
     page["#workers .state"].wait_for()
