@@ -221,9 +221,12 @@ class Pages:
 
     def __init__(self, opened: Mapping[str, Any]) -> None:
         self._pages = opened
+        self._seen: dict[str, list[Seen]] = {name: [] for name in opened}
 
     def events(self, name: str) -> list[Seen]:
-        return [Seen(*event) for event in self._pages[name].evaluate("window.seen")]
+        seen = self._seen[name]
+        seen += [Seen(*event) for event in self._pages[name].evaluate("window.seen.splice(0)")]
+        return list(seen)
 
     def close(self) -> None:
         for page in self._pages.values():

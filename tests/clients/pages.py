@@ -1,4 +1,5 @@
-"""Pages for browsers, each with one client that notes what came in ``window.seen``: [type, data, id]."""
+"""Pages for browsers, each with one client that notes what came in ``window.seen``, [type, data, id], until it is
+taken from there."""
 
 from __future__ import annotations
 

@@ -73,7 +73,8 @@ class Player:
 def until_all(players: Sequence[Player], condition: Callable[[Player], object], timeout: float = 30.0) -> None:
     """Wait for what every client should come to; whoever does not is found out by its own test."""
     with contextlib.suppress(AssertionError):
-        eventually(lambda: all(condition(player) for player in players), timeout)
+        # Not too often: pages have to be asked.
+        eventually(lambda: all(condition(player) for player in players), timeout, interval=0.1)
 
 
 # ── the scenes ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -195,15 +196,16 @@ class Theatre:
             return {player.kind.name: player.account() for player in players}
 
     def _there(self) -> list[Program]:
-        """The programs that can be run; all are made ready before the first client connects."""
-        there = []
-        for program in self.programs:
+        """The programs that can be run; all are made ready before the first client connects. The last, a browser, takes
+        longest and starts in the background."""
+        there: list[Program] = []
+        for program in reversed(self.programs):
             try:
                 program.need()
             except (pytest.skip.Exception, pytest.fail.Exception) as error:
                 self.absent |= {kind.name: error for kind in program.kinds}
             else:
-                there.append(program)
+                there.insert(0, program)
         return there
 
     def account(self, scene: str, name: str) -> Account:

@@ -23,7 +23,7 @@ those_that_take_any_data = pytest.mark.parametrize("name", [kind.name for kind i
 
 @pytest.fixture(scope="module")
 def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
-    programs = Firefox(), Go(Path(tmp_path_factory.mktemp("go"))), Chromium(), Python(), Node()
+    programs = Python(), Node(), Go(Path(tmp_path_factory.mktemp("go"))), Chromium(), Firefox()
     with contextlib.ExitStack() as stack:
         for program in programs:
             stack.callback(program.close)
