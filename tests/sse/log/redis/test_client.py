@@ -7,8 +7,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import redis
 
-from sse.log import LogUnavailable
+from sse.log import LogUnavailable, _redis_client
 from sse.log._redis_link import Connector
 from sse.log._redis_url import parse_url
 from sse.log.redis import RedisLog
@@ -83,3 +84,49 @@ def test_connection_whose_answer_is_still_to_come_is_not_used_again(start: Start
         time.sleep(0.1)  # it asks, of whom it may: before the first answer comes
         server.resume()
         assert echo.result(5) == b"mine"
+
+
+def test_redis_is_examined_once_and_again_only_if_it_could_not_be(
+    server: RedisServer, open_redis: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examined: list[int] = []
+
+    def check(*_: object) -> None:
+        examined.append(1)
+        if len(examined) == 1:
+            raise redis.ConnectionError("told to fail")
+
+    monkeypatch.setattr(_redis_client, "check", check)
+    log = open_redis(server)  # which does not end with a Redis that cannot be asked
+    for _ in range(3):
+        log._client.connect(1.0).close()
+    assert len(examined) == 2
+
+
+def test_sentinel_that_answered_last_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is dead costs a second, and is not to cost it each time."""
+    connector = Connector(parse_url("redis+sentinel://dead:1,alive:2,other:3/main"))
+    asked: list[str] = []
+
+    def ask(host: str, port: int, patience: float) -> list[bytes]:
+        asked.append(host)
+        if host == "dead":
+            raise redis.ConnectionError("told to be dead")
+        return [b"10.0.0.1", b"6379"]
+
+    monkeypatch.setattr(connector, "_ask", ask)
+    assert [connector._master(1.0) for _ in range(2)] == [("10.0.0.1", 6379)] * 2
+    assert asked == ["dead", "alive", "alive"]
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["a password", "none"])
+def test_sentinel_may_have_the_servers_password_or_none(start: Start, open_redis: Open, closed: bool) -> None:
+    master = start(requirepass="s3cret")
+    lines = {
+        "monitor": f"sentinel monitor main 127.0.0.1 {master.port} 1",
+        "auth": "sentinel auth-pass main s3cret",
+        **({"password": "requirepass s3cret"} if closed else {}),
+    }
+    sentinel = start(sentinel=True, **lines)
+    log = open_redis(f"redis+sentinel://:s3cret@127.0.0.1:{sentinel.port}/main?replicas=0")
+    assert append(log, "x")
