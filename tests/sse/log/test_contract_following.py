@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
+
 from sse.event import Event
 from sse.log import Log
 from tests.sse.log.children import run
@@ -57,6 +59,25 @@ def test_follower_ends_when_told_to(log: Log, follow: Callable[..., Follower]) -
     started = time.monotonic()
     follower.stop()
     assert time.monotonic() - started < 0.9  # its next look of its own is a second away
+
+
+@pytest.mark.parametrize("end", ["told to", "the log closes"])
+def test_follower_that_would_sleep_for_a_minute_ends_at_once(
+    place: Place, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sse.log.sqlite.QUIET_SECONDS", "sse.log.memory.QUIET_SECONDS"):
+        monkeypatch.setattr(name, 60.0)
+    monkeypatch.setattr("sse.log._redis_follow.BLOCK_MS", 60_000)
+    log = place.open()
+    follower = Follower(log)
+    eventually(lambda: follower.reports)
+    time.sleep(0.05)  # it looks once more, and lies down
+    if end == "told to":
+        follower._stop.set()
+        log.wake()
+    else:
+        log.close()
+    assert follower.ended(10)
 
 
 def test_two_followers_of_one_log_get_everything_each(log: Log, follow: Callable[..., Follower]) -> None:

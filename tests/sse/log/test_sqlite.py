@@ -210,6 +210,19 @@ def test_file_that_vanishes_under_a_running_log_is_noticed(
         log.append(A)
 
 
+def test_log_that_closes_in_the_middle_of_a_read_keeps_nothing_open(path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    log = SQLiteLog(str(path), retain_events=10, retain_seconds=1000)
+    log.append(A)
+
+    def read(reader: sqlite3.Connection) -> int:
+        log.close()
+        return len(reader.execute("SELECT * FROM events").fetchall())
+
+    assert log._query(read) == 1
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_many_idle_connections_are_not_kept(open_sqlite: OpenSQLite) -> None:
     log = open_sqlite()
     barrier = threading.Barrier(12)

@@ -118,6 +118,33 @@ def test_what_redis_came_to_too_late_is_not_stored(server: RedisServer, open_red
     assert server.run("XLEN", EVENTS) == 1
 
 
+def test_what_came_too_late_and_could_not_be_asked_again_is_not_stored(
+    start: Start, open_redis: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start()
+    log = open_redis(server)
+    append(log, "1")
+    log._offset_ms = time.time() * 1000 - time.monotonic() * 1000 - 60_000
+    learn = log._learn_clock
+
+    def lose_redis(redis_ms: int) -> None:
+        learn(redis_ms)
+        server.kill()
+
+    monkeypatch.setattr(log, "_learn_clock", lose_redis)
+    assert stored(log) == "no"
+
+
+def test_repetition_is_a_write_so_that_replicas_are_waited_for(server: RedisServer, open_redis: Open) -> None:
+    """Valkey's WAIT returns at once for a connection that has written nothing."""
+    log = open_redis(server)
+    position = append(log, "1", key="k", digest=b"1")
+    (key,) = server.run("KEYS", "*:key:*")
+    server.run("PEXPIRE", key, 60_000)
+    assert append(log, "1", key="k", digest=b"1") == position
+    assert server.run("PTTL", key) > 600_000
+
+
 def test_closed_log_stores_nothing(server: RedisServer, open_redis: Open) -> None:
     log = open_redis(server)
     log.close()
