@@ -119,3 +119,9 @@ def websocket() -> flask.Response:
     heard.wait()
     sock.sendall(b"bye")
     return Taken()
+
+
+@app.get("/large")
+def large() -> flask.Response:
+    """Blocks, and no stream."""
+    return flask.Response((b"x" * 65536 for _ in range(400)), mimetype="text/plain")

@@ -27,6 +27,7 @@ def _fields(count: int, size: int = 1) -> tuple[str, ...]:
 
 
 CLOSES = {"connection": "close"}
+_PART_AHEAD = Send(PAGE + request("GET", "/", *_fields(17, 1024)))
 _TOO_LARGE = (Send(post("large", b"x" * 100_000, "Connection: close")), Answer(413, CLOSES))
 
 LIMITS = (
@@ -58,6 +59,11 @@ LIMITS = (
             "net/http limits their bytes only; gunicorn limits their number, too, and nobody needs more",
             (Send(request("GET", "/openapi.json", *_fields(100))), Answer(200)),
         ),
+    ),
+    Case(
+        "header over its limit, of which a part came with the request before",
+        (_PART_AHEAD, Answer(200), Answer(431), Closed()),
+        go=Differs("net/http does not count what it has read ahead", (_PART_AHEAD, Answer(200), Answer(200))),
     ),
     Case(
         "a very long request line",

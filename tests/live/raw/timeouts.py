@@ -68,6 +68,18 @@ BODIES = (
         (Send(BODYLESS[:30]), Pause(0.4), Send(BODYLESS[30:]), TOO_LATE, Closed(due(READ))),
     ),
     Case(
+        "the body's time counts from the request's beginning, also of one that came with the end of another",
+        (
+            Send(BODYLESS),
+            Pause(READ - 0.5),
+            Send(b"0123456789" + BODYLESS),
+            Answer(201),
+            Pause(0.9),
+            Send(b"0123456789"),
+            Answer(201),
+        ),
+    ),
+    Case(
         "a body promised with 100-continue and never sent",
         (
             Send(request("POST", "/events/timeouts", "Content-Length: 10", "Expect: 100-continue")),
