@@ -22,9 +22,10 @@ can tell of is an event that no process is left to miss: all workers that had st
 before one of them has reached the new master. Only waiting for replicas (``?replicas=1``, the default with Sentinel)
 keeps events from being lost at all.
 
-**Durable** means: in Redis's append-only file (``appendonly yes``), which outlives ``kill -9`` of Redis; with
-``appendfsync everysec``, its default, the death of the machine can cost a second. Without that file Redis starts
-with its last dump, and clients are told so.
+**Durable** means: in Redis's append-only file (``appendonly yes``). With ``appendfsync everysec``, its default, the
+death of the machine can cost a second, and so can ``kill -9`` of Redis where the disk is slow: while a sync is under
+way Redis answers before it has written. ``always`` closes both. Without that file Redis starts with its last dump. What
+is gone is told to clients as above.
 """
 
 from __future__ import annotations

