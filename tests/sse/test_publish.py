@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sse.event import Event
 from sse.problems import Problem
-from sse.publish import digest_of, idempotency_key, single
+from sse.publish import digest_of, idempotency_key, scoped, single
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,11 @@ def test_the_digest_is_the_one_that_earlier_versions_stored() -> None:
     every_kind = [Event("orders", "x"), Event("orders:1", "é€😀\n\0", "created", 0), Event("a", "", None, 2000), Event("a", "", "ü")]
     assert digest_of(every_kind).hex() == "0774c7ba7cde20faa810151212e74f5f163bef0245f530b335bac2e1c4cf7e47"
     assert digest_of(every_kind[:1]).hex() == "01ad81967648bb5ce7e8c020fda17a1414c952f1fc9df9f527505b314bd03f70"
+
+
+def test_a_key_is_one_of_a_set_of_channels_however_they_are_ordered() -> None:
+    def key(*channels: str) -> str:
+        return scoped("k", [Event(channel, "x") for channel in channels])
+
+    assert key("a", "b") == key("b", "a") == key("b", "a", "b")
+    assert len({key("a"), key("b"), key("a", "b"), key("a", "bc"), key("ab", "c"), scoped("l", [Event("a", "x")])}) == 6
