@@ -3,6 +3,7 @@ tests/live/test_hooks.py."""
 
 from __future__ import annotations
 
+import itertools
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -55,6 +56,12 @@ def announce(response: flask.Response) -> flask.Response:
     return response
 
 
+def begin(response: flask.Response) -> flask.Response:
+    """Put something before it, by what leaves no frame on the stack."""
+    response.response = itertools.chain([b": hello\n\n"], response.response)  # type: ignore[arg-type]
+    return response
+
+
 def measure(response: flask.Response) -> flask.Response:
     response.get_data()
     return response
@@ -77,7 +84,7 @@ def add(response: flask.Response) -> flask.Response:
 
 
 DOINGS: dict[str, Callable[[flask.Response], flask.Response]] = {
-    one.__name__: one for one in (compress, shout, announce, measure, replace, fail, add)
+    one.__name__: one for one in (compress, shout, announce, begin, measure, replace, fail, add)
 }
 
 

@@ -70,7 +70,7 @@ def test_a_stream_that_is_read_as_a_whole_has_the_length_it_says(server: Server)
         assert blocks[0].id and blocks[-1].retry is not None and len(blocks) > 3, "all of it, with its heartbeats"
 
 
-@pytest.mark.parametrize(("doing", "taken_over"), [("add", True), ("announce", False), ("", True)])
+@pytest.mark.parametrize(("doing", "taken_over"), [("add", True), ("announce", False), ("begin", False), ("", True)])
 def test_only_an_untouched_stream_leaves_its_greenlet(
     server: Server, open_stream: OpenStream, doing: str, taken_over: bool
 ) -> None:
