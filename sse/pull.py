@@ -108,17 +108,17 @@ class PullStream(Stream):
                 if self._end is not None and owed is None:
                     # Fixed now: under a publisher that never rests, it would chase the tail and not end.
                     owed = hub.window.position
+                down = False
                 try:
                     moved = yield from self._page(hub.window.position if owed is None else owed)
                 except LogUnavailable:
-                    moved = False
-                    self._woken.wait(LOG_RETRY)
+                    moved, down = False, True
                 if moved:
                     pages += 1
                     if pages % PAGES_PER_TURN == 0:
                         breathe()  # a page may hold nothing of its types, and a fast reader never makes it wait
                     continue
-                if self.state is REPLAYING:
+                if self.state is REPLAYING and not down:
                     self.become(LIVE)
                 if owed is not None:
                     assert self._end is not None
@@ -135,6 +135,8 @@ class PullStream(Stream):
                     yield heartbeat_block(self.cursor, time.time_ns() // 1_000_000)
                     continue
                 left = min(due, self.ends_at) - now
+                if down:
+                    left = min(left, LOG_RETRY)
                 if self._hung_up is not None:
                     if self._hung_up():
                         return

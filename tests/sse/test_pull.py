@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from sse.event import Event, format_id
+from sse.event import Event, format_id, heartbeat_block
 from sse.group import Subscription
 from sse.pull import PAGES_PER_TURN, PullStream
 from sse.replay import PAGE_BYTES
@@ -157,6 +158,63 @@ def test_heartbeats_go_on_while_the_log_is_down_and_the_replay_when_it_is_back(p
     assert beat[0].id == format_id(start), "a heartbeat says how far the stream is, not how far the log is"
     worker.log.down = False
     assert stream.read(12) == numbers(1, 12)
+
+
+def test_a_replay_goes_on_by_itself_when_the_log_is_back(parts: Callable[..., Parts]) -> None:
+    worker = parts(SSE_WINDOW_BYTES=1024)  # and no heartbeat for an hour
+    start, *_ = worker.append(*numbers(0, 12))
+    stream = worker.open(format_id(start))
+    worker.log.down = True
+    with ThreadPoolExecutor() as thread:
+        replay = thread.submit(stream.read, 12)
+        eventually(lambda: worker.log.asked["read"], 5)
+        assert worker.hub.status().streams == {"replaying": 1}, "it has not been sent what it missed"
+        worker.log.down = False
+        assert replay.result(10) == numbers(1, 12)
+    worker.append("live")
+    stream.read(13)
+    assert worker.hub.stats.replayed == 12 and sum(worker.hub.stats.delivery.counts) == 0, "that one is still going out"
+
+
+def test_a_block_that_is_in_no_log_is_sent_once(parts: Callable[..., Parts]) -> None:
+    worker = parts()
+    stream = worker.open(None)
+    stream.stream.push(heartbeat_block(1, 7))
+    worker.append("after")
+    assert stream.read(1) == ["after"]
+    assert [block.data for block in stream.blocks if block.event == "heartbeat"].count("7") == 1
+
+
+def test_an_event_that_was_sent_is_as_good_as_a_heartbeat(parts: Callable[..., Parts]) -> None:
+    worker = parts()
+    stream = worker.open(None)
+    stream.stream.beat -= 100.0
+    before = time.monotonic()
+    worker.append("1")
+    stream.read(1)
+    assert stream.stream.beat >= before
+
+
+def test_a_stream_that_is_told_to_end_twice_ends_for_the_first_reason(parts: Callable[..., Parts]) -> None:
+    worker = parts()
+    stream = worker.open(None)
+    stream.stream.end("drain")
+    stream.stream.end("replaced")
+    stream.read_to_end()
+    assert worker.ended == [("drain", 0)]
+
+
+def test_a_stream_whose_connection_is_lost_ends_for_the_reason_that_its_server_knows(parts: Callable[..., Parts]) -> None:
+    worker = parts()
+    first, second = worker.open(None), worker.open(None)
+    first.stream._why_lost = lambda: "reset"
+    worker.append("1")
+    for stream in (first, second):
+        stream.read(1)
+    group = first.stream.group
+    first.close()
+    assert worker.ended == [("reset", 0)]
+    assert group.waiters == {second.stream}, "nobody wakes what has gone"
 
 
 def test_counts_are_those_of_what_was_sent(parts: Callable[..., Parts]) -> None:

@@ -243,8 +243,11 @@ def test_a_cursor_from_a_worker_that_is_ahead_is_waited_for_and_honoured(tmp_pat
     behind.log.flowing.clear()
     positions = ahead.append(*numbers(1, 5))
     assert behind.hub.window.position < positions[0]
+    woken = threading.Event()
+    behind.log.wake = lambda: (woken.set(), behind.log.inner.wake())  # type: ignore[method-assign, assignment]
     threading.Timer(0.2, behind.log.flowing.set).start()
     stream = behind.open(format_id(positions[3]))
+    assert woken.is_set(), "its tailer is not left to its next look, a second later"
     assert stream.start == (positions[3], None), "what its client has seen must not come again"
     assert stream.read(1) == ["5"]
 
@@ -313,10 +316,11 @@ def test_streams_in_the_window_open_while_the_log_is_down_and_others_are_sent_aw
 # ── what a stream is sent ─────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("window", [pytest.param(10**7, id="window"), pytest.param(THREE_FRAMES, id="log")])
 def test_a_stream_of_several_channels_is_in_id_order_across_them_and_keeps_its_types(
-    parts: Callable[..., Parts],
+    parts: Callable[..., Parts], window: int
 ) -> None:
-    worker = parts()
+    worker = parts(SSE_WINDOW_BYTES=window)
     start = format_id(worker.hub.window.position)
     for number in range(60):
         worker.append(str(number), channel="abc"[number % 3], event="xy"[number % 2])
