@@ -19,6 +19,7 @@ def create_app() -> flask.Flask:
     app.config.update(SSE_LOG="memory:", SSE_HEARTBEAT=1, SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=1)
     app.config.from_prefixed_env()
     sse = SSE(app)
+    print(f"loaded in {os.getpid()}", flush=True)
 
     @app.get("/own")
     def own() -> flask.Response:

@@ -10,13 +10,14 @@ from typing import Any
 
 import flask
 import pytest
-from werkzeug.test import Client, EnvironBuilder
+from werkzeug.test import Client, EnvironBuilder, run_wsgi_app
 from werkzeug.wrappers import Request
 
 from health import Health
 from sse import SSE
 from sse.lane import LaneRequest
 from sse.plain_app import is_plain
+from sse.views import RAISED
 
 ID = re.compile(r"\d{13}-\d+")
 
@@ -167,6 +168,14 @@ def test_a_bug_on_the_way_is_flasks_500_and_in_its_log(
     assert is_plain(app)
     assert publish(app).status_code == 500
     assert "Exception on /events/orders [POST]" in caplog.text and "ZeroDivisionError" in caplog.text
+
+
+def test_a_refusal_leaves_nothing_of_its_error_in_the_environ(closing: ExitStack) -> None:
+    app = make(closing)
+    environ = EnvironBuilder("/events/_reserved", method="POST", data="x").get_environ()
+    _, status, _ = run_wsgi_app(app, environ)
+    # Error, traceback, frame and environ would be a circle, one for each refusal of a flood.
+    assert status.startswith("4") and RAISED not in environ
 
 
 # ── the lane's request ────────────────────────────────────────────────────────────────────────────────────────
