@@ -123,12 +123,12 @@ def test_a_request_in_flight_is_answered_and_kept(start_server: StartServer, tmp
         eventually(lambda: server.request("GET", "/healthz").status == 200)  # they were accepted before this one
         server.terminate()
         eventually(lambda: refuses(server.port), 3)
-        begun.sendall(b"whole")
-        header.sendall(b"Content-Length: 4\r\n\r\nlate")
-        for sock in (begun, header):
+        for sock, rest in ((begun, b"whole"), (header, b"Content-Length: 4\r\n\r\nlate")):
+            sock.sendall(rest)
             head = sock.recv(65536)
             assert head.startswith(b"HTTP/1.1 201") and b"\r\nConnection: close\r\n" in head
             assert sock.recv(65536) == b""
+            time.sleep(0.3)  # several looks at what is left: the other one is still waited for
     assert server.wait(5) == 0
     stored = sqlite3.connect(tmp_path / "h.db")
     with contextlib.closing(stored):
@@ -224,12 +224,26 @@ def test_a_drain_is_hurried_also_within_its_window(start_server: StartServer, op
     eventually(lambda: refuses(server.port), 3)
     assert idle.wait_closed(3) is Ending.COMPLETE, "an idle connection is let go at once"
     assert Ending.OPEN in {client.ending for client in clients}
+    assert status(server, "/healthz", server.health_port) == 200, "health answers to the end"
     began = time.monotonic()
     server.signal(signal.SIGQUIT)
     for client in clients:
         ended_well(client, 6)
     assert server.wait(8) == 0
     assert time.monotonic() - began < 8  # of 60
+
+
+def test_a_worker_whose_master_is_gone_ends_its_streams_and_itself(
+    start_server: StartServer, open_stream: OpenStream
+) -> None:
+    server = start_server(SSE_DRAIN_DELAY=60, SSE_DRAIN_WINDOW=60)
+    clients = [open_stream(server, "/events/a") for _ in range(5)]
+    for client in clients:
+        client.next_event()
+    server.process.kill()
+    for client in clients:
+        ended_well(client, 8)
+    eventually(lambda: not server.pids(), 8)
 
 
 def test_a_lagging_stream_gets_all_it_is_owed_before_its_end(

@@ -38,6 +38,7 @@ def test_the_workers_own_streams_are_not_waited_for_and_count_until_they_close(s
     assert (sockets.count, fanout.busy()) == (1, 0)
     sockets.close(again.stream, "client")
     assert (sockets.count, fanout.busy()) == (0, 0)
+    assert not sockets.counts() and set(sockets.streams) == {None}
 
 
 def test_the_workers_own_streams_are_not_drained(site: Stepped) -> None:
@@ -288,3 +289,12 @@ def test_a_fast_reader_with_much_to_catch_up_on_takes_turns(
     assert got == [catchup.PAGES_PER_TURN, 2 * catchup.PAGES_PER_TURN]
     client.read(100_000)
     assert len(client.blocks) == 11
+
+
+def test_what_a_stream_that_has_gone_did_not_get_is_not_counted(site: Stepped) -> None:
+    client = now_open(site)
+    client.sock.close()
+    site.append("too late")
+    site.fanout.run_passes()
+    assert site.parts.ended == [("client", 0)]
+    assert site.hub.stats.delivered == 0
