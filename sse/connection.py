@@ -22,6 +22,7 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from greenlet import GreenletExit
 from gunicorn.http import get_parser
 from gunicorn.http.errors import LimitRequestHeaders, NoMoreData
 from werkzeug.exceptions import HTTPException
@@ -349,6 +350,15 @@ class Connection:
             pass
         finally:
             sock.close()
+
+
+def why_lost(error: BaseException) -> str:
+    """The close reason of a stream whose write failed, or that the end of the worker cut."""
+    if isinstance(error, TimeoutError):
+        return "write-timeout"
+    if isinstance(error, GreenletExit):
+        return "cut"
+    return "client" if isinstance(error, BrokenPipeError | ssl.SSLError) else "reset"
 
 
 def _original_poll() -> Any:

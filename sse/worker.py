@@ -47,7 +47,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from sse import accesslog, registry
 from sse.auth.redact import redact
-from sse.connection import Connection
+from sse.connection import Connection, why_lost
 from sse.drain import drain
 from sse.extension import SSE
 from sse.fanout import Fanout
@@ -364,7 +364,7 @@ class SSEWorker(GeventWorker):
                     return False
                 resp.close()
             except (OSError, gevent.GreenletExit) as error:
-                connection.lost = _why_lost(error)
+                connection.lost = why_lost(error)
                 raise
             finally:
                 if hasattr(body, "close"):
@@ -394,12 +394,3 @@ class SSEWorker(GeventWorker):
 
 def _is_below(path: str, mount: str) -> bool:
     return path == mount or path.startswith(f"{mount.rstrip('/')}/")
-
-
-def _why_lost(error: BaseException) -> str:
-    """The close reason of a stream whose write failed, or that the end of the worker cut."""
-    if isinstance(error, TimeoutError):
-        return "write-timeout"
-    if isinstance(error, gevent.GreenletExit):
-        return "cut"
-    return "client" if isinstance(error, BrokenPipeError | ssl.SSLError) else "reset"
