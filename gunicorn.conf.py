@@ -8,7 +8,7 @@ import os
 from health import hooks as health_hooks
 from settings import load
 from sse import gunicorn as sse_hooks
-from sse import logs
+from sse.observe import logging as logs
 
 settings = load()
 

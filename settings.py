@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import os
 
-from sse import logs
-from sse.settings import Settings, SettingsError, kept, unknown_names
+from sse.observe import logging as logs
+from sse.settings import Settings, SettingsError, unknown_names
+from sse.settings import last_good as kept
 from sse.settings.file import FILE_SETTING, parse
 
 BAD_SETTINGS = 2    # exit status, that of a wrong command line: starting again changes nothing

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from health.checks import Limits
+from .checks.table import Limits
 
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")

@@ -13,17 +13,19 @@ from typing import Any, Final
 
 import flask
 
-from health import board, metrics, metrics_files
-from health.board import BEAT_MAX_AGE
-from health.checks import Question, Report, ask
-from health.config import Config, Settings
-from health.listeners import Name, accepted_by, local_name, of_health
-from health.metrics_table import ROWS
-from health.source import LogUsage, Source
-from health.threads import Aside
-from health.user_checks import CheckFunction, UserChecks
-from health.views import make_blueprint
-from health.vitals import Vitals
+from .checks.table import Question, Report, ask
+from .checks.user import CheckFunction, UserChecks
+from .config import Config, Settings
+from .listeners import Name, accepted_by, local_name, of_health
+from .metrics import exporter as metrics
+from .metrics import files as metrics_files
+from .metrics.table import ROWS
+from .signs import board
+from .signs.board import BEAT_MAX_AGE
+from .signs.pulse import Vitals
+from .source import LogUsage, Source
+from .threads import Aside
+from .views import make_blueprint
 
 logger = logging.getLogger("headwater.health")
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
-from health import metrics_files
-from health.board import RUNNING, Board, extensions, process
+from .metrics import files as metrics_files
+from .signs.board import RUNNING, Board, extensions, process
 
 # Room on the board: a reload keeps the old workers while the new ones run, TTIN adds workers one by one, and
 # a slot is 256 bytes. A worker that finds no slot is reported as missing.

@@ -61,7 +61,7 @@ class LogUsage(Protocol):
 class Source(Protocol):
     """The service, seen from health.
 
-    It may also have an attribute ``stats`` with the counters that :mod:`health.metrics` exports, and a method
+    It may also have an attribute ``stats`` with the counters that :mod:`health.metrics.exporter` exports, and a method
     ``log_usage`` that returns a :class:`LogUsage` or None, and may wait for the log.
     """
 

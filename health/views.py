@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import flask
 
-from health.checks import Question
+from .checks.table import Question
 
 if TYPE_CHECKING:
-    from health.extension import Health
+    from .extension import Health
 
 PATHS: dict[str, Question] = {
     "/healthz": "live",

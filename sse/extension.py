@@ -14,28 +14,30 @@ from typing import TYPE_CHECKING, Any
 
 import flask
 
-from sse import accesslog, publish, registry
-from sse.auth import Authenticator, address_bucket, client_address, parse_networks, redact, sse_commands
-from sse.auth.origin import all_loopback
-from sse.auth.rate import PublishRate
-from sse.event import Event
-from sse.group import Subscription
-from sse.hub import CANARY_CHANNEL, Hub, Status
-from sse.lane import Lane
-from sse.log import Log, LogUnavailable, Usage, open_log
-from sse.pull import PullStream
-from sse.report import Reporter
-from sse.responder import STREAM_HEADERS, Body, Item
-from sse.runtime import offload, share_logging
-from sse.settings import Settings
-from sse.settings.watch import Watch
-from sse.stats import Stats
-from sse.stream import OWN_CLIENT, Stream
-from sse.trace import sampled
-from sse.views import blueprint
+from . import registry
+from .auth import Authenticator, address_bucket, client_address, parse_networks, redact, sse_commands
+from .auth.origin import all_loopback
+from .auth.rate import PublishRate
+from .events.model import Event
+from .events.trace import sampled
+from .log import Log, LogUnavailable, Usage, open_log
+from .observe import access as accesslog
+from .observe.console_stats import Reporter
+from .runtime.cooperation import offload, share_logging
+from .settings import Settings
+from .settings.watch import Watch
+from .streams.group import Subscription
+from .streams.hub import CANARY_CHANNEL, Hub, Status
+from .streams.pull import PullStream
+from .streams.stats import Stats
+from .streams.stream import OWN_CLIENT, Stream
+from .web import publishing as publish
+from .web.fast_path import Lane
+from .web.routes import blueprint
+from .web.view_streams import STREAM_HEADERS, Body, Item
 
 if TYPE_CHECKING:
-    from sse.otel import Spans
+    from .observe.otel import Spans
 
 logger = logging.getLogger("headwater")
 
@@ -89,7 +91,7 @@ class SSE:
         app.extensions["sse"] = self
         app.register_blueprint(blueprint)
         if self.settings.sse_otel:
-            from sse.otel import Spans  # an optional extra, which takes a second to import
+            from .observe.otel import Spans  # an optional extra, which takes a second to import
 
             self.spans = Spans()
             self.spans.install(app, blueprint.name)

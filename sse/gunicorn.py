@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Final
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
 
-from sse import registry
-from sse.log import LogRefused, LogUnavailable
+from . import registry
+from .log import LogRefused, LogUnavailable
 
 if TYPE_CHECKING:
-    from sse.extension import SSE
+    from .extension import SSE
 
 # Threads of a gthread worker that streams may not take: one for a probe, one for a publisher.
 FREE_THREADS: Final = 2

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sse.extension import SSE
+    from .extension import SSE
 
 _known: list[weakref.ref[SSE]] = []
 _followers: list[Callable[[SSE], object]] = []

@@ -11,26 +11,19 @@ from typing import TYPE_CHECKING, Final
 
 from werkzeug.wrappers import Request
 
-from sse.auth import publish_key
-from sse.auth.address import address_bucket, client_address, parse_networks
-from sse.auth.bearer import Credential, find_credential
-from sse.auth.configure import AuthSettings, Source, checked, publish_keys, token_keys, token_verifier
-from sse.auth.decision import (
-    BadAuthSetting,
-    Grant,
-    credentials_missing,
-    forbidden,
-    insufficient_scope,
-    invalid_token,
-)
-from sse.auth.origin import is_allowed, is_own, local_publish_refusal, parse_allow_list
-from sse.auth.policy import CANARY, STATS, Patterns, Publishing, Reading, Rule, check_pattern, decide, is_reserved
-from sse.auth.redact import one_line
-from sse.event import CHANNEL_PATTERN
+from ..events.model import CHANNEL_PATTERN
+from . import publish_key
+from .address import address_bucket, client_address, parse_networks
+from .bearer import Credential, find_credential
+from .configure import AuthSettings, Source, checked, publish_keys, token_keys, token_verifier
+from .decision import BadAuthSetting, Grant, credentials_missing, forbidden, insufficient_scope, invalid_token
+from .origin import is_allowed, is_own, local_publish_refusal, parse_allow_list
+from .policy import CANARY, STATS, Patterns, Publishing, Reading, Rule, check_pattern, decide, is_reserved
+from .redact import one_line
 
 if TYPE_CHECKING:
-    from sse.auth.keys import Key
-    from sse.auth.tokens import Claims
+    from .keys import Key
+    from .tokens import Claims
 
 # The subject of everybody who has the publish key. No fingerprint of it: a log must not help in guessing it.
 KEY_SUBJECT: Final = "publish-key"

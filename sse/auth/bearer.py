@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from werkzeug.wrappers import Request
 
-from sse.auth.decision import invalid_request
+from .decision import invalid_request
 
 COOKIE: Final = "sse_token"
 PARAMETER: Final = "access_token"

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from sse.auth.address import Networks, is_trusted, parse_address, peer_address
+from .address import Networks, is_trusted, parse_address, peer_address
 
 Environ = Mapping[str, Any]
 

@@ -1,6 +1,6 @@
 """What a log is: the one small protocol that every engine keeps, its errors, and its limits.
 
-A log is a sequence of events in the order of their positions (`sse.event`). Appending is atomic and in order;
+A log is a sequence of events in the order of their positions (`sse.events.model`). Appending is atomic and in order;
 a position, once given out, is never given out again and nothing is ever inserted below it, so "read after p"
 is all that live delivery, replay and resume need. The oldest events are trimmed away, and a log knows the
 position through which that happened.
@@ -16,8 +16,8 @@ import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
-from sse.event import SEQUENCE_BITS, Event, Record
-from sse.trace import Trace
+from ..events.model import SEQUENCE_BITS, Event, Record
+from ..events.trace import Trace
 
 # Ten minutes are promised for a repeated Idempotency-Key; the rest is for clocks that are set meanwhile.
 IDEMPOTENCY_SECONDS: Final = 900

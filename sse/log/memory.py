@@ -10,9 +10,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Final
 
-from sse.bell import Bell, make_bell
-from sse.event import Event, Record, make_position
-from sse.log.base import (
+from ..events.model import Event, Record, make_position
+from ..events.trace import Trace
+from ..runtime.bell import Bell, make_bell
+from ..runtime.cooperation import native_lock
+from .base import (
     FOLLOW_CHARS,
     FOLLOW_RECORDS,
     IDEMPOTENCY_SECONDS,
@@ -24,8 +26,6 @@ from sse.log.base import (
     LogUnavailable,
     Usage,
 )
-from sse.runtime import native_lock
-from sse.trace import Trace
 
 # The newest traced publishes that are held for followers that have not read them yet.
 _TRACES_MOST: Final = 1000

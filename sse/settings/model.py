@@ -14,11 +14,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import SecretStr
 
-from sse.settings.declare import number, text
-from sse.settings.file import FILE_SETTING
-from sse.settings.live import LiveSettings, named_file
-from sse.settings.report import PREFIXES
-from sse.settings.values import (
+from .declare import number, text
+from .errors import PREFIXES
+from .file import FILE_SETTING
+from .live import LiveSettings, named_file
+from .values import (
     Algorithms,
     ChannelPatterns,
     Host,

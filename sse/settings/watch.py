@@ -16,11 +16,11 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from sse.runtime import offload
-from sse.settings import kept
-from sse.settings.file import parse, read_file
-from sse.settings.model import Settings
-from sse.settings.report import SettingsError
+from ..runtime.cooperation import offload
+from . import last_good as kept
+from .errors import SettingsError
+from .file import parse, read_file
+from .model import Settings
 
 logger = logging.getLogger("headwater.settings")
 

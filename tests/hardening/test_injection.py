@@ -255,8 +255,8 @@ def test_the_client_in_the_log_is_the_peer_or_what_a_trusted_proxy_says(limited:
 
 
 def test_an_id_of_a_views_own_stream_cannot_break_its_line(start_server: StartServer) -> None:
-    from sse.event import InvalidEvent
-    from sse.responder import Message, encode_item
+    from sse.events.model import InvalidEvent
+    from sse.web.view_streams import Message, encode_item
 
     checks: list[Callable[[str], object]] = [
         lambda text: encode_item(Message("d", id=text)),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import flask
 import pytest
 
-from health import Health, board, hooks
+from health import Health, hooks
+from health.signs import board
 
 
 def test_each_extension_of_a_process_is_started_and_stopped(monkeypatch: pytest.MonkeyPatch) -> None:

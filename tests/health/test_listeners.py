@@ -10,8 +10,9 @@ from typing import Any
 import flask
 import pytest
 
-from health import Health, board
+from health import Health
 from health.listeners import Name, accepted_by, of_health
+from health.signs import board
 
 MAIN: Name = ("127.0.0.1", 8080)
 PROBES: Name = ("127.0.0.1", 8081)

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from sse.settings import Settings
+from sse.settings.errors import is_live
 from sse.settings.file import parse
-from sse.settings.report import is_live
 from tests.k8s.manifests import K8S, VARIANTS, built, find, pod_spec, title, variants
 from tests.k8s.policy import quantity
 from tests.k8s.test_schema import UNCHECKED

@@ -7,9 +7,9 @@ from typing import Any
 from app import create_app
 from settings import load
 from sse.extension import SSE
-from sse.fanout import Fanout
-from sse.heads import Heads
-from sse.upkeep import Upkeep
+from sse.fanout.passes import Fanout
+from sse.fanout.upkeep import Upkeep
+from sse.worker.head_memory import Heads
 
 _run_passes = Fanout.run_passes
 _rounds = iter(range(3))

@@ -175,7 +175,7 @@ def test_what_work_in_a_thread_raises_is_the_callers_and_printed_nowhere() -> No
 OFFLOADED = """
 from gevent import monkey; monkey.patch_all()
 import gc, time, traceback, weakref
-from sse.runtime import offload
+from sse.runtime.cooperation import offload
 
 class Held: pass
 

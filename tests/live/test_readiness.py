@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 
-from sse.event import Event, format_id
+from sse.events.model import Event, format_id
 from sse.log import open_log
 from tests.support.server import COMMAND, Server
 from tests.support.sse_client import SSEClient

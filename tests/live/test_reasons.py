@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from health.metrics_table import REFUSALS
-from sse.connection import CLOSINGS
-from sse.endpoints import PUBLISH_REFUSALS
-from sse.stream import CLOSE_REASONS
+from health.metrics.table import REFUSALS
+from sse.streams.stream import CLOSE_REASONS
+from sse.web.streaming import PUBLISH_REFUSALS
+from sse.worker.connection import CLOSINGS
 from tests.live.observe import samples
 from tests.live.test_takeover import flood
 from tests.sse.auth.fakes import SECRET, claims, hs256

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sse.openapi import describe
 from sse.settings import Settings
+from sse.web.openapi import describe
 from tests.support.redis_server import RedisServer
 from tests.support.server import Server
 from tests.support.sse_client import SSEClient

@@ -16,9 +16,9 @@ import pytest
 
 import sse as package
 from sse import SSE, InvalidEvent
-from sse.hub import CANARY_CHANNEL, Status
 from sse.log import LogUnavailable
 from sse.settings import SettingsError
+from sse.streams.hub import CANARY_CHANNEL, Status
 from tests.support.sse_parser import EventParser, StreamEvent
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sse.openapi import describe
 from sse.settings import Settings
+from sse.web.openapi import describe
 
 
 def described(**settings: Any) -> dict[str, Any]:

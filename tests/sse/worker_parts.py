@@ -12,17 +12,17 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from sse.auth.address import address_bucket
-from sse.event import Event, Record, opening_block, parse_id, parse_since
-from sse.fanout import Fanout
-from sse.group import Group, Subscription
-from sse.hub import Hub
+from sse.events.model import Event, Record, opening_block, parse_id, parse_since
+from sse.fanout.passes import Fanout
 from sse.log import Bounds, Log, LogUnavailable, open_log
 from sse.log.base import LogReplaced
-from sse.pull import PullStream
-from sse.replay import Start
 from sse.settings import Settings
-from sse.stats import Stats
-from sse.stream import OWN_CLIENT, Stream
+from sse.streams.group import Group, Subscription
+from sse.streams.hub import Hub
+from sse.streams.pull import PullStream
+from sse.streams.replay import Start
+from sse.streams.stats import Stats
+from sse.streams.stream import OWN_CLIENT, Stream
 from tests.support.sse_parser import ChunkedDecoder, EventParser, StreamEvent
 from tests.support.wait import eventually
 

@@ -102,7 +102,7 @@ IDLES = (
     ),
 )
 
-# A head that the connection has seen so often that it is no longer parsed (sse/heads.py).
+# A head that the connection has seen so often that it is no longer parsed (sse/worker/head_memory.py).
 KNOWN = post("timeouts", b"0123456789")
 _KNOWN_HEAD, _, _ = KNOWN.partition(b"0123456789")
 _OFTEN: tuple[Step, ...] = (Send(KNOWN), Answer(201)) * 3

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sse.event import Event, Record, make_position
+from sse.events.model import Event, Record, make_position
 from sse.log import Bounds, IdempotencyConflict, Log, LogUnavailable
 from tests.sse.log.conftest import Follower, Place, data, events, fill, trim_all
 from tests.support.wait import eventually

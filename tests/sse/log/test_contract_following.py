@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sse.event import Event
+from sse.events.model import Event
 from sse.log import Log
 from tests.sse.log.children import run
 from tests.sse.log.conftest import Follower, Place, data, fill, trim_all
@@ -65,9 +65,9 @@ def test_follower_ends_when_told_to(log: Log, follow: Callable[..., Follower]) -
 def test_follower_that_would_sleep_for_a_minute_ends_at_once(
     place: Place, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("sse.log.sqlite.QUIET_SECONDS", "sse.log.memory.QUIET_SECONDS"):
+    for name in ("sse.log.sqlite.engine.QUIET_SECONDS", "sse.log.memory.QUIET_SECONDS"):
         monkeypatch.setattr(name, 60.0)
-    monkeypatch.setattr("sse.log._redis_follow.BLOCK_MS", 60_000)
+    monkeypatch.setattr("sse.log.redis.follow.BLOCK_MS", 60_000)
     log = place.open()
     follower = Follower(log)
     eventually(lambda: follower.reports)
@@ -104,7 +104,7 @@ GEVENT = """
 from gevent import monkey; monkey.patch_all()
 import sys, threading, time
 import gevent
-from sse.event import Event
+from sse.events.model import Event
 from sse.log import open_log
 
 log = open_log(sys.argv[1], retain_events=100, retain_seconds=1000)

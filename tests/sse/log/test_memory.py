@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from sse.event import Event
+from sse.events.model import Event
 from sse.log.memory import MemoryLog
 
 

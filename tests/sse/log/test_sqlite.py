@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from sse.event import Event, make_position
+from sse.events.model import Event, make_position
 from sse.log import IdempotencyConflict, LogUnavailable
-from sse.log import _sqlite_file as sqlite_file
-from sse.log.sqlite import SQLiteLog
+from sse.log.sqlite import file as sqlite_file
+from sse.log.sqlite.engine import SQLiteLog
 from tests.support.wait import eventually
 
 OpenSQLite = Callable[..., SQLiteLog]

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from sse.event import Event
-from sse.log import _sqlite_place as place
-from sse.log.sqlite import SQLiteLog
+from sse.events.model import Event
+from sse.log.sqlite import place
+from sse.log.sqlite.engine import SQLiteLog
 from tests.sse.log.children import start
 from tests.sse.log.conftest import Follower
 
@@ -119,8 +119,8 @@ def test_directory_that_is_restored_as_a_whole_is_told(path: Path, tmp_path: Pat
 
 KILLED = """
 import os, sys
-from sse.event import Event
-from sse.log.sqlite import SQLiteLog
+from sse.events.model import Event
+from sse.log.sqlite.engine import SQLiteLog
 log = SQLiteLog(sys.argv[1], retain_events=10, retain_seconds=1000)
 log.append([Event("a", "x")] * 100)
 while log.trim(): pass
@@ -228,7 +228,7 @@ def test_ids_lie_above_the_mark_whatever_the_clock_does(path: Path, monkeypatch:
 
 OPEN_BY_NAME = """
 import sys
-from sse.log.sqlite import SQLiteLog
+from sse.log.sqlite.engine import SQLiteLog
 print("ready")
 for line in sys.stdin:
     print(SQLiteLog(line.rstrip(), retain_events=10, retain_seconds=10).bounds().lost)

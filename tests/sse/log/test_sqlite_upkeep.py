@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from sse.event import Event
+from sse.events.model import Event
 from sse.log import LogUnavailable
-from sse.log import _sqlite_upkeep as upkeep
-from sse.log.sqlite import SQLiteLog
+from sse.log.sqlite import upkeep
+from sse.log.sqlite.engine import SQLiteLog
 from tests.sse.log.children import start
 from tests.sse.log.conftest import Follower
 from tests.support.wait import eventually
@@ -40,7 +40,7 @@ def test_only_one_worker_trims_and_another_takes_over(open_sqlite: OpenSQLite) -
 
 HOLDER = """
 import sys
-from sse.log.sqlite import SQLiteLog
+from sse.log.sqlite.engine import SQLiteLog
 log = SQLiteLog(sys.argv[1], retain_events=10, retain_seconds=10)
 log.trim()
 print("mine")
@@ -175,7 +175,7 @@ def test_write_ahead_log_stays_bounded_under_constant_load_with_readers(
 def test_write_ahead_log_stays_bounded_when_nobody_calls_trim(
     open_sqlite: OpenSQLite, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sse.log.sqlite.AUTOCHECKPOINT_PAGES", 256)
+    monkeypatch.setattr("sse.log.sqlite.engine.AUTOCHECKPOINT_PAGES", 256)
     log = open_sqlite()
     for _ in range(60):
         log.append([Event("a", "x" * 1000)] * 100)

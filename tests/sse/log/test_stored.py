@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from sse.event import Event
+from sse.events.model import Event
 from sse.log import LogUnavailable
-from sse.log import _sqlite_file as sqlite_file
-from sse.log._sqlite_group import Publish
-from sse.log.sqlite import SQLiteLog
+from sse.log.sqlite import file as sqlite_file
+from sse.log.sqlite.engine import SQLiteLog
+from sse.log.sqlite.group_commit import Publish
 from tests.sse.log.conftest import Place
 from tests.support.wait import eventually
 

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from sse.settings import kept
+from sse.settings import last_good as kept
 from sse.settings.file import MAX_FILE_BYTES
 
 

@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from sse.log import LogUnavailable, _redis_client
-from sse.log._redis_link import Connector
-from sse.log._redis_url import parse_url
-from sse.log.redis import RedisLog
+from sse.log import LogUnavailable
+from sse.log.redis import client as _redis_client
+from sse.log.redis.engine import RedisLog
+from sse.log.redis.link import Connector
+from sse.log.redis.url import parse_url
 from tests.sse.log.redis.play import EVENTS, Open, Start, append
 from tests.support.redis_server import RedisServer
 

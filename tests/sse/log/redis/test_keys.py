@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from sse.event import Event, format_id, make_position
+from sse.events.model import Event, format_id, make_position
 from sse.log import LogUnavailable
-from sse.log._redis_link import Pool
 from sse.log.base import FOLLOW_CHARS
+from sse.log.redis.link import Pool
 from tests.sse.log.conftest import Follower
 from tests.sse.log.redis.play import EVENTS, META, Open, events, indexed, positions
 from tests.support.redis_server import RedisServer

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from sse.log import LogRefused, LogUnavailable
-from sse.log._redis_link import Link
+from sse.log.redis.link import Link
 from tests.sse.log.children import run
 from tests.sse.log.redis.play import KNOWN_DOWN, META, Open, Start, Tailer, append, failure, refused, until_it_works
 from tests.support.wait import eventually
@@ -68,9 +68,9 @@ GEVENT = """
 from gevent import monkey; monkey.patch_all()
 import os, signal, sys, time
 import gevent
-from sse.event import Event
+from sse.events.model import Event
 from sse.log import LogUnavailable
-from sse.log.redis import RedisLog
+from sse.log.redis.engine import RedisLog
 
 log = RedisLog.from_url(sys.argv[1], retain_events=100, retain_seconds=1000)
 late = 0.0

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sse.log import LogRefused, LogUnavailable
-from sse.log._redis_check import check
-from sse.log._redis_codec import Keys
+from sse.log.redis.check import check
+from sse.log.redis.codec import Keys
 from tests.sse.log.conftest import Follower
 from tests.sse.log.redis.play import EVENTS, META, Open, events
 from tests.support.ports import ReservedPort

@@ -9,11 +9,11 @@ from itertools import islice
 
 import pytest
 
-from sse.event import Event, format_id
+from sse.events.model import Event, format_id
 from sse.log import LogUnavailable
-from sse.log._redis_url import parse_url
 from sse.log.base import LogReplaced
-from sse.log.redis import RedisLog
+from sse.log.redis.engine import RedisLog
+from sse.log.redis.url import parse_url
 from tests.sse.log.redis.play import EVENTS, META, Open, Start, Tailer, append
 from tests.support.redis_server import RedisServer
 from tests.support.wait import eventually

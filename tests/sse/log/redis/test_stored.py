@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from sse.log import LogUnavailable
-from sse.log._redis_url import parse_url
-from sse.log.redis import RedisLog
+from sse.log.redis.engine import RedisLog
+from sse.log.redis.url import parse_url
 from tests.sse.log.redis.play import EVENTS, META, Open, Start, append
 from tests.support.redis_server import RedisServer
 from tests.support.wait import eventually
