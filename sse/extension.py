@@ -23,6 +23,7 @@ from .events.trace import sampled
 from .log import Log, LogUnavailable, Usage, open_log
 from .observe import access as accesslog
 from .observe.console_stats import Reporter
+from .observe.environ import HUNG_UP, STREAM, WHY_LOST
 from .runtime.cooperation import offload, share_logging
 from .settings import Settings
 from .settings.watch import Watch
@@ -271,7 +272,7 @@ class SSE:
         def opened() -> None:
             nonlocal began
             began = time.monotonic()
-            environ["sse.stream"] = True  # it logs itself at its end
+            environ[STREAM] = True  # it logs itself at its end
             self.stats.opened += 1
 
         def closed(reason: str, events: int, size: int) -> None:
@@ -286,11 +287,11 @@ class SSE:
             run=in_context,
             heartbeat=settings.sse_heartbeat,
             retry_ms=settings.sse_retry,
-            hung_up=environ.get("sse.hung_up"),
+            hung_up=environ.get(HUNG_UP),
             should_end=self._last_call.is_set,
             on_open=opened,
             on_close=closed,
-            why_lost=environ.get("sse.why_lost", lambda: "client"),
+            why_lost=environ.get(WHY_LOST, lambda: "client"),
         )
         return flask.Response(body, headers=STREAM_HEADERS)
 

@@ -8,13 +8,11 @@ from typing import Any
 
 from ..auth.address import peer_address
 from ..streams.stream import Stream
+from .environ import TRACE
 from .logging import Line
 from .request_id import request_id
 
 logger = logging.getLogger("headwater.access")
-
-# Where the environ has the trace of a publish that was sampled (see :mod:`sse.events.trace`).
-TRACE = "sse.trace"
 
 
 def enabled() -> bool:

@@ -29,6 +29,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from ..events.model import Event, format_id
 from ..events.trace import sampled
 from ..streams.deliveries import Delivered
+from .environ import SPAN
 from .request_id import request_id
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 # before gunicorn kills it (see sse.drain.HURRY).
 FLUSH_SECONDS: Final = 0.4
 
-_SPAN: Final = "sse.span"  # where the environ has the request's
 _MESSAGING: Final[dict[str, AttributeValue]] = {"messaging.system": "headwater"}
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 
@@ -100,12 +100,12 @@ class Spans:
                 "http.request.header.x-request-id": [request_id(environ)],
             },
         )
-        environ[_SPAN] = span
+        environ[SPAN] = span
         # From here on the request's parent is this span, as in a request that is passed on (Trace Context §3.4).
         environ["HTTP_TRACEPARENT"] = _traceparent(span)
 
     def _end(self, response: Response) -> Response:
-        span = request.environ.pop(_SPAN, None)
+        span = request.environ.pop(SPAN, None)
         if span is not None:
             span.set_attribute("http.response.status_code", response.status_code)
             if response.status_code >= 500:

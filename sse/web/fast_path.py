@@ -24,6 +24,7 @@ from werkzeug.wrappers import Request
 from werkzeug.wsgi import get_input_stream
 
 from ..events.model import CHANNEL_PATTERN
+from ..observe.environ import RAISED
 from . import routes as views
 from . import streaming as endpoints
 from .plain_app import Seen, is_plain
@@ -118,7 +119,7 @@ class Lane:
         try:
             body = endpoints.publish_event(sse, LaneRequest(environ), channel).encode()
         except Exception as error:
-            environ[views.RAISED] = error
+            environ[RAISED] = error
             return self._flask(environ, start_response)
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         headers += endpoints.common_headers(sse, environ).items()
@@ -130,7 +131,7 @@ class Lane:
         try:
             body = endpoints.open_stream(sse, LaneRequest(environ), (channel,))
         except Exception as error:
-            environ[views.RAISED] = error
+            environ[RAISED] = error
             return self._flask(environ, start_response)
         headers = [*STREAM_HEADERS.items(), *endpoints.common_headers(sse, environ).items()]
         if isinstance(body, tuple):  # sent away: that is all

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import HTTPException
@@ -10,6 +10,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from ..auth import AccessDenied, cors_headers
 from ..log import IdempotencyConflict, LogUnavailable
+from ..observe.environ import RAISED
 from ..observe.request_id import HEADER
 from . import streaming as endpoints
 from .problems import Problem
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
 # Not "sse": an app may have flask-sse's blueprint beside ours, and names are taken once.
 blueprint = Blueprint("headwater", __name__)
-
-# What the fast path could not answer (:mod:`sse.web.fast_path`): the environ's member with the error for the view
-# to raise.
-RAISED: Final = "sse.raised"
 
 
 def _sse() -> SSE:

@@ -23,7 +23,7 @@ from ..events.model import InvalidEvent, MalformedCursor, check_channel, opening
 from ..events.trace import trace_id
 from ..log import IdempotencyConflict, LogUnavailable
 from ..log.base import Stored
-from ..observe import access as accesslog
+from ..observe.environ import HUNG_UP, STREAM, TAKEOVER, TRACE, WHY_LOST
 from ..observe.request_id import HEADER, request_id
 from ..streams.group import Subscription
 from ..streams.hub import INJECTED_CHANNELS, Hub
@@ -146,7 +146,7 @@ def _trace(sse: SSE, environ: dict[str, Any]) -> str | None:
     header = environ.get("HTTP_TRACEPARENT")
     trace = None if header is None else sse.trace(header)
     if trace is not None:
-        environ[accesslog.TRACE] = trace_id(trace)
+        environ[TRACE] = trace_id(trace)
     return trace
 
 
@@ -293,7 +293,7 @@ def _serve(
         raise
     stream.cursor = start.cursor
     hub.stats.opened += 1
-    environ["sse.stream"] = True  # it logs itself at its end
+    environ[STREAM] = True  # it logs itself at its end
     opening = opening_block(start.cursor, sse.settings.sse_retry, time.time_ns() // 1_000_000) + (start.reset or b"")
     try:
         yield opening
@@ -301,9 +301,9 @@ def _serve(
         # The client went before a byte of it could be sent; nobody else will account for this stream.
         hub.closed(stream, "client")
         raise
-    takeover: Callable[[Hub, Stream, int], bool] | None = environ.get("sse.takeover")
+    takeover: Callable[[Hub, Stream, int], bool] | None = environ.get(TAKEOVER)
     if takeover is None or not takeover(hub, stream, len(opening)):
-        hung_up, why_lost = environ.get("sse.hung_up"), environ.get("sse.why_lost")
+        hung_up, why_lost = environ.get(HUNG_UP), environ.get(WHY_LOST)
         yield from PullStream.instead_of(stream, hub, hung_up=hung_up, why_lost=why_lost).chunks()
 
 
@@ -356,7 +356,7 @@ def common_headers(sse: SSE, environ: dict[str, Any]) -> dict[str, str]:
     """What every answer has beside its own headers."""
     headers = cors_headers(sse.settings, environ.get("HTTP_ORIGIN"))
     # Our own worker names every answer, those of other views and Flask's own errors, too.
-    if "sse.hung_up" not in environ:
+    if HUNG_UP not in environ:
         headers[HEADER] = request_id(environ)
     return headers
 

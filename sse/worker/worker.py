@@ -51,6 +51,7 @@ from ..extension import SSE
 from ..fanout.passes import Fanout
 from ..gunicorn import refuse_company, starting, tell_listening
 from ..observe import access as accesslog
+from ..observe.environ import HUNG_UP, STREAM, TAKEOVER, WHY_LOST
 from ..observe.request_id import request_id
 from ..runtime.cooperation import Failures, settle_collector
 from ..settings import Settings
@@ -340,10 +341,10 @@ class SSEWorker(GeventWorker):
             if not self.for_health(connection):
                 resp.request_id = request_id(environ)
             environ["wsgi.multithread"] = True
-            environ["sse.hung_up"] = connection.hung_up
-            environ["sse.why_lost"] = connection.why_lost
+            environ[HUNG_UP] = connection.hung_up
+            environ[WHY_LOST] = connection.why_lost
             if self._tls is None:
-                environ["sse.takeover"] = resp.take_over
+                environ[TAKEOVER] = resp.take_over
             if "HTTP_UPGRADE" in environ:
                 # The app may take the socket for a websocket: the header's time-out, which it still has, must not end
                 # that. What we read and write sets its own.
@@ -386,7 +387,7 @@ class SSEWorker(GeventWorker):
             return False
         finally:
             # A generator stream has logged itself, as those that are taken over do at their end.
-            logged = connection.takeover is not None or "sse.stream" in environ
+            logged = connection.takeover is not None or STREAM in environ
             if resp is not None and not logged and accesslog.enabled() and not self.for_health(connection):
                 target = redact(req.uri)
                 accesslog.request_answered(environ, target, str(resp.status), resp.sent, began)
