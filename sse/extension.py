@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import flask
 
 from . import registry
-from .auth import Authenticator, address_bucket, client_address, parse_networks, redact, sse_commands
+from .auth import Authenticator, address_bucket, client_address, parse_networks, sse_commands
 from .auth.origin import all_loopback
 from .auth.rate import PublishRate
 from .events.model import Event
@@ -25,6 +25,7 @@ from .observe import access as accesslog
 from .observe.console_stats import Reporter
 from .observe.environ import HUNG_UP, STREAM, WHY_LOST
 from .runtime.cooperation import offload, share_logging
+from .runtime.redaction import redact
 from .settings import Settings
 from .settings.watch import Watch
 from .streams.group import Subscription

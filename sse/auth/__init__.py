@@ -13,7 +13,6 @@ from .decision import AccessDenied, BadAuthSetting, Grant
 from .origin import all_loopback
 from .policy import Publishing
 from .rate import PublishRate
-from .redact import one_line, redact
 
 __all__ = [
     "AccessDenied",
@@ -27,8 +26,6 @@ __all__ = [
     "all_loopback",
     "client_address",
     "cors_headers",
-    "one_line",
     "parse_networks",
-    "redact",
     "sse_commands",
 ]

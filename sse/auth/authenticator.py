@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from werkzeug.wrappers import Request
 
 from ..events.model import CHANNEL_PATTERN
+from ..runtime.redaction import one_line
 from . import publish_key
 from .address import address_bucket, client_address, parse_networks
 from .bearer import Credential, find_credential
@@ -19,7 +20,6 @@ from .configure import AuthSettings, Source, checked, publish_keys, token_keys, 
 from .decision import BadAuthSetting, Grant, credentials_missing, forbidden, insufficient_scope, invalid_token
 from .origin import is_allowed, is_own, local_publish_refusal, parse_allow_list
 from .policy import CANARY, STATS, Patterns, Publishing, Reading, Rule, check_pattern, decide, is_reserved
-from .redact import one_line
 
 if TYPE_CHECKING:
     from .keys import Key

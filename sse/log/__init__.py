@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
+from ..runtime.redaction import redact_url
 from .base import Bounds, IdempotencyConflict, Log, LogError, LogRefused, LogUnavailable, Usage
 from .memory import MemoryLog
 from .sqlite.engine import SQLiteLog
@@ -48,11 +47,4 @@ def open_log(url: str, *, retain_events: int, retain_seconds: float, prefix: str
         return RedisLog.from_url(
             url, prefix=prefix, retain_events=retain_events, retain_seconds=retain_seconds
         )
-    raise ValueError(f"log URL {_redact(url)!r}: must be {_ALLOWED}")
-
-
-def _redact(url: str) -> str:
-    """Without what may be a password: all that stands before the last @, and parameters that are called
-    so."""
-    url = re.sub(r"^([a-z0-9+.-]*:?/*).*@", r"\1***@", url, flags=re.DOTALL | re.IGNORECASE)
-    return re.sub(r"(password=)[^&]*", r"\1***", url, flags=re.IGNORECASE)
+    raise ValueError(f"log URL {redact_url(url)!r}: must be {_ALLOWED}")

@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
+from ..runtime.redaction import MASK, redact_url
+
 _SHOWN = 120    # characters of a value; a pasted file must not fill the terminal
-_HIDDEN = "***"
 PREFIXES = ("SSE_", "HEALTH_")
 
 # What Kubernetes puts into every container's environment for a Service named, for example, `sse` or `health`
@@ -26,8 +27,6 @@ _SERVICE_LINK = re.compile(
 )
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+", re.IGNORECASE)
 
-_PASSWORD = re.compile(r"(?i)((?:password|passwd|pass|secret|token)=)[^&\s]*")
-
 
 class SettingsError(ValueError):
     """One or several settings cannot be used. ``lines`` has one line for each, without secrets."""
@@ -35,15 +34,6 @@ class SettingsError(ValueError):
     def __init__(self, lines: Iterable[str]) -> None:
         self.lines = tuple(lines)
         super().__init__("\n".join(self.lines))
-
-
-def redact_url(url: str) -> str:
-    """``url`` without its user information and the passwords in its query, also when it cannot be parsed."""
-    head, at, tail = url.rpartition("@")
-    if at:
-        scheme, slashes, _ = head.partition("//")
-        url = f"{scheme}//{_HIDDEN}@{tail}" if slashes else f"{_HIDDEN}@{tail}"
-    return _PASSWORD.sub(rf"\1{_HIDDEN}", url)
 
 
 def is_service_address(value: object) -> bool:
@@ -110,7 +100,7 @@ def bounds(field: FieldInfo) -> tuple[float, float]:
 def line(name: str, value: object, field: FieldInfo, reason: str = "") -> str:
     """The line for one setting that cannot be used."""
     if is_secret(field):
-        text = _HIDDEN
+        text = MASK
     elif isinstance(value, str):
         text = f"'{shown(redact_url(value))}'"
     else:
@@ -124,7 +114,7 @@ def written(value: object, field: FieldInfo) -> str:
     if value is None or value in ((), ""):
         return "none"
     if is_secret(field):
-        return _HIDDEN
+        return MASK
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
@@ -154,7 +144,7 @@ def explain(
             continue
         value = problem["input"]
         if isinstance(value, SecretStr):
-            value = _HIDDEN
+            value = MASK
         reason = str(context["error"]) if problem["type"] == "value_error" else ""
         place = f" ({where[name]})" if name in where else ""
         lines.setdefault(name, line(name, value, field, reason) + place)

@@ -27,8 +27,8 @@ from gunicorn.http import get_parser
 from gunicorn.http.errors import LimitRequestHeaders, NoMoreData
 from werkzeug.exceptions import HTTPException
 
-from ..auth.redact import Redaction
 from ..runtime.cooperation import breathe
+from ..runtime.redaction import Redaction
 from ..settings import Settings
 from .body import Body, SizedBody, check
 from .idle import IdleTimer

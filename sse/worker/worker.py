@@ -46,7 +46,6 @@ from gunicorn.workers.base_async import ALREADY_HANDLED
 from gunicorn.workers.ggevent import GeventWorker
 
 from .. import registry
-from ..auth.redact import redact
 from ..extension import SSE
 from ..fanout.passes import Fanout
 from ..gunicorn import refuse_company, starting, tell_listening
@@ -54,6 +53,7 @@ from ..observe import access as accesslog
 from ..observe.environ import HUNG_UP, STREAM, TAKEOVER, WHY_LOST
 from ..observe.request_id import request_id
 from ..runtime.cooperation import Failures, settle_collector
+from ..runtime.redaction import redact
 from ..settings import Settings
 from ..settings.watch import Watch
 from ..streams.hub import Hub

@@ -19,7 +19,6 @@ from sse.auth.decision import AccessDenied, invalid_token
 from sse.auth.keys import parse_key
 from sse.auth.origin import is_loopback_host, local_publish_refusal, parse_host, parse_origin
 from sse.auth.policy import Patterns, check_pattern
-from sse.auth.redact import MASK, one_line, redact
 from sse.auth.tokens import TokenVerifier
 from sse.events.model import (
     CONTROL_EVENTS,
@@ -39,6 +38,7 @@ from sse.events.model import (
 from sse.events.trace import read_mark, sampled
 from sse.observe.logging import quoted
 from sse.observe.request_id import request_id
+from sse.runtime.redaction import MASK, one_line, redact
 from sse.web.ndjson import _line_by_line, batch
 from sse.web.problems import Problem
 from sse.web.publishing import digest_of, idempotency_key, single

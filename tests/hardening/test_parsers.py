@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from sse.auth.bearer import B64TOKEN, find_credential
 from sse.auth.decision import AccessDenied
-from sse.auth.redact import redact
 from sse.events.model import MAX_POSITION, MalformedCursor, parse_id, parse_since
 from sse.observe.logging import quoted
+from sse.runtime.redaction import redact
 from sse.web.ndjson import batch
 from sse.web.problems import Problem
 from sse.web.publishing import digest_of, idempotency_key, single

@@ -26,6 +26,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from ...runtime.redaction import redact_url
+
 REDIS_PORT: Final = 6379
 SENTINEL_PORT: Final = 26379
 MAX_REPLICAS: Final = 16
@@ -37,13 +39,6 @@ _ALLOWED: Final = (
 _SSL_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _HOST: Final = re.compile(r"[A-Za-z0-9._:%-]+")  # names, IPv4, IPv6 with its zone
 _YES_NO: Final = {"1": True, "true": True, "0": False, "false": False}
-
-
-def redact(url: str) -> str:
-    """The URL without its user and password, for messages."""
-    scheme, sep, rest = url.partition("://")
-    _, at, shown = rest.rpartition("@")
-    return f"{scheme}{sep}{'***' if at else ''}{at}{shown}" if sep else "***"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +67,7 @@ def parse_url(url: str) -> RedisUrl:
     try:
         return _parse(url)
     except ValueError as error:
-        raise ValueError(f"{redact(url)}: {error}; allowed: {_ALLOWED}") from None
+        raise ValueError(f"{redact_url(url)}: {error}; allowed: {_ALLOWED}") from None
 
 
 def _parse(url: str) -> RedisUrl:

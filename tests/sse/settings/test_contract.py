@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from sse.settings import Settings, redact_url
+from sse.settings import Settings
 from sse.settings.table import table
 from tests.sse.settings.contract import CONTRACT, KNOWN
 from tests.sse.settings.environ import read
@@ -93,17 +93,3 @@ def test_secrets_and_passwords_do_not_show(monkeypatch: pytest.MonkeyPatch) -> N
     assert "hunter2" not in repr(settings) + str(settings)
     assert settings.sse_publish_key is not None
     assert settings.sse_publish_key.get_secret_value() == "hunter2hunter2hunter2"
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        pytest.param("redis://:pw@h:1/0", "redis://***@h:1/0", id="password"),
-        pytest.param("redis://u:p@w@h:1/0", "redis://***@h:1/0", id="password-with-an-at"),
-        pytest.param("redsi:pw@h", "***@h", id="no-url"),
-        pytest.param("redis://h/0?password=pw&x=1", "redis://h/0?password=***&x=1", id="in-the-query"),
-        pytest.param("redis://h:1/0", "redis://h:1/0", id="nothing-to-hide"),
-    ],
-)
-def test_a_url_is_shown_without_its_password(url: str, expected: str) -> None:
-    assert redact_url(url) == expected

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sse.auth.redact import one_line, redact
-
-from .fakes import claims, hs256
+from sse.runtime.redaction import one_line, redact, redact_url
+from tests.sse.auth.fakes import claims, hs256
 
 SECRET = "s3cr3t-Value.x/y+z"
 JWT = hs256(claims(publish=["*"]))
@@ -88,6 +87,21 @@ TOKENS = st.from_regex(r"[A-Za-z0-9._~+/-]{8,40}={0,2}", fullmatch=True)
 def test_no_access_token_survives_in_any_surroundings(token: str, before: str, after: str) -> None:
     shown = redact(f"{before}?access_token={token}&{after}")
     assert f"access_token={token}" not in shown and f"={token}&" not in shown
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        pytest.param("redis://:pw@h:1/0", "redis://***@h:1/0", id="password"),
+        pytest.param("redis://u:p@w@h:1/0", "redis://***@h:1/0", id="password-with-an-at"),
+        pytest.param("redsi:pw@h", "***@h", id="no-url"),
+        pytest.param("redis://h/0?password=pw&x=1", "redis://h/0?password=***&x=1", id="in-the-query"),
+        pytest.param("redsi:p//w@h", "***@h", id="slashes-in-the-password-of-no-url"),
+        pytest.param("redis://h:1/0", "redis://h:1/0", id="nothing-to-hide"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, expected: str) -> None:
+    assert redact_url(url) == expected
 
 
 @settings(max_examples=150)

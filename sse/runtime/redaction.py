@@ -12,7 +12,7 @@ from typing import Final
 MASK: Final = "***"
 
 # Ends of parameter names whose value is a secret (access_token, sse_token, publish_key, …).
-_SECRET_NAMES: Final = ("token", "password", "passwd", "secret", "_key", "apikey", "api-key")
+_SECRET_NAMES: Final = ("token", "password", "passwd", "pass", "secret", "_key", "apikey", "api-key")
 
 
 def _encodable(name: str) -> str:
@@ -35,6 +35,7 @@ _CREDENTIALS: Final = re.compile(r"\b(bearer|basic)(\s+)[^\s,;\"']+", re.IGNOREC
 # quadratic.
 _JWT: Final = re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*)?")
 _RUN: Final = re.compile(r"[^\s\"'<>]+")
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _AUTHORITY_END: Final = re.compile(r"[/?#]|$")
 
 # What ends a line or rewrites it on a terminal: C0, DEL and C1 controls, the Unicode line separators, the
@@ -53,6 +54,18 @@ def redact(text: str) -> str:
     text = _CREDENTIALS.sub(rf"\1\2{MASK}", text)
     # The guard spares ordinary lines, one for each request, the most expensive search.
     return _PARAMETER.sub(rf"\1{MASK}", text) if "=" in text or "%3" in text else text
+
+
+def redact_url(url: str) -> str:
+    """Mask what may be a secret in one URL, however malformed: all before the last ``@``, and what ``redact`` masks.
+
+    Stricter than ``redact``, which must leave the ``user@host`` of an ordinary line alone.
+    """
+    before, at, after = url.rpartition("@")
+    if at:
+        scheme = _SCHEME.match(before)
+        url = f"{scheme[0] if scheme else ''}{MASK}@{after}"
+    return redact(url)
 
 
 def _without_userinfo(run: str) -> str:
