@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 # Threads of a gthread worker that streams may not take: one for a probe, one for a publisher.
 FREE_THREADS: Final = 2
 
+# Seconds that a worker which cannot start waits for the master to end it, because another one has failed, too.
+FAILED_WORKER_WAIT: Final = 2.0
+
 
 def post_worker_init(worker: Any) -> None:
     """In a worker whose app is loaded: start the hubs, and tell the extensions what they cannot see by themselves."""
@@ -60,7 +63,11 @@ def refuse_company(sse: SSE, worker: Any) -> None:
 def starting(worker: Any) -> Iterator[None]:
     """Around what a worker does before it serves. Where that fails, the log has one line for what an operator can mend
     (a log that is refused), or a traceback, and nothing is printed beside it, as gunicorn does. gunicorn itself then
-    ends: with status 4 if there is no such app, else with 3."""
+    ends: with status 4 if there is no such app, else with 3.
+
+    Workers of one start fail together, and gunicorn's master ends with a traceback and status 1 if a second one
+    reports a failure while it stops the others. So one worker reports it, and the others wait for the master's signal.
+    """
     status: int = Arbiter.WORKER_BOOT_ERROR
     try:
         yield
@@ -72,7 +79,15 @@ def starting(worker: Any) -> Iterator[None]:
         worker.log.error("cannot start: %s", error)
     except Exception:
         worker.log.exception("cannot start: the app failed while it was loaded")
+    if (worker.age - 1) % max(worker.cfg.workers, 1) and _told_to_end(worker):
+        status = 0
     sys.exit(status)
+
+
+def _told_to_end(worker: Any) -> bool:
+    """Wait for the master's signal to end; False if there was none in time."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    return not worker.alive or signal.sigtimedwait(_HELD, FAILED_WORKER_WAIT) is not None
 
 
 def tell_listening(app: Any, sockets: Iterable[Any]) -> frozenset[Any]:
