@@ -126,6 +126,8 @@ class Exporter:
                 return
             try:
                 for row in ROWS:
+                    self._file(row)  # all of them at once: a gauge that is known later needs no more room then
+                for row in ROWS:
                     if (value := values.get(row.attribute)) is not None:
                         self._write(row, value)
             except OSError as error:
@@ -177,11 +179,14 @@ class Exporter:
             label_name = "le" if name.endswith("_bucket") else row.label
             names, labels = ([label_name], [label]) if label_name and label else ([], [])
             key = self._keys[row.name, name, label] = mmap_key(family, name, names, labels, row.help)
+        self._file(row).write_value(key, float(value), 0.0)
+
+    def _file(self, row: Row) -> Any:
         kind = f"{row.kind}_live{row.merge}" if row.kind == "gauge" else row.kind
         file = self._files.get(kind)
         if file is None:
             file = self._files[kind] = _File(self._directory() / f"{kind}_{self._tag}.db")
-        file.write_value(key, float(value), 0.0)
+        return file
 
 
 class BoardCollector(Collector):
