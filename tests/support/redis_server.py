@@ -86,6 +86,8 @@ class RedisServer:
     def pause(self) -> None:
         """It stops to answer; connections stay, and new ones are still accepted by the kernel."""
         self.process.send_signal(signal.SIGSTOP)
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        eventually(lambda: stat.read_text().rpartition(") ")[2].startswith("T"), message="it did not stop")
 
     def resume(self) -> None:
         self.process.send_signal(signal.SIGCONT)
@@ -133,6 +135,12 @@ class RedisServer:
         """The reply to one command, as redis-py returns it."""
         with contextlib.closing(self.client(socket_timeout=10)) as client:
             return client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    def unread(self) -> int:
+        """Bytes that clients have sent and Redis has not read, as the kernel counts them."""
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        port = f":{self.port:04X}"
+        return sum(int(line[4].split(":")[1], 16) for line in lines if line[1].endswith(port) and line[3] == "01")
 
     def output(self) -> str:
         """What it wrote, for the message of a failed test."""

@@ -55,7 +55,7 @@ def test_connection_that_breaks_before_the_answer_leaves_it_unknown(start: Start
     server.pause()
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(stored, log)
-        eventually(lambda: not log._client._pool._shelf().links)  # the connection is in use
+        eventually(server.unread, message="the append was not sent")
         server.process.kill()  # without waking it first, so that it answers nothing
         assert asked.result(5) == "unknown"
     assert stored(log) == "no", "nobody was there to be asked"
