@@ -10,14 +10,11 @@ connection is what once restarted pods (kubernetes#15643).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import flask
 
-from .checks.table import Question
-
-if TYPE_CHECKING:
-    from .extension import Health
+from .checks.table import Question, Report
 
 PATHS: dict[str, Question] = {
     "/healthz": "live",
@@ -26,6 +23,19 @@ PATHS: dict[str, Question] = {
     "/startupz": "started",
 }
 TEXT = "text/plain; charset=utf-8"
+
+
+class Health(Protocol):
+    """What the routes need of the extension."""
+
+    rival: str
+
+    @property
+    def metrics_path(self) -> str: ...
+    def start(self) -> object: ...
+    def ask(self, question: Question) -> Report: ...
+    def metrics(self) -> tuple[str, bytes]: ...
+    def on_health_port(self, environ: Mapping[str, Any]) -> bool | None: ...
 
 
 def answer(body: str | bytes, status: int, content_type: str = TEXT) -> flask.Response:

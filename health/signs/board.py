@@ -28,12 +28,9 @@ import weakref
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 from ..listeners import Name
-
-if TYPE_CHECKING:
-    from ..extension import Health
 
 # A worker writes its slot this often, and is taken for dead, stopped or stuck once its slot is older than the
 # second figure. Four beats may be missed, so that a busy moment is no alarm; and a probe at any moment shows
@@ -240,6 +237,13 @@ class Seat(NamedTuple):
     slot: int | None
 
 
+class Extension(Protocol):
+    """What the hooks call: start what runs in the background in this process, and stop it."""
+
+    def start(self) -> object: ...
+    def stop(self) -> None: ...
+
+
 class _Process:
     """What this process has of the board. It lives in a module because gunicorn executes its configuration
     file anew on SIGHUP, while modules stay: a board made there would be a second one, that no old worker
@@ -249,7 +253,7 @@ class _Process:
     listening: tuple[Name, ...] = ()  # gunicorn's listeners, in the order of its `bind`
     worker: tuple[int, int | None] | None = None  # (pid, slot), set in the worker after the fork
     # The extensions in this process: the server's callable may be middleware around their apps.
-    extensions: Final[list[weakref.ref[Health]]] = []
+    extensions: Final[list[weakref.ref[Extension]]] = []
 
 
 process: Final = _Process()
@@ -270,7 +274,7 @@ def listening() -> tuple[Name, ...]:
     return process.listening if in_worker() else ()
 
 
-def extensions() -> list[Health]:
+def extensions() -> list[Extension]:
     """All of this process, in the order in which they came."""
     return [extension for known in process.extensions if (extension := known()) is not None]
 
