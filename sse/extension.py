@@ -134,7 +134,7 @@ class SSE:
                         settings.sse_log,
                         retain_events=settings.sse_retain_events,
                         retain_seconds=settings.sse_retain_seconds,
-                        prefix=settings.sse_redis_prefix,
+                        options=vars(settings),
                     )
         return self._log
 

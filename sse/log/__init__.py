@@ -1,50 +1,98 @@
-"""The log of events: one protocol (`base`), an engine for each kind of place, chosen by URL (`open_log`)."""
+"""The log of events: one protocol (``base``), and one table of engines, chosen by the scheme of a URL.
+
+An engine is a package or module here, with two functions for its row of ``ENGINES``: one that checks a URL without
+loading a client library, and one that opens the log.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, Protocol
+
 from ..runtime.redaction import redact_url
+from . import memory, redis, sqlite
 from .base import Bounds, IdempotencyConflict, Log, LogError, LogRefused, LogUnavailable, Usage
-from .memory import MemoryLog
-from .sqlite.engine import SQLiteLog
 
 __all__ = [
+    "ALLOWED_URLS",
+    "ENGINES",
     "Bounds",
+    "Engine",
     "IdempotencyConflict",
     "Log",
     "LogError",
     "LogRefused",
     "LogUnavailable",
-    "MemoryLog",
-    "SQLiteLog",
     "Usage",
+    "check_url",
     "open_log",
 ]
 
-_ALLOWED = (
-    "sqlite:///relative/path, sqlite:////absolute/path, memory:,"
-    " redis://host:port/db, rediss://…, redis+sentinel://… or rediss+sentinel://…"
+
+class Open(Protocol):
+    """Opens a log at a checked URL; ``options`` as for ``open_log``."""
+
+    def __call__(self, url: str, *, retain_events: int, retain_seconds: float, options: Mapping[str, Any]) -> Log: ...
+
+
+class Engine(NamedTuple):
+    """One kind of place that events are kept in.
+
+    schemes: of its URLs.
+    allowed: the forms of its URLs, for people.
+    shared: can several processes use one log together?
+    check: raises ``ValueError`` with the reason, and without the URL, which may hold a password.
+    """
+
+    schemes: tuple[str, ...]
+    allowed: str
+    shared: bool
+    check: Callable[[str], object]
+    open: Open
+
+
+ENGINES: Final = (
+    Engine(("sqlite",), "sqlite:///relative/path, sqlite:////absolute/path", True, sqlite.check_url, sqlite.open_url),
+    Engine(
+        ("redis", "rediss", "redis+sentinel", "rediss+sentinel"),
+        "redis://host:port/0, rediss://…, redis+sentinel://…",
+        True,
+        redis.check_url,
+        redis.open_url,
+    ),
+    Engine(("memory",), "or memory: (one worker)", False, memory.check_url, memory.open_url),
 )
+ALLOWED_URLS: Final = ", ".join(engine.allowed for engine in ENGINES)
+
+_BY_SCHEME: Final = {scheme: engine for engine in ENGINES for scheme in engine.schemes}
 
 
-def open_log(url: str, *, retain_events: int, retain_seconds: float, prefix: str = "headwater") -> Log:
-    """Open the log at `url`, in the process that will use it.
+def check_url(url: str) -> Engine:
+    """Find the engine for ``url``. Raises ``ValueError`` with the reason, and without the URL."""
+    scheme, colon, _ = url.partition(":")
+    if not colon:
+        raise ValueError("no scheme")
+    if scheme not in _BY_SCHEME:
+        raise ValueError("unknown scheme")
+    engine = _BY_SCHEME[scheme]
+    engine.check(url)
+    return engine
 
-    retain_events: so many of the newest events are kept, unless they are older than `retain_seconds`.
-    prefix: of a Redis log's keys. Raises `ValueError` for a URL or a limit that cannot be, `LogRefused` and
-    `LogUnavailable` for what is found there.
+
+def open_log(url: str, *, retain_events: int, retain_seconds: float, options: Mapping[str, Any] | None = None) -> Log:
+    """Open the log at ``url``, in the process that will use it.
+
+    retain_events: how many of the newest events to keep.
+    retain_seconds: how long to keep an event.
+    options: settings by their attribute names; each engine reads its own.
+
+    Raises ``ValueError`` for a URL or a limit that cannot be used, ``LogRefused`` and ``LogUnavailable`` for what is
+    found there.
     """
     if retain_events < 1 or not retain_seconds > 0:
         raise ValueError(f"retention of {retain_events} events and {retain_seconds} s: both must be above 0")
-    if url == "memory:":
-        return MemoryLog(retain_events=retain_events, retain_seconds=retain_seconds)
-    # As in SQLAlchemy: what follows the third slash is the path, as it is.
-    if url.startswith("sqlite:///") and not url.endswith(("/", ":memory:")) and "\0" not in url:
-        path = url.removeprefix("sqlite:///")
-        return SQLiteLog(path, retain_events=retain_events, retain_seconds=retain_seconds)
-    if url.startswith(("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://")):
-        from .redis.engine import RedisLog  # only now: the other engines need no client library
-
-        return RedisLog.from_url(
-            url, prefix=prefix, retain_events=retain_events, retain_seconds=retain_seconds
-        )
-    raise ValueError(f"log URL {redact_url(url)!r}: must be {_ALLOWED}")
+    try:
+        engine = check_url(url)
+    except ValueError as error:
+        raise ValueError(f"log URL {redact_url(url)!r} ({error}): must be {ALLOWED_URLS}") from None
+    return engine.open(url, retain_events=retain_events, retain_seconds=retain_seconds, options=options or {})

@@ -6,9 +6,9 @@ import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Final
+from typing import Any, Final
 
 from ..events.model import Event, Record, make_position
 from ..events.trace import Trace
@@ -31,6 +31,17 @@ from .base import (
 _TRACES_MOST: Final = 1000
 
 _POSITION: Final[Callable[[Record], int]] = lambda record: record.position  # noqa: E731
+
+
+def check_url(url: str) -> None:
+    """Raise ``ValueError`` unless ``url`` is ``memory:`` and no more."""
+    if url != "memory:":
+        raise ValueError("nothing may follow memory:")
+
+
+def open_url(url: str, *, retain_events: int, retain_seconds: float, options: Mapping[str, Any]) -> MemoryLog:
+    """Open an empty log. It has no options."""
+    return MemoryLog(retain_events=retain_events, retain_seconds=retain_seconds)
 
 
 class MemoryLog:

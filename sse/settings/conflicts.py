@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from ..log import check_url
+
 if TYPE_CHECKING:
     from .model import Settings
 
@@ -24,8 +26,8 @@ def _listeners(settings: Settings) -> list[str]:
 
 
 def _log(settings: Settings) -> list[str]:
-    if settings.sse_log == "memory:" and settings.web_concurrency > 1:
-        return [f"SSE_LOG='memory:' cannot be used with WEB_CONCURRENCY={settings.web_concurrency} (each "
+    if settings.web_concurrency > 1 and not check_url(settings.sse_log).shared:
+        return [f"SSE_LOG={settings.sse_log!r} cannot be used with WEB_CONCURRENCY={settings.web_concurrency} (each "
                 "worker would have a log of its own): it must be one that they share, sqlite:///… or redis://…"]
     return []
 

@@ -14,6 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import SecretStr
 
+from ..log import ALLOWED_URLS
+from ..log.redis.codec import PREFIX_ALLOWED
 from .declare import number, text
 from .errors import PREFIXES
 from .file import FILE_SETTING
@@ -105,8 +107,7 @@ class Settings(LiveSettings):
     # -- The event log
     sse_log: LogUrl = text(
         "sqlite:///var/headwater.db",
-        "sqlite:///relative/path, sqlite:////absolute/path, redis://host:port/0, rediss://…, "
-        "redis+sentinel://…, or memory: (one worker)",
+        ALLOWED_URLS,
         "Where events are kept, and from where every worker and pod reads them.",
         repr=False,
     )
@@ -123,7 +124,7 @@ class Settings(LiveSettings):
     )
     sse_redis_prefix: RedisPrefix = text(
         "headwater",
-        "1 to 64 letters, digits and . _ : - { }, beginning with a letter, a digit or {",
+        PREFIX_ALLOWED,
         "First part of every key in Redis, so that several services can share one.",
     )
 

@@ -15,13 +15,14 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
+from ..log import check_url
+from ..log.redis.codec import PREFIX
+
 # RFC 1123 §2.1. The last label may not be a number: "256.1.1.1" is a slip, not a name.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST_NAME = re.compile(rf"(?:{_LABEL}\.)*(?![0-9]+\Z){_LABEL}")
 _CHANNEL_PATTERN = re.compile(r"\*|[A-Za-z0-9_][A-Za-z0-9._:-]{0,127}\*?")
 _BEARER_KEY = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-_REDIS_PREFIX = re.compile(r"[A-Za-z0-9{][A-Za-z0-9._:{}-]{0,63}")
-_REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
 # One good one of each kind: fewer ways to go wrong.
 ALGORITHMS = frozenset({"HS256", "RS256", "ES256", "EdDSA"})
 _MAX_SERVER_HEADER = 256    # characters; it goes out with every response
@@ -40,28 +41,7 @@ def _host(text: str) -> str:
 
 
 def _log_url(text: str) -> str:
-    """The URL of an event log, by its scheme; the engine checks the finer points when it opens the log."""
-    scheme, colon, rest = text.partition(":")
-    if not colon:
-        raise ValueError("no scheme")
-    if scheme == "memory":
-        if rest:
-            raise ValueError("nothing may follow memory:")
-    elif scheme == "sqlite":
-        path = rest.removeprefix("///")
-        if not rest.startswith("///") or path.endswith("/") or not path:
-            raise ValueError("a file's path after three slashes is missing")
-        if path.endswith(":memory:"):
-            raise ValueError("a log in memory is called memory:")
-    elif scheme in _REDIS_SCHEMES:
-        from ..log.redis.url import parse_url  # only now: it brings the engines along
-
-        try:
-            parse_url(text)
-        except ValueError as error:     # which quotes URL and rules; the bare reason is what it was made from
-            raise ValueError(str(error.__context__ or error)) from None
-    else:
-        raise ValueError("unknown scheme")
+    check_url(text)
     return text
 
 
@@ -84,7 +64,7 @@ def _server_header(text: str) -> str:
 
 
 def _redis_prefix(text: str) -> str:
-    if not _REDIS_PREFIX.fullmatch(text):
+    if not PREFIX.fullmatch(text):
         raise ValueError("not usable in a key")
     return text
 

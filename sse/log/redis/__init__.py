@@ -1,1 +1,36 @@
-"""The log in a Redis Stream, shared by any number of pods."""
+"""The log in a Redis Stream, shared by any number of pods.
+
+engine: the log itself: appends, trimming, usage.
+client: calls Redis on a pooled connection, through the breaker, and translates its errors.
+link: the connections, and what their errors mean.
+breaker: makes requests fail at once while Redis is known to be down.
+check: whether this Redis can hold the log, asked before the first use and now and then later.
+scripts: the Lua scripts, and what is kept under which key.
+codec: names of keys, ids, index members and stream entries. Pure.
+read: pages of one, some or all channels, and counting.
+follow: a follower's connection, and noticing that the log was replaced.
+url: the forms and options of a Redis URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .url import parse_url as check_url
+
+if TYPE_CHECKING:
+    from ..base import Log
+
+__all__ = ["check_url", "open_url"]
+
+
+def open_url(url: str, *, retain_events: int, retain_seconds: float, options: Mapping[str, Any]) -> Log:
+    """Open the log at ``url``. options: ``sse_redis_prefix``, the first part of every key.
+
+    Raises as ``RedisLog.from_url`` does.
+    """
+    from .engine import RedisLog  # only now: the other engines need no client library
+
+    prefix = options.get("sse_redis_prefix", "headwater")
+    return RedisLog.from_url(url, prefix=prefix, retain_events=retain_events, retain_seconds=retain_seconds)

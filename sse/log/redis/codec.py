@@ -18,15 +18,16 @@ Entry: TypeAlias = Sequence[Any]  # [id, [field, value, …]], all of them bytes
 
 _tuple_new = tuple.__new__  # what Record() calls, without the cost of the call between
 
-_PREFIX: Final = re.compile(r"[A-Za-z0-9{][A-Za-z0-9._:{}-]{0,63}")
+PREFIX: Final = re.compile(r"[A-Za-z0-9{][A-Za-z0-9._:{}-]{0,63}")
+PREFIX_ALLOWED: Final = "1 to 64 letters, digits and . _ : - { }, beginning with a letter, a digit or {"
 
 
 class Keys:
     """The names of a log's keys. `_redis_scripts` tells what is in them."""
 
     def __init__(self, prefix: str) -> None:
-        if not _PREFIX.fullmatch(prefix):
-            raise ValueError(f"Redis key prefix {prefix!r}: must be 1 to 64 of A-Z a-z 0-9 . _ : - {{ }}")
+        if not PREFIX.fullmatch(prefix):
+            raise ValueError(f"Redis key prefix {prefix!r}: must be {PREFIX_ALLOWED}")
         # A hash tag keeps a log's keys in one slot: scripts must not reach over several in a Redis cluster.
         root = prefix if re.search(r"\{[^}]+\}", prefix) else f"{{{prefix}}}"
         self.meta = f"{root}:meta"

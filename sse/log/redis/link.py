@@ -23,7 +23,7 @@ from typing import Any, Final, TypeAlias
 import hiredis
 import redis
 from redis._parsers.base import BaseParser
-from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.connection import Connection, SSLConnection
 
 from ..base import LogUnavailable
 from .scripts import Script
@@ -163,8 +163,6 @@ class Connector:
         target = self.target
         options: dict[str, Any] = {"username": target.username, "password": target.password, "db": target.db}
         options |= {"socket_timeout": timeout, "socket_connect_timeout": patience}
-        if target.path:
-            return _open(UnixDomainSocketConnection, path=target.path, **options)
         host, port = self._master(patience) if target.service else target.hosts[0]
         link = self._open_tcp(host, port, **options)
         if target.service:

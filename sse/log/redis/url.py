@@ -2,10 +2,9 @@
 
     redis://[[user]:password@]host[:port][/db]
     rediss://…                                      the same over TLS
-    unix://[[user]:password@]/path/of/socket
     redis+sentinel://[[user]:password@]host[:port][,host[:port]…]/service     (rediss+sentinel: over TLS)
 
-    ?db=0                   database (unix and sentinel; elsewhere the path says it)
+    ?db=0                   database, with Sentinel (otherwise the path names it)
     ?replicas=1             an event counts as stored once this many replicas have it, too (WAIT). With 0, the
                             newest events of a master that dies can be missing on the replica that takes its place;
                             clients are told. Default: 1 with Sentinel, which is there for failovers, else 0.
@@ -26,16 +25,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from ...runtime.redaction import redact_url
-
 REDIS_PORT: Final = 6379
 SENTINEL_PORT: Final = 26379
 MAX_REPLICAS: Final = 16
 
-_ALLOWED: Final = (
-    "redis://[user:password@]host:port/db, rediss://…, unix:///path or "
-    "redis+sentinel://[user:password@]host:port,host:port/service"
-)
 _SSL_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _HOST: Final = re.compile(r"[A-Za-z0-9._:%-]+")  # names, IPv4, IPv6 with its zone
 _YES_NO: Final = {"1": True, "true": True, "0": False, "false": False}
@@ -43,10 +36,9 @@ _YES_NO: Final = {"1": True, "true": True, "0": False, "false": False}
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """What a URL says. hosts: of the server, or of all Sentinels; empty for a socket, then `path` is its file."""
+    """What a URL says. hosts: the server, or all Sentinels."""
 
     hosts: tuple[tuple[str, int], ...] = ()
-    path: str = ""
     service: str = ""  # the name by which Sentinels know the master; empty without Sentinel
     username: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -59,20 +51,13 @@ class RedisUrl:
     def where(self) -> str:
         """For messages: never with credentials."""
         hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
-        return self.path or (f"{self.service} (Sentinel {hosts})" if self.service else hosts)
+        return f"{self.service} (Sentinel {hosts})" if self.service else hosts
 
 
 def parse_url(url: str) -> RedisUrl:
-    """What the URL says. Raises `ValueError` that names it, redacted, and what is allowed."""
-    try:
-        return _parse(url)
-    except ValueError as error:
-        raise ValueError(f"{redact_url(url)}: {error}; allowed: {_ALLOWED}") from None
-
-
-def _parse(url: str) -> RedisUrl:
+    """Return what a Redis URL says. Raises ``ValueError`` with the reason, and without the URL."""
     scheme, _, rest = url.partition("://")
-    if scheme not in ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"):
+    if scheme not in ("redis", "rediss", "redis+sentinel", "rediss+sentinel"):
         raise ValueError("not a Redis URL")
     # The very last @ ends the credentials: a password may hold @, / and ? that nobody escaped.
     credentials, at, rest = rest.rpartition("@")
@@ -88,11 +73,7 @@ def _parse(url: str) -> RedisUrl:
         "password": unquote(password) or None,
         "tls": scheme.startswith("rediss"),
     }
-    if scheme == "unix":
-        if hosts or not path:
-            raise ValueError("the path of a socket is missing")
-        known["path"] = f"/{path}"
-    elif scheme.endswith("+sentinel"):
+    if scheme.endswith("+sentinel"):
         if not path or "/" in path:
             raise ValueError("the name of the service is missing or not one word")
         known |= {"service": path, "hosts": tuple(_host(host, SENTINEL_PORT) for host in hosts.split(","))}

@@ -1,1 +1,42 @@
-"""The log in a SQLite file, shared by all processes of one machine."""
+"""The log in a SQLite file, shared by all processes of one machine.
+
+engine: the log itself: appends, reads, followers.
+file: making, recognising and connecting to the file, and what its errors mean.
+place: tells whether the file was replaced by a restored backup.
+group_commit: waiting publishes, and the transaction that commits a group of them.
+write: inserts many rows with one statement.
+read: the queries, and pages of rows of bounded size.
+follow: one follower, handed this process's commits and reading the rest.
+others: tells whether another process follows the log, so that commits must be announced.
+wakeup: what a follower sleeps on, and how a commit wakes it.
+inotify: Linux's file notifications, as far as a wakeup needs them.
+upkeep: retention, and checkpoints of the write-ahead log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..base import Log
+
+
+def check_url(url: str) -> str:
+    """Return the path in a ``sqlite:`` URL: all that follows the third slash, unescaped, as in SQLAlchemy.
+
+    Raises ``ValueError`` with the reason.
+    """
+    scheme, slashes, path = url.partition(":///")
+    if scheme != "sqlite" or not slashes or not path or path.endswith("/") or "\0" in path:
+        raise ValueError("a file's path after three slashes is missing")
+    if path.endswith(":memory:"):
+        raise ValueError("a log in memory is called memory:")
+    return path
+
+
+def open_url(url: str, *, retain_events: int, retain_seconds: float, options: Mapping[str, Any]) -> Log:
+    """Open the log in the file that ``url`` names. It has no options."""
+    from .engine import SQLiteLog  # only now: checking a URL must not load sqlite3
+
+    return SQLiteLog(check_url(url), retain_events=retain_events, retain_seconds=retain_seconds)

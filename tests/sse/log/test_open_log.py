@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sse.log import MemoryLog, SQLiteLog, open_log
+from sse.log import open_log
+from sse.log.memory import MemoryLog
+from sse.log.sqlite.engine import SQLiteLog
 
 
 def open_default(url: str, **options: float) -> object:

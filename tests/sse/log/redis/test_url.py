@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from sse.log import open_log
 from sse.log.redis.codec import Keys
 from sse.log.redis.url import RedisUrl, parse_url
 
@@ -20,7 +21,6 @@ from sse.log.redis.url import RedisUrl, parse_url
             RedisUrl((("h", 6379),), tls=True, ssl={"ssl_ca_certs": "/ca.pem", "ssl_check_hostname": False}),
             id="TLS",
         ),
-        pytest.param("unix:///run/r.sock?db=2", RedisUrl(path="/run/r.sock", db=2), id="socket"),
         pytest.param(
             "redis+sentinel://u:p@a,b:7,[::1]/main?db=1&replicas=1",
             RedisUrl(
@@ -58,13 +58,12 @@ def test_url_says(url: str, expected: RedisUrl) -> None:
         pytest.param("redis://host?replicas=many", "replicas", id="replicas"),
         pytest.param("redis://host?ssl_ca_certs=/x", "need rediss", id="TLS option without TLS"),
         pytest.param("rediss://host?ssl_cert_reqs=maybe", "ssl_cert_reqs", id="TLS option's value"),
-        pytest.param("unix://", "socket", id="no path"),
         pytest.param("redis+sentinel://a:1", "service", id="no service"),
         pytest.param("redis+sentinel://a:1,/main", "host", id="empty Sentinel"),
     ],
 )
-def test_url_that_cannot_be_is_refused_with_the_reason_and_what_is_allowed(url: str, why: str) -> None:
-    with pytest.raises(ValueError, match=f"{why}.*; allowed: redis://"):
+def test_url_that_cannot_be_used_is_refused_with_the_reason(url: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
         parse_url(url)
 
 
@@ -80,8 +79,8 @@ def test_url_that_cannot_be_is_refused_with_the_reason_and_what_is_allowed(url: 
     ],
 )
 def test_password_is_in_no_message(url: str) -> None:
-    with pytest.raises(ValueError) as refusal:
-        parse_url(url)
+    with pytest.raises(ValueError, match="must be sqlite:///") as refusal:
+        open_log(url, retain_events=1, retain_seconds=1)
     assert "s3" not in str(refusal.value) and "cret" not in str(refusal.value)
 
 
