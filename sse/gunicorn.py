@@ -98,7 +98,7 @@ def tell_listening(app: Any, sockets: Iterable[Any]) -> frozenset[Any]:
     listen = getattr(extensions.get("health"), "listen", None)
     of_health = frozenset() if listen is None else frozenset(listen(names))
     if (sse := extensions.get("sse")) is not None:
-        sse.listening = [name for name in names if name not in of_health]
+        sse.listen([name for name in names if name not in of_health])
     return of_health
 
 

@@ -25,6 +25,16 @@ def cooperative() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
+def spawn(work: Callable[[], object], name: str) -> Any:
+    """Run work beside the caller: returns its greenlet under gevent, else starts a daemon thread and returns None."""
+    if cooperative():
+        from gevent import spawn as spawn_greenlet
+
+        return spawn_greenlet(work)
+    threading.Thread(target=work, name=name, daemon=True).start()
+    return None
+
+
 def offload(work: Callable[..., T], *args: Any) -> T:
     """Run blocking disk or network work without holding up other streams: under gevent in a real thread of its
     thread pool, elsewhere just here. Returns what the work returns; raises what it raises. A caller that is interrupted

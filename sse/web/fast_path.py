@@ -1,15 +1,15 @@
-"""``/events/<channel>`` on a way around Flask's dispatch, taken only where the answer cannot differ.
+"""A fast path around Flask's dispatch for ``/events/<channel>``, taken only when the answer cannot differ.
 
-A publish, or a stream that opens, costs more in Flask (contexts, routing, hooks, a response object) than in our views.
-The lane stands where ``app.wsgi_app`` was, inside of any middleware, takes the requests whose route is plain, and does
-what the view does by the same function of :mod:`sse.web.streaming`. What is refused, or fails, goes through Flask after
-all: the view raises the same error there, and the app's error handlers have their say.
+Flask (contexts, routing, hooks, a response object) costs more than publishing or opening a stream. The fast path stands
+where ``app.wsgi_app`` was, inside any middleware. It takes requests whose route is plain, and calls the same functions
+as the views (:mod:`sse.web.publishing`, :mod:`sse.web.streaming`). A request that is refused or fails still goes
+through Flask: the view raises the same error there, and the app's error handlers see it.
 
-An app in which anything else takes part (:mod:`sse.web.plain_app` decides) is served by Flask as ever; one that changes
-later is looked at again, and the lane is closed for good when it is not plain any more.
+Flask serves an app in which anything else takes part; :mod:`sse.web.plain_app` decides. An app that changes later is
+examined again, and the fast path closes for good when the app is no longer plain.
 
-One kind of hook leaves it open: a ``before_request`` function with an attribute ``passes``, which says of an environ,
-without any context, that the hook would do nothing. (So ``health`` keeps publishing off its port.)
+One kind of hook leaves it open: a ``before_request`` function with an attribute ``passes``, which tells from an environ
+alone, without any context, that the hook would do nothing. (``health`` keeps publishing off its port this way.)
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ from werkzeug.wsgi import get_input_stream
 from ..events.model import CHANNEL_PATTERN
 from ..observe.environ import RAISED
 from . import routes as views
-from . import streaming as endpoints
+from .answers import common_headers
 from .plain_app import Seen, is_plain
+from .publishing import publish_event
+from .service import Service
+from .streaming import open_stream
 from .view_streams import STREAM_HEADERS
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from ..extension import SSE
-
 _PREFIX: Final = "/events/"
 
-# Ways that were found to lead to our views (method, scheme, host, path) and are remembered; beyond that they are
-# forgotten all at once.
-MAX_WAYS: Final = 10_000
+# Remembered routes to our views (method, scheme, host, path); beyond this number all are forgotten at once.
+MAX_ROUTES: Final = 10_000
 
-# Seconds between two thorough looks at an app that seems not to have changed; and how often one may change before it is
-# left to Flask, because looking costs more than the dispatch.
+# Seconds between two thorough examinations of an app that seems unchanged; and how often an app may change before the
+# fast path closes, because examining it costs more than Flask's dispatch.
 LOOK_INTERVAL: Final = 1.0
 MAX_CHANGES: Final = 100
 
-# What Werkzeug makes of an environ for each request.
+# Attributes that Werkzeug derives from the environ for each request.
 _MADE: Final = frozenset(
     {"headers", "method", "path", "query_string", "remote_addr", "root_path", "scheme", "server", "shallow"}
 )
 
 
-class LaneRequest(Request):
-    """Werkzeug's request, with attributes that are made when they are asked for; a publish needs few."""
+class FastRequest(Request):
+    """Werkzeug's request, which builds its attributes lazily; publishing needs few of them."""
 
     def __init__(self, environ: WSGIEnvironment) -> None:
         self.environ = environ
@@ -85,19 +85,19 @@ class LaneRequest(Request):
         return get_input_stream(self.environ)
 
 
-class Lane:
-    """A WSGI application around Flask's own. One for an app."""
+class FastPath:
+    """A WSGI application around Flask's own; one for each app."""
 
-    def __init__(self, app: flask.Flask, sse: SSE) -> None:
+    def __init__(self, app: flask.Flask, service: Service) -> None:
         self._app = app
-        self._sse = sse
-        # Middleware that was there first must have its turn first, so then nothing is taken.
+        self._service = service
+        # Middleware that is already there must see each request first: then the fast path takes none.
         self._middleware: WSGIApplication | None = vars(app).get("wsgi_app")
         self._closed = self._middleware is not None
         self._seen: Seen | None = None
-        self._look_at = 0.0  # the next thorough look, monotonic seconds
+        self._look_at = 0.0  # the next thorough examination, monotonic seconds
         self._changes = 0
-        self._ways: set[tuple[str, str, str, str]] = set()
+        self._routes: set[tuple[str, str, str, str]] = set()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
@@ -115,26 +115,26 @@ class Lane:
         return type(app).wsgi_app(app, environ, start_response)  # an agent may have patched it meanwhile
 
     def _publish(self, environ: WSGIEnvironment, start_response: StartResponse, channel: str) -> Iterable[bytes]:
-        sse = self._sse
+        service = self._service
         try:
-            body = endpoints.publish_event(sse, LaneRequest(environ), channel).encode()
+            body = publish_event(service, FastRequest(environ), channel).encode()
         except Exception as error:
             environ[RAISED] = error
             return self._flask(environ, start_response)
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-        headers += endpoints.common_headers(sse, environ).items()
+        headers += common_headers(service, environ).items()
         start_response("201 CREATED", headers)
         return (body,)
 
     def _stream(self, environ: WSGIEnvironment, start_response: StartResponse, channel: str) -> Iterable[bytes]:
-        sse = self._sse
+        service = self._service
         try:
-            body = endpoints.open_stream(sse, LaneRequest(environ), (channel,))
+            body = open_stream(service, FastRequest(environ), (channel,))
         except Exception as error:
             environ[RAISED] = error
             return self._flask(environ, start_response)
-        headers = [*STREAM_HEADERS.items(), *endpoints.common_headers(sse, environ).items()]
-        if isinstance(body, tuple):  # sent away: that is all
+        headers = [*STREAM_HEADERS.items(), *common_headers(service, environ).items()]
+        if isinstance(body, tuple):  # sent away: the body is complete
             headers.append(("Content-Length", str(sum(map(len, body)))))
         start_response("200 OK", headers)
         return body
@@ -149,7 +149,7 @@ class Lane:
             seen = self._look(changed=False)
         if seen is None:
             return False
-        # Flask does something else with a WebSocket, and with a context that is to be kept (its test client's).
+        # Flask treats WebSockets differently, and contexts that its test client wants to keep.
         if "HTTP_UPGRADE" in environ or "werkzeug.debug.preserve_context" in environ:
             return False
         if seen.session_cookie is not None and seen.session_cookie in environ.get("HTTP_COOKIE", ""):
@@ -158,11 +158,11 @@ class Lane:
             if not passes(environ):
                 return False
         host = environ.get("HTTP_HOST", "")
-        way = (environ["REQUEST_METHOD"], environ["wsgi.url_scheme"], host, environ["PATH_INFO"])
-        return way in self._ways or self._leads_here(way, environ)
+        route = (environ["REQUEST_METHOD"], environ["wsgi.url_scheme"], host, environ["PATH_INFO"])
+        return route in self._routes or self._leads_here(route, environ)
 
     def _look(self, changed: bool) -> Seen | None:
-        """Look at the app thoroughly. None, and the lane is closed, if it is not plain."""
+        """Look at the app thoroughly. None, and the fast path is closed, if it is not plain."""
         app = self._app
         self._changes += changed
         # From here on Flask refuses new hooks and routes, as after any first request.
@@ -171,18 +171,18 @@ class Lane:
         try:
             plain = self._changes <= MAX_CHANGES and is_plain(app)
             if plain and changed:
-                self._seen, self._ways = Seen(app), set()
-        except Exception:  # a Flask whose inside is another than those that this was written for
+                self._seen, self._routes = Seen(app), set()
+        except Exception:  # a Flask whose internals differ from those this was written for
             plain = False
         if not plain:
             self._closed, self._seen = True, None
         return self._seen
 
-    def _leads_here(self, way: tuple[str, str, str, str], environ: WSGIEnvironment) -> bool:
-        """Would Flask find our view for this request? Worked out by Flask's own routing, once."""
-        method, _, host, path = way
+    def _leads_here(self, route: tuple[str, str, str, str], environ: WSGIEnvironment) -> bool:
+        """Tell whether Flask would find our view for this request. Asks Flask's own routing, once for each route."""
+        method, _, host, path = route
         if not host:
-            return False  # it would be another one of the environ's
+            return False  # Flask would take the host from elsewhere in the environ
         try:
             adapter = self._app.create_url_adapter(flask.Request(environ, populate_request=False))
             assert adapter is not None
@@ -192,7 +192,7 @@ class Lane:
         view = views.publish_one if method == "POST" else views.stream_one
         if endpoint != f"{views.blueprint.name}.{view.__name__}" or values != {"channel": path[len(_PREFIX) :]}:
             return False
-        if len(self._ways) >= MAX_WAYS:
-            self._ways = set()
-        self._ways.add(way)
+        if len(self._routes) >= MAX_ROUTES:
+            self._routes = set()
+        self._routes.add(route)
         return True

@@ -1,16 +1,136 @@
-"""From a request's body to events: the part of publishing that only knows bytes.
+"""Publishing over HTTP: a request becomes events, and their ids the answer. No Flask context is needed.
 
-The body of a publish *is* the data, verbatim. A batch is NDJSON: :mod:`sse.web.ndjson`.
+The body of ``POST /events/<channel>`` *is* the data, verbatim. A batch is NDJSON: :mod:`sse.web.ndjson`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, Final, ParamSpec
 
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Request
+
+from ..auth import AccessDenied, Grant
+from ..auth.decision import REASONS
+from ..events.batch import format_ids
 from ..events.model import Event, InvalidEvent
+from ..events.trace import trace_id
+from ..log import IdempotencyConflict, LogUnavailable
+from ..observe.environ import TRACE
+from . import ndjson
+from .answers import check_log
 from .problems import Problem
+from .query import check_query, checked_channel
+from .service import Service
+
+P = ParamSpec("P")
+
+# Why publish requests are refused: the label of sse_publishes_refused_total.
+PUBLISH_REFUSALS: Final = (*REASONS, "rate", "size", "conflict", "log", "error")
+
+
+def _counted(publishing: Callable[Concatenate[Service, P], str]) -> Callable[Concatenate[Service, P], str]:
+    @wraps(publishing)
+    def counting(service: Service, /, *args: P.args, **kwargs: P.kwargs) -> str:
+        try:
+            return publishing(service, *args, **kwargs)
+        except LogUnavailable:
+            raise  # counted where the log is asked, as an app's own publishing is
+        except Exception as error:
+            service.stats.publishes_refused[_why_refused(error)] += 1
+            raise
+
+    return counting
+
+
+def _why_refused(error: Exception) -> str:
+    match error:
+        case AccessDenied():
+            return error.reason
+        case IdempotencyConflict():
+            return "conflict"
+        case Problem(status=status) | HTTPException(code=status):
+            return {413: "size", 429: "rate"}.get(status or 0, "invalid")
+    return "error"
+
+
+@_counted
+def publish_event(service: Service, request: Request, channel: str) -> str:
+    """The whole of a single publish; returns the answer's JSON. Raises what :func:`refusal` knows."""
+    check_log(service, request)
+    checked_channel(channel)
+    _admitted(service, service.authenticator.may_publish(request, (channel,)))
+    kind = retry = None
+    if request.environ.get("QUERY_STRING"):
+        check_query(request)
+        kind, retry = request.args.get("event"), request.args.get("retry")
+    body = _body(request, service.settings.sse_max_event_bytes, "an event", "SSE_MAX_EVENT_BYTES")
+    event = single(channel, body, kind, retry)
+    key = idempotency_key(request.environ.get("HTTP_IDEMPOTENCY_KEY"))
+    (position,) = service.append([event], key=key, trace=_trace(service, request.environ))
+    # An id and a checked channel hold nothing that JSON would escape.
+    return f'{{"id": "{position >> 20}-{position & 0xFFFFF}", "channel": "{channel}"}}\n'
+
+
+@_counted
+def publish_batch(service: Service, request: Request) -> str:
+    """The whole of a batch; returns the answer's JSON. Raises what :func:`refusal` knows."""
+    check_log(service, request)
+    if request.mimetype != "application/x-ndjson":
+        accepted = {"Accept-Post": "application/x-ndjson"}
+        raise Problem(415, "a batch is application/x-ndjson; one event goes to /events/<channel>", headers=accepted)
+    limits = service.settings
+    # Who may not publish at all is refused before a body of megabytes is read.
+    _admitted(service, service.authenticator.may_publish(request, ()))
+    body = _body(request, limits.sse_max_batch_bytes, "a batch", "SSE_MAX_BATCH_BYTES")
+    events = ndjson.batch(
+        body, max_events=limits.sse_max_batch_events, max_event_bytes=limits.sse_max_event_bytes
+    )
+    service.authenticator.may_publish(request, {event.channel for event in events})
+    key = idempotency_key(request.headers.get("Idempotency-Key"))
+    positions = service.append(events, key=key, trace=_trace(service, request.environ))
+    ids = '", "'.join(format_ids(positions))
+    return f'{{"ids": ["{ids}"]}}\n'
+
+
+def _admitted(service: Service, grant: Grant) -> None:
+    """Count a publish request. Raises Problem (429)."""
+    wait = service.rate.wait(grant.subject)
+    if wait:
+        raise Problem(
+            429,
+            f"at most {service.settings.sse_publish_rate:g} publish requests a second for each key (SSE_PUBLISH_RATE)",
+            headers={"Retry-After": f"{wait:.0f}"},
+        )
+
+
+def _trace(service: Service, environ: dict[str, Any]) -> str | None:
+    """The request's trace, if its events are to carry it; the request's log line then has it, too."""
+    header = environ.get("HTTP_TRACEPARENT")
+    trace = None if header is None else service.trace(header)
+    if trace is not None:
+        environ[TRACE] = trace_id(trace)
+    return trace
+
+
+def _body(request: Request, limit: int, what: str, setting: str) -> bytes:
+    """The request's body, at most ``limit`` bytes of it. Raises Problem (413)."""
+    length = request.content_length
+    if length is None:
+        body = request.stream.read(limit + 1)  # one more than allowed: a chunked body says no length
+    else:
+        body = b"" if length > limit else request.stream.read(length)
+    if len(body) > limit or (length is not None and length > limit):
+        raise Problem(413, f"{what} is at most {limit} bytes ({setting})", limit=limit)
+    if length is not None and len(body) < length:
+        raise Problem(400, f"the body ended after {len(body)} of {length} bytes")
+    return body
+
+
+# ── what bytes and headers mean ──────────────────────────────────────────────────────────────────────────────
 
 # Printable ASCII, as the IETF draft on the header has it for its string form; 255 keeps an index entry small.
 KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,255}")
@@ -21,32 +141,6 @@ def idempotency_key(value: str | None) -> str | None:
     if value is not None and not KEY_PATTERN.fullmatch(value):
         raise Problem(400, "Idempotency-Key must be 1 to 255 printable ASCII characters without spaces")
     return value
-
-
-def scoped(key: str, events: Sequence[Event]) -> str:
-    """The key as the log remembers it: one for each set of channels (threat: who may publish somewhere uses up the keys
-    of others, ``order-7``, ``order-8``, and their publishes are refused). Not for each token: a publisher that repeats
-    may have a new one by then."""
-    channels = "\n".join(sorted({event.channel for event in events}))
-    return f"{hashlib.sha256(channels.encode()).hexdigest()[:32]}:{key}"
-
-
-def digest_of(events: Sequence[Event]) -> bytes:
-    """What makes two publishes "the same" for an idempotency key: SHA-256 over every field of every event. Logs keep
-    it: as it is made here, every version of this service has to make it."""
-    digest = hashlib.sha256()
-    for event in events:
-        channel, data = event.channel.encode(), event.data.encode()
-        kind, retry = _optional(event.event), _optional(event.retry)
-        digest.update(b"%d:\1%b%b%b%d:\1%b" % (len(channel) + 1, channel, kind, retry, len(data) + 1, data))
-    return digest.digest()
-
-
-def _optional(value: str | int | None) -> bytes:
-    if value is None:
-        return b"1:\0"
-    piece = str(value).encode()
-    return b"%d:\1%b" % (len(piece) + 1, piece)
 
 
 def single(channel: str, body: bytes, event: str | None, retry: str | None) -> Event:

@@ -1,8 +1,6 @@
-"""The routes, as Flask has them; what they do is in :mod:`sse.web.streaming`."""
+"""The routes, as Flask has them; what they do is in :mod:`sse.web.publishing` and :mod:`sse.web.streaming`."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import HTTPException
@@ -12,19 +10,18 @@ from ..auth import AccessDenied, cors_headers
 from ..log import IdempotencyConflict, LogUnavailable
 from ..observe.environ import RAISED
 from ..observe.request_id import HEADER
-from . import streaming as endpoints
+from . import publishing, streaming
+from .answers import common_headers, refusal
 from .problems import Problem
+from .service import Service
 from .view_streams import STREAM_HEADERS
-
-if TYPE_CHECKING:
-    from ..extension import SSE
 
 # Not "sse": an app may have flask-sse's blueprint beside ours, and names are taken once.
 blueprint = Blueprint("headwater", __name__)
 
 
-def _sse() -> SSE:
-    extension: SSE = current_app.extensions["sse"]
+def _service() -> Service:
+    extension: Service = current_app.extensions["sse"]
     return extension
 
 
@@ -43,21 +40,21 @@ def _begin() -> None:
 def publish_one(channel: str) -> Response:
     """Append the body, verbatim, to a channel: 201 once the log holds it."""
     _begin()
-    return Response(endpoints.publish_event(_sse(), request, channel), 201, mimetype="application/json")
+    return Response(publishing.publish_event(_service(), request, channel), 201, mimetype="application/json")
 
 
 @blueprint.post("/events", provide_automatic_options=False)
 def publish_batch() -> Response:
     """Append a batch (NDJSON), all or nothing and in order."""
     _begin()
-    return Response(endpoints.publish_batch(_sse(), request), 201, mimetype="application/json")
+    return Response(publishing.publish_batch(_service(), request), 201, mimetype="application/json")
 
 
 @blueprint.get("/events/<channel>", provide_automatic_options=False)
 def stream_one(channel: str) -> Response:
     """Stream one channel."""
     _begin()
-    return Response(endpoints.open_stream(_sse(), request, (channel,)), headers=STREAM_HEADERS)
+    return Response(streaming.open_stream(_service(), request, (channel,)), headers=STREAM_HEADERS)
 
 
 @blueprint.get("/events", provide_automatic_options=False)
@@ -65,7 +62,7 @@ def stream_many() -> Response:
     """Stream several channels, in id order across them."""
     _begin()
     channels = tuple(request.args.getlist("channel"))
-    return Response(endpoints.open_stream(_sse(), request, channels), headers=STREAM_HEADERS)
+    return Response(streaming.open_stream(_service(), request, channels), headers=STREAM_HEADERS)
 
 
 @blueprint.route("/events", methods=["OPTIONS"])
@@ -74,13 +71,13 @@ def options(channel: str | None = None) -> Response:
     """Preflight (Fetch §3.2.2) and plain OPTIONS."""
     response = Response(status=204)
     response.headers["Allow"] = "GET, HEAD, OPTIONS, POST"
-    response.headers.update(cors_headers(_sse().settings, request.headers.get("Origin"), preflight=True))
+    response.headers.update(cors_headers(_service().settings, request.headers.get("Origin"), preflight=True))
     return response
 
 
 @blueprint.after_request
 def add_common_headers(response: Response) -> Response:
-    headers = endpoints.common_headers(_sse(), request.environ)
+    headers = common_headers(_service(), request.environ)
     if request.method == "OPTIONS":
         headers = {name: value for name, value in headers.items() if name == HEADER}
     response.headers.update(headers)
@@ -93,6 +90,6 @@ def add_common_headers(response: Response) -> Response:
 @blueprint.errorhandler(IdempotencyConflict)
 @blueprint.errorhandler(HTTPException)
 def _on_error(error: Exception) -> AnyResponse:
-    response = endpoints.refusal(_sse(), error)
+    response = refusal(_service(), error)
     assert response is not None
     return response

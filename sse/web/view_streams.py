@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from ..events.model import comment_block, encode_block, retry_block
-from ..runtime.cooperation import cooperative
+from ..runtime.cooperation import spawn
 from ..streams.stream import spread_retry
 
 logger = logging.getLogger("headwater.response")
@@ -84,13 +84,7 @@ class Pump:
         self._begun = False
         self.error: BaseException | None = None
         work = partial(run, self._work)
-        if cooperative():
-            import gevent
-
-            self._greenlet = gevent.spawn(work)
-        else:
-            self._greenlet = None
-            threading.Thread(target=work, name="sse-response", daemon=True).start()
+        self._greenlet = spawn(work, "sse-response")
 
     def _work(self) -> None:
         iterator: Any = None

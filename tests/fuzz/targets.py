@@ -20,6 +20,7 @@ from sse.auth.keys import parse_key
 from sse.auth.origin import is_loopback_host, local_publish_refusal, parse_host, parse_origin
 from sse.auth.policy import Patterns, check_pattern
 from sse.auth.tokens import TokenVerifier
+from sse.events.digest import digest_of
 from sse.events.model import (
     CONTROL_EVENTS,
     MAX_POSITION,
@@ -41,7 +42,7 @@ from sse.observe.request_id import request_id
 from sse.runtime.redaction import MASK, one_line, redact
 from sse.web.ndjson import _line_by_line, batch
 from sse.web.problems import Problem
-from sse.web.publishing import digest_of, idempotency_key, single
+from sse.web.publishing import idempotency_key, single
 from tests.fuzz import requests
 from tests.live.observe import fields
 from tests.sse.auth.fakes import hs256

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from sse.auth.bearer import B64TOKEN, find_credential
 from sse.auth.decision import AccessDenied
+from sse.events.digest import digest_of
 from sse.events.model import MAX_POSITION, MalformedCursor, parse_id, parse_since
 from sse.observe.logging import quoted
 from sse.runtime.redaction import redact
 from sse.web.ndjson import batch
 from sse.web.problems import Problem
-from sse.web.publishing import digest_of, idempotency_key, single
+from sse.web.publishing import idempotency_key, single
 from tests.hardening.wire import exchange, replies
 from tests.live.observe import fields
 from tests.sse.auth.fakes import request as fake_request

@@ -9,10 +9,10 @@ import flask
 
 from app import create_app
 from settings import load
-from sse import extension
+from sse.web import service
 from tests.sse.worker_parts import TroubledLog
 
-_open_log = vars(extension)["open_log"]
+_open_log = vars(service)["open_log"]
 logs: list[TroubledLog] = []
 
 
@@ -21,7 +21,7 @@ def _counting(*args: Any, **more: Any) -> TroubledLog:
     return logs[-1]
 
 
-vars(extension)["open_log"] = _counting
+vars(service)["open_log"] = _counting
 app = create_app(load())
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from health.metrics.table import REFUSALS
 from sse.streams.stream import CLOSE_REASONS
-from sse.web.streaming import PUBLISH_REFUSALS
+from sse.web.publishing import PUBLISH_REFUSALS
 from sse.worker.connection import CLOSINGS
 from tests.live.observe import samples
 from tests.live.test_takeover import flood

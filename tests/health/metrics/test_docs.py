@@ -26,7 +26,7 @@ from health.metrics.table import (
 from health.signs.board import BOOTING, DRAINING, RUNNING
 from sse.events import model as event
 from sse.streams import stream
-from sse.web import streaming as endpoints
+from sse.web import publishing as endpoints
 from sse.worker import connection
 
 ROOT = Path(__file__).parents[3]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sse.web.streaming import accepts_stream
+from sse.web.query import accepts_stream
 
 ALLOWED = [
     "",

@@ -15,7 +15,7 @@ from werkzeug.wrappers import Request
 
 from health import Health
 from sse import SSE
-from sse.web.fast_path import LaneRequest
+from sse.web.fast_path import FastRequest
 from sse.web.plain_app import is_plain
 from sse.web.routes import RAISED
 
@@ -202,12 +202,12 @@ def test_the_lanes_request_is_werkzeugs_for_whoever_asks(fields: dict[str, str],
         made["wsgi.input"] = io.BytesIO(b"hello, world")
         return {**made, **({"wsgi.input_terminated": True} if terminated else {}), **fields}
 
-    ours, theirs = LaneRequest(environ()), Request(environ(), populate_request=False)
+    ours, theirs = FastRequest(environ()), Request(environ(), populate_request=False)
     names = ["content_length", "query_string", "method", "path", "args", "cookies", "accept_mimetypes", "mimetype"]
     names += ["remote_addr", "scheme", "server", "root_path", "shallow", "url"]
     for name in names:
         assert getattr(ours, name) == getattr(theirs, name), name
-        assert getattr(LaneRequest(environ()), name) == getattr(theirs, name), f"{name}, asked for first"
+        assert getattr(FastRequest(environ()), name) == getattr(theirs, name), f"{name}, asked for first"
     assert dict(ours.headers) == dict(theirs.headers)
     assert ours.stream.read() == theirs.stream.read()
     with pytest.raises(AttributeError, match="no_such_thing"):

@@ -25,7 +25,7 @@ from werkzeug.test import Client, EnvironBuilder, run_wsgi_app
 from health import Health
 from sse import SSE
 from sse.web import routes as views
-from sse.web.fast_path import MAX_CHANGES, Lane
+from sse.web.fast_path import MAX_CHANGES, FastPath
 
 VARYING = re.compile(rb"\d{13}(-\d+)?|(?<=retry: )\d+|session=[^;]*|Expires=[^;]*")
 
@@ -323,9 +323,9 @@ class Pair:
             before.append(vars(app).get("wsgi_app"))
             Health(app)
             SSE(app)
-        lane = self.apps[0].wsgi_app
-        assert isinstance(lane, Lane)
-        self.lane = lane
+        fast = self.apps[0].wsgi_app
+        assert isinstance(fast, FastPath)
+        self.fast = fast
         # The other is left as it was before the extension came.
         vars(self.apps[1]).pop("wsgi_app")
         if before[1] is not None:
@@ -403,7 +403,7 @@ def check(pair: Pair) -> None:
 
 
 def taken(pair: Pair) -> bool:
-    return pair.lane._seen is not None and bool(pair.lane._ways)
+    return pair.fast._seen is not None and bool(pair.fast._routes)
 
 
 def test_without_interference_it_is_fast_and_the_same(pair: Pair) -> None:
@@ -467,17 +467,17 @@ def test_a_patch_of_a_class_that_is_met_later_is_noticed_at_the_next_thorough_lo
         return usual(self, *args)
 
     monkeypatch.setattr(werkzeug.wrappers.Response, "__call__", traced)
-    pair.lane._look_at = 0.0
+    pair.fast._look_at = 0.0
     check(pair)
 
 
 def test_an_app_that_never_rests_is_left_to_flask(pair: Pair) -> None:
-    app, lane = pair.apps[0], pair.lane
+    app, fast = pair.apps[0], pair.fast
     client = Client(app)
     for number in range(MAX_CHANGES + 5):
         app.requests = number  # type: ignore[attr-defined]
         assert client.post("/events/orders", data="x").status_code == 201
-    assert lane._closed
+    assert fast._closed
 
 
 def test_a_context_that_is_to_be_kept_is_flasks(pair: Pair) -> None:
@@ -487,9 +487,9 @@ def test_a_context_that_is_to_be_kept_is_flasks(pair: Pair) -> None:
 
 
 def test_the_memory_of_ways_is_bounded(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sse.web.fast_path.MAX_WAYS", 3)
+    monkeypatch.setattr("sse.web.fast_path.MAX_ROUTES", 3)
     client = Client(pair.apps[0])
     for number in range(10):
         assert client.post(f"/events/channel-{number}", data="x").status_code == 201
-        assert len(pair.lane._ways) <= 3
+        assert len(pair.fast._routes) <= 3
     assert taken(pair)

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sse.events.digest import digest_of, scoped
 from sse.events.model import Event
 from sse.web.problems import Problem
-from sse.web.publishing import digest_of, idempotency_key, scoped, single
+from sse.web.publishing import idempotency_key, single
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""What all answers share: common headers, refusals, and the check that the log fits the server."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Request, Response
+
+from ..auth import AccessDenied, cors_headers
+from ..log import IdempotencyConflict, LogUnavailable
+from ..log.base import Stored
+from ..observe.environ import HUNG_UP
+from ..observe.request_id import HEADER, request_id
+from .problems import Problem, problem_of
+from .service import Service
+
+logger = logging.getLogger("headwater")
+
+
+def check_log(service: Service, request: Request) -> None:
+    """Refuse to serve a log that is in this process's memory where the server has others: what one acknowledges, the
+    streams of another would never see. (Our worker refuses to start then; PEP 3333 has every server say so.) Raises
+    Problem (500)."""
+    if request.environ.get("wsgi.multiprocess") and not service.log.shared:
+        detail = "SSE_LOG=memory: is for one process, and this server has several"
+        logger.error("%s: set sqlite:///… or redis://…", detail)
+        raise Problem(500, detail)
+
+
+def common_headers(service: Service, environ: dict[str, Any]) -> dict[str, str]:
+    """What every answer has beside its own headers."""
+    headers = cors_headers(service.settings, environ.get("HTTP_ORIGIN"))
+    # Our own worker names every answer, those of other views and Flask's own errors, too.
+    if HUNG_UP not in environ:
+        headers[HEADER] = request_id(environ)
+    return headers
+
+
+# What a publisher is told, by what is known (`LogUnavailable.stored`).
+_NOT_STORED: Final[dict[Stored, str]] = {
+    "no": "the log cannot be written now, nothing was stored. Repeating is safe, and with an Idempotency-Key always",
+    "unknown": "the log did not confirm in time: this may have been stored or not. Repeating it is safe with the "
+    "Idempotency-Key that it had; without one it may be stored twice",
+}
+
+
+def refusal(service: Service, error: Exception) -> Response | None:
+    """The answer to what publishing and streaming raise; None for what is a bug."""
+    match error:
+        case Problem():
+            return error.response()
+        case AccessDenied():
+            return Problem(error.status, error.detail, headers=error.headers).response()
+        case LogUnavailable():
+            service.complain(error)  # it names files and hosts, which are the operator's business and not the client's
+            headers = {"Retry-After": str(max(1, round(error.retry_after)))}
+            return Problem(503, _NOT_STORED[error.stored], headers=headers, stored=error.stored).response()
+        case IdempotencyConflict():
+            return Problem(422, "this Idempotency-Key was used with another body").response()
+        case HTTPException():
+            return problem_of(error)
+    return None

@@ -1,0 +1,76 @@
+"""What a request asks for: its channels, types and cursor, and whether it accepts a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from werkzeug.wrappers import Request
+
+from ..events.model import InvalidEvent, MalformedCursor, check_channel, parse_id, parse_since
+from ..streams.hub import INJECTED_CHANNELS
+from .problems import Problem
+
+
+def check_query(request: Request) -> None:
+    """Refuse a query that is not UTF-8: read leniently, it would be another event type than was asked for. Raises
+    Problem (400)."""
+    query = request.query_string
+    try:
+        (unquote_to_bytes(query) if b"%" in query else query).decode()
+    except UnicodeDecodeError:
+        raise Problem(400, "the query is not UTF-8") from None
+
+
+def checked_channel(channel: str, *, reading: bool = False) -> str:
+    try:
+        return check_channel(channel, reserved_ok=reading and channel in INJECTED_CHANNELS)
+    except InvalidEvent as error:
+        raise Problem(400, str(error), field="channel") from None
+
+
+def asked_cursor(request: Request) -> tuple[str | None, int | None]:
+    """Where the client asks to begin: as it said it, and parsed (None when it cannot be). The header first: it is what
+    a reconnecting EventSource sends, while the query is still that of its first connection."""
+    header = request.environ.get("HTTP_LAST_EVENT_ID")
+    if header:
+        return header, _parsed(parse_id, header)
+    if not request.query_string:
+        return None, None
+    for name in ("lastEventId", "last_event_id"):
+        value = request.args.get(name)
+        if value:
+            return value, _parsed(parse_id, value)
+    since = request.args.get("since")
+    return (since, _parsed(parse_since, since)) if since else (None, None)
+
+
+def _parsed(parse: Callable[[str], int], text: str) -> int | None:
+    try:
+        return parse(text)
+    except MalformedCursor:
+        return None
+
+
+# The ranges that text/event-stream falls into, the most specific first: that one's weight counts (RFC 9110 §12.5.1).
+# `*` is what old JDKs send for `*/*`.
+_RANGES: Final = (("text/event-stream",), ("text/*",), ("*/*", "*"))
+
+
+def accepts_stream(accept: str) -> bool:
+    """Tell whether an Accept header allows text/event-stream, whatever parameters it names (a charset, a version).
+
+    Lenient about weights (`q=.2`, which HttpURLConnection sent for years): only a weight of zero excludes.
+    """
+    allowed: dict[str, bool] = {}
+    for part in accept.lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        if name:
+            weights = [value.strip() for key, _, value in (p.partition("=") for p in parameters) if key.strip() == "q"]
+            allowed[name] = allowed.get(name, False) or not (weights and _is_zero(weights[0]))
+    return not allowed or next((allowed[name] for names in _RANGES for name in names if name in allowed), False)
+
+
+def _is_zero(weight: str) -> bool:
+    return bool(weight) and not weight.strip("0.")

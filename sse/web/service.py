@@ -1,0 +1,205 @@
+"""What routes and fast path need of the extension, without Flask: settings, keys, the worker's log and hub."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..auth import Authenticator, address_bucket, parse_networks
+from ..auth.origin import all_loopback
+from ..auth.rate import PublishRate
+from ..events.digest import digest_of, scoped
+from ..events.model import Event
+from ..events.trace import sampled
+from ..log import Log, LogUnavailable, open_log
+from ..observe import access as accesslog
+from ..observe.console_stats import Reporter
+from ..runtime.cooperation import share_logging
+from ..settings import Settings
+from ..settings.watch import Watch
+from ..streams.hub import Hub
+from ..streams.stats import Stats
+
+if TYPE_CHECKING:
+    from ..observe.otel import Spans
+
+logger = logging.getLogger("headwater")
+
+# Refused publishes are reported at most once in this many seconds.
+COMPLAIN_INTERVAL = 5.0
+
+
+class Service:
+    """One process's publishing and streaming; opens its log and hub at their first use, after the server has forked."""
+
+    settings: Settings
+    authenticator: Authenticator
+
+    def __init__(self) -> None:
+        self.stats = Stats()
+        # OpenTelemetry's spans, where they are on.
+        self.spans: Spans | None = None
+        # Returns the connections by state (new, active, idle, stream). Set by a server that can count them.
+        self.connection_counts: Callable[[], dict[str, int]] | None = None
+        # Returns further members of the events on ``_stats``; health sets it.
+        self.report_more: Callable[[], dict[str, Any]] | None = None
+        self._listening: Sequence[Any] | None = None
+        self._lock = threading.Lock()
+        self._log: Log | None = None
+        self._hub: Hub | None = None
+        self._complained = float("-inf")
+        self._watch: Watch | None = None
+        self._inherited: list[Any] = []
+
+    def configure(self, settings: Settings) -> None:
+        """Take the settings, and follow their changes. Raises SettingsError."""
+        self.settings = settings
+        self.trusted_networks = parse_networks(tuple(settings.sse_trusted_proxies))
+        self.authenticator = Authenticator(settings, loopback_only=self._loopback_only)
+        self.rate = PublishRate(settings.sse_publish_rate)
+        settings.on_change(self._prepare)
+        self._watch = Watch(settings, self._settings_refused)
+
+    def listen(self, names: Sequence[Any]) -> None:
+        """Tell which addresses the server listens on (``getsockname()`` of each), without those that are health's."""
+        self._listening = names
+
+    def _prepare(self, new: Settings) -> Callable[[], None]:
+        """Prepare keys and rates for new settings (:mod:`sse.settings.live`); the change itself cannot fail."""
+        authenticator = Authenticator(new, loopback_only=self._loopback_only, before=self.authenticator)
+        same_rate = new.sse_publish_rate == self.settings.sse_publish_rate
+        rate = self.rate if same_rate else PublishRate(new.sse_publish_rate)
+
+        def change() -> None:
+            before = self.authenticator.startup_line()
+            self.authenticator, self.rate = authenticator, rate
+            if (line := authenticator.startup_line()) != before:
+                logger.info("%s", line)
+
+        return change
+
+    def _settings_refused(self, refused: bool) -> None:
+        self.stats.settings_refused = int(refused)
+
+    def _loopback_only(self) -> bool:
+        return self._listening is not None and all_loopback(self._listening)
+
+    # ── the worker's log and hub ──────────────────────────────────────────────────────────────────────────
+
+    @property
+    def log(self) -> Log:
+        """The log; opened at the first use. Raises LogRefused, LogUnavailable."""
+        if self._log is None:
+            with self._lock:
+                if self._log is None:
+                    settings = self.settings
+                    self._log = open_log(
+                        settings.sse_log,
+                        retain_events=settings.sse_retain_events,
+                        retain_seconds=settings.sse_retain_seconds,
+                        options=vars(settings),
+                    )
+        return self._log
+
+    @property
+    def hub(self) -> Hub:
+        """The hub; started at the first use. Raises LogRefused, LogUnavailable."""
+        if self._hub is None:
+            log = self.log
+            with self._lock:
+                if self._hub is None:
+                    share_logging()
+                    hub = Hub(
+                        log, self.settings, self.stats, on_close=accesslog.stream_ended, site_of=address_bucket
+                    )
+                    reporter = Reporter(hub, self.settings.sse_log.partition(":")[0])
+                    reporter.more = self.report_more
+                    hub.report = reporter
+                    if self.spans is not None:
+                        hub.deliveries.on_delivered = self.spans.delivered
+                    hub.start()
+                    self._hub = hub
+                    if self._watch is not None:
+                        self._watch.start()
+                    logger.info("%s", self.authenticator.startup_line())
+        return self._hub
+
+    def start(self) -> Hub:
+        """Open the log and begin to follow it now, rather than with the first request. To be called in each worker,
+        after the fork. Raises LogRefused, LogUnavailable."""
+        return self.hub
+
+    def before_fork(self) -> None:
+        """Close a log that nothing follows yet: the app has published while it was loaded, before the server forks. A
+        log in memory goes along, with its events."""
+        if self._log is not None and self._hub is None and self._log.shared:
+            self._log.close()
+            self._log = None
+
+    def forked(self) -> None:
+        """In the child: what only works in the process that made it is left to the parent. It must not be closed here,
+        so it is kept (SQLite forbids even that, of a connection that was carried across a fork)."""
+        self._lock = threading.Lock()
+        if self._hub is not None:
+            self._inherited.append((self._hub, self._log))
+            self._hub = self._log = None
+            self._watch = Watch(self.settings, self._settings_refused)
+        if self.stats.published:
+            self.stats.published = 0  # the parent's, and not each worker's
+
+    def stop(self) -> None:
+        """Stop following and close the log."""
+        if self._watch is not None:
+            self._watch.stop()
+        if self._hub is not None:
+            self._hub.stop()
+        if self._log is not None:
+            self._log.close()
+        if self.spans is not None:
+            self.spans.stop()
+
+    # ── publishing ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def trace(self, traceparent: str | None) -> str | None:
+        """The traceparent to store with a publish's events: normalised if sampled, else None."""
+        if traceparent is None and self.spans is not None:
+            traceparent = self.spans.current()
+        wanted = self.spans is not None or self.settings.sse_trace_lines
+        return sampled(traceparent) if traceparent is not None and wanted else None
+
+    def append(self, events: Sequence[Event], *, key: str | None = None, trace: str | None = None) -> list[int]:
+        """Append events in order, all or none, and return their positions. ``key``: idempotency key, among
+        those of the same channels; ``trace``: what :meth:`trace` returned.
+
+        Raises LogUnavailable, IdempotencyConflict. ``LogUnavailable.stored`` is "no" where nothing was stored for
+        certain, else "unknown"; a repetition with the same ``key`` is stored once.
+        """
+        if self.spans is not None and trace is not None:
+            with self.spans.appending(events, trace) as (carried, positions):
+                positions += self._append(events, key, carried)
+            return positions
+        return self._append(events, key, trace)
+
+    def _append(self, events: Sequence[Event], key: str | None, trace: str | None) -> list[int]:
+        digest = b""
+        if key is not None:
+            digest, key = digest_of(events), scoped(key, events)
+        try:
+            positions = self.log.append(events, key=key, digest=digest, trace=trace)
+        except LogUnavailable:
+            self.stats.publishes_refused["log"] += 1
+            self.stats.append_failed_at = time.monotonic()
+            raise
+        self.stats.append_failed_at = 0.0
+        self.stats.published += len(events)
+        return positions
+
+    def complain(self, error: LogUnavailable) -> None:
+        """Warn, at most every 5 s, that publishes are being refused."""
+        now = time.monotonic()
+        if now - self._complained >= COMPLAIN_INTERVAL:
+            self._complained = now
+            logger.warning("publishers are refused: %s", error)
