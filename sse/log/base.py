@@ -1,13 +1,13 @@
-"""What a log is: the one small protocol that every engine keeps, its errors, and its limits.
+"""The protocol that every log engine implements, its errors, and its limits.
 
-A log is a sequence of events in the order of their positions (`sse.events.model`). Appending is atomic and in order;
+A log is a sequence of events in the order of their positions (``sse.events.model``). Appending is atomic and in order;
 a position, once given out, is never given out again and nothing is ever inserted below it, so "read after p"
 is all that live delivery, replay and resume need. The oldest events are trimmed away, and a log knows the
 position through which that happened.
 
-Engines run under threads and under gevent's monkey patching alike: they reach `threading`, `time` and
-`select` through the modules at call time, so that waiting is cooperative where it has been made so, and
-they import no gevent. An engine is opened by the process that uses it, after any fork.
+Engines run under threads and under gevent's monkey patching alike: they reach ``threading``, ``time`` and
+``select`` through the modules at call time, so that waiting is cooperative where gevent has
+patched them, and they import no gevent. The process that uses an engine opens it, after any fork.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ FOLLOW_CHARS: Final = 1024 * 1024
 # An append of more events than this is done in a thread of its own under gevent, so that the loop goes on.
 OFFLOAD_EVENTS: Final = 100
 
-# Rows that one call of `trim` removes at most: it holds the write lock that publishers wait for.
+# Rows that one call of ``trim`` removes at most: it holds the write lock that publishers wait for.
 TRIM_BITE: Final = 500
 
 
 class LogError(Exception):
-    """Anything that a log has to say against a request."""
+    """Base class of what a log raises."""
 
 
-#: Whether an append that failed has stored its events: "no", or "unknown" where the answer was lost on the way.
+#: Whether a failed append stored its events: "no", or "unknown" when the answer was lost on the way.
 Stored: TypeAlias = Literal["no", "unknown"]
 STORED: Final[tuple[Stored, ...]] = get_args(Stored)
 
@@ -48,8 +48,9 @@ STORED: Final[tuple[Stored, ...]] = get_args(Stored)
 class LogUnavailable(LogError):
     """The log cannot be reached or written now.
 
-    retry_after: seconds. stored: what is known of the append that raised this; "no" is for those who know it for
-    certain. After "unknown" an append may be repeated with the idempotency key that it had: it is stored once.
+    retry_after: seconds.
+    stored: "no" only if the append certainly stored nothing. After "unknown", repeat it with the same idempotency key:
+    it is stored once.
     """
 
     def __init__(self, message: str, retry_after: float = 1.0, *, stored: Stored = "unknown") -> None:
@@ -59,28 +60,29 @@ class LogUnavailable(LogError):
 
 
 class LogReplaced(LogUnavailable):
-    """The log is not the one that was followed so far: it was emptied, exchanged, or set back to an older copy.
+    """The log is no longer the one that was followed: it was emptied, exchanged, or set back to an older copy.
 
-    What was followed means nothing in it; the next call takes it as it is.
+    Positions of the old log mean nothing in the new one. The next call accepts the log as it is.
     """
 
 
 class LogRefused(LogError):
-    """What was found at a log's place is damaged, of another version, or not ours. It was left as it is."""
+    """What was found in the log's place is damaged, of another version, or not ours. It was not changed."""
 
 
 class IdempotencyConflict(LogError):
-    """The same idempotency key came with another content."""
+    """An idempotency key was used again with different content."""
 
 
 class Bounds(NamedTuple):
-    """Positions that describe a log. In a new one `latest` and `trimmed` are its creation, in time.
+    """Positions that describe a log. In a new log, ``latest`` and ``trimmed`` are the time of its creation.
 
-    oldest: the oldest event that is held, None when there is none; latest: the newest that was ever given
-    out; trimmed: the position through which events were trimmed: cursors below it have missed something. lost: an
-    engine that can lose what it has acknowledged (a replica took over without it) says so with a position above all
-    that was given out before: cursors below it may have missed something, though older events may still be held.
-    complete: every event that this log was ever given is held, so a cursor below `trimmed` is from before it began.
+    oldest: the oldest event that the log holds, None if it is empty.
+    latest: the newest position ever given out.
+    trimmed: events up to this position were trimmed; cursors below it have missed something.
+    lost: 0, or a position above all that were given out before the engine lost acknowledged events (a replica took
+    over without them); cursors below it may have missed something, though older events may still be held.
+    complete: the log still holds every event it was ever given, so a cursor below ``trimmed`` is older than the log.
     """
 
     oldest: int | None
@@ -91,8 +93,11 @@ class Bounds(NamedTuple):
 
 
 class Batch(list[Record]):
-    """A follower's batch of which more is known than its records. traces: of publishes that begin in it and are
-    sampled. whole: nothing that came before it can have been trimmed unseen."""
+    """A follower's batch, with more than its records.
+
+    traces: those of sampled publishes that begin in the batch.
+    whole: True if nothing before it can have been trimmed unseen.
+    """
 
     def __init__(self, records: Iterable[Record] = (), traces: Sequence[Trace] = (), *, whole: bool = False) -> None:
         super().__init__(records)
@@ -101,9 +106,11 @@ class Batch(list[Record]):
 
 
 class Usage(NamedTuple):
-    """How much a log takes, as far as its engine can know; None where it cannot.
+    """How much room a log takes; None for what its engine cannot know.
 
-    bytes: what it takes; free: how much more there is room for; oldest: position of the oldest event that is held.
+    bytes: the log's size.
+    free: bytes that are still free.
+    oldest: the position of the oldest event that the log holds.
     """
 
     bytes: int | None
@@ -117,58 +124,57 @@ class Usage(NamedTuple):
 
 
 class Log(Protocol):
-    """See the module's text. Every method may raise `LogUnavailable`, and may be called from any thread.
+    """A log, as the module's text describes it. Every method may raise ``LogUnavailable``; any thread may call it.
 
-    channels: None stands for every channel. max_bytes: a read ends with the record whose data brings the
-    sum of ``len(data)`` to this or beyond; so there is always at least one record if any matches, and a
-    page that was cut can be told from the last one. (Characters, because counting them is free: one is 1 to
-    4 bytes.)
+    channels: None stands for every channel.
+    max_bytes: a read ends with the record that brings the sum of ``len(data)`` to this or beyond. So it returns at
+    least one record if any matches, and a page that was cut can be told from the last one. (Characters, because
+    counting them is free; one is 1 to 4 bytes.)
     """
 
-    shared: bool  # may several processes use it at once?
-    notices_gaps: bool  # does `follow` raise `LogReplaced` when trimming has overtaken it?
+    shared: bool  # True if several processes may use it at once
+    notices_gaps: bool  # True if ``follow`` raises ``LogReplaced`` when trimming has overtaken it
 
     def append(
         self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"", trace: str | None = None
     ) -> list[int]:
         """Store events atomically and in order; return their positions once they would survive a ``kill -9``.
 
-        key: idempotency, remembered for at least 600 s, by other workers and after restarts, too. The same
-        key with the same `digest` stores nothing and returns the positions of the first time; with another
-        one it raises `IdempotencyConflict`. No events: nothing is stored, not even the key.
+        key: an idempotency key, remembered for at least 600 s, also by other workers and across restarts. The same
+        key with the same ``digest`` stores nothing and returns the first positions. Without events nothing is
+        stored, not even the key.
+        trace: a sampled traceparent (``sse.events.trace``), for followers that read the events while they are new.
 
-        `LogUnavailable.stored` says whether the events may have been stored all the same.
-
-        trace: a sampled traceparent (`sse.trace`), for followers that read the events while they are new.
+        Raises ``IdempotencyConflict`` for a known key with another digest. ``LogUnavailable.stored`` says whether the
+        events may have been stored all the same.
         """
         ...
 
     def read(self, channels: Collection[str] | None, after: int, limit: int, max_bytes: int) -> list[Record]:
-        """The oldest records with a position > `after`, ascending, at most `limit`."""
+        """Return the oldest records with a position > ``after``, ascending, at most ``limit``."""
         ...
 
     def newest(self, channels: Collection[str] | None, limit: int, max_bytes: int) -> list[Record]:
-        """The newest records, ascending, at most `limit`."""
+        """Return the newest records, ascending, at most ``limit``."""
         ...
 
     def floor(self, channels: Collection[str] | None, after: int, keep: int) -> int | None:
-        """None when at most `keep` events follow `after`; else the position that exactly `keep` of them
-        follow."""
+        """Return the position that exactly ``keep`` events follow, None if at most ``keep`` follow ``after``."""
         ...
 
     def bounds(self) -> Bounds:
-        """The log's bounds, all of one moment."""
+        """Return the log's bounds, read at one moment."""
         ...
 
     def usage(self) -> Usage:
-        """What the log takes and has room for. May wait for a disk."""
+        """Return the log's size and free room. May wait for a disk."""
         ...
 
     def follow(self, after: int, stop: threading.Event) -> Iterator[list[Record]]:
-        """Yield what follows `after`, in batches and in order, for ever; [] at least once a second when
-        quiet. A batch in which a traced publish begins is a `Batch`.
+        """Yield what follows ``after``, in batches and in order; [] at least once a second while the log is quiet.
 
-        Ends when `stop` is set (call `wake` to make that at once) or the log is closed.
+        A batch in which a traced publish begins is a ``Batch``. Ends when ``stop`` is set (then call ``wake``, so that
+        it ends at once) or the log is closed.
         """
         ...
 
@@ -177,17 +183,17 @@ class Log(Protocol):
         ...
 
     def trim(self) -> int:
-        """Remove one bite of what retention no longer keeps; return its rows. Fewer than `TRIM_BITE`: that was all
-        for now.
+        """Remove one bite of what retention no longer keeps, and return its number of rows.
 
-        For a background loop, outside of an event loop: it waits for the disk. Only one worker does the work.
+        Fewer than ``TRIM_BITE`` rows: nothing is left to trim for now. It waits for the disk, so call it outside an
+        event loop. Only one worker does the work.
         """
         ...
 
     def retain(self, events: int, seconds: float) -> None:
-        """Have `trim` keep so much from now on."""
+        """Change what ``trim`` keeps from now on."""
         ...
 
     def close(self) -> None:
-        """Let go of everything; followers end. Idempotent."""
+        """Release everything, and end the followers. Idempotent."""
         ...

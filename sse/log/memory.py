@@ -195,7 +195,7 @@ class MemoryLog:
 def _page(
     records: Iterable[Record], channels: Collection[str] | None, limit: int, max_chars: int
 ) -> list[Record]:
-    """The first matching records, through the one whose data brings their sum to `max_chars` characters."""
+    """The first matching records, through the one whose data brings their sum to ``max_chars`` characters."""
     page: list[Record] = []
     if limit > 0:
         for record in records:

@@ -65,7 +65,7 @@ def stamp() -> str:
     return f"t{time.monotonic_ns()}"
 
 
-# --- append → written on another instance -------------------------------------------------------------------------
+# ── append → written on another instance ────────────────────────────────────────────────────────────────
 
 
 def publish_on_schedule(port: int, rate: float, seconds: float, number: int) -> None:
@@ -85,7 +85,7 @@ def publish_on_schedule(port: int, rate: float, seconds: float, number: int) -> 
 
 
 def listen(port: int, streams: int, results: Any, stop: ProcessEvent) -> None:
-    """Read some streams, at as little cost as can be. Puts the time from `stamp` to having read it, of every event, and
+    """Read some streams, at as little cost as can be. Puts the time from ``stamp`` to having read it, of every event, and
     the seconds from the first stamp to the last."""
     took: list[float] = []
     made: list[int] = []
@@ -183,7 +183,7 @@ def quantiles(server: Any, name: str) -> str:
     return f"p50 {found[0] * 1000:.1f} ms, p99 {found[1] * 1000:.1f} ms" if len(found) == 2 else "empty"
 
 
-# --- one follower and a flood ---------------------------------------------------------------------------------------
+# ── one follower and a flood ────────────────────────────────────────────────────────────────────────────
 
 
 def flood(url: str, rate: int, seconds: float, size: int) -> None:
@@ -226,7 +226,7 @@ def throughput(rate: int = 50_000, seconds: float = 10.0, size: int = 100) -> No
         )
 
 
-# --- fifty followers ------------------------------------------------------------------------------------------------
+# ── fifty followers ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def follow(url: str, count: int, results: Any, stop: ProcessEvent) -> None:
@@ -301,7 +301,7 @@ def followers(counts: Sequence[int] = (1, 10, 50), rate: int = 1000, seconds: fl
             )
 
 
-# --- one worker -------------------------------------------------------------------------------------------------------
+# ── one worker ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def worker(counts: Sequence[int] = (0, 1000, 5000), rate: int = 20) -> None:
@@ -325,7 +325,7 @@ def worker(counts: Sequence[int] = (0, 1000, 5000), rate: int = 20) -> None:
                 )
 
 
-# --- one Redis --------------------------------------------------------------------------------------------------------
+# ── one Redis ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def one_redis(number: int = 50_000, size: int = 200) -> None:
@@ -347,7 +347,7 @@ def one_redis(number: int = 50_000, size: int = 200) -> None:
         log.close()
 
 
-# --- Redis away and back ----------------------------------------------------------------------------------------------
+# ── Redis away and back ─────────────────────────────────────────────────────────────────────────────────
 
 
 def back(times: int = 5, away: float = 3.0) -> None:

@@ -34,7 +34,7 @@ class Reader(ResumingClient):
         )
 
     def stop(self) -> None:
-        """End soon; :meth:`close` waits for it."""
+        """End soon; :meth:``close`` waits for it."""
         self._stop.set()
 
     def heartbeats(self, since: float, until: float) -> int:

@@ -110,7 +110,7 @@ class Recorder:
         """Attempts that began then."""
         return [attempt for attempt in self.attempts if moment <= attempt.began < until]
 
-    # --- the thread -----------------------------------------------------------------------------------------
+    # ── the thread ──────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
         number, due = 0, time.monotonic()

@@ -18,7 +18,7 @@ from tests.chaos.recorder import Recorder
 from tests.support.server import Server
 from tests.support.wait import eventually
 
-# --- open files -------------------------------------------------------------------------------------------------
+# ── open files ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def open_files(pid: int) -> int:
@@ -54,7 +54,7 @@ def test_streams_go_on_when_no_more_files_can_be_opened_and_new_ones_come_in_whe
     assert len(server.log_text()) < 200_000, "it fills the disk with complaints"
 
 
-# --- memory -----------------------------------------------------------------------------------------------------
+# ── memory ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class MemoryLimit:
@@ -137,7 +137,7 @@ def test_a_worker_without_memory_costs_its_clients_a_reconnect_at_most(stack: Ex
     reckon("memory pressure", readers, recorder.finish(), note=note)
 
 
-# --- disk -------------------------------------------------------------------------------------------------------
+# ── disk ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_full_disk_under_sqlite_is_told_to_publishers_and_costs_no_event(small_disk: Path, stack: ExitStack) -> None:

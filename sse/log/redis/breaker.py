@@ -51,9 +51,9 @@ class Breaker:
         return self._delay == 0.0
 
     def admit(self) -> bool:
-        """Let a request pass: True if it is the probe, which then owes `succeeded`, `failed` or `forgo`.
+        """Let a request pass: True if it is the probe, which then owes ``succeeded``, ``failed`` or ``forgo``.
 
-        Raises `LogUnavailable` at once while Redis is known to be down, and while another request probes.
+        Raises ``LogUnavailable`` at once while Redis is known to be down, and while another request probes.
         """
         if self._delay == 0.0:
             return False

@@ -25,7 +25,7 @@ _PASSING: Final = ("OOM", "READONLY", "LOADING", "MISCONF", "NOREPLICAS", "MASTE
 
 
 def check(link: Link, keys: Keys, where: str, replicas: int = 0) -> None:
-    """Raise `LogRefused` when this Redis cannot hold the log: too old, evicting, a node of a cluster, a Sentinel, a
+    """Raise ``LogRefused`` when this Redis cannot hold the log: too old, evicting, a node of a cluster, a Sentinel, a
     right is missing, foreign keys.
 
     Other errors of redis-py pass through: they say that it cannot be told now.
@@ -104,7 +104,7 @@ def eviction(info: dict[str, str]) -> str | None:
 
 
 class Watch:
-    """Looks every `WATCH_SECONDS` whether this Redis may evict: its policy can be changed, and a server that takes over
+    """Looks every ``WATCH_SECONDS`` whether this Redis may evict: its policy can change, and a server that takes over
     has one of its own. It is said, and no more: to refuse publishers would be an outage for a risk."""
 
     def __init__(self, where: str) -> None:

@@ -1,12 +1,12 @@
-"""How the Redis log calls its Redis: a pooled connection, through the breaker, with errors in the log's own words.
+"""Calls Redis for the log: on a pooled connection, through the breaker, with errors translated into the log's own.
 
-**Whose Redis is it?** A replica that takes over, or a Redis that restarts, may lack events that this worker has
-stored or read; and nothing but this worker knows. So before a new connection is used, its Redis is asked for the
-newest of these. If that is gone, the log is marked, in Redis and for everybody (`_redis_scripts`, ``JOIN``).
+**Has Redis lost events?** A replica that takes over, or a Redis that restarts, may lack events that this worker has
+stored or read, and perhaps only this worker knows. So before it uses a new connection, it asks Redis for the newest of
+these events. If that one is gone, it marks the log, in Redis and for everybody (``scripts.JOIN``).
 
-What is asked for has to be from the time before. So when another master is found at the end of a new connection, all
-older ones are given up, with the answers that may still come over them: an old master that does not know yet that it
-is one would go on acknowledging events that are about to be gone.
+The event asked for must be older than the connection. So when a new connection leads to another master, the worker
+gives up all older connections and the answers still due on them: an old master that does not know that it was
+replaced would go on acknowledging events that are about to be lost.
 """
 
 from __future__ import annotations
@@ -32,21 +32,22 @@ logger = logging.getLogger("headwater.log.redis")
 
 T = TypeVar("T")
 
-# A master has one of its own: a replica takes a new one when it is promoted, a Redis that starts as a master, too.
+# Every master has its own: a replica takes a new one when it is promoted, and so does a Redis that starts as a master.
 _REPLICATION_ID: Final = re.compile(rb"^master_replid:(\w+)", re.MULTILINE)
 
-# While Redis is known to be down, the one request that probes waits this long to connect, and for its answer: so it,
-# too, is over in less than 250 ms.
+# While Redis is known to be down, the one request that probes waits this long to connect, and again for its answer, so
+# even that request ends in less than 250 ms.
 PROBE_TIMEOUT: Final = 0.1
 
 
 class Client:
     """One worker's access to the log's keys.
 
-    seen: the newest position that this worker, and so perhaps a client, knows; scripts are told. held: the newest
-    event that it has stored or read. (Both only rise: `knows`, `holds`.) history: the creation marker and the mark of
-    loss of the log that this worker works on. followed: the newest position that a follower handed over. reign: the
-    master that was found last, by its replication id; "" where a Redis does not say.
+    seen: the newest position that this worker, and so perhaps a client, knows; passed to scripts. Only rises.
+    held: the newest event that it has stored or read. Only rises.
+    history: the log's creation marker and its mark of loss.
+    followed: the newest position that a follower handed over.
+    reign: the replication id of the master found last; "" if Redis does not say.
     """
 
     def __init__(self, target: RedisUrl, prefix: str) -> None:
@@ -65,7 +66,7 @@ class Client:
         self._checked = False
 
     def call(self, work: Callable[[Link], T]) -> T:
-        """Do work on a pooled connection. Raises `LogUnavailable` for whatever goes wrong."""
+        """Do work on a pooled connection. Raises ``LogUnavailable`` for any failure."""
         if self.closed:
             raise LogUnavailable("the log is closed", stored="no")
         probe, connected = self.breaker.admit(), False
@@ -96,12 +97,12 @@ class Client:
                 self.breaker.forgo()
 
     def knows(self, position: int) -> None:
-        """Raise `seen` to this position."""
+        """Raise ``seen`` to this position."""
         with self._rising:
             self.seen = max(self.seen, position)
 
     def holds(self, position: int) -> None:
-        """Raise `seen` and `held` to this position."""
+        """Raise ``seen`` and ``held`` to this position."""
         with self._rising:
             self.seen = max(self.seen, position)
             self.held = max(self.held, position)
@@ -115,7 +116,7 @@ class Client:
         return self.pipeline(command)[0]
 
     def run(self, script: Script, args: Sequence[Argument], *keys: str) -> Any:
-        """What a script returns. keys: beyond the two that every script has; args: beyond `seen`."""
+        """What a script returns. keys: beyond the two that every script has; args: beyond ``seen``."""
         return self.call(lambda link: self.run_on(link, script, args, *keys))
 
     def run_on(self, link: Link, script: Script, args: Sequence[Argument], *keys: str) -> Any:

@@ -23,7 +23,7 @@ PREFIX_ALLOWED: Final = "1 to 64 letters, digits and . _ : - { }, beginning with
 
 
 class Keys:
-    """The names of a log's keys. `_redis_scripts` tells what is in them."""
+    """The names of a log's keys. ``scripts`` tells what is in them."""
 
     def __init__(self, prefix: str) -> None:
         if not PREFIX.fullmatch(prefix):
@@ -46,7 +46,7 @@ class Keys:
 
 
 def position_of(raw: bytes) -> int:
-    """The position of a stream id. One that a foreign writer made too large is clipped as `parse_id` does."""
+    """The position of a stream id. One that a foreign writer made too large is clipped as ``parse_id`` does."""
     ms, _, n = raw.partition(b"-")
     return min((int(ms) << SEQUENCE_BITS) + min(int(n), MAX_SEQUENCE), MAX_POSITION)
 
@@ -61,7 +61,7 @@ def from_members(members: Iterable[bytes]) -> list[int]:
 
 
 def decode(entries: Iterable[Entry], traces: list[Trace] | None = None) -> list[Record]:
-    """The records of stream entries. What is not one of ours is left out: it must not stop those behind it. `traces`
+    """The records of stream entries. What is not one of ours is left out: it must not stop those behind it. ``traces``
     is given the traces that these entries begin."""
     # The hot path: each event passes here once in every worker.
     records = []

@@ -1,31 +1,30 @@
 """The log in Redis: one stream for many workers and pods (Redis 6.2 or newer, Valkey).
 
 **Storing** is one script, so one round trip, whatever the number of events. **Following** is a blocking XREAD on a
-connection of its own; it wakes by itself, whoever appends. Everything else shares a few connections. What lies
-where in Redis is told in `_redis_scripts`, the URL's forms in `_redis_url`.
+connection of its own, which any append wakes. Everything else shares a few connections. ``scripts`` describes
+the keys, ``url`` the forms of the URL.
 
 **The index.** A channel is replayed from its own index, without reading other channels' events: a sorted set of
 8-byte positions. It costs 110 bytes an event (22 while a channel has no more than 128) and 3 µs of Redis's time an
 append. A stream for each channel would cost 11 bytes an event, but 4.3 KB a channel however small, and could not
-count: `floor` is O(log n) here. Index and stream are trimmed by one script, so their size is bounded by the same
+count: ``floor`` is O(log n) here. Index and stream are trimmed by one script, so their size is bounded by the same
 retention.
 
-**Replaced logs.** A Redis that was flushed, restored from an old dump or exchanged must not pass for a quiet one.
-The first user of an empty Redis writes a creation marker, newer than any id that it knows. With each XREAD, in the
-same write, a follower asks for marker, newest id and end of trimming (2 µs of Redis's time a batch, no round trip),
-and compares them before it hands the batch over. What does not fit, or was trimmed before it was read, raises
-`LogReplaced`.
+**Replaced logs.** A Redis that was flushed, restored from an old dump or exchanged must not look like a quiet one.
+The first worker to use an empty Redis writes a creation marker, newer than any id that it knows. With each XREAD, in
+the same write, a follower asks for marker, newest id and end of trimming (2 µs of Redis's time a batch, no round
+trip), and compares them before it hands the batch over. It raises ``LogReplaced`` if they do not fit, or if events
+were trimmed before it read them.
 
-**Lost ends.** A replica that takes over may lack the newest events, acknowledged ones too (`_redis_client`,
-`_redis_follow`). The first worker that misses one marks the log, and every cursor below the mark is told. What nobody
-can tell of is an event that no process is left to miss: all workers that had stored or read it have ended, too,
-before one of them has reached the new master. Only waiting for replicas (``?replicas=1``, the default with Sentinel)
-keeps events from being lost at all.
+**Lost ends.** A replica that takes over may lack the newest events, acknowledged ones too (``client``,
+``follow``). The first worker that misses one marks the log, and clients with a cursor below the mark are told. A loss
+goes unnoticed only if every worker that had stored or read the event ended before it reached the new master.
+Only waiting for replicas (``?replicas=1``, the default with Sentinel) keeps events from being lost at all.
 
 **Durable** means: in Redis's append-only file (``appendonly yes``). With ``appendfsync everysec``, its default, the
-death of the machine can cost a second, and so can ``kill -9`` of Redis where the disk is slow: while a sync is under
-way Redis answers before it has written. ``always`` closes both. Without that file Redis starts with its last dump. What
-is gone is told to clients as above.
+death of the machine can lose a second of events, and so can ``kill -9`` of Redis on a slow disk: during a sync, Redis
+answers before it has written. ``always`` prevents both. Without that file Redis starts with its last dump. Clients are
+told of losses as above.
 """
 
 from __future__ import annotations
@@ -66,18 +65,18 @@ from .url import RedisUrl, parse_url
 
 logger = logging.getLogger("headwater.log.redis")
 
-# An append that Redis only comes to after this many seconds is dropped there: its publisher is about to be told, or
-# was told, that no answer came in time, and may have repeated it. Less than COMMAND_TIMEOUT by the time that an answer
-# may take to arrive.
+# Redis drops an append that it starts later than this many seconds after it was sent: its publisher is about to be
+# told, or was told, that no answer came in time, and may have repeated it. Shorter than COMMAND_TIMEOUT by the time
+# that an answer may take to arrive.
 STALE_AFTER: Final = COMMAND_TIMEOUT * 0.75
 REPLICA_TIMEOUT_MS: Final = 1000  # how long an append waits for ?replicas=
 MISSING_TIMEOUT_MS: Final = 100  # and how long while they are known to be missing: a connection is held meanwhile
-CLAIM_MS: Final = 3000  # a worker that trims is relieved after this long without a bite
+CLAIM_MS: Final = 3000  # another worker takes over trimming after this long without a bite
 TRIM_BYTES: Final = 1024 * 1024  # of data at once: Redis serves nobody else meanwhile, about 2 ms
 
 
 class RedisLog:
-    """See the module's text. How long a failure takes to show: `_redis_link`, `_redis_client`, `_redis_breaker`."""
+    """The log in Redis. For how long a failure takes to show, see ``link``, ``client`` and ``breaker``."""
 
     shared = True
     notices_gaps = True
@@ -95,12 +94,15 @@ class RedisLog:
     def from_url(
         cls, url: str, *, prefix: str = "headwater", retain_events: int, retain_seconds: float
     ) -> RedisLog:
-        """Open the log at `url` (forms: `_redis_url`).
+        """Open the log at a URL of one of the forms in ``sse.log.redis.url``.
 
-        prefix: of all keys. retain_events, retain_seconds: what `trim` keeps. Raises `ValueError` for a URL or
-        prefix that cannot be, `LogRefused` for a Redis that cannot hold the log (version, rights, password,
-        eviction, foreign keys). A Redis that does not answer raises nothing: pods must be able to start during an
-        outage, and it is checked when it is back; until then every method raises `LogUnavailable`.
+        prefix: the first part of every key.
+        retain_events, retain_seconds: what ``trim`` keeps.
+
+        Raises ``ValueError`` for a URL or prefix that cannot be used, ``LogRefused`` for a Redis that cannot hold the
+        log (version, rights, password, eviction, foreign keys). A Redis that does not answer raises nothing, because
+        pods must be able to start during an outage: it is checked once it is back, and until then every method raises
+        ``LogUnavailable``.
         """
         log = cls(parse_url(url), prefix=prefix, retain_events=retain_events, retain_seconds=retain_seconds)
         try:
@@ -117,12 +119,11 @@ class RedisLog:
     def append(
         self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"", trace: str | None = None
     ) -> list[int]:
-        """See `Log.append`.
+        """See ``Log.append``.
 
-        Once the request was sent, the events *may* have been stored: when no answer comes, when replicas do not
-        confirm, when the master is another one by then. (What Redis comes to too late it drops: `STALE_AFTER`.) Nothing
-        is repeated here. A publisher that sends an idempotency key may repeat the request, and gets the positions of
-        the first time.
+        Once the request was sent, the events *may* have been stored: no answer arrives, replicas do not confirm, or
+        the master has changed. (Redis drops an append that it starts too late: ``STALE_AFTER``.) Nothing is repeated
+        here. A publisher that sent an idempotency key may repeat the request, and gets the first positions.
         """
         if not events:
             return []
@@ -205,25 +206,25 @@ class RedisLog:
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────────
 
     def read(self, channels: Collection[str] | None, after: int, limit: int, max_bytes: int) -> list[Record]:
-        """See `Log.read`. Two round trips for each 500 records of some channels, one for 5,000 of all."""
+        """See ``Log.read``. Two round trips for each 500 records of some channels, one for 5,000 of all."""
         if channels is None:
             return scan(self._client, format_id(after), limit, max_bytes, reverse=False)
         return read_index(self._client, frozenset(channels), after, limit, max_bytes, reverse=False)
 
     def newest(self, channels: Collection[str] | None, limit: int, max_bytes: int) -> list[Record]:
-        """See `Log.newest`. Costs what `read` does."""
+        """See ``Log.newest``. Costs what ``read`` does."""
         if channels is None:
             return scan(self._client, "", limit, max_bytes, reverse=True)[::-1]
         return read_index(self._client, frozenset(channels), 0, limit, max_bytes, reverse=True)[::-1]
 
     def floor(self, channels: Collection[str] | None, after: int, keep: int) -> int | None:
-        """See `Log.floor`."""
+        """See ``Log.floor``."""
         if channels is None:
             return floor_of_all(self._client, after, keep)
         return floor(self._client, frozenset(channels), after, keep, self.bounds().latest)
 
     def bounds(self) -> Bounds:
-        """See `Log.bounds`. Creates the log if there is none."""
+        """See ``Log.bounds``. Creates the log if there is none."""
         created, latest, trimmed, oldest, redis_ms, lost = self._client.run(BOUNDS, [])
         self._learn_clock(redis_ms)
         if self._client.history is None:
@@ -235,7 +236,7 @@ class RedisLog:
         return bounds
 
     def usage(self) -> Usage:
-        """See `Log.usage`. The bytes are those of the whole Redis, and there is room up to its maxmemory."""
+        """See ``Log.usage``. The bytes are those of the whole Redis, and there is room up to its maxmemory."""
 
         info = self._client.call(lambda link: read_info(link, "memory"))
         used, most = (int(info.get(name, 0)) for name in ("used_memory", "maxmemory"))
@@ -244,7 +245,7 @@ class RedisLog:
     # ── following ─────────────────────────────────────────────────────────────────────────────────────────
 
     def follow(self, after: int, stop: threading.Event) -> Iterator[list[Record]]:
-        """See `Log.follow`. Also raises `LogReplaced`; the next call of it then takes the log as it is."""
+        """See ``Log.follow``. Also raises ``LogReplaced``; the next call then accepts the log as it is."""
         client, tail = self._client, None
         try:
             tail = Tail(client, after)
@@ -282,7 +283,7 @@ class RedisLog:
     # ── upkeep ────────────────────────────────────────────────────────────────────────────────────────────
 
     def trim(self) -> int:
-        """See `Log.trim`. The work of one worker of all pods at a time, who holds the claim for `CLAIM_MS`."""
+        """See ``Log.trim``. One worker among all pods does the work at a time; its claim lasts ``CLAIM_MS``."""
         total = 0
         while total < TRIM_BITE:
             removed = self._nibble(TRIM_BITE - total)
@@ -305,7 +306,7 @@ class RedisLog:
         return int(removed)
 
     def retain(self, events: int, seconds: float) -> None:
-        """See `Log.retain`."""
+        """See ``Log.retain``."""
         self._retain_events = events
         self._retain_ms = int(seconds * 1000)
 
@@ -320,7 +321,7 @@ class RedisLog:
                 return
 
     def close(self) -> None:
-        """See `Log.close`."""
+        """See ``Log.close``."""
         self._client.close()
         for link in list(self._followers):
             link.interrupt()

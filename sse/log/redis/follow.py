@@ -1,9 +1,9 @@
 """Following the Redis log on a connection of its own, and noticing when it is not the same log any more.
 
-Three kinds of change end in `LogReplaced`, whereupon a worker's streams end, resume, and are told where they missed
-something: another log (`created`), one that was trimmed before it was read (`trimmed`), and one that has lost its
-newest events (`lost`). The last is what a replica that lagged leaves when it takes over, or a Redis whose disk was
-behind: the log looks whole and is only shorter. Whichever worker knows better marks it (`_redis_client`); the others
+Three kinds of change end in ``LogReplaced``, whereupon a worker's streams end, resume, and are told where they missed
+something: another log (``created``), one that was trimmed before it was read (``trimmed``), and one that has lost its
+newest events (``lost``). The last is what a replica that lagged leaves when it takes over, or a Redis whose disk was
+behind: the log looks whole and is only shorter. Whichever worker knows better marks it (``client``); the others
 see the mark here, before they hand on anything that came after it.
 """
 
@@ -28,7 +28,7 @@ MARGIN: Final = 1.1  # seconds beyond that, after which a follower's Redis is ta
 class Tail:
     """Where one follower is in the log.
 
-    `Client.history` and `Client.followed` outlive it: they say what log it was, and how far this worker has read.
+    ``Client.history`` and ``Client.followed`` outlive it: they say what log it was, and how far this worker has read.
     """
 
     def __init__(self, client: Client, after: int) -> None:
@@ -40,10 +40,10 @@ class Tail:
         self._asked = False  # is an answer on its way?
         self._block_ms = 1  # the first answer comes at once, even if it is empty
         self._last = self._trimmed = b"0-0"  # of the log, when it answered last
-        self._whole = False  # has nothing been trimmed beyond `after` that this follower was not given?
+        self._whole = False  # has nothing been trimmed beyond ``after`` that this follower was not given?
 
     def resume(self) -> None:
-        """Is this still the log that was followed through `after`? Raises `LogReplaced`."""
+        """Is this still the log that was followed through ``after``? Raises ``LogReplaced``."""
         client, after, link = self._client, self._after, self.link
         created, latest, self._trimmed, _, _, lost = client.run_on(link, BOUNDS, [])
         self._whole = after >= position_of(self._trimmed)
@@ -56,7 +56,7 @@ class Tail:
             raise self._overtaken()
 
     def _same(self, known: tuple[bytes, bytes]) -> None:
-        """Is the log's history the one that was known? Raises `LogReplaced`."""
+        """Is the log's history the one that was known? Raises ``LogReplaced``."""
         created, lost = self._client.history or known
         if created != known[0]:
             raise LogReplaced(f"the log in Redis is another one, of {created.decode()}")
@@ -64,7 +64,7 @@ class Tail:
             raise LogReplaced(f"the log in Redis has lost events that had ids below {lost.decode()}")
 
     def poll(self) -> list[Entry]:
-        """Wait for entries, `BLOCK_MS` at most, and return them. Raises `LogReplaced`, with what was read thrown away.
+        """Wait up to ``BLOCK_MS`` for entries and return them. Raises ``LogReplaced``, and discards what was read.
 
         Marker, newest id and the end of trimming come in the same write: they cost a batch 2 µs, and no round trip.
         """

@@ -1,10 +1,10 @@
 """Connections to Redis: making them, keeping a few, and what their errors mean.
 
-redis-py's `Connection` makes them (sockets, TLS, AUTH). From then on commands and replies pass between hiredis and the
-socket: redis-py's layers between these cost an append 60 µs, half of its time in a worker. Its client and its pools
-are left out, too: they repeat a command whose answer was lost, which for an append means the event twice, and they
-share connections between threads, which gevent forbids for those of its thread pool (a socket belongs to the event
-loop that it was made in).
+redis-py's ``Connection`` opens them (sockets, TLS, AUTH). After that, commands and replies pass between hiredis and the
+socket: redis-py's layers between the two cost an append 60 µs, half of its time in a worker. Its client and pools are
+not used either: they repeat a command whose answer was lost, which for an append stores the event twice, and they
+share connections between threads, which gevent forbids for threads of its pool (a socket belongs to the event loop
+that it was made in).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Argument: TypeAlias = str | bytes | int
 Command: TypeAlias = Sequence[Argument]
 
 CONNECT_TIMEOUT: Final = 1.0  # seconds; a healthy Redis accepts within a network round trip
-COMMAND_TIMEOUT: Final = 2.0  # seconds; the slowest of our commands, a batch of 10,000, takes it 0.1
+COMMAND_TIMEOUT: Final = 2.0  # seconds; our slowest command, a batch of 10,000, takes 0.1
 # Requests wait for one of these rather than open their own: 8 at 1 ms a round trip are 8,000 appends/s.
 POOL_SIZE: Final = 8
 RECEIVE_BYTES: Final = 65536  # of a reply at a time
@@ -44,7 +44,7 @@ REFUSALS: Final = (redis.AuthenticationError, redis.exceptions.AuthorizationErro
 
 
 class Link:
-    """One connection. Its methods raise redis-py's errors; after any but a `ResponseError` it is to be closed."""
+    """One connection. Its methods raise redis-py's errors; after any but a ``ResponseError`` it is to be closed."""
 
     __slots__ = ("_connection", "_reader", "_sock", "_timeout", "reign")
 
@@ -54,7 +54,7 @@ class Link:
         self._timeout = timeout
         self._sock.settimeout(timeout)
         self._reader = hiredis.Reader(protocolError=redis.InvalidResponse, replyError=BaseParser.parse_error)
-        self.reign: str | None = None  # of the master at its other end, once that was asked: see `_redis_client`
+        self.reign: str | None = None  # of the master at its other end, once that was asked: see ``client``
 
     def call(self, commands: Sequence[Command], timeout: float | None = None) -> list[Any]:
         """The replies to commands that are sent in one write; raises the first error among them.
@@ -72,7 +72,7 @@ class Link:
             self._sock.settimeout(self._timeout)
 
     def send(self, commands: Sequence[Command]) -> None:
-        """The first half of `call`."""
+        """Send commands: the first half of ``call``."""
         pack: Callable[[tuple[Argument, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
         data = b"".join([pack(tuple(command)) for command in commands])
         try:
@@ -83,7 +83,7 @@ class Link:
             raise _lost(error) from error
 
     def receive(self, count: int) -> list[Any]:
-        """The second half: the replies to so many commands."""
+        """Return the replies to ``count`` commands: the second half of ``call``."""
         sock, reader = self._sock, self._reader
         replies: list[Any] = []
         refused: redis.ResponseError | None = None
@@ -106,13 +106,13 @@ class Link:
         return replies
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
-        """What a script returns."""
+        """Run a script and return its result."""
         return self.run_with(script, keys, args)[0]
 
     def run_with(
         self, script: Script, keys: Sequence[str], args: Sequence[Argument], *more: Command
     ) -> list[Any]:
-        """What a script returns, and the replies to commands sent in the same write."""
+        """Run a script; return its result, and the replies to commands sent in the same write."""
         rest = (len(keys), *keys, *args)
         try:
             return self.call([("EVALSHA", script.sha, *rest), *more])
@@ -120,10 +120,10 @@ class Link:
             return self.call([("EVAL", script.source, *rest), *more])
 
     def idle(self) -> bool:
-        """Is it open, with nothing to be read? A server that went away, or restarted, has closed it meanwhile."""
+        """Return True if it is open with nothing to read. A server that went away or restarted has closed it."""
         self._sock.settimeout(0)
         try:
-            self._sock.recv(1)  # nothing was asked: whatever this is, it is not an answer
+            self._sock.recv(1)  # nothing was asked, so whatever arrives is not an answer
         except (BlockingIOError, ssl.SSLWantReadError):
             self._sock.settimeout(self._timeout)
             return True
@@ -132,7 +132,7 @@ class Link:
         return False
 
     def interrupt(self) -> None:
-        """Make a `call` that waits in another thread or greenlet fail now; closing is left to its owner."""
+        """Make a ``call`` that waits in another thread or greenlet fail now; closing is left to its owner."""
         # Through a duplicate: TLS sockets have a shutdown of their own, which is not for another thread.
         with contextlib.suppress(OSError, ValueError), socket.socket(fileno=os.dup(self._sock.fileno())) as twin:
             twin.shutdown(socket.SHUT_RDWR)
@@ -158,7 +158,7 @@ class Connector:
         """A new connection, authenticated, its database selected.
 
         timeout: seconds that an answer may take; patience: that connecting may, with a Sentinel for each of them.
-        Raises redis-py's `ConnectionError` (`REFUSALS` are such) and `TimeoutError`.
+        Raises redis-py's ``ConnectionError`` (``REFUSALS`` are such) and ``TimeoutError``.
         """
         target = self.target
         options: dict[str, Any] = {"username": target.username, "password": target.password, "db": target.db}
@@ -250,9 +250,9 @@ class Pool:
         self._shelves: dict[int, Shelf] = {}
 
     def lease(self, *, patience: float = CONNECT_TIMEOUT) -> Lease:
-        """Have a connection (``with``): an idle one, else a new one; waits `COMMAND_TIMEOUT` for one of the few.
+        """Lease a connection for a ``with``: an idle one, else a new one; waits ``COMMAND_TIMEOUT`` for a place.
 
-        patience: seconds that connecting may take. Raises what `Connector.connect` does, and `LogUnavailable`.
+        patience: seconds that connecting may take. Raises what ``Connector.connect`` does, and ``LogUnavailable``.
         """
         shelf = self._shelf()
         try:
@@ -292,7 +292,7 @@ class Pool:
 
 
 class Lease:
-    """A connection of a pool, for the length of a ``with``. (`contextlib` would cost more than all the rest.)"""
+    """A connection of a pool, for the length of a ``with``. (``contextlib`` would cost more than all the rest.)"""
 
     __slots__ = ("_link", "_shelf")
 

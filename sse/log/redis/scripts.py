@@ -10,7 +10,7 @@ What a log is made of, for the prefix ``headwater``; the braces are a hash tag, 
                               all with score 0, so that byte order is log order
     {headwater}:meta          hash: format, created (the creation marker), last (id given out last), oldest (id of
                               the stream's first entry, empty for none), trimmed (removed through this id), and
-                              once Redis has lost events (see `_redis_follow`) lost: above all ids given out by then
+                              once Redis has lost events (see ``follow``) lost: above all ids given out by then
     {headwater}:key:<hash>    what an idempotency key was answered; expires
     {headwater}:trim          which worker trims; expires
 

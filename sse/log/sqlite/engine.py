@@ -2,21 +2,20 @@
 
 **What survives.** WAL mode with synchronous=NORMAL: a commit is a write to the operating system. Killing
 processes, at any moment and with any signal, loses nothing that was acknowledged. A power cut or a kernel
-crash may lose the last commits, those since the last checkpoint (`_sqlite_upkeep`), but not more, and does
+crash may lose the last commits, those since the last checkpoint (``upkeep``), but not more, and does
 not damage the file. The file must be on a local file system: SQLite's locks and its shared index do not
 work over a network.
 
-**Writing.** Publishers of one process queue up; whoever gets the turn takes the write lock, commits for all
-who are waiting by then in one transaction, and hands each its own result (*group commit*). Positions are
-given out inside that transaction, ``max(now, last + 1)``, so they increase strictly, whoever writes,
+**Writing.** Publishers of one process queue up. The one whose turn it is takes the write lock, commits in one
+transaction for all who are waiting by then, and hands each its result (*group commit*). Positions are given
+out inside that transaction, ``max(now, last + 1)``, so they increase strictly, whichever process writes and
 whatever the clock does.
 
-**Reading.** A connection at a time for each reader, from a small pool; each statement sees one moment. A
-statement ends before control goes back to the caller: an open one would hold the write-ahead log back.
+**Reading.** Each read takes a connection from a small pool; each statement sees one moment. A statement ends
+before the caller gets control back: an open one would keep the write-ahead log from shrinking.
 
-Beside ``<path>`` there are ``-wal`` and ``-shm`` (SQLite's) and ``-upkeep`` (locks, and what tells a restored backup:
-`_sqlite_place`). What a follower
-sleeps on is in `_wakeup`, the file's own rules are in `_sqlite_file`.
+Beside ``<path>`` there are ``-wal`` and ``-shm`` (SQLite's) and ``-upkeep`` (locks, and the line by which ``place``
+recognises a restored backup).
 """
 
 from __future__ import annotations
@@ -56,10 +55,10 @@ from .write import insert
 
 T = TypeVar("T")
 
-# Publishes that one transaction takes in: bounds how long the first waits for the last.
+# Publishes in one transaction, at most: bounds how long the first waits for the last.
 _GROUP_MOST: Final = 1000
 
-# Connections for reading that are kept open when nobody reads: a web server's threads, more or less.
+# Reading connections kept open while nobody reads: about as many as a web server has threads.
 _POOL_MOST: Final = 8
 
 _AFTER = "SELECT * FROM events WHERE position > ? ORDER BY position LIMIT ?"
@@ -75,10 +74,13 @@ _BOUNDS = (
 
 
 class SQLiteLog:
-    """The log in the file at `path`, which is made if there is none, with its directory.
+    """The log in the file at ``path``; creates the file and its directory if needed.
 
-    retain_events: events to keep; retain_seconds: how long. Open it after forking, once for each process.
-    Raises `LogRefused` for a file that is damaged or not ours, `LogUnavailable` for what may pass.
+    retain_events: how many events to keep.
+    retain_seconds: how long to keep them.
+
+    Open it after forking, once for each process. Raises ``LogRefused`` for a file that is damaged or not ours,
+    ``LogUnavailable`` for what may pass.
     """
 
     shared = True
@@ -107,7 +109,7 @@ class SQLiteLog:
         except (OSError, sqlite3.Error) as error:
             raise unavailable(error, path, "no") from error
 
-    # --- Writing --------------------------------------------------------------------------------------------
+    # ── writing ─────────────────────────────────────────────────────────────────────────────────────────
 
     def append(
         self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"", trace: str | None = None
@@ -124,7 +126,7 @@ class SQLiteLog:
                     self._commit()
         except BaseException:
             with suppress(ValueError):
-                queue.remove(publish)  # the caller was interrupted while it waited, and is told so
+                queue.remove(publish)  # the caller was interrupted while it waited
             raise
         if publish.positions is None:
             assert publish.error is not None
@@ -132,8 +134,10 @@ class SQLiteLog:
         return publish.positions
 
     def _commit(self) -> None:
-        """One transaction for all who are in the queue when the write lock has been got. A large one is left to a
-        thread; the lock in this process stays with the caller (see `offload`)."""
+        """Commit one transaction for everybody in the queue once the write lock is held.
+
+        A large one runs in a thread; the caller keeps this process's lock (see ``offload``).
+        """
         work = Transaction()
         try:
             self._check_usable()
@@ -177,7 +181,7 @@ class SQLiteLog:
         self._announce(work)
 
     def _take_group(self) -> list[Publish]:
-        # Without counting first: meanwhile a publisher that is interrupted may take itself out (this is a real thread).
+        # Not counted first: an interrupted publisher may remove itself meanwhile (this may be a real thread).
         group: list[Publish] = []
         with suppress(IndexError):
             while len(group) < _GROUP_MOST:
@@ -185,7 +189,7 @@ class SQLiteLog:
         return group
 
     def _store(self, work: Transaction) -> None:
-        """Write the rows of the transaction's publishes, and say what will have become of each if it commits."""
+        """Write the rows of the transaction's publishes, and note each one's result should it commit."""
         writer, results, records = self._writer, work.results, work.records
         now_ms = time.time_ns() // 1_000_000
         (last,) = writer.execute(_LAST).fetchone()
@@ -215,16 +219,16 @@ class SQLiteLog:
             insert(writer, records)
 
     def _announce(self, work: Transaction) -> None:
-        """Hand to the followers here what was committed, and have those of other processes look."""
+        """Hand this process's followers what was committed, and wake those of other processes."""
         for follower in list(self._followers):
             for commit in commits(work.previous, work.records, work.traces):
                 follower.offer(commit)
         if self._others.exist():
-            with suppress(OSError):  # they look once a second by themselves
+            with suppress(OSError):  # they also look once a second
                 touch(self._path)
 
     def _roll_back(self) -> None:
-        # SQLite rolls back by itself after some errors (a full disk), not after others.
+        # SQLite itself rolls back after some errors (a full disk), not after others.
         with suppress(sqlite3.Error):
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
@@ -236,7 +240,7 @@ class SQLiteLog:
             # SQLite: a connection must not be carried across a fork; its locks stay behind.
             raise RuntimeError("this log was opened before a fork; open it in the process that uses it")
 
-    # --- Reading --------------------------------------------------------------------------------------------
+    # ── reading ─────────────────────────────────────────────────────────────────────────────────────────
 
     def read(self, channels: Collection[str] | None, after: int, limit: int, max_bytes: int) -> list[Record]:
         if channels is not None and not channels:
@@ -290,7 +294,7 @@ class SQLiteLog:
         except sqlite3.Error as error:
             raise unavailable(error, self._path) from error
 
-    # --- Following ------------------------------------------------------------------------------------------
+    # ── following ───────────────────────────────────────────────────────────────────────────────────────
 
     def follow(self, after: int, stop: threading.Event) -> Iterator[list[Record]]:
         self._check_usable()
@@ -310,14 +314,14 @@ class SQLiteLog:
     def _follow(
         self, reader: sqlite3.Connection, wakeup: Wakeup, follower: Follower, after: int, stop: threading.Event
     ) -> Iterator[list[Record]]:
-        quiet_at = check_at = 0.0  # the first answer comes at once, even if it is empty
+        quiet_at = check_at = 0.0  # the first batch is yielded at once, even if it is empty
         while not (stop.is_set() or self._closed):
             batch: list[Record] = follower.take(after)
             now = time.monotonic()
             if not batch and (follower.look or now >= quiet_at):
                 follower.look = False
                 batch = self._page(reader, after)
-                # Of a backlog there is more, and others get their turn between two of its pages.
+                # A full page means a backlog. Others get their turn between two of its pages.
                 follower.look = follower.look or len(batch) == FOLLOW_RECORDS or size_of(batch) >= FOLLOW_CHARS
             if now >= check_at:
                 self._check_in_place()
@@ -355,7 +359,7 @@ class SQLiteLog:
         for follower in list(self._followers):
             follower.wake()
 
-    # --- Upkeep ---------------------------------------------------------------------------------------------
+    # ── upkeep ──────────────────────────────────────────────────────────────────────────────────────────
 
     def trim(self) -> int:
         self._check_usable()

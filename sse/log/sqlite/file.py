@@ -29,8 +29,8 @@ T = TypeVar("T")
 APPLICATION_ID: Final = 0x48575452  # "HWTR"
 FORMAT: Final = 1  # user_version: raised whenever an older program could not read or write the file rightly
 
-# `position` is the rowid, so an index on `channel` alone is sorted by channel, then position: one channel's
-# replay reads that channel. A publish's positions follow each other, so `first` and `count` tell them all.
+# ``position`` is the rowid, so an index on ``channel`` alone is sorted by channel, then position: one channel's
+# replay reads that channel. A publish's positions follow each other, so ``first`` and ``count`` tell them all.
 _SCHEMA: Final = (
     "CREATE TABLE events (position INTEGER PRIMARY KEY, channel TEXT NOT NULL, event TEXT, retry INTEGER,"
     " data TEXT NOT NULL)",
@@ -63,7 +63,7 @@ _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlit
 def connect(path: str, *, timeout: float = 0.0, **pragmas: int | str) -> sqlite3.Connection:
     """A connection in autocommit mode with these pragmas, for use by any one thread at a time.
 
-    timeout: SQLite's own, in seconds; 0 wherever an event loop may be waiting (see `patiently`).
+    timeout: SQLite's own, in seconds; 0 wherever an event loop may be waiting (see ``patiently``).
     """
     database = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
     try:
@@ -77,7 +77,7 @@ def connect(path: str, *, timeout: float = 0.0, **pragmas: int | str) -> sqlite3
 
 def open_writer(path: str, *, wal_autocheckpoint: int) -> tuple[sqlite3.Connection, int]:
     """The connection for writing to a log that was prepared, and the mark below which events may be missing, 0 for
-    none (`_sqlite_place`). Raises `LogRefused`, `sqlite3.Error`, `OSError`."""
+    none (``place``). Raises ``LogRefused``, ``sqlite3.Error``, ``OSError``."""
     writer = connect(path, synchronous="NORMAL", wal_autocheckpoint=wal_autocheckpoint)
     try:
         _write_ahead(writer, path)
@@ -99,7 +99,7 @@ def open_writer(path: str, *, wal_autocheckpoint: int) -> tuple[sqlite3.Connecti
 
 
 def patiently(call: Callable[..., T], *args: Any) -> T:
-    """``call(*args)``, again and again while another process has the lock, for `LOCK_SECONDS` at most."""
+    """``call(*args)``, again and again while another process has the lock, for ``LOCK_SECONDS`` at most."""
     pause = _PAUSE_FIRST
     deadline = 0.0
     while True:
@@ -143,7 +143,7 @@ def unavailable(error: Exception, path: str, stored: Stored = "unknown") -> LogU
 def prepare(path: str) -> None:
     """Make the file and its directory if there are none (or an empty file), and make sure that it is ours.
 
-    Raises `LogRefused`; `LogUnavailable` for what may pass (a full disk, a lock) or is a matter of rights.
+    Raises ``LogRefused``; ``LogUnavailable`` for what may pass (a full disk, a lock) or is a matter of rights.
     """
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -160,7 +160,7 @@ def prepare(path: str) -> None:
 
 
 def _size(path: str) -> int:
-    """In bytes, 0 where there is nothing; raises `LogRefused` for what is no file."""
+    """In bytes, 0 where there is nothing; raises ``LogRefused`` for what is no file."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
@@ -171,7 +171,7 @@ def _size(path: str) -> int:
 
 
 def space(path: str) -> tuple[int, int]:
-    """Bytes that the log takes, its write-ahead log included, and bytes that are free beside it. Raises `OSError`."""
+    """Bytes that the log takes, its write-ahead log included, and bytes that are free beside it. Raises ``OSError``."""
     size = 0
     for file in (path, f"{path}-wal"):
         with suppress(FileNotFoundError):
@@ -181,7 +181,7 @@ def space(path: str) -> tuple[int, int]:
 
 
 def _examine(path: str, size: int) -> bool:
-    """True for a sound log, False for a database with nothing in it; raises `LogRefused` for all else."""
+    """True for a sound log, False for a database with nothing in it; raises ``LogRefused`` for all else."""
     # First as if on a read-only medium: no lock, no -wal, no -shm is made beside a file that may be anyone's.
     with closing(sqlite3.connect(f"file:{quote(path)}?immutable=1", uri=True)) as database:
         # A log of ours that is in use, or was killed, may well look torn without its -wal: not to be judged yet.

@@ -64,7 +64,7 @@ class Follower:
         self._wakeup.ring()
 
     def take(self, after: int) -> Batch:
-        """What follows `after`, within a follower's bounds; empty if nothing does, or if only the file can tell."""
+        """What follows ``after``, within a follower's bounds; empty if nothing does, or if only the file can tell."""
         ahead = self._ahead
         batch = Batch(whole=True)
         traces: list[Trace] = []

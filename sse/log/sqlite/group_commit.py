@@ -11,7 +11,7 @@ from ..base import Stored
 
 
 class Publish:
-    """One call of `append` on its way through the queue. It is done when it has positions or an error."""
+    """One call of ``append`` on its way through the queue. It is done when it has positions or an error."""
 
     __slots__ = ("digest", "error", "events", "key", "positions", "trace")
 
@@ -26,7 +26,7 @@ class Publish:
 
 class Transaction:
     """What one is to do and has done: for these publishes, results in their order; and what it adds to the log after
-    the position `previous`. stored: "unknown" while it commits."""
+    the position ``previous``. stored: "unknown" while it commits."""
 
     __slots__ = ("group", "previous", "records", "results", "stored", "traces")
 

@@ -1,7 +1,7 @@
 """Linux's inotify, as much of it as a follower needs: a descriptor that turns readable when a file is
 touched.
 
-"Touched" is a change of its times or other attributes (IN_ATTRIB), not of its content; see `_wakeup` for why.
+"Touched" is a change of its times or other attributes (IN_ATTRIB), not of its content; see ``wakeup`` for why.
 See inotify(7).
 """
 
@@ -22,7 +22,7 @@ _EVENT_BYTES: Final = struct.calcsize("iIII")
 
 
 class Watch:
-    """Watches one file. Raises `OSError` where there is no inotify, or no instance left to have.
+    """Watches one file. Raises ``OSError`` where there is no inotify, or no instance left to have.
 
     (The kernel's default is 128 instances for all processes of a user,
     /proc/sys/fs/inotify/max_user_instances, and on a shared node others may hold them.)

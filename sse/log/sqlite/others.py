@@ -6,7 +6,7 @@ before the question and not announced, it sees; of what is committed after the l
 the kernel lets its lock go.
 
 The locks are those of an open file description (fcntl(2), F_OFD_SETLK): they know two logs of one process apart, and
-outlive the closing of other descriptors of the file. They are no concern of `_sqlite_upkeep`'s flock on the same file.
+outlive the closing of other descriptors of the file. They are no concern of ``upkeep``'s flock on the same file.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _READ, _WRITE, _NONE = _flock(fcntl.F_RDLCK), _flock(fcntl.F_WRLCK), _flock(fcnt
 
 
 class Others:
-    """Who follows the log at `path`. One for each log that is open; raises `OSError`."""
+    """Who follows the log at ``path``. One for each log that is open; raises ``OSError``."""
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path + "-upkeep", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._followers = 0  # here
 
     def follow_too(self) -> None:
-        """Be seen by other processes' publishers, from now on until as many calls of `stop_following`."""
+        """Be seen by other processes' publishers, from now on until as many calls of ``stop_following``."""
         self._followers += 1
         if self._followers == 1:
             self._lock(_READ)

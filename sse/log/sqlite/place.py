@@ -51,7 +51,7 @@ class Note(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How far a log is on: its newest position, what `-upkeep` says, the mark (0 for none), and why the log is set
+    """How far a log is on: its newest position, what ``-upkeep`` says, the mark (0 for none), and why the log is set
     back, None if it is not."""
 
     latest: int
@@ -61,15 +61,15 @@ class Standing(NamedTuple):
 
 
 def standing(database: sqlite3.Connection, path: str) -> Standing:
-    """What a log's file and the line beside it say now. Raises `sqlite3.Error`, `OSError`."""
+    """What a log's file and the line beside it say now. Raises ``sqlite3.Error``, ``OSError``."""
     newest, mark = database.execute(_LATEST).fetchone()
     latest, noted = max(newest, mark), look(path)
     return Standing(latest, noted, mark, _setback(noted, path, latest))
 
 
 def mark(writer: sqlite3.Connection, path: str, found: Standing) -> int:
-    """Mark a log that is set back, in the transaction that this commits. Returns the mark. Raises `sqlite3.Error`,
-    `OSError`."""
+    """Mark a log that is set back, in the transaction that this commits. Returns the mark. Raises ``sqlite3.Error``,
+    ``OSError``."""
     given_out = found.latest if found.noted is None else max(found.latest, found.noted.latest)
     position = max(make_position(time.time_ns() // 1_000_000), given_out + 1)
     writer.execute(_MARK, (position,))
@@ -105,7 +105,7 @@ def look(path: str) -> Note | None:
 
 
 def note(path: str, file: tuple[int, int], latest: int) -> None:
-    """Write the line: this file (`identity`), and so far on. Raises `OSError`."""
+    """Write the line: this file (``identity``), and so far on. Raises ``OSError``."""
     line = " ".join(map(str, (*file, latest))).ljust(_WIDTH - 1) + "\n"
     fd = os.open(_beside(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:

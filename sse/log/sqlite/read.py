@@ -64,7 +64,7 @@ def all_rows(reader: sqlite3.Connection, statement: str, values: Sequence[Any]) 
 
 
 def page(reader: sqlite3.Connection, statement: str, values: Sequence[Any], max_chars: int) -> list[Record]:
-    """The rows, through the one whose data brings their sum to `max_chars` characters."""
+    """The rows, through the one whose data brings their sum to ``max_chars`` characters."""
     found: list[Record] = []
     rows = _CHUNK_FIRST
     with closing(reader.execute(statement, values)) as cursor:

@@ -3,13 +3,13 @@
 One worker of all that share the file does it, the one that holds a lock (flock) on ``<path>-upkeep``: the
 kernel gives it to the next when that one dies, and one that has not got it is done after one system call.
 
-**Retention.** Rows go in bites (`TRIM_BITE`), each in a transaction of its own together with the new trim
+**Retention.** Rows go in bites (``TRIM_BITE``), each in a transaction of its own together with the new trim
 mark. Their number is not kept by publishers, who would pay a page of the write-ahead log for it, but
 counted here: all rows once, and then only what was added since.
 
 **Checkpoints** copy the write-ahead log's pages into the database file, so that it can start again from its
 beginning. SQLite does that after a commit, in the publisher's thread, and waits for the disk twice. So
-publishers have it off (but see `AUTOCHECKPOINT_PAGES`), and it is done here in three steps:
+publishers have it off (but see ``AUTOCHECKPOINT_PAGES``), and it is done here in three steps:
 
 1. A passive checkpoint copies nearly everything, and keeps nobody waiting.
 2. Under constant load it never gets to the end: there are always new pages, and the file would grow without
@@ -40,7 +40,7 @@ CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
 # (synchronous=NORMAL), so this is also about how much a power cut can take.
 CHECKPOINT_SECONDS: Final = 5.0
 
-# Where nobody calls `trim`, or it does not keep up, publishers do checkpoint, from this size on (64 MiB):
+# Where nobody calls ``trim``, or it does not keep up, publishers do checkpoint, from this size on (64 MiB):
 # the disk's speed is then theirs, but the write-ahead log stays bounded.
 AUTOCHECKPOINT_PAGES: Final = 16384
 
@@ -67,7 +67,7 @@ _RESTART = "UPDATE meta SET value = value + 1 WHERE name = 'checkpoints'"
 
 class Upkeep:
     """See the module's text. path: the database file; retain_events: rows; retain_seconds: an event's age; mark: all
-    positions are above it (`_sqlite_place`)."""
+    positions are above it (``place``)."""
 
     def __init__(self, path: str, retain_events: int, retain_seconds: float, mark: int = 0) -> None:
         self._path = path
@@ -98,7 +98,7 @@ class Upkeep:
         self._checkpointed: tuple[int, int] | None = None
 
     def bite(self) -> int:
-        """Do what is due, a bite of each; return the rows removed. Raises `sqlite3.Error`."""
+        """Do what is due, a bite of each; return the rows removed. Raises ``sqlite3.Error``."""
         try:
             database = self._idle.popleft()
         except IndexError:
@@ -133,7 +133,7 @@ class Upkeep:
             note(self._path, self._file, latest)
             self._noted = latest
 
-    # --- Retention ------------------------------------------------------------------------------------------
+    # ── retention ───────────────────────────────────────────────────────────────────────────────────────
 
     def retain(self, events: int, seconds: float) -> None:
         """Keep so much from the next bite on."""
@@ -181,7 +181,7 @@ class Upkeep:
             self._expire_at = time.monotonic() + _EXPIRE_SECONDS
         return removed + forgotten
 
-    # --- Checkpoints ----------------------------------------------------------------------------------------
+    # ── checkpoints ─────────────────────────────────────────────────────────────────────────────────────
 
     def _checkpoint(self, database: sqlite3.Connection) -> None:
         size, written = found = self._write_ahead_log()

@@ -1,6 +1,6 @@
 """How a follower of a SQLite log sleeps, and how a commit of any process on the machine wakes it.
 
-A publisher rings for the followers of its own process. Where others follow, too (`_sqlite_others`), it *touches* the
+A publisher rings for the followers of its own process. Where others follow, too (``others``), it *touches* the
 database file (utime) after its commit, and they watch that by inotify: no polling, so an idle follower costs nothing,
 and one system call a transaction reaches every worker.
 
@@ -10,9 +10,9 @@ commit shows in the shared index, so a follower that is quick looks too early an
 file comes and goes with the first and the last connection. The touch comes once, after the commit can be
 seen, on a file that stays.
 
-Where there is no inotify, followers ask SQLite for its data version every `POLL_SECONDS` instead (0.7 % of a
+Where there is no inotify, followers ask SQLite for its data version every ``POLL_SECONDS`` instead (0.7 % of a
 core, while idle). A publisher that is killed between commit and touch delays what it had stored until the next event or
-the follower's next look of its own, within `QUIET_SECONDS`.
+the follower's next look of its own, within ``QUIET_SECONDS``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ POLL_SECONDS: Final = 0.02
 
 
 def touch(path: str) -> None:
-    """Wake whoever watches this file, in any process; raises `OSError`."""
+    """Wake whoever watches this file, in any process; raises ``OSError``."""
     os.utime(path)
 
 
@@ -50,7 +50,7 @@ class Wakeup:
         self._bell.ring()
 
     def wait(self, database: sqlite3.Connection, seconds: float) -> bool:
-        """Sleep until something was committed, somebody rang, or `seconds` have passed. Says whether the file may have
+        """Sleep until a commit, a ring, or the end of ``seconds``. Says whether the file may have
         something new."""
         if self._watch is not None:
             if self._bell.wait(seconds) != "readable":

@@ -37,7 +37,7 @@ def _statement(columns: _Columns, rows: int) -> str:
 
 
 def insert(writer: sqlite3.Connection, records: Sequence[Record]) -> None:
-    """Add these rows, in ascending order, within a transaction of the caller's. Raises `sqlite3.Error`."""
+    """Add these rows, in ascending order, within a transaction of the caller's. Raises ``sqlite3.Error``."""
     if len(records) == 1:
         position, channel, event, retry, data = records[0]
         if event is None and retry is None:

@@ -119,7 +119,7 @@ def log(place: Place) -> Log:
 
 @pytest.fixture
 def follow(closing: contextlib.ExitStack) -> Callable[..., Follower]:
-    """``follow(log, after)`` starts a `Follower` that stops with the test."""
+    """``follow(log, after)`` starts a ``Follower`` that stops with the test."""
 
     def start(log: Log, after: int = 0) -> Follower:
         follower = Follower(log, after)
@@ -137,7 +137,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_sqlite(path: Path, closing: contextlib.ExitStack) -> Callable[..., SQLiteLog]:
-    """``open_sqlite()`` opens the log at `path`, again and again."""
+    """``open_sqlite()`` opens the log at ``path``, again and again."""
 
     def start(**options: Any) -> SQLiteLog:
         log = SQLiteLog(str(path), **{"retain_events": 100_000, "retain_seconds": 86_400, **options})

@@ -22,7 +22,7 @@ def now() -> int:
     return make_position(time.time_ns() // 1_000_000)
 
 
-# --- Appending ----------------------------------------------------------------------------------------------
+# ── appending ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_new_log_is_empty_and_knows_when_it_was_made(place: Place) -> None:
@@ -108,7 +108,7 @@ def test_batches_of_many_threads_stay_whole_and_in_order(log: Log) -> None:
         assert mine == sorted(mine)
 
 
-# --- Idempotency --------------------------------------------------------------------------------------------
+# ── idempotency ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_same_key_and_content_is_stored_once(log: Log) -> None:
@@ -167,7 +167,7 @@ def test_key_is_remembered_by_other_workers_and_after_a_restart(shared_place: Pl
         shared_place.open().append(events("a"), key="k", digest=b"2")
 
 
-# --- Reading ------------------------------------------------------------------------------------------------
+# ── reading ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_floor(log: Log, channels: list[str] | None, after: int, keep: int, expe
         assert len(log.read(channels, found, LIMIT, BYTES)) == keep
 
 
-# --- Retention ----------------------------------------------------------------------------------------------
+# ── retention ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_only_the_newest_events_are_kept(place: Place) -> None:
@@ -298,7 +298,7 @@ def test_positions_increase_after_a_restart_of_a_log_that_was_trimmed_empty(
     assert again.append(events("a"))[0] > old[-1]
 
 
-# --- The end ------------------------------------------------------------------------------------------------
+# ── the end ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_closed_log_is_unavailable_and_its_followers_end(log: Log) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sse.log.sqlite import others as _sqlite_others
+from sse.log.sqlite import others
 from sse.log.sqlite.engine import SQLiteLog
 from sse.log.sqlite.others import Others
 from tests.sse.log.children import start
@@ -68,8 +68,8 @@ def test_where_nobody_can_be_told_everybody_is_announced_to(
         raise OSError(22, "Invalid argument")
 
     if why == "no such locks":
-        monkeypatch.setattr(_sqlite_others, "_ASK", None)
-        monkeypatch.setattr(_sqlite_others, "_SET", None)
+        monkeypatch.setattr(others, "_ASK", None)
+        monkeypatch.setattr(others, "_SET", None)
     else:
         monkeypatch.setattr(fcntl, "fcntl", refuse)
     here, there = open_sqlite(), open_sqlite()

@@ -213,13 +213,13 @@ log.close()
 IDLE = """
 import sys, threading, time
 from sse.events.model import Event
-from sse.log import _wakeup
+from sse.log.sqlite import wakeup
 from sse.log.sqlite.engine import SQLiteLog
 path, way, seconds = sys.argv[1:]
 if way == "polling":
     def none_left(path):
         raise OSError
-    _wakeup.Watch = none_left
+    wakeup.Watch = none_left
 log = SQLiteLog(path, retain_events=100, retain_seconds=1000)
 log.append([Event("a", "x")] * 50)
 stop = threading.Event()

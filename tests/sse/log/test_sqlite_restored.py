@@ -310,7 +310,7 @@ def test_only_the_worker_that_has_the_duty_writes_the_line(path: Path, open_sqli
     assert os.stat(f"{path}-upkeep").st_mtime_ns == before, "written again with nothing new"
 
 
-# --- A copy in the old journal mode -------------------------------------------------------------------------------
+# ── a copy in the old journal mode ──────────────────────────────────────────────────────────────────────
 
 
 def test_copy_by_vacuum_is_put_into_wal_mode_so_that_readers_do_not_lock_commits_out(path: Path, tmp_path: Path) -> None:

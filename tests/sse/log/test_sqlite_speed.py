@@ -1,4 +1,4 @@
-"""The figures that the SQLite engine must reach on two cores; printed, as `pytest -m slow -s` shows."""
+"""The figures that the SQLite engine must reach on two cores; printed, as ``pytest -m slow -s`` shows."""
 
 from __future__ import annotations
 

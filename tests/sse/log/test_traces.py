@@ -82,7 +82,7 @@ def test_replay_reads_traced_events_like_any_other(log: Log) -> None:
         assert log.read(channels, 0, 10, 10**6) == log.newest(channels, 10, 10**6) == expected
 
 
-# --- SQLite -------------------------------------------------------------------------------------------------
+# ── SQLite ──────────────────────────────────────────────────────────────────────────────────────────────
 
 # The file as it was made before there were traces, to the letter.
 BEFORE = """
@@ -141,7 +141,7 @@ def test_traces_are_forgotten_when_nobody_can_want_them_any_more(
     assert data(log.read(None, 0, 10, 100)) == ["1"]
 
 
-# --- Redis --------------------------------------------------------------------------------------------------
+# ── Redis ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def read_before(fields: list[bytes]) -> tuple[bytes, ...]:

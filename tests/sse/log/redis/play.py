@@ -41,7 +41,7 @@ def positions(log: Log, *channels: str) -> list[int]:
 
 
 class Tailer:
-    """Follows as the hub does: again and again, from where it was; after `LogReplaced` from the new log's end."""
+    """Follows as the hub does: again and again, from where it was; after ``LogReplaced`` from the new log's end."""
 
     def __init__(self, log: Log, closing: contextlib.ExitStack) -> None:
         self.records: list[Record] = []

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from sse.log import LogUnavailable
-from sse.log.redis import client as _redis_client
+from sse.log.redis import client
 from sse.log.redis.engine import RedisLog
 from sse.log.redis.link import Connector
 from sse.log.redis.url import parse_url
@@ -97,7 +97,7 @@ def test_redis_is_examined_once_and_again_only_if_it_could_not_be(
         if len(examined) == 1:
             raise redis.ConnectionError("told to fail")
 
-    monkeypatch.setattr(_redis_client, "check", check)
+    monkeypatch.setattr(client, "check", check)
     log = open_redis(server)  # which does not end with a Redis that cannot be asked
     for _ in range(3):
         log._client.connect(1.0).close()

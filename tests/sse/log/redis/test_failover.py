@@ -17,7 +17,7 @@ from tests.sse.log.redis.play import EVENTS, KNOWN_DOWN, Open, Start, Tailer, ap
 from tests.support.redis_server import RedisServer
 from tests.support.wait import eventually
 
-# --- Redis refuses ----------------------------------------------------------------------------------------------
+# ── Redis refuses ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_full_redis_stores_nothing_and_still_reads(
@@ -80,7 +80,7 @@ def test_redis_that_cannot_save_is_named(start: Start, open_redis: Open) -> None
         append(log, "2")
 
 
-# --- Replicas and Sentinel --------------------------------------------------------------------------------------
+# ── replicas and Sentinel ───────────────────────────────────────────────────────────────────────────────
 
 
 def test_event_without_its_replicas_is_not_acknowledged_and_a_repetition_waits_for_them(

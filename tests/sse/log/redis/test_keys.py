@@ -20,7 +20,7 @@ from tests.support.wait import eventually
 CLAIM = "{headwater}:trim"
 HOUR = make_position(3_600_000)
 
-# --- Keys and ids -------------------------------------------------------------------------------------------
+# ── keys and ids ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_workers_that_come_first_together_agree_on_the_creation(server: RedisServer, open_redis: Open) -> None:
@@ -154,7 +154,7 @@ def test_connections_are_not_used_on_after_a_fork(
     assert pool._shelf() is not shelf and pool._shelf().links == []
 
 
-# --- Neighbours in the same Redis -----------------------------------------------------------------------------
+# ── neighbours in the same Redis ────────────────────────────────────────────────────────────────────────
 
 
 def test_logs_with_different_prefixes_do_not_see_each_other(server: RedisServer, open_redis: Open) -> None:

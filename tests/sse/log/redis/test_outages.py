@@ -15,7 +15,7 @@ from tests.sse.log.children import run
 from tests.sse.log.redis.play import KNOWN_DOWN, META, Open, Start, Tailer, append, failure, refused, until_it_works
 from tests.support.wait import eventually
 
-# --- Redis does not answer --------------------------------------------------------------------------------------
+# ── Redis does not answer ───────────────────────────────────────────────────────────────────────────────
 
 
 def test_frozen_redis_costs_one_time_out_and_nothing_is_stored_late(
@@ -125,7 +125,7 @@ def test_log_closes_at_once_while_redis_is_frozen(
     assert time.monotonic() - started < 0.5
 
 
-# --- Redis dies -------------------------------------------------------------------------------------------------
+# ── Redis dies ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_nothing_acknowledged_is_lost_or_repeated_when_redis_is_killed(
