@@ -130,7 +130,7 @@ import sys
 from gevent import monkey; monkey.patch_all()
 import logging.config, threading, warnings
 import gevent
-from sse import logs
+from sse.observe import logging as logs
 from sse.settings import Settings
 logging.config.dictConfig(logs.config(Settings.from_mapping({"LOG_FORMAT": "json"})))
 logs.capture()
