@@ -22,9 +22,9 @@ from .metrics import files as metrics_files
 from .metrics.table import ROWS
 from .signs import board
 from .signs.board import BEAT_MAX_AGE
-from .signs.pulse import Vitals
+from .signs.pulse import Pulse
 from .source import LogUsage, Source
-from .threads import Aside
+from .threads import RealThread
 from .views import make_blueprint
 
 logger = logging.getLogger("headwater.health")
@@ -47,19 +47,19 @@ REPORTED: Final = {
 class Health:
     """Health routes for one Flask app: ``/healthz``, ``/livez``, ``/readyz``, ``/startupz``, ``/metrics``.
 
-    It watches ``app.extensions["sse"]`` when there is one (:class:`health.source.Source`), and works without.
+    It watches ``app.extensions["sse"]`` when there is one (``health.source.Source``), and works without.
 
-    :param settings: where its settings are read from; without, ``app.config`` (see
-    :class:`health.config.Config`).
+    settings: where its settings are read from; without, ``app.config`` (see
+    ``health.config.Config``).
     """
 
     def __init__(self, app: flask.Flask | None = None, settings: Settings | None = None) -> None:
         self._app: flask.Flask | None = None
         self._config = Config()
         self._checks = UserChecks()
-        self._vitals: Vitals | None = None
+        self._pulse: Pulse | None = None
         self._exporter: metrics.Exporter | None = None
-        self._aside: Aside | None = None
+        self._real_thread: RealThread | None = None
         self._directory: Path | None = None
         self._lock = threading.Lock()
         self._chores = {
@@ -78,7 +78,7 @@ class Health:
     def init_app(self, app: flask.Flask, settings: Settings | None = None) -> None:
         """Add the routes to ``app``, and this extension as ``app.extensions["health"]``.
 
-        :raises ValueError: for a setting in ``app.config`` that cannot be.
+        Raises ValueError for a setting in ``app.config`` that cannot be.
         """
         if self._app is not None or "health" in app.extensions:
             raise RuntimeError("this app, or this extension, has been initialised already")
@@ -105,44 +105,44 @@ class Health:
         time; probes only read what came of it last. A run that takes longer than ``timeout`` seconds counts
         as failed until it returns.
 
-        :param name: as ``?verbose`` shows it: printable ASCII without spaces.
-        :param function: passes by returning None or True; fails by returning False or a text with the reason,
+        name: as ``?verbose`` shows it: printable ASCII without spaces.
+        function: passes by returning None or True; fails by returning False or a text with the reason,
         which
             whoever asks can read, or by raising (then the log has the details and the answer only the type).
-        :param live: count it for ``/healthz``: a failure restarts the container. Never for a dependency.
-        :param ready: count it for ``/readyz``. Until its first run has ended the pod is not ready.
-        :raises ValueError: for a name that is taken, or a value that cannot be.
+        live: count it for ``/healthz``: a failure restarts the container. Never for a dependency.
+        ready: count it for ``/readyz``. Until its first run has ended the pod is not ready.
+        Raises ValueError for a name that is taken, or a value that cannot be.
         """
         self._checks.add(name, function, live=live, ready=ready, interval=interval, timeout=timeout)
 
     # ── life ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def start(self) -> Vitals:
+    def start(self) -> Pulse:
         """Start what runs in the background in this process. Idempotent. A worker should call it once it has
         forked and gevent has patched it (gunicorn's ``post_worker_init``); else the first probe does."""
-        vitals = self._vitals
-        if vitals is not None and vitals.pid == os.getpid():  # a fork takes objects along, but no threads
-            return vitals
+        pulse = self._pulse
+        if pulse is not None and pulse.pid == os.getpid():  # a fork takes objects along, but no threads
+            return pulse
         with self._lock:
-            if self._vitals is not None and self._vitals.pid == os.getpid():
-                return self._vitals
+            if self._pulse is not None and self._pulse.pid == os.getpid():
+                return self._pulse
             self._exporter = metrics.Exporter(self._metrics_directory)
-            self._aside = Aside()
-            vitals = self._vitals = Vitals(self._source, self._config.limits, self._checks, self._chores)
+            self._real_thread = RealThread()
+            pulse = self._pulse = Pulse(self._source, self._config.limits, self._checks, self._chores)
         self._look_for_rivals()
         # Not under the lock: starting a greenlet switches, and the lock may be older than gevent's patches.
-        vitals.start()
-        return vitals
+        pulse.start()
+        return pulse
 
     def stop(self) -> None:
         """Stop what runs in the background; what was counted last is kept."""
         self._flush()
-        if self._vitals is not None:
-            self._vitals.stop()
-            self._vitals = None
-        if self._exporter is not None and self._aside is not None:
+        if self._pulse is not None:
+            self._pulse.stop()
+            self._pulse = None
+        if self._exporter is not None and self._real_thread is not None:
             with suppress(TimeoutError):
-                self._aside.run(self._exporter.close, FLUSH_PATIENCE)
+                self._real_thread.run(self._exporter.close, FLUSH_PATIENCE)
 
     @property
     def metrics_path(self) -> str:
@@ -175,12 +175,12 @@ class Health:
 
     def ask(self, question: Question) -> Report:
         """Put one question to the checks that count for it. Reads memory only."""
-        vitals = self.start()
-        if question == "started" and vitals.seat.board.started:
+        pulse = self.start()
+        if question == "started" and pulse.seat.board.started:
             return Report("started", ())
-        report = ask(question, vitals.table(), vitals.snapshot())
+        report = ask(question, pulse.table(), pulse.snapshot())
         if question == "started" and report.ok:
-            vitals.seat.board.mark_started()
+            pulse.seat.board.mark_started()
         return report
 
     def report(self) -> dict[str, object]:
@@ -239,13 +239,13 @@ class Health:
 
     def metrics(self) -> tuple[str, bytes]:
         """Content type and body of ``/metrics``, for the whole pod."""
-        vitals = self.start()
+        pulse = self.start()
         self._flush()
         try:
             directory = self._metrics_directory()
         except OSError:
             directory = None  # the exporter has said so
-        return metrics.CONTENT_TYPE, metrics.exposition(directory, vitals.seat.board)
+        return metrics.CONTENT_TYPE, metrics.exposition(directory, pulse.seat.board)
 
     def _metrics_directory(self) -> Path:
         """The master's directory; without one, this process's own. Raises OSError when none can be made."""
@@ -257,11 +257,11 @@ class Health:
 
     def _flush(self) -> None:
         """Move the counters to the files. They may lie on a disk, so that is done aside."""
-        exporter, aside, values = self._exporter, self._aside, self._values()
-        if exporter is None or aside is None or values is None:
+        exporter, real_thread, values = self._exporter, self._real_thread, self._values()
+        if exporter is None or real_thread is None or values is None:
             return
         try:
-            aside.run(lambda: exporter.flush(values), FLUSH_PATIENCE)
+            real_thread.run(lambda: exporter.flush(values), FLUSH_PATIENCE)
         except TimeoutError:
             if not self._stalled:
                 logger.warning("the metrics' files take more than %g s to write; metrics are old", FLUSH_PATIENCE)

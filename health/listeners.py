@@ -20,8 +20,8 @@ _WILDCARDS = ("0.0.0.0", "::")
 def of_health(names: tuple[Name, ...], port: int | None) -> frozenset[Name]:
     """The listeners that answer probes and nothing else; none where one listener serves everything.
 
-    :param names: all listeners, in the order of gunicorn's ``bind``.
-    :param port: HEALTH_PORT; 0 stands for the last listener, None for no listener of health's own.
+    names: all listeners, in the order of gunicorn's ``bind``.
+    port: HEALTH_PORT; 0 stands for the last listener, None for no listener of health's own.
     """
     if port is None or len(names) < 2:
         return frozenset()

@@ -130,8 +130,8 @@ def probe(url: str, max_age: float, timeout: float) -> str:
     """Wait for a heartbeat that is younger than ``max_age`` s; at most ``timeout`` s in all. Returns what was
     seen.
 
-    :raises Failed: with what was not.
-    :raises ValueError: when the URL is not one.
+    Raises Failed with what was not.
+    Raises ValueError when the URL is not one.
     """
     host, port, target = split_url(url)
     began = time.monotonic()

@@ -61,8 +61,8 @@ class LogUsage(Protocol):
 class Source(Protocol):
     """The service, seen from health.
 
-    It may also have an attribute ``stats`` with the counters that :mod:`health.metrics.exporter` exports, and a method
-    ``log_usage`` that returns a :class:`LogUsage` or None, and may wait for the log.
+    It may also have an attribute ``stats`` with the counters that ``health.metrics.exporter`` exports, and a method
+    ``log_usage`` that returns a ``LogUsage`` or None, and may wait for the log.
     """
 
     def status(self) -> Status:
@@ -71,7 +71,7 @@ class Source(Protocol):
     def attach(self, sock: socket.socket, channel: str = "_canary") -> None:
         """Take one end of a socket pair as a real stream, raw (not chunked). The source owns it from here on.
 
-        :raises RuntimeError: when this worker takes no sockets over; then :meth:`open` is used.
+        Raises RuntimeError when this worker takes no sockets over; then ``open`` is used.
         """
 
     def open(self, channel: str = "_canary") -> Iterator[bytes]:

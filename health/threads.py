@@ -35,7 +35,7 @@ def real_threads() -> Spawn:
     return start
 
 
-class Aside:
+class RealThread:
     """Runs work in one real thread, and waits for it as far as others can go on meanwhile."""
 
     def __init__(self) -> None:

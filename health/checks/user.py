@@ -80,7 +80,7 @@ class UserCheck:
     def reason(self, now: float, *, pending_ok: bool) -> str | None:
         """Why it counts as failed at this moment; None when it has passed.
 
-        :param pending_ok: does a check that has not finished its first run yet pass?
+        pending_ok: does a check that has not finished its first run yet pass?
         """
         began = self._began
         if began is not None and now - began > self.timeout:
@@ -100,7 +100,7 @@ class UserChecks:
     def add(
         self, name: str, function: CheckFunction, *, live: bool, ready: bool, interval: float, timeout: float
     ) -> None:
-        """See :meth:`health.extension.Health.add_check`."""
+        """See ``health.extension.Health.add_check``."""
         if not name or not name.isascii() or not name.isprintable() or " " in name:
             raise ValueError(f"a check's name is printable ASCII without spaces, not {name!r}")
         if name in self._checks or any(name == check.name for check in TABLE):
@@ -126,7 +126,7 @@ class UserChecks:
         self.table += tuple(rows)
 
     def run_due(self) -> None:
-        """Begin the runs that are due; to be called every :data:`health.signs.board.BEAT_INTERVAL`."""
+        """Begin the runs that are due; to be called every ``health.signs.board.BEAT_INTERVAL``."""
         now = time.monotonic()
         for check in list(self._checks.values()):
             if check.due(now):

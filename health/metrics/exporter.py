@@ -5,7 +5,7 @@ Two ways to one exposition, by what a figure means:
 - *Counters and histograms* count what a worker did. Each worker moves its plain numbers (``sse.stats``) once
 a second
   into prometheus_client's multi-process files, so counting itself costs the hot path nothing; a scrape adds
-  them up, and what workers counted that have ended stays in (:mod:`health.metrics.files`). So do the gauges
+  them up, and what workers counted that have ended stays in (``health.metrics.files``). So do the gauges
   that only a worker's own process can know; they go when it goes.
 - *Ages and lags* are read from the board at the moment of the scrape. A worker that is stuck flushes nothing:
 in a
@@ -83,7 +83,7 @@ def copied(value: object) -> object:
 
 
 class _File(MmapedDict):
-    """prometheus_client's file, without holes (see :func:`health.metrics.files.allocate`)."""
+    """prometheus_client's file, without holes (see ``health.metrics.files.allocate``)."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
@@ -101,9 +101,9 @@ class Exporter:
     """Moves one worker's numbers into its files. Made after the fork.
 
     Where there is no room for them (a /dev/shm that is full), it says so once, leaves no half-written file behind, and
-    tries again every :data:`NO_ROOM_PAUSE` seconds. Values are absolute, so nothing is lost meanwhile.
+    tries again every ``NO_ROOM_PAUSE`` seconds. Values are absolute, so nothing is lost meanwhile.
 
-    :param directory: finds or makes the directory; may raise OSError.
+    directory: finds or makes the directory; may raise OSError.
     """
 
     def __init__(self, directory: Callable[[], Path]) -> None:
@@ -119,7 +119,7 @@ class Exporter:
     def flush(self, values: Mapping[str, object]) -> None:
         """Write the present values; nothing once it is closed.
 
-        :param values: by :attr:`Row.attribute`; a row without a value is left out. Values are absolute.
+        values: by ``Row.attribute``; a row without a value is left out. Values are absolute.
         """
         with self._lock:
             if self._closed or time.monotonic() < self._off_until:
@@ -244,9 +244,9 @@ class _Files(Collector):
 
 def pod_counts(directory: Path) -> dict[str, float]:
     """What all workers have counted together, as they last flushed it: ``name`` → sum over its labels, for the
-    counters and, per bucket (``name_bucket:le``, not cumulated), the histograms of :data:`ROWS`.
+    counters and, per bucket (``name_bucket:le``, not cumulated), the histograms of ``ROWS``.
 
-    A few small files are read: much less than :func:`exposition`, for those who ask every second.
+    A few small files are read: much less than ``exposition``, for those who ask every second.
     """
     counts: dict[str, float] = {}
     for kind in ("counter", "histogram"):
@@ -281,7 +281,7 @@ def quantile(share: float, buckets: Mapping[float, float], before: Mapping[float
 
 
 def exposition(directory: Path | None, board: Board) -> bytes:
-    """All of the pod's metrics in Prometheus' text format (:data:`CONTENT_TYPE`); without a directory for the workers'
+    """All of the pod's metrics in Prometheus' text format (``CONTENT_TYPE``); without a directory for the workers'
     own, what else there is."""
     registry = CollectorRegistry()
     registry.register(BoardCollector(board))

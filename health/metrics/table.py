@@ -1,4 +1,4 @@
-"""The metrics, as a table: what :mod:`health.metrics.exporter` exports and docs/metrics.md tells of;
+"""The metrics, as a table: what ``health.metrics.exporter`` exports and docs/metrics.md tells of;
 a test compares the two."""
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ still there. (The usual seqlock has one copy, and a writer that dies with an odd
 waiting.) The checksum, not the order of the stores, is what proves a copy whole, because processors other
 than x86 may reorder them.
 
-Times are seconds of CLOCK_MONOTONIC, which is what :func:`time.monotonic` reads on Linux. It counts from boot
+Times are seconds of CLOCK_MONOTONIC, which is what ``time.monotonic`` reads on Linux. It counts from boot
 for all processes of the machine alike, so one process may compare its own reading with another's, and no
 clock that is set or stepped can make a dead worker look alive.
 """
@@ -60,7 +60,7 @@ READ_TRIES: Final = 8
 class Record(NamedTuple):
     """How one worker is. Times are monotonic seconds; 0.0 stands for never.
 
-    slot: its place on the board; pid: 0 until it runs; generation: see :attr:`Board.generation`;
+    slot: its place on the board; pid: 0 until it runs; generation: see ``Board.generation``;
     state: ``booting`` | ``running`` | ``draining``; hub_alive: its hub's threads run; since: when it began;
     beat: when it last wrote this; canary: when the newest canary heartbeat was made; lag: the longest
     event-loop lag of the last ten seconds, s; tail_age: seconds, at ``beat``, since the log last answered;
@@ -113,7 +113,7 @@ class Board:
 
     @property
     def folds(self) -> int:
-        """Odd while the master moves a dead worker's counters; see :meth:`folding`."""
+        """Odd while the master moves a dead worker's counters; see ``folding``."""
         return self._header()[2]
 
     def set_expected(self, workers: int) -> None:
@@ -149,7 +149,7 @@ class Board:
     def reserve(self, taken: Collection[int]) -> int | None:
         """Give a slot to the worker that is forked next; None when all are taken.
 
-        :param taken: the slots of the workers that the master still has. Any other is free, whatever it says:
+        taken: the slots of the workers that the master still has. Any other is free, whatever it says:
         so the
             slot of a worker that vanished without a word is used again.
         """

@@ -33,11 +33,11 @@ EARLY_SECONDS: Final = 10.0
 RESTART: Final = 1.0  # seconds until a duty that failed is begun again
 
 
-class Vitals:
+class Pulse:
     """One process's signs; made and started in the process itself, after the fork.
 
-    :param source: finds the service that is watched; None when there is none.
-    :param chores: what else is done every so many seconds and may wait for a disk or a network, by name.
+    source: finds the service that is watched; None when there is none.
+    chores: what else is done every so many seconds and may wait for a disk or a network, by name.
     """
 
     def __init__(

@@ -47,11 +47,11 @@ class Client:
 class Crowd:
     """``count`` clients that do the same.
 
-    :param port: on 127.0.0.1.
-    :param target: what they ask for.
-    :param reads: False: they never read, and have small buffers.
-    :param trickle: seconds between two bytes of the request, which never ends; None: it is sent at once.
-    :param reconnect: seconds after the end of a stream (the server's ``retry:`` goes before); None: they stay away.
+    port: on 127.0.0.1.
+    target: what they ask for.
+    reads: False: they never read, and have small buffers.
+    trickle: seconds between two bytes of the request, which never ends; None: it is sent at once.
+    reconnect: seconds after the end of a stream (the server's ``retry:`` goes before); None: they stay away.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ def heartbeat(age: float = 0.0) -> bytes:
 
 
 class FakeSource:
-    """Gives its subscribers what :meth:`send` is told. ``takeover=False``: only the generator path."""
+    """Gives its subscribers what ``send`` is told. ``takeover=False``: only the generator path."""
 
     def __init__(self, takeover: bool = True) -> None:
         self.now = FakeStatus()

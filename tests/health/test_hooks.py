@@ -17,7 +17,7 @@ def test_each_extension_of_a_process_is_started_and_stopped(monkeypatch: pytest.
     worker = object()  # its callable is not looked at
     hooks.post_worker_init(worker)
     try:
-        assert all(health._vitals is not None for health in found)
+        assert all(health._pulse is not None for health in found)
     finally:
         hooks.worker_exit(None, worker)
-    assert all(health._vitals is None for health in found)
+    assert all(health._pulse is None for health in found)

@@ -118,8 +118,8 @@ def test_startup_latches(started: Site) -> None:
 def test_startup_latches_without_anybody_asking(site: Site) -> None:
     assert site.source is not None
     site.source.send(heartbeat())
-    vitals = site.health.start()
-    eventually(lambda: vitals.seat.board.started, 3.0)
+    pulse = site.health.start()
+    eventually(lambda: pulse.seat.board.started, 3.0)
 
 
 def test_a_service_that_cannot_say_how_it_is_makes_the_pod_unready_and_is_not_restarted(
@@ -269,9 +269,9 @@ def test_an_added_check_is_asked_by_readyz(started: Site) -> None:
 
 def test_a_worker_is_on_the_board_before_anybody_asks_it() -> None:
     site = Site(None)
-    assert site.health._vitals is None, "nothing runs before the fork"
+    assert site.health._pulse is None, "nothing runs before the fork"
     hooks.post_worker_init(SimpleNamespace(wsgi=site.app))
-    assert site.health._vitals is not None
+    assert site.health._pulse is not None
     site.health.stop()
     hooks.post_worker_init(SimpleNamespace(wsgi=lambda environ, start_response: []))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class ConfigMapVolume:
-    """``path``: where it is mounted. One key: ``settings.env``, at :attr:`file`."""
+    """``path``: where it is mounted. One key: ``settings.env``, at ``file``."""
 
     def __init__(self, path: Path, text: str) -> None:
         self.path = path

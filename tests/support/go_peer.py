@@ -18,8 +18,8 @@ SOURCE = ROOT / "bench" / "peers" / "go"
 def build_go_peer(go: str) -> Path:
     """Compile it, unless this source was compiled before, and return the binary, in the user's cache.
 
-    :param go: the compiler.
-    :raises AssertionError: it does not compile; the message is the compiler's.
+    go: the compiler.
+    Raises AssertionError: it does not compile; the message is the compiler's.
     """
     digest = hashlib.sha256()
     for path in sorted(SOURCE.glob("*.go")) + [SOURCE / "go.mod"]:
@@ -47,9 +47,9 @@ def build_go_peer(go: str) -> Path:
 
 
 class GoPeer(Server):
-    """:class:`Server` for the reference: same settings, same ports, no workers.
+    """``Server`` for the reference: same settings, same ports, no workers.
 
-    :param binary: from :func:`build_go_peer`.
+    binary: from ``build_go_peer``.
     """
 
     def __init__(self, binary: Path, **env: Any) -> None:

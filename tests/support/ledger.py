@@ -34,7 +34,7 @@ def owed(
 def check(seen: Sequence[str], expected: Sequence[str], what: object = "a client") -> None:
     """Fail, with the kind and place of the first difference.
 
-    :param seen: ids in the order in which they came. :param expected: those that must have come.
+    seen: ids in the order in which they came. expected: those that must have come.
     """
     if list(seen) == list(expected):
         return

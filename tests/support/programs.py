@@ -13,8 +13,8 @@ def require_program(name: str, package: str) -> str:
 
     A skip in CI would be a test that nobody ever runs, so there it is a failure.
 
-    :param name: the executable, searched on ``PATH``.
-    :param package: the Debian package that brings it, named in the message.
+    name: the executable, searched on ``PATH``.
+    package: the Debian package that brings it, named in the message.
     """
     if path := shutil.which(name):
         return path

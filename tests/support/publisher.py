@@ -45,9 +45,9 @@ class Published(NamedTuple):
 
 
 class Publishers:
-    """So many publisher processes. Use it as a context manager; :meth:`stop` returns what was acknowledged.
+    """So many publisher processes. Use it as a context manager; ``stop`` returns what was acknowledged.
 
-    :param channels: each event's is chosen by chance; so is its type from ``types`` (empty: none).
+    channels: each event's is chosen by chance; so is its type from ``types`` (empty: none).
     """
 
     def __init__(
@@ -119,7 +119,7 @@ def _entries(ledger: IO[bytes]) -> list[Published]:
     return entries
 
 
-# --- the program ------------------------------------------------------------------------------------------------
+# ── the program ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class _Connection:

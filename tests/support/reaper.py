@@ -36,7 +36,7 @@ class Reaper:
         self._child: subprocess.Popen[bytes] | None = None  # kept: a collected Popen that still runs warns
 
     def watch(self, group: int) -> None:
-        """Kill ``group`` (a process group id) should this process end without :meth:`release`."""
+        """Kill ``group`` (a process group id) should this process end without ``release``."""
         self._tell(f"+{group}\n")
 
     def release(self, group: int) -> None:

@@ -24,9 +24,9 @@ from tests.support.wait import eventually
 class RedisServer:
     """One redis-server on a free port of 127.0.0.1 that outlives its restarts. Use it as a context manager.
 
-    :param config: settings by their names in redis.conf, ``_`` for ``-``; the append-only file is on by default.
-    :param sentinel: start it with ``--sentinel``; ``config`` then holds whole lines as values of any name.
-    :param tls: listen on a second port, for TLS only (:attr:`tls_url`).
+    config: settings by their names in redis.conf, ``_`` for ``-``; the append-only file is on by default.
+    sentinel: start it with ``--sentinel``; ``config`` then holds whole lines as values of any name.
+    tls: listen on a second port, for TLS only (``tls_url``).
     """
 
     def __init__(self, *, sentinel: bool = False, tls: bool = False, **config: str | int) -> None:
@@ -49,7 +49,7 @@ class RedisServer:
         self._config.write_text("\n".join(lines) + "\n")
         self._process: subprocess.Popen[bytes] | None = None
 
-    # --- life -----------------------------------------------------------------------------------------------
+    # ── life ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def start(self, *, ready: bool = True) -> Self:
         """Start it, and wait until it answers unless ``ready`` is false."""
@@ -111,7 +111,7 @@ class RedisServer:
     ) -> None:
         self.close()
 
-    # --- use ------------------------------------------------------------------------------------------------
+    # ── use ────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def url(self) -> str:

@@ -30,13 +30,13 @@ class Seen(NamedTuple):
 class ResumingClient:
     """Connects in a thread of its own, and again with ``Last-Event-ID`` after every end (WHATWG HTML §9.2.3).
 
-    As a browser it gives up for ever on any answer but 200 with ``text/event-stream``: see :attr:`failed`.
+    As a browser it gives up for ever on any answer but 200 with ``text/event-stream``: see ``failed``.
 
-    :param port: the server's, or a function asked before every connection (a second instance takes over).
-    :param target: the request target.
-    :param last_event_id: the cursor of the first connection.
-    :param retry: milliseconds until the server says otherwise.
-    :param on_event: called with each block, in the client's thread.
+    port: the server's, or a function asked before every connection (a second instance takes over).
+    target: the request target.
+    last_event_id: the cursor of the first connection.
+    retry: milliseconds until the server says otherwise.
+    on_event: called with each block, in the client's thread.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class ResumingClient:
     ) -> None:
         self.close()
 
-    # --- the books ------------------------------------------------------------------------------------------
+    # ── the books ──────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def ids(self) -> list[str]:
@@ -120,7 +120,7 @@ class ResumingClient:
     def wait_for(self, condition: Callable[[ResumingClient], object], timeout: float = 10.0) -> None:
         """Wait until ``condition`` of this client is true.
 
-        :raises AssertionError: it is not after ``timeout`` seconds; the message tells the state.
+        Raises AssertionError: it is not after ``timeout`` seconds; the message tells the state.
         """
         eventually(lambda: bool(condition(self)), timeout, lambda: f"{self}")
 
@@ -135,7 +135,7 @@ class ResumingClient:
             f"endings {endings}, last {self.last_event_id}, failed {self.failed}>"
         )
 
-    # --- the thread -----------------------------------------------------------------------------------------
+    # ── the thread ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
         while not self._stop.is_set() and self.failed is None:

@@ -55,14 +55,14 @@ class ServerFailed(AssertionError):
 class Server:
     """Starts the service on two free ports, and leaves no process behind.
 
-    Use it as a context manager, or call :meth:`start` and :meth:`close`.
+    Use it as a context manager, or call ``start`` and ``close``.
 
-    :param args: further arguments for gunicorn (``"--workers", "2"``).
-    :param directory: where the log and the output go; a temporary one, removed at the end, when omitted.
-    :param startup_timeout: seconds until ``/startupz`` must answer 200.
-    :param command: what to start instead of gunicorn with ``wsgi:app`` in the project's root.
-    :param cwd: the working directory.
-    :param env: environment of the server; numbers are written out, ``None`` removes a variable. ``HOST``,
+    args: further arguments for gunicorn (``"--workers", "2"``).
+    directory: where the log and the output go; a temporary one, removed at the end, when omitted.
+    startup_timeout: seconds until ``/startupz`` must answer 200.
+    command: what to start instead of gunicorn with ``wsgi:app`` in the project's root.
+    cwd: the working directory.
+    env: environment of the server; numbers are written out, ``None`` removes a variable. ``HOST``,
         ``PORT``, ``HEALTH_PORT`` and ``SSE_LOG`` have defaults here; nothing else of ours is inherited.
     """
 
@@ -95,12 +95,12 @@ class Server:
         }
         self.port, self.health_port = int(self.env["PORT"] or 0), int(self.env["HEALTH_PORT"] or 0)
 
-    # --- life -----------------------------------------------------------------------------------------------
+    # ── life ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def start(self, *, ready: bool = True) -> Self:
         """Start it, and wait for ``/startupz`` on the health port unless ``ready`` is false.
 
-        :raises ServerFailed: it ended, or did not answer 200 in time; nothing runs any more then.
+        Raises ServerFailed: it ended, or did not answer 200 in time; nothing runs any more then.
         """
         assert self._process is None or self._process.poll() is not None, "it runs already"
         with self.log_path.open("ab") as output:
@@ -169,7 +169,7 @@ class Server:
             error.add_note(f"the server's output:\n{self.log_tail()}")
         self.close()
 
-    # --- signals --------------------------------------------------------------------------------------------
+    # ── signals ────────────────────────────────────────────────────────────────────────────────────────────
 
     def terminate(self) -> None:
         """SIGTERM to the master: the graceful way, as Kubernetes does it."""
@@ -194,7 +194,7 @@ class Server:
     def wait(self, timeout: float = 10.0) -> int:
         """Wait for the master's end and return its exit status (negative: the signal).
 
-        :raises ServerFailed: it still runs after ``timeout`` seconds.
+        Raises ServerFailed: it still runs after ``timeout`` seconds.
         """
         try:
             status = self.process.wait(timeout)
@@ -227,7 +227,7 @@ class Server:
         self._gone = True
         reaper.release(group)
 
-    # --- looking --------------------------------------------------------------------------------------------
+    # ── looking ────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def worker_count(self) -> int:
@@ -258,14 +258,14 @@ class Server:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def log_tail(self, lines: int = 40) -> str:
-        """The last lines of :meth:`log_text`."""
+        """The last lines of ``log_text``."""
         return "\n".join(self.log_text().splitlines()[-lines:]) or "(it wrote nothing)"
 
     def wait_for_log(self, text: str, timeout: float = 5.0) -> None:
         """Wait until it has written ``text``."""
         eventually(lambda: text in self.log_text(), timeout, lambda: f"{text!r} not in:\n{self.log_tail()}")
 
-    # --- talking --------------------------------------------------------------------------------------------
+    # ── talking ────────────────────────────────────────────────────────────────────────────────────────────
 
     def url(self, path: str = "/") -> str:
         """The address of ``path`` on the main port."""
@@ -283,7 +283,7 @@ class Server:
     ) -> Answer:
         """One request on a new connection; ``port`` defaults to the main one.
 
-        :raises OSError, http.client.HTTPException: as :mod:`http.client` does.
+        Raises OSError or http.client.HTTPException as ``http.client`` does.
         """
         connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=timeout)
         try:
@@ -296,7 +296,7 @@ class Server:
     def publish(self, channel: str, data: bytes | str, query: str = "", **headers: str) -> str:
         """POST one event and return its id; underscores in header names become dashes.
 
-        :raises AssertionError: any other answer than 201.
+        Raises AssertionError: any other answer than 201.
         """
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         answer = self.request("POST", f"/events/{channel}{query}", data, named)

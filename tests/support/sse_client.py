@@ -45,14 +45,14 @@ class StreamEnded(Exception):
 class SSEClient:
     """One request and the stream that answers it; the constructor returns when the answer's head was read.
 
-    :param port: on ``host``, which may be the path of a Unix socket.
-    :param target: the request target, ``/events/news?since=earliest``.
-    :param last_event_id: sent as ``Last-Event-ID`` unless None.
-    :param headers: further request headers; ``Host`` and ``Accept`` have defaults that these replace.
-    :param version: ``"1.1"`` or ``"1.0"``.
-    :param timeout: seconds for connecting and for the head.
-    :param receive_buffer: SO_RCVBUF in bytes, for clients that are to be slow; set before connecting.
-    :raises OSError, TimeoutError, StreamEnded, BrokenFraming: no answer, or one that breaks the rules.
+    port: on ``host``, which may be the path of a Unix socket.
+    target: the request target, ``/events/news?since=earliest``.
+    last_event_id: sent as ``Last-Event-ID`` unless None.
+    headers: further request headers; ``Host`` and ``Accept`` have defaults that these replace.
+    version: ``"1.1"`` or ``"1.0"``.
+    timeout: seconds for connecting and for the head.
+    receive_buffer: SO_RCVBUF in bytes, for clients that are to be slow; set before connecting.
+    Raises OSError, TimeoutError, StreamEnded or BrokenFraming: no answer, or one that breaks the rules.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class SSEClient:
             self.socket.close()
             raise
 
-    # --- the answer's head ----------------------------------------------------------------------------------
+    # ── the answer's head ──────────────────────────────────────────────────────────────────────────────────
 
     def _read_head(self, deadline: float) -> bytes:
         octets = b""
@@ -134,10 +134,10 @@ class SSEClient:
         if self._length == 0:
             self.ending = Ending.COMPLETE
 
-    # --- the body -------------------------------------------------------------------------------------------
+    # ── the body ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _receive(self, deadline: float) -> bytes:
-        """Bytes, or nothing at the end; :attr:`ending` then says what the FIN or RST means."""
+        """Bytes, or nothing at the end; ``ending`` then says what the FIN or RST means."""
         milliseconds = max(deadline - time.monotonic(), 0) * 1000
         if not self._poll.poll(milliseconds):
             raise TimeoutError("no bytes before the deadline")
@@ -198,8 +198,8 @@ class SSEClient:
     def next_event(self, timeout: float = 5.0) -> StreamEvent:
         """The next block, openings and heartbeats included.
 
-        :raises TimeoutError: none within ``timeout`` seconds.
-        :raises StreamEnded: there is none left, and the stream has ended.
+        Raises TimeoutError: none within ``timeout`` seconds.
+        Raises StreamEnded: there is none left, and the stream has ended.
         """
         deadline = time.monotonic() + timeout
         while not self._ready:
@@ -216,8 +216,8 @@ class SSEClient:
     def events_until(self, predicate: Callable[[StreamEvent], bool], deadline: float = 5.0) -> list[StreamEvent]:
         """All blocks up to and with the first for which ``predicate`` is true.
 
-        :param deadline: seconds from now.
-        :raises AssertionError: the time was up, or the stream ended; the message lists what came.
+        deadline: seconds from now.
+        Raises AssertionError: the time was up, or the stream ended; the message lists what came.
         """
         end = time.monotonic() + deadline
         seen: list[StreamEvent] = []
@@ -229,9 +229,9 @@ class SSEClient:
         return seen
 
     def read_to_end(self, deadline: float = 5.0) -> list[StreamEvent]:
-        """All blocks until the stream's end, however it ends (:attr:`ending`).
+        """All blocks until the stream's end, however it ends (``ending``).
 
-        :raises TimeoutError: it has not ended ``deadline`` seconds from now.
+        Raises TimeoutError: it has not ended ``deadline`` seconds from now.
         """
         end = time.monotonic() + deadline
         while self.ending is Ending.OPEN:
@@ -241,17 +241,17 @@ class SSEClient:
         return blocks
 
     def wait_closed(self, timeout: float = 5.0) -> Ending:
-        """Read until the connection itself is closed by the server, and return :attr:`ending`.
+        """Read until the connection itself is closed by the server, and return ``ending``.
 
-        :raises TimeoutError: it is still open.
-        :raises BrokenFraming: bytes came after the end.
+        Raises TimeoutError: it is still open.
+        Raises BrokenFraming: bytes came after the end.
         """
         deadline = time.monotonic() + timeout
         while piece := self._receive(deadline):
             self._decode(piece)
         return self.ending
 
-    # --- going away -----------------------------------------------------------------------------------------
+    # ── going away ─────────────────────────────────────────────────────────────────────────────────────────
 
     def close(self) -> None:
         """FIN (the kernel makes it RST if unread bytes wait)."""

@@ -60,7 +60,7 @@ class ChunkedDecoder:
     def feed(self, octets: bytes) -> bytes:
         """Return the payload that ``octets`` completes.
 
-        :raises BrokenFraming: a bad size line, a chunk without its CRLF, anything after the last chunk.
+        Raises BrokenFraming: a bad size line, a chunk without its CRLF, anything after the last chunk.
         """
         self._buffer += octets
         payload = bytearray()
@@ -126,7 +126,7 @@ class EventParser:
     def feed(self, octets: bytes) -> list[StreamEvent]:
         """Return the blocks that ``octets`` completes; blocks of comments only are counted, not returned.
 
-        :raises BrokenFraming: the stream is not UTF-8 (a browser would replace, but must never need to).
+        Raises BrokenFraming: the stream is not UTF-8 (a browser would replace, but must never need to).
         """
         self._octets += octets
         blocks = []

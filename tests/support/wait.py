@@ -18,11 +18,11 @@ def eventually(
 ) -> T:
     """Call ``condition`` until it returns something true, and return that.
 
-    :param condition: called at least once, and once more when the deadline has passed.
-    :param timeout: seconds.
-    :param message: what failed, or a function that says so when the time is up (for the state seen last).
-    :param interval: seconds between two looks.
-    :raises AssertionError: when ``timeout`` has passed; what ``condition`` raises is passed on at once.
+    condition: called at least once, and once more when the deadline has passed.
+    timeout: seconds.
+    message: what failed, or a function that says so when the time is up (for the state seen last).
+    interval: seconds between two looks.
+    Raises AssertionError when ``timeout`` has passed; what ``condition`` raises is passed on at once.
     """
     deadline = time.monotonic() + timeout
     while True:

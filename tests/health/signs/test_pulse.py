@@ -19,33 +19,33 @@ from health import Health
 from health.checks.table import Limits, ask
 from health.checks.user import UserChecks
 from health.signs import pulse as module
-from health.signs.pulse import Vitals
-from health.threads import Aside
+from health.signs.pulse import Pulse
+from health.threads import RealThread
 from tests.health.fakes import FakeSource, heartbeat
 from tests.support.wait import eventually
 
 ROOT = Path(__file__).parents[3]
 
-Make = Callable[..., Vitals]
+Make = Callable[..., Pulse]
 
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """``make(source, flush)`` makes a worker's signs, which are stopped with the test."""
     monkeypatch.setattr(module, "RESTART", 0.05)
-    made: list[Vitals] = []
+    made: list[Pulse] = []
 
-    def vitals(source: Any = None, flush: Callable[[], None] = lambda: None) -> Vitals:
-        made.append(Vitals(lambda: source, Limits, UserChecks(), {"flush": (0.05, flush)}))
+    def pulse(source: Any = None, flush: Callable[[], None] = lambda: None) -> Pulse:
+        made.append(Pulse(lambda: source, Limits, UserChecks(), {"flush": (0.05, flush)}))
         return made[-1]
 
-    yield vitals
+    yield pulse
     for one in made:
         one.stop()
 
 
-def beat_of(vitals: Vitals) -> float:
-    return vitals.seat.board.records()[0].beat
+def beat_of(pulse: Pulse) -> float:
+    return pulse.seat.board.records()[0].beat
 
 
 def test_a_flush_that_waits_for_a_disk_holds_up_neither_the_beat_nor_the_canary(make: Make) -> None:
@@ -56,16 +56,16 @@ def test_a_flush_that_waits_for_a_disk_holds_up_neither_the_beat_nor_the_canary(
         go_on.wait(20)
 
     source = FakeSource()
-    vitals = make(source, flush)
+    pulse = make(source, flush)
     try:
-        vitals.start()
+        pulse.start()
         assert stalled.wait(5)
-        before = beat_of(vitals)
-        eventually(lambda: beat_of(vitals) > before, 3)
+        before = beat_of(pulse)
+        eventually(lambda: beat_of(pulse) > before, 3)
         eventually(lambda: source.attached)
         source.send(heartbeat())
-        eventually(lambda: vitals.canary.seen > 0, 3)
-        eventually(lambda: vitals.seat.board.records()[0].canary > 0, 3)
+        eventually(lambda: pulse.canary.seen > 0, 3)
+        eventually(lambda: pulse.seat.board.records()[0].canary > 0, 3)
     finally:
         go_on.set()
         source.close()
@@ -75,23 +75,23 @@ def test_a_flush_that_waits_for_a_disk_holds_up_neither_the_beat_nor_the_canary(
 def test_a_duty_that_raises_is_begun_again_and_said_once(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, duty: str
 ) -> None:
-    vitals = make()
+    pulse = make()
     begun = []
 
     def broken(*_: object) -> None:
         begun.append(time.monotonic())
         if len(begun) < 4:
             raise ValueError("a bug")
-        vitals._stop.wait()
+        pulse._stop.wait()
 
     place, name = {
-        "lag": (vitals.lag, "run"),
-        "canary": (vitals.canary, "run"),
-        "pulse": (vitals, "_pulse"),
-        "flush": (vitals, "_every"),
+        "lag": (pulse.lag, "run"),
+        "canary": (pulse.canary, "run"),
+        "pulse": (pulse, "_pulse"),
+        "flush": (pulse, "_every"),
     }[duty]
     monkeypatch.setattr(place, name, broken)
-    vitals.start()
+    pulse.start()
     eventually(lambda: len(begun) == 4, 5)
     said = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert [record.getMessage() for record in said] == [f"health: {duty} failed"]
@@ -125,10 +125,10 @@ def test_a_service_whose_status_raises_is_reported_as_dead_and_not_forgotten(mak
 
 def test_without_gevent_work_aside_is_done_at_once_and_raises_what_it_raises() -> None:
     done = []
-    Aside().run(lambda: done.append(1), 0.01)
+    RealThread().run(lambda: done.append(1), 0.01)
     assert done == [1]
     with pytest.raises(ZeroDivisionError):
-        Aside().run(lambda: [][1 // 0], 0.01)
+        RealThread().run(lambda: [][1 // 0], 0.01)
 
 
 GEVENT = """
@@ -136,7 +136,7 @@ from gevent import monkey
 monkey.patch_all()
 import time
 import gevent
-from health.threads import Aside
+from health.threads import RealThread
 
 blocking = monkey.get_original("time", "sleep")
 turns = []
@@ -147,11 +147,11 @@ def turn():
         gevent.sleep(0.01)
 
 gevent.spawn(turn)
-aside = Aside()
+real_thread = RealThread()
 began = time.monotonic()
 for _ in range(2):  # the second finds the thread busy
     try:
-        aside.run(lambda: blocking(4.0), 0.3)
+        real_thread.run(lambda: blocking(4.0), 0.3)
     except TimeoutError as error:
         assert "0.3" in str(error)
     else:
@@ -159,10 +159,10 @@ for _ in range(2):  # the second finds the thread busy
 assert 0.5 < time.monotonic() - began < 3.5
 assert max(b - a for a, b in zip(turns, turns[1:])) < 3, "the loop was held up"
 done = []
-aside.run(lambda: done.append(1), 10.0)
+real_thread.run(lambda: done.append(1), 10.0)
 assert done
 try:
-    aside.run(lambda: 1 / 0, 1.0)
+    real_thread.run(lambda: 1 / 0, 1.0)
 except ZeroDivisionError:
     print("raised")
 """
@@ -175,16 +175,16 @@ def test_under_gevent_work_aside_holds_up_nobody_and_is_waited_for_only_so_long(
 
 def test_a_pulse_that_has_died_shows_also_when_its_own_worker_answers(make: Make) -> None:
     """Only what was written counts as a beat: the answering worker's own clock would make it look fresh."""
-    vitals = make(FakeSource())
-    vitals._beat()
-    board, slot = vitals.seat
+    pulse = make(FakeSource())
+    pulse._beat()
+    board, slot = pulse.seat
     assert slot is not None
     record = board.read(slot)
     assert record is not None
     board.write(record._replace(beat=record.beat - 60))
-    (seen,) = vitals.snapshot().workers
+    (seen,) = pulse.snapshot().workers
     assert seen.beat == record.beat - 60
-    assert "has not beaten for 60" in (ask("ready", vitals.table(), vitals.snapshot()).text())
+    assert "has not beaten for 60" in (ask("ready", pulse.table(), pulse.snapshot()).text())
 
 
 class Measured(FakeSource):
@@ -198,7 +198,7 @@ class Measured(FakeSource):
 
 def test_what_the_log_takes_stays_as_it_was_last_while_it_cannot_say() -> None:
     source = Measured()
-    app = flask.Flask("vitals")
+    app = flask.Flask("pulse")
     app.extensions["sse"] = source
     health = Health(app)
     assert (health._values() or {})["log_bytes"] is None

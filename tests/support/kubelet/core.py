@@ -1,7 +1,7 @@
 """What the kubelet decides about one container, as a pure state machine: no clock, no process, no socket.
 
-The rules are data: :data:`PROBES` says which probes run in which phase, :data:`EFFECTS` what a probe's verdict brings
-about, :data:`TRANSITIONS` where each event leads. :class:`Machine` only applies them to the times that it is given,
+The rules are data: ``PROBES`` says which probes run in which phase, ``EFFECTS`` what a probe's verdict brings
+about, ``TRANSITIONS`` where each event leads. ``Machine`` only applies them to the times that it is given,
 and answers with commands for whoever runs the process and the probes.
 
 Sources: Kubernetes documentation, "Pod Lifecycle" (PL) and "Configure Liveness, Readiness and Startup Probes" (CP), by
@@ -244,7 +244,7 @@ class Machine:
         return []
 
     def exited(self, now: float, status: int) -> list[Command]:
-        """The main process has ended; status as :attr:`subprocess.Popen.returncode`."""
+        """The main process has ended; status as ``subprocess.Popen.returncode``."""
         self._note(now, "Exited", f"exit status {status}")
         self._set_ready(now, False)
         self._kill_at = None
@@ -278,7 +278,7 @@ class Machine:
         return [SendSignal(kill=False)]
 
     def next_at(self) -> float | None:
-        """When :meth:`tick` will next have something to do; None when only a happening can bring that."""
+        """When ``tick`` will next have something to do; None when only a happening can bring that."""
         times = [
             counter.due
             for kind in PROBES[self.phase]

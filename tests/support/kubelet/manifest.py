@@ -66,14 +66,14 @@ def pod_from_manifest(
 ) -> PodSpec:
     """The pod of a Deployment, StatefulSet or Pod.
 
-    :param source: a file, a directory, or documents.
-    :param free_port: called once for each of the container's ports; returns a local port.
-    :param deployment: the workload's name; by default there must be just one.
-    :param container: the container's name; by default the first.
-    :param command: what to run where the manifest leaves it to the image.
-    :param env: goes before what the manifest says (a log in a temporary directory, for example).
-    :param port_settings: see :data:`PORT_SETTINGS`.
-    :raises ManifestError: when it cannot be run as it is.
+    source: a file, a directory, or documents.
+    free_port: called once for each of the container's ports; returns a local port.
+    deployment: the workload's name; by default there must be just one.
+    container: the container's name; by default the first.
+    command: what to run where the manifest leaves it to the image.
+    env: goes before what the manifest says (a log in a temporary directory, for example).
+    port_settings: see ``PORT_SETTINGS``.
+    Raises ManifestError when it cannot be run as it is.
     """
     documents = load_documents(source) if isinstance(source, Path) else list(source)
     workload = _pick(

@@ -38,9 +38,9 @@ class Kubelet:
     The machine and everything it decides live in one thread; probes and the wait for the process have threads of their
     own and send messages.
 
-    :param spec: the pod.
-    :param directory: for the containers' output, one file for each start (``web-0.log``, ``web-1.log``, …).
-    :param scale: shrinks the durations.
+    spec: the pod.
+    directory: for the containers' output, one file for each start (``web-0.log``, ``web-1.log``, …).
+    scale: shrinks the durations.
     """
 
     def __init__(self, spec: PodSpec, directory: Path, scale: Scale = _REAL_TIME) -> None:
