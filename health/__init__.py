@@ -1,13 +1,12 @@
-"""Health that tells the truth: probes, the canary, the board of workers, and an exec probe.
+"""Probes, the canary, the board of workers, metrics, and an exec probe.
 
-``from health import Health; Health(app)``. The name is looked up on first use, so that ``python -m
-health.probe``, which imports this package first, loads neither Flask nor anything else: the kubelet starts
-that process for every probe, and its CPU time is the node's.
+``from health import Health; Health(app)``. ``Health`` is imported on first use. ``python -m health.probe`` imports this
+package first and must load neither Flask nor anything else: the kubelet starts that process for every probe.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # as typing.TYPE_CHECKING, without the 5 ms of CPU that importing typing costs
+TYPE_CHECKING = False  # instead of typing.TYPE_CHECKING: importing typing costs 5 ms of CPU
 
 if TYPE_CHECKING:
     from .extension import Health

@@ -1,6 +1,6 @@
-"""What health is told: a few settings, from the service's ``Settings`` or from ``app.config``.
+"""Health's settings, from the service's ``Settings`` or from ``app.config``.
 
-The service's may change while it runs; so limits are asked for each time they are needed.
+The service's settings may change while it runs, so limits are read at the point of use.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 class Settings(Protocol):
-    """The service's settings, as far as health reads them (docs/settings.md has their meaning and units)."""
+    """The service's settings that health reads; docs/settings.md has their meaning and units."""
 
     @property
     def health_port(self) -> int: ...
@@ -31,8 +31,12 @@ class Settings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """health_port: the second listener's port; 0: whatever gunicorn's last listener has; None: there is no
-    second one. metrics_path: where the metrics are."""
+    """Settings in the form that health uses.
+
+    limits: returns the present limits.
+    health_port: the health listener's port; 0: gunicorn's last listener; None: there is no health listener.
+    metrics_path: the path of the metrics.
+    """
 
     limits: Callable[[], Limits] = Limits
     health_port: int | None = None
@@ -51,9 +55,11 @@ class Config:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
-        """From ``app.config``: HEALTH_CANARY_MAX_AGE, HEALTH_LOOP_LAG_MAX (seconds), HEALTH_READY_STRICT,
-        HEALTH_METRICS_PATH, and HEALTH_PORT, without which there is no second listener. Raises ValueError naming the
-        setting."""
+        """Read HEALTH_CANARY_MAX_AGE and HEALTH_LOOP_LAG_MAX (seconds), HEALTH_READY_STRICT, HEALTH_METRICS_PATH and
+        HEALTH_PORT from ``app.config``. Without HEALTH_PORT there is no health listener.
+
+        Raises ValueError, which names the setting.
+        """
         strict = mapping.get("HEALTH_READY_STRICT", False)
         if isinstance(strict, str):
             word = strict.strip().lower()

@@ -29,13 +29,13 @@ from .views import make_blueprint
 
 logger = logging.getLogger("headwater.health")
 
-# How long the counters may take to be moved to their files before whoever asked goes on without, seconds.
+# Seconds that a caller waits for the counters to be written to their files.
 FLUSH_PATIENCE: Final = 2.0
 
-FLUSH_INTERVAL: Final = 1.0  # seconds between two moves of the counters
-LOG_INTERVAL: Final = 10.0  # seconds between two looks at what the log takes
+FLUSH_INTERVAL: Final = 1.0  # seconds between two writes of the counters
+LOG_INTERVAL: Final = 10.0  # seconds between two measurements of the log's size
 
-# What the console is told of the pod's counters: its name there → the metric's.
+# The pod's counters that the console shows: name there → name of the metric.
 REPORTED: Final = {
     "opened": "streams_opened",
     "published": "events_published",
@@ -47,10 +47,9 @@ REPORTED: Final = {
 class Health:
     """Health routes for one Flask app: ``/healthz``, ``/livez``, ``/readyz``, ``/startupz``, ``/metrics``.
 
-    It watches ``app.extensions["sse"]`` when there is one (``health.source.Source``), and works without.
+    It watches ``app.extensions["sse"]`` (a ``health.source.Source``) if there is one, and works without.
 
-    settings: where its settings are read from; without, ``app.config`` (see
-    ``health.config.Config``).
+    settings: the service's settings; None: read ``app.config`` (see ``health.config.Config``).
     """
 
     def __init__(self, app: flask.Flask | None = None, settings: Settings | None = None) -> None:
@@ -63,13 +62,13 @@ class Health:
         self._directory: Path | None = None
         self._lock = threading.Lock()
         self._chores = {
-            "metrics": (FLUSH_INTERVAL, self._flush),  # at once, too: then the files take their room
+            "metrics": (FLUSH_INTERVAL, self._flush),  # the first run is immediate and allocates the files
             "log": (LOG_INTERVAL, self._measure_log),
         }
         self._log_usage: dict[str, float] = {}
-        # The endpoint of a view of the app's own for the same path as our metrics; empty: there is none.
+        # The endpoint of the app's own view for the path of our metrics; empty: there is none.
         self.rival = ""
-        self._stalled = False  # the last flush was given up
+        self._stalled = False  # the last flush timed out
         self._delivery: Mapping[float, float] = {}
         self._listening: tuple[Name, ...] = ()
         if app is not None:
@@ -78,7 +77,7 @@ class Health:
     def init_app(self, app: flask.Flask, settings: Settings | None = None) -> None:
         """Add the routes to ``app``, and this extension as ``app.extensions["health"]``.
 
-        Raises ValueError for a setting in ``app.config`` that cannot be.
+        Raises ValueError for an invalid setting in ``app.config``; RuntimeError if either has been initialised already.
         """
         if self._app is not None or "health" in app.extensions:
             raise RuntimeError("this app, or this extension, has been initialised already")
@@ -99,27 +98,30 @@ class Health:
         interval: float = 10.0,
         timeout: float = 2.0,
     ) -> None:
-        """Add a check of the app's own, such as whether its database answers.
+        """Add the app's own check, such as whether its database answers.
 
-        It runs in the background, every ``interval`` seconds (at least 0.5), in a real thread, one run at a
-        time; probes only read what came of it last. A run that takes longer than ``timeout`` seconds counts
-        as failed until it returns.
+        It runs in the background in a real thread, one run at a time; probes only read its last outcome.
 
         name: as ``?verbose`` shows it: printable ASCII without spaces.
-        function: passes by returning None or True; fails by returning False or a text with the reason,
-        which
-            whoever asks can read, or by raising (then the log has the details and the answer only the type).
+        function: passes by returning None or True. Fails by returning False, or a text with the reason, which the
+            probe's answer shows; or by raising: the answer then shows only the exception's type, and the log the rest.
         live: count it for ``/healthz``: a failure restarts the container. Never for a dependency.
         ready: count it for ``/readyz``. Until its first run has ended the pod is not ready.
-        Raises ValueError for a name that is taken, or a value that cannot be.
+        interval: seconds between the starts of two runs, at least 0.5.
+        timeout: seconds after which a run counts as failed, until it returns.
+
+        Raises ValueError for a name that is taken or an invalid value.
         """
         self._checks.add(name, function, live=live, ready=ready, interval=interval, timeout=timeout)
 
     # ── life ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def start(self) -> Pulse:
-        """Start what runs in the background in this process. Idempotent. A worker should call it once it has
-        forked and gevent has patched it (gunicorn's ``post_worker_init``); else the first probe does."""
+        """Start the background work of this process. Idempotent.
+
+        Call it in each worker, after the fork and gevent's patching (gunicorn's ``post_worker_init``); otherwise the
+        first request does.
+        """
         pulse = self._pulse
         if pulse is not None and pulse.pid == os.getpid():  # a fork takes objects along, but no threads
             return pulse
@@ -135,7 +137,7 @@ class Health:
         return pulse
 
     def stop(self) -> None:
-        """Stop what runs in the background; what was counted last is kept."""
+        """Write the counters once more and stop the background work."""
         self._flush()
         if self._pulse is not None:
             self._pulse.stop()
@@ -146,12 +148,12 @@ class Health:
 
     @property
     def metrics_path(self) -> str:
-        """Where the metrics are; HEALTH_METRICS_PATH."""
+        """The path of the metrics: HEALTH_METRICS_PATH."""
         return self._config.metrics_path
 
     def _look_for_rivals(self) -> None:
-        """Two that answer ``/metrics`` would hide each other silently. With a listener of our own both have their
-        place: ours is there, the app's on the main one."""
+        """Warn if the app also answers the path of our metrics: one would silently hide the other. With a health
+        listener both are reachable, ours there and the app's on the main one."""
         app, path = self._app, self.metrics_path
         if app is None:
             return
@@ -174,7 +176,7 @@ class Health:
     # ── answers ───────────────────────────────────────────────────────────────────────────────────────────
 
     def ask(self, question: Question) -> Report:
-        """Put one question to the checks that count for it. Reads memory only."""
+        """Answer one question from the checks that count for it. Reads memory only."""
         pulse = self.start()
         if question == "started" and pulse.seat.board.started:
             return Report("started", ())
@@ -184,7 +186,8 @@ class Health:
         return report
 
     def report(self) -> dict[str, object]:
-        """For the console: the ages of what this worker's probes judge, seconds, and how all workers are."""
+        """Report for the console: this worker's canary age and loop lag, seconds, the state of all workers, and the
+        pod's counts."""
         seen = self.start().snapshot()
         workers = [
             {
@@ -201,8 +204,8 @@ class Health:
         return report | self._pod_counts()
 
     def _pod_counts(self) -> dict[str, object]:
-        """What all workers of the pod have counted, and the delivery time of 99 % since the last report (the upper
-        bound of its bucket, seconds; None when nothing was delivered)."""
+        """Return the pod's counters, and the 99th percentile of delivery times since the last report (the upper bound
+        of its bucket, seconds; None if nothing was delivered)."""
         self._flush()
         counts = metrics.pod_counts(self._metrics_directory())
         report: dict[str, object] = {
@@ -218,13 +221,13 @@ class Health:
         return report
 
     def listen(self, names: Sequence[Name]) -> frozenset[Name]:
-        """Learn what addresses the server listens on (in the order of its ``bind``); returns those that are health's
-        own. A server says so in each worker, before the first request."""
+        """Set the addresses that the server listens on, in the order of its ``bind``. Returns those of health. The
+        server calls this in each worker before the first request."""
         self._listening = tuple(names)
         return of_health(self._listening, self._config.health_port)
 
     def on_health_port(self, environ: Mapping[str, Any]) -> bool | None:
-        """Did this request come in through the health listener? None when there is no second listener."""
+        """True if this request came through the health listener; None if there is none."""
         port = self._config.health_port
         if port is None:
             return None
@@ -234,21 +237,21 @@ class Health:
         local = local_name(environ)
         if names:
             return accepted_by(local, of_health(names, port))
-        # Nobody has said what there is: the port alone tells.
+        # The listeners are unknown: compare the port alone.
         return isinstance(local, tuple) and local[1] == port if port else None
 
     def metrics(self) -> tuple[str, bytes]:
-        """Content type and body of ``/metrics``, for the whole pod."""
+        """Return the content type and body of ``/metrics``, for the whole pod."""
         pulse = self.start()
         self._flush()
         try:
             directory = self._metrics_directory()
         except OSError:
-            directory = None  # the exporter has said so
+            directory = None  # the exporter has logged it
         return metrics.CONTENT_TYPE, metrics.exposition(directory, pulse.seat.board)
 
     def _metrics_directory(self) -> Path:
-        """The master's directory; without one, this process's own. Raises OSError when none can be made."""
+        """Return the master's directory, else this process's own. Raises OSError if it cannot be made."""
         if (given := metrics_files.pod_directory()) is not None:
             return given
         if self._directory is None:
@@ -256,7 +259,7 @@ class Health:
         return self._directory
 
     def _flush(self) -> None:
-        """Move the counters to the files. They may lie on a disk, so that is done aside."""
+        """Write the counters to their files, in a real thread because these may be on a disk."""
         exporter, real_thread, values = self._exporter, self._real_thread, self._values()
         if exporter is None or real_thread is None or values is None:
             return
@@ -270,21 +273,21 @@ class Health:
             self._stalled = False
 
     def _values(self) -> dict[str, object] | None:
-        """What this worker has counted, copied: counting goes on."""
+        """Return a copy of this worker's counters; the originals go on counting."""
         source = self._source()
         stats = getattr(source, "stats", None)
         if source is None or stats is None:
             return None
         values = {row.attribute: metrics.copied(getattr(stats, row.attribute, None)) for row in ROWS}
         values["streams"] = source.status().streams
-        # Only a server that owns its connections can count them: the attribute is there, or set, where it does.
+        # Only a server that owns its connections can count them; elsewhere the attribute is missing or None.
         connections: Callable[[], Mapping[str, int]] | None = getattr(source, "connection_counts", None)
         if connections is not None:
             values["connections"] = connections()
         return values | self._log_usage
 
     def _measure_log(self) -> None:
-        """Ask what the log takes. A log that cannot say now leaves what was known last."""
+        """Measure the log's size. If the log cannot tell now, the last figures stay."""
         ask: Callable[[], LogUsage | None] | None = getattr(self._source(), "log_usage", None)
         usage = None if ask is None else ask()
         if usage is not None:

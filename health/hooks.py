@@ -1,13 +1,12 @@
-"""What gunicorn's master and workers do for health: call these from the hooks of the same names in
-gunicorn.conf.py.
+"""Health's part of gunicorn's hooks: call these from the hooks of the same names in gunicorn.conf.py.
 
     from health import hooks as health_hooks
 
     def on_starting(server):
         health_hooks.on_starting(server)
 
-The board and the metrics directory must be there before the first worker is forked. Nothing here imports
-Flask, gevent or ``ssl``: the master has to stay clean of what gevent patches in the workers.
+The master makes the board and the metrics directory before it forks the first worker. Nothing here imports Flask,
+gevent or ``ssl``: gevent patches these in the workers, and must not find them half-used in the master.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from typing import Any, Final
 from .metrics import files as metrics_files
 from .signs.board import RUNNING, Board, extensions, process
 
-# Room on the board: a reload keeps the old workers while the new ones run, TTIN adds workers one by one, and
-# a slot is 256 bytes. A worker that finds no slot is reported as missing.
+# Slots on the board, 256 bytes each. During a reload old and new workers run together, and TTIN adds workers. A worker
+# without a slot is reported as missing.
 MIN_SLOTS: Final = 64
 SLOTS_PER_WORKER: Final = 4
 
@@ -45,7 +44,7 @@ def on_reload(server: Any) -> None:
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """In the master: give the worker that is forked next its slot."""
+    """In the master: reserve a slot for the next worker."""
     if process.board is not None:
         slots = (getattr(other, "health_slot", None) for other in server.WORKERS.values())
         worker.health_slot = process.board.reserve({slot for slot in slots if slot is not None})
@@ -58,8 +57,8 @@ def post_fork(server: Any, worker: Any) -> None:
 
 
 def replaced() -> bool:
-    """In a worker: has a reload begun since it was forked, and are all the workers of the new generation running? They
-    accept on the same sockets, so this one may leave."""
+    """In a worker: True once a reload has replaced it, with all workers of the new generation running. They accept on
+    the same sockets, so this worker may leave."""
     board, worker = process.board, process.worker
     own = None if board is None or worker is None or worker[1] is None else board.read(worker[1])
     if board is None or own is None or own.generation >= board.generation:
@@ -69,19 +68,19 @@ def replaced() -> bool:
 
 
 def post_worker_init(worker: Any) -> None:
-    """In the worker, when the app is loaded and gevent has patched it: start what runs in the background."""
+    """In the worker, after gevent's patching and with the app loaded: start the background work."""
     for health in extensions():
         health.start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """In the worker, at its end: what it counted since the last flush, every stream of a drain's last second."""
+    """In the worker, at its end: write what it counted since the last flush."""
     for health in extensions():
         health.stop()
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """In the master, when it has reaped a worker, however that ended."""
+    """In the master, after it reaped a worker: free its slot and keep its counters."""
     slot = getattr(worker, "health_slot", None)
     if process.board is not None and slot is not None:
         process.board.release(slot)
@@ -90,6 +89,6 @@ def child_exit(server: Any, worker: Any) -> None:
 
 
 def on_exit(server: Any) -> None:
-    """In the master, at the end. (Its exit handler does the same where gunicorn ends without calling
-    this.)"""
+    """In the master, at its end: remove the metrics directory. An exit handler does the same if gunicorn ends without
+    calling this."""
     metrics_files.remove_directory()

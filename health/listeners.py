@@ -1,7 +1,7 @@
-"""Which of a server's listeners is health's: decided here, by the address that each is bound to.
+"""Tell which of a server's listeners is health's, by the address that each is bound to.
 
-The request's own word does not count. gunicorn makes SERVER_PORT from the Host header where the listener is a Unix
-socket, and from the PROXY header where there is one: both are the client's choice.
+Threat: the request cannot be trusted here. gunicorn takes SERVER_PORT from the Host header on a Unix socket, and from
+the PROXY header if there is one; the client chooses both.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _WILDCARDS = ("0.0.0.0", "::")
 
 @lru_cache(maxsize=16)  # asked for each request
 def of_health(names: tuple[Name, ...], port: int | None) -> frozenset[Name]:
-    """The listeners that answer probes and nothing else; none where one listener serves everything.
+    """Return the listeners that answer only probes; none if one listener serves everything.
 
     names: all listeners, in the order of gunicorn's ``bind``.
-    port: HEALTH_PORT; 0 stands for the last listener, None for no listener of health's own.
+    port: HEALTH_PORT; 0: the last listener; None: health has no listener of its own.
     """
     if port is None or len(names) < 2:
         return frozenset()
@@ -32,7 +32,7 @@ def of_health(names: tuple[Name, ...], port: int | None) -> frozenset[Name]:
 
 
 def local_name(environ: Mapping[str, Any]) -> Name | None:
-    """The address at which this request's connection was accepted; None when it cannot be told."""
+    """Return the local address of this request's connection, or None if it is unknown."""
     sock = environ.get("gunicorn.socket")
     if sock is not None:
         try:
@@ -45,7 +45,7 @@ def local_name(environ: Mapping[str, Any]) -> Name | None:
 
 
 def accepted_by(local: Name | None, names: Collection[Name]) -> bool:
-    """Was a connection with this local address accepted by one of these listeners?"""
+    """True if one of these listeners accepted a connection with this local address."""
     if local in names:
         return True
     if not isinstance(local, tuple):

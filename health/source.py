@@ -1,7 +1,6 @@
-"""What health may know of the service that it watches: the one narrow interface between the two packages.
+"""What health reads of the service it watches: the only interface between the two packages.
 
-``app.extensions["sse"]`` offers it; in a test any plain object does. Health imports nothing from ``sse``, and
-``sse`` never imports health.
+``app.extensions["sse"]`` provides it; in tests any plain object may. ``health`` and ``sse`` never import each other.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from typing import Protocol
 
 
 class Status(Protocol):
-    """How a worker's hub is doing, as plain numbers: asking costs neither the log nor the network
-    anything."""
+    """The state of a worker's hub, as plain numbers. Reading it touches neither the log nor the network."""
 
     @property
     def started(self) -> bool:
@@ -33,7 +31,7 @@ class Status(Protocol):
 
     @property
     def streams(self) -> Mapping[str, int]:
-        """How many streams there are, by state."""
+        """Number of streams by state."""
 
     @property
     def hub_alive(self) -> bool:
@@ -41,38 +39,38 @@ class Status(Protocol):
 
     @property
     def append_failed_at(self) -> float:
-        """When the log last refused an append, monotonic seconds; 0.0 if it never did or has taken one since."""
+        """When the log last refused an append, monotonic seconds; 0.0 if never, or if an append succeeded since."""
 
 
 class LogUsage(Protocol):
-    """How much the log takes, in bytes; None where that cannot be known."""
+    """The log's size, in bytes; None if unknown."""
 
     @property
     def bytes(self) -> int | None: ...
     @property
     def free(self) -> int | None:
-        """How much more there is room for."""
+        """Bytes that the log may still grow by."""
 
     @property
     def oldest_at(self) -> float | None:
-        """When the oldest event that is held was appended, unix seconds."""
+        """When the oldest stored event was appended, unix seconds."""
 
 
 class Source(Protocol):
     """The service, seen from health.
 
-    It may also have an attribute ``stats`` with the counters that ``health.metrics.exporter`` exports, and a method
-    ``log_usage`` that returns a ``LogUsage`` or None, and may wait for the log.
+    Optional: an attribute ``stats`` with the counters that ``health.metrics.exporter`` exports; a method ``log_usage``
+    that returns a ``LogUsage`` or None and may wait for the log.
     """
 
     def status(self) -> Status:
-        """How this worker's hub is doing now; must not block."""
+        """Return the hub's present state; must not block."""
 
     def attach(self, sock: socket.socket, channel: str = "_canary") -> None:
-        """Take one end of a socket pair as a real stream, raw (not chunked). The source owns it from here on.
+        """Take over one end of a socket pair as a real stream, raw (not chunked). The source then owns it.
 
-        Raises RuntimeError when this worker takes no sockets over; then ``open`` is used.
+        Raises RuntimeError if this worker takes over no sockets; the caller then uses ``open``.
         """
 
     def open(self, channel: str = "_canary") -> Iterator[bytes]:
-        """The same stream through the generator path."""
+        """Open the same stream as a generator."""

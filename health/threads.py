@@ -1,5 +1,5 @@
-"""Real threads, also where gevent has replaced ``threading``'s by greenlets: for what may wait for a disk, or block in
-C code, and must hold up neither the event loop nor anything that readiness judges."""
+"""Real threads, even if gevent has patched ``threading``: for work that may wait for a disk or block in C code, and
+must delay neither the event loop nor anything that readiness judges."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ Spawn = Callable[[Callable[[], None]], object]
 
 
 def _one_thread() -> Any:
-    """gevent's pool of one real thread; None where threads are real anyway."""
+    """Return gevent's pool with one real thread; None if threads are real anyway."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None or not monkey.is_module_patched("threading"):
         return None
     from gevent.threadpool import ThreadPool
 
-    # Not the hub's own pool: name resolution runs there, and a few hanging calls would use it up.
+    # Not the hub's own pool: it resolves names, and a few hanging calls would exhaust it.
     return ThreadPool(1)
 
 
 def real_threads() -> Spawn:
-    """What runs a function in a real thread."""
+    """Return a function that runs its argument in a real thread."""
     pool = _one_thread()
     if pool is not None:
         spawn: Spawn = pool.spawn
@@ -36,19 +36,22 @@ def real_threads() -> Spawn:
 
 
 class RealThread:
-    """Runs work in one real thread, and waits for it as far as others can go on meanwhile."""
+    """Runs work in one real thread under gevent, in the caller's thread otherwise."""
 
     def __init__(self) -> None:
         self._pool = _one_thread()
 
     def run(self, work: Callable[[], None], patience: float) -> None:
-        """Run it. Raises what it raises, and TimeoutError when it goes on for longer than ``patience`` seconds; it is
-        not interrupted, and what comes after it waits."""
+        """Run ``work``; under gevent, wait at most ``patience`` seconds for it.
+
+        Raises TimeoutError if it takes longer: it is not interrupted, and later work waits for it. Raises what ``work``
+        raises.
+        """
         if self._pool is None:
-            work()  # whoever calls has a thread of its own
+            work()  # the caller has a thread of its own
             return
         from gevent import Timeout
 
-        # spawn() waits as well, while the thread is busy.
+        # spawn() also waits while the thread is busy.
         with Timeout(patience, TimeoutError(f"still under way after {patience:g} s")):
             self._pool.spawn(work).get()

@@ -1,10 +1,10 @@
 """The routes: ``/healthz`` (alias ``/livez``), ``/readyz``, ``/startupz`` and ``/metrics``.
 
-The last is no route of Flask's, because an app may have one of the same name (prometheus_flask_exporter's): on health's
-listener ours answers, on the main one the app's does.
+``/metrics`` is not a Flask route, because an app may have its own (prometheus_flask_exporter does): ours answers on the
+health listener, the app's on the main one.
 
-Every answer ends its connection. The kubelet opens one for every probe, and an answer on a kept-alive
-connection is what once restarted pods (kubernetes#15643).
+Every answer closes its connection. The kubelet opens one for every probe, and kept-alive probe connections once
+restarted pods (kubernetes#15643).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Health(Protocol):
 
 
 def answer(body: str | bytes, status: int, content_type: str = TEXT) -> flask.Response:
-    """A complete answer, on a connection that ends with it."""
+    """Return a complete answer that closes its connection."""
     response = flask.Response(body, status, content_type=content_type)
     response.headers["Connection"] = "close"
     response.headers["Cache-Control"] = "no-store"
@@ -47,7 +47,7 @@ def answer(body: str | bytes, status: int, content_type: str = TEXT) -> flask.Re
 
 
 def make_blueprint(health: Health) -> flask.Blueprint:
-    """The routes of one app. HEAD is answered as GET; other methods get 405."""
+    """Make the routes of one app. HEAD is answered as GET; other methods get 405."""
     blueprint = flask.Blueprint("health", __name__)
 
     def probe(question: Question) -> flask.Response:
@@ -60,8 +60,8 @@ def make_blueprint(health: Health) -> flask.Blueprint:
 
     @blueprint.before_app_request
     def gate() -> flask.Response | None:
-        """Streams and publishing must not be reachable through the port whose connections are the probes'."""
-        health.start()  # where no hook of the server did
+        """Serve the metrics, and refuse everything but health on the health listener."""
+        health.start()  # unless a hook of the server did
         path = flask.request.path
         ours = health.on_health_port(flask.request.environ)
         metrics = path == health.metrics_path and (ours or not health.rival)
@@ -84,7 +84,7 @@ def make_blueprint(health: Health) -> flask.Blueprint:
         return not health.on_health_port(environ)
 
     gate.passes = passes  # type: ignore[attr-defined]
-    passes.hook = gate  # type: ignore[attr-defined] # whose it is: a function that wraps the gate copies its attributes
+    passes.hook = gate  # type: ignore[attr-defined] # its owner: a wrapper of the gate copies the attributes
     return blueprint
 
 
