@@ -16,7 +16,7 @@ import flask
 from .checks.table import Question, Report, ask
 from .checks.user import CheckFunction, UserChecks
 from .config import Config, Settings
-from .listeners import Name, accepted_by, local_name, of_health
+from .listeners import SAID, Name, accepted_by, local_name, of_health
 from .metrics import exporter as metrics
 from .metrics import files as metrics_files
 from .metrics.table import ROWS
@@ -231,6 +231,9 @@ class Health:
         port = self._config.health_port
         if port is None:
             return None
+        said: bool | None = environ.get(SAID)
+        if said is not None:
+            return said
         names = self._listening or board.listening()
         if len(names) == 1:
             return None

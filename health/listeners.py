@@ -10,6 +10,9 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+# A server that knows which of its listeners is health's says so of each request (bool); then nothing is compared here.
+SAID = "health.listener"
+
 # What socket.getsockname() gives: (host, port, ...), or the path of a Unix socket.
 Name: TypeAlias = tuple[Any, ...] | str | bytes
 

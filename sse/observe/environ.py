@@ -33,3 +33,7 @@ SPAN: Final = "sse.span"
 
 # Set by the fast path: the error that the view raises again, so that Flask's error handlers see it. Read by the routes.
 RAISED: Final = "sse.raised"
+
+# Set by the worker where health has a listener of its own: was the connection accepted there? (bool) Read by
+# :mod:`health.listeners`, which knows nothing of this module; without it, health compares the addresses itself.
+HEALTH_LISTENER: Final = "health.listener"

@@ -50,7 +50,7 @@ from ..extension import SSE
 from ..fanout.passes import Fanout
 from ..gunicorn import refuse_company, starting, tell_listening
 from ..observe import access as accesslog
-from ..observe.environ import HUNG_UP, STREAM, TAKEOVER, WHY_LOST
+from ..observe.environ import HEALTH_LISTENER, HUNG_UP, STREAM, TAKEOVER, WHY_LOST
 from ..observe.request_id import request_id
 from ..runtime.cooperation import Failures, settle_collector
 from ..runtime.redaction import redact
@@ -338,6 +338,8 @@ class SSEWorker(GeventWorker):
                 # Whoever probes asks for /readyz, wherever a proxy shows the app.
                 req.path = self._mount + req.path
             resp, environ = create(req, connection, listener_name, self._request_cfg)
+            if self._health_names:
+                environ[HEALTH_LISTENER] = self.for_health(connection)
             if not self.for_health(connection):
                 resp.request_id = request_id(environ)
             environ["wsgi.multithread"] = True
