@@ -1,0 +1,422 @@
+"""HW41x: Ingress controllers that are set by annotations: ingress-nginx, F5's NGINX, HAProxy, Contour, Kong, and
+OpenShift's Route. Their idle time-outs, their limits of a whole answer, and what makes them hold answers back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ..finding import BREAKS, NOTE, RISKS, Change, Found, Severity, rule
+from ..model import Model
+from ..place import Object, Place
+from ..units import FOREVER, say, seconds
+
+NGINX = "nginx.ingress.kubernetes.io"
+
+
+def controller(ingress: Object) -> str:
+    """Which controller serves an Ingress: by its class, else by whose annotations it has; "" if neither tells."""
+    keys = ingress.at("metadata", "annotations").keys()
+    name = ingress.at("spec", "ingressClassName").text or ingress.annotation("kubernetes.io/ingress.class").text or ""
+    prefixes = {key.partition("/")[0] for key in keys}
+    if "nginx" in name or (not name and NGINX in prefixes):
+        return "f5" if "nginx.org" in prefixes or "nginx.com" in prefixes else "ingress-nginx"
+    for word, found in (
+        ("alb", "alb"),
+        ("gce", "gce"),
+        ("traefik", "traefik"),
+        ("haproxy", "haproxy"),
+        ("contour", "contour"),
+        ("kong", "kong"),
+        ("openshift", "openshift"),
+        ("istio", "istio"),
+        ("azure", "agic"),
+        ("cilium", "cilium"),
+    ):
+        if word in name:
+            return found
+    if name:
+        return ""
+    for prefix, found in (
+        ("nginx.org", "f5"),
+        ("alb.ingress.kubernetes.io", "alb"),
+        ("haproxy.org", "haproxy"),
+        ("haproxy-ingress.github.io", "haproxy"),
+        ("projectcontour.io", "contour"),
+        ("konghq.com", "kong"),
+        ("traefik.ingress.kubernetes.io", "traefik"),
+    ):
+        if prefix in prefixes:
+            return found
+    return ""
+
+
+def _nginx_seconds(text: str) -> float | None:
+    """ingress-nginx parses an integer; anything else is its default."""
+    return float(text) if re.fullmatch(r"\d+", text.strip()) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """A proxy's limit of silence between two pieces of an answer."""
+
+    proxy: str
+    key: str  # the annotation
+    default: float  # seconds
+    good: str  # a value that lets five heartbeats of 15 s go by
+    parse: Callable[[str], float | None] = seconds
+
+
+_IDLE = {
+    "ingress-nginx": Idle("ingress-nginx", f"{NGINX}/proxy-read-timeout", 60, "75", _nginx_seconds),
+    "f5": Idle("NGINX Ingress Controller", "nginx.org/proxy-read-timeout", 60, "75s"),
+    "haproxy": Idle("HAProxy", "haproxy.org/timeout-server", 50, "75s"),
+    "kong": Idle("Kong", "konghq.com/read-timeout", 60, "75000", lambda text: seconds(text, 1e-3)),
+}
+_OPENSHIFT = Idle("OpenShift's router", "haproxy.router.openshift.io/timeout", 30, "75s")
+
+
+def idle_found(
+    place: Place, limit: float, default: bool, beat: float | None, idle: Idle, extra: str = ""
+) -> Iterator[Found]:
+    """What an idle time-out means for streams with, or without, a known heartbeat."""
+    said = f"{'not set, so ' if default else ''}{idle.proxy} ends a stream that is silent for {limit:g} s{extra}"
+    change = (Change(place, idle.good, f"Seconds of silence: five heartbeats of 15 s ({idle.proxy})."),)
+    if limit == FOREVER or limit == 0:
+        return
+    if beat is not None:
+        if limit <= beat:
+            good = f"{int(beat * 5)}{idle.good[2:] if idle.good.startswith('75') else ''}"
+            change = (Change(place, good, f"Seconds of silence: five heartbeats of {beat:g} s ({idle.proxy})."),)
+            yield Found(
+                place, f"{said}; the heartbeat comes after {beat:g} s: every quiet stream is cut", change, BREAKS
+            )
+        elif limit < 2 * beat:
+            yield Found(place, f"{said}; one heartbeat of {beat:g} s that is late is enough", change, RISKS)
+        return
+    if limit <= 60:
+        yield Found(place, f"{said}, unless the app sends a heartbeat more often (nothing here tells)", change, RISKS)
+
+
+@rule("HW411", "proxy-ends-quiet-streams", BREAKS, 11)
+def proxy_ends_quiet_streams(model: Model) -> Iterator[Found]:
+    """The ingress ends a stream that is silent for some seconds, and no heartbeat is known to be more frequent.
+
+    Source: ingress-nginx, "Annotations", proxy-read-timeout: 60 s, unitless; "NGINX Ingress Controller", "Annotations",
+    nginx.org/proxy-read-timeout: 60s; HAProxy, "timeout server", 50s in both Ingress controllers; OpenShift, "Route
+    configuration", haproxy.router.openshift.io/timeout: 30s; Kong, "read-timeout": 60000 ms.
+    """
+    for ingress in model.carriers("Ingress"):
+        idle = _IDLE.get(controller(ingress))
+        if idle is None:
+            continue
+        place = _haproxy_place(ingress) if idle.proxy == "HAProxy" else ingress.annotation(idle.key)
+        snippet = _snippet(ingress, r"(proxy_read_timeout|timeout server)\s+(\d+\w*)")
+        if snippet and not place:
+            place, text = snippet
+            limit = seconds(text)
+            if limit is not None and limit > 60:
+                continue
+        text = place.text or ""
+        parsed = idle.parse(text) if place else idle.default
+        if parsed is None:
+            if idle.proxy == "ingress-nginx":
+                yield Found(
+                    place,
+                    f"{text!r} is ignored: ingress-nginx takes a number of seconds without a unit, and falls back to"
+                    f" its default of {idle.default:g} s of silence",
+                    (Change(place, _unitless(text), "Seconds, without a unit; with one the value is ignored."),),
+                    RISKS,
+                )
+            continue
+        yield from idle_found(place, parsed, not place, model.heartbeat(ingress), idle)
+    for route in model.carriers("Route"):
+        place = route.annotation(_OPENSHIFT.key)
+        parsed = place.seconds(1e-3) if place else _OPENSHIFT.default
+        if parsed is not None:
+            yield from idle_found(place, parsed, not place, model.heartbeat(route), _OPENSHIFT)
+
+
+def _unitless(text: str) -> str:
+    limit = seconds(text)
+    return f"{int(limit)}" if limit is not None and limit != FOREVER else "75"
+
+
+def _haproxy_place(ingress: Object) -> Place:
+    other = ingress.annotation("haproxy-ingress.github.io/timeout-server")
+    prefixes = {key.partition("/")[0] for key in ingress.at("metadata", "annotations").keys()}
+    return (
+        other if other or "haproxy-ingress.github.io" in prefixes else ingress.annotation("haproxy.org/timeout-server")
+    )
+
+
+def _snippet(ingress: Object, pattern: str) -> tuple[Place, str] | None:
+    """A directive within one of the snippets, and its value."""
+    for key, place in ingress.at("metadata", "annotations").entries():
+        if key.endswith(("-snippet", "-snippets")) and (found := re.search(pattern, place.text or "")):
+            return place, found[2]
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Buffering:
+    proxy: str
+    key: str
+    on: tuple[str, ...]
+    default: bool  # it holds answers back unless told not to
+    good: str
+
+
+_BUFFERING = {
+    "ingress-nginx": Buffering("ingress-nginx", f"{NGINX}/proxy-buffering", ("on", "true"), False, "off"),
+    "f5": Buffering("NGINX Ingress Controller", "nginx.org/proxy-buffering", ("true", "on"), True, "false"),
+    "kong": Buffering("Kong", "konghq.com/response-buffering", ("true",), True, "false"),
+}
+
+
+@rule("HW412", "proxy-holds-events-back", BREAKS, 11)
+def proxy_holds_events_back(model: Model) -> Iterator[Found]:
+    """The ingress collects answers before it passes them on.
+
+    Source: ingress-nginx, "ConfigMap", proxy-buffering: "off" by default; "NGINX Ingress Controller", "Annotations",
+    nginx.org/proxy-buffering: True by default; nginx, ngx_http_proxy_module, proxy_buffering: X-Accel-Buffering of an
+    answer overrides it; Kong, "response_buffering": true by default.
+    """
+    for ingress in model.carriers("Ingress"):
+        entry = _BUFFERING.get(controller(ingress))
+        if entry is None:
+            continue
+        place = ingress.annotation(entry.key)
+        off = _snippet(ingress, r"(proxy_buffering)\s+(off)")
+        on = (place.text or "").strip().lower() in entry.on if place else entry.default
+        if not on or off:
+            continue
+        said = f"{place.text!r}" if place else "not set, and on by default"
+        yield Found(
+            place,
+            f"{said}: {entry.proxy} collects an answer in buffers of 4 to 8 KB, so events come late and in bursts,"
+            " unless every answer says X-Accel-Buffering: no"
+            if entry.proxy != "Kong"
+            else f"{said}: {entry.proxy} collects answers, so events come late and in bursts",
+            (Change(place, entry.good, "Events go out as they come."),),
+        )
+
+
+@rule("HW413", "setting-without-effect", RISKS, 11)
+def setting_without_effect(model: Model) -> Iterator[Found]:
+    """A setting that is passed around for streams and does nothing where it stands.
+
+    Source: nginx, ngx_http_proxy_module: X-Accel-Buffering is read from the upstream's answer; AWS Load Balancer
+    Controller, "Ingress annotations": idle_timeout.timeout_seconds is an attribute in load-balancer-attributes.
+    """
+    for ingress in model.carriers("Ingress"):
+        kind = controller(ingress)
+        for key, place in ingress.at("metadata", "annotations").entries():
+            text = place.text or ""
+            if key.endswith("-snippet") and re.search(
+                r"(add_header|more_set_headers).{0,20}X-Accel-Buffering", text, re.IGNORECASE
+            ):
+                yield Found(
+                    place,
+                    "this adds X-Accel-Buffering to what the client gets; nginx obeys it only in what the pod sends,"
+                    " so it switches"
+                    " no buffering off" + ("" if kind != "ingress-nginx" else " (which is off here by default)"),
+                    severity=NOTE if kind == "ingress-nginx" else RISKS,
+                    advice="Send the header from the app, or set proxy-buffering.",
+                )
+            elif kind == "alb" and key.endswith(("connection-idle-timeout", "/idle-timeout")):
+                limit = text if text.isdigit() else "75"
+                attributes = ingress.annotation("alb.ingress.kubernetes.io/load-balancer-attributes")
+                yield Found(
+                    place,
+                    f"{key} is not read for an ALB: its idle time-out stays {_alb_idle(attributes.text) or 60:g} s",
+                    ()
+                    if attributes
+                    else (
+                        Change(
+                            attributes,
+                            f"idle_timeout.timeout_seconds={limit}",
+                            "Where an ALB takes its idle time-out from.",
+                        ),
+                    ),
+                )
+            elif (
+                key.endswith(("proxy-read-timeout", "proxy-send-timeout", "proxy-buffering"))
+                and not key.startswith((NGINX, "nginx.org", "nginx.com"))
+                and kind in ("ingress-nginx", "f5")
+            ):
+                yield Found(place, f"{key} has a prefix that {kind} does not read ({NGINX}/ or nginx.org/)")
+            elif kind == "ingress-nginx" and key == f"{NGINX}/proxy-buffering" and text.lower() not in ("on", "off"):
+                yield Found(
+                    place, f"{text!r} is neither on nor off, so it is ignored (the default is off)", severity=NOTE
+                )
+            elif kind == "f5" and key.startswith(NGINX):
+                yield Found(
+                    place, f"{key} belongs to ingress-nginx; NGINX Ingress Controller reads nginx.org/", severity=RISKS
+                )
+            elif (
+                kind not in ("ingress-nginx", "f5", "")
+                and key.startswith(NGINX)
+                and re.search(r"time-?out|buffering", key)
+            ):
+                yield Found(
+                    place,
+                    f"{key} is read by ingress-nginx only; the class of this Ingress is another's ({kind})",
+                    severity=RISKS,
+                )
+
+
+def _alb_idle(text: str | None) -> float | None:
+    found = re.search(r"idle_timeout\.timeout_seconds=(\d+)", text or "")
+    return float(found[1]) if found else None
+
+
+@rule("HW414", "few-connections-for-each-address", RISKS, 13)
+def few_connections(model: Model) -> Iterator[Found]:
+    """The ingress limits connections for each client address, and a stream is one for as long as it lives.
+
+    Source: ingress-nginx, "Annotations", "Rate Limiting": limit-connections: "number of concurrent connections allowed
+    from a single IP address. A 503 error is returned when exceeding this limit."
+    """
+    for ingress in model.carriers("Ingress"):
+        place = ingress.annotation(f"{NGINX}/limit-connections")
+        limit = place.number
+        if controller(ingress) == "ingress-nginx" and limit is not None and 0 < limit < 100:
+            yield Found(
+                place,
+                f"{limit:g} connections an address: everybody behind one office, or one phone network, shares"
+                f" {limit:g} streams, and the next one gets 503 again and again",
+                advice="Limit where people are told apart, in the app.",
+            )
+
+
+@rule("HW415", "http-1.0-to-the-pod", RISKS, 11)
+def http_10(model: Model) -> Iterator[Found]:
+    """The ingress is told to speak HTTP/1.0 to the pod.
+
+    Source: nginx, ngx_http_proxy_module, proxy_http_version; RFC 9112, 7.1: a server must not send chunks to an
+    HTTP/1.0 client, so an answer's end is the connection's end.
+    """
+    for ingress in model.carriers("Ingress"):
+        place = ingress.annotation(f"{NGINX}/proxy-http-version")
+        if controller(ingress) == "ingress-nginx" and place.text == "1.0":
+            yield Found(
+                place,
+                "HTTP/1.0 has no chunks: a cut stream looks like a finished one, no connection is kept, and some"
+                " servers hold an answer back until they know its length",
+                (Change(place, "1.1", "Chunks, and kept connections."),),
+            )
+
+
+@rule("HW416", "controller-cuts-on-reload", RISKS, 11)
+def controller_cuts_on_reload(model: Model) -> Iterator[Found]:
+    """ingress-nginx's own ConfigMap: any change of any Ingress cuts the streams some time later, or it compresses or
+    buffers them all.
+
+    Source: ingress-nginx, "ConfigMap": worker-shutdown-timeout 240s, "Sets a timeout for Nginx to wait for worker to
+    gracefully shutdown"; proxy-buffering "off"; proxy-read-timeout 60; gzip-types.
+    """
+    for config in model.kind("ConfigMap"):
+        data = config.at("data")
+        keys = set(data.keys())
+        if not re.search(r"ingress-nginx|nginx-ingress|nginx-configuration", config.name) or any(
+            "{" in (place.text or "") for _, place in data.entries()
+        ):
+            continue
+        if (
+            "nginx.org" in "".join(keys)
+            or not keys
+            & {
+                "worker-shutdown-timeout",
+                "proxy-read-timeout",
+                "proxy-buffering",
+                "use-gzip",
+                "allow-snippet-annotations",
+                "use-forwarded-headers",
+                "proxy-body-size",
+                "gzip-types",
+                "proxy-send-timeout",
+                "annotations-risk-level",
+                "keep-alive",
+                "enable-brotli",
+            }
+            and keys
+        ):
+            continue
+        shutdown = data.get("worker-shutdown-timeout")
+        limit = shutdown.seconds() if shutdown else 240.0
+        if limit is not None and limit < 3600:
+            yield Found(
+                shutdown,
+                f"{'not set, so' if not shutdown else 'it says'} {say(limit)}: after any change of any Ingress the"
+                f" old workers of nginx are ended {say(limit)} later, and all streams through them at once",
+                (
+                    Change(
+                        shutdown, "3600s", "How long streams outlive a reload; each reload keeps its workers that long."
+                    ),
+                ),
+            )
+        if (data.get("proxy-buffering").text or "").lower() in ("on", "true"):
+            place = data.get("proxy-buffering")
+            yield Found(
+                place,
+                "buffering is switched on for every Ingress: events come late and in bursts, unless every answer"
+                " says X-Accel-Buffering: no",
+                (Change(place, "off", "Events go out as they come."),),
+                BREAKS,
+            )
+        types = data.get("gzip-types")
+        if (types.text or "").strip() == "*" or "text/event-stream" in (types.text or ""):
+            if data.get("use-gzip").true:
+                yield Found(
+                    types, "event streams are compressed: small events wait in the compressor until its block is full"
+                )
+        place = data.get("proxy-read-timeout")
+        if place and _nginx_seconds(place.text or "") is None:
+            yield Found(
+                place,
+                f"{place.text!r} is ignored: a number of seconds without a unit, else the default of 60 s of silence",
+                (Change(place, _unitless(place.text or ""), "Seconds, without a unit."),),
+            )
+        elif place and (limit := _nginx_seconds(place.text or "")) is not None:
+            idle = _IDLE["ingress-nginx"]
+            yield from idle_found(place, limit, False, model.any_heartbeat(), idle)
+
+
+@rule("HW417", "contour-ends-answers", BREAKS, 11)
+def contour_ends_answers(model: Model) -> Iterator[Found]:
+    """Contour leaves Envoy's limit of 15 s for a whole answer.
+
+    Source: Contour, "Annotations", projectcontour.io/response-timeout: "The Envoy HTTP route timeout"; "HTTPProxy",
+    "Request Routing", timeoutPolicy.response: "If not supplied, Envoy's default value of 15s applies".
+    """
+    for ingress in model.carriers("Ingress"):
+        if controller(ingress) == "contour":
+            yield from _contour(ingress.annotation("projectcontour.io/response-timeout"), "response-timeout")
+    for route in model.routes:
+        if (
+            route.carries
+            and route.object.kind == "HTTPProxy"
+            and not (route.place.get("timeoutPolicy", "response") and model.beside_the_streams(route))
+        ):
+            yield from _contour(route.place.get("timeoutPolicy", "response"), "timeoutPolicy.response")
+            idle = route.place.get("timeoutPolicy", "idle")
+            if idle and (limit := idle.seconds()) is not None:
+                yield from idle_found(
+                    idle, limit, False, model.heartbeat(route.object), Idle("Contour", "", 300, "75s")
+                )
+
+
+def _contour(place: Place, name: str) -> Iterator[Found]:
+    limit = place.seconds() if place else 15.0
+    if limit is None or limit in (0, FOREVER) or limit >= 3600:
+        return
+    severity: Severity = BREAKS if limit < 600 else RISKS
+    said = f"{name} {place.text}" if place else f"no {name}, so Envoy's default of 15 s"
+    yield Found(
+        place,
+        f"{said} is for the whole answer: every stream ends {limit:g} s after it began, heartbeats or not",
+        (Change(place, "infinity", "For the whole answer, so none; a dead stream is found by its silence."),),
+        severity,
+    )

@@ -1,0 +1,379 @@
+"""HW10x: what probes ask."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from .. import shell
+from ..finding import BREAKS, DELETE, RISKS, Change, Found, Severity, Swap, rule
+from ..model import Model
+from ..place import Place
+from ..traffic import HEALTH_WORDS, SURE_WORDS
+from ..workloads import LIVENESS, READINESS, STARTUP, Container, Probe
+from .pools import pool, pool_shares_port
+
+
+def probes_of(model: Model) -> Iterator[tuple[Container, Probe]]:
+    for container in model.containers:
+        for probe in container.probes.values():
+            yield container, probe
+
+
+def aims_at_stream(model: Model, path: str, place: Place | None = None) -> str:
+    """Why a path is taken for a stream; "" if it is not."""
+    path = path.partition("?")[0].rstrip("/") or "/"
+    segments = [segment.lower() for segment in path.split("/") if segment]
+    if not segments or (HEALTH_WORDS.search(segments[-1]) and path != (model.stream_path or "").rstrip("/")):
+        return ""
+    if model.stream_path is not None and path == (model.stream_path.rstrip("/") or "/"):
+        return f"{path} is the stream"
+    for header in place.get("httpHeaders").items() if place else ():
+        if (header.get("name").text or "").lower() == "accept" and "text/event-stream" in (
+            header.get("value").text or ""
+        ):
+            return f"{path} is asked for text/event-stream"
+    if model.stream_path is None and segments[-1] in SURE_WORDS:
+        return f"{path} names a stream (assumed; --stream-path settles it)"
+    return ""
+
+
+@rule("HW101", "probe-on-a-stream", BREAKS, 2)
+def probe_on_a_stream(model: Model) -> Iterator[Found]:
+    """An HTTP probe asks a path that never ends.
+
+    Source: kubernetes/kubernetes pkg/probe/http/http.go: the body is read up to 10 KB, and a time-out while reading is
+    an error, not a failure; pkg/kubelet/prober/prober.go: an errored probe is tried three times and its result thrown
+    away; pkg/kubelet/prober/worker.go: readiness and startup begin as failed, liveness as passed.
+    """
+    for container, probe in probes_of(model):
+        if probe.action != "http":
+            continue
+        why = aims_at_stream(model, probe.path, probe.place.get("httpGet"))
+        if not why:
+            continue
+        place = probe.place.get("httpGet", "path")
+        cut = (
+            f"after {probe.timeout} s of a body without an end the try is an error of the prober, which is thrown away"
+        )
+        if probe.kind == READINESS:
+            reason = f"{why}: {cut}. Readiness begins as failed and nothing changes it: the pod is never Ready"
+            severity: Severity = BREAKS
+        elif probe.kind == STARTUP:
+            reason = f"{why}: {cut}. Startup never succeeds, so no other probe runs and the pod is never Ready"
+            severity = BREAKS
+        else:
+            limit = probe.initial + probe.failures * probe.period
+            reason = (
+                f"{why}: {cut}. Liveness tests nothing and holds a stream for {probe.timeout} of every {probe.period}"
+                f" s; if the head comes later than {probe.timeout} s, the container is restarted every {limit} s"
+            )
+            severity = RISKS
+        yield Found(place, reason, _aim_elsewhere(model, container, probe), severity)
+
+
+def _aim_elsewhere(model: Model, container: Container, probe: Probe) -> tuple[Change, ...]:
+    """Another probe's path that does end, else a connection: the only question whose answer is known to exist."""
+    why = "A stream never ends, so an HTTP probe of it cannot succeed."
+    for other in container.probes.values():
+        if other.action == "http" and not aims_at_stream(model, other.path, other.place.get("httpGet")):
+            return (Change(probe.place.get("httpGet", "path"), other.path, why),)
+    return replace_by_tcp(probe, why + " Better than a connection: a route that ends at once.")
+
+
+def replace_by_tcp(probe: Probe, why: str) -> tuple[Change, ...]:
+    port = probe.place.get("httpGet", "port")
+    value = int(probe.port) if probe.port.isdigit() else probe.port
+    return (Change(probe.place.get("httpGet"), Swap("tcpSocket", {"port": value}), why),) if port else ()
+
+
+def typed(value: Any) -> Any:
+    """Numbers as numbers again: a node keeps them as text."""
+    if isinstance(value, str) and re.fullmatch(r"-?\d+", value):
+        return int(value)
+    if isinstance(value, dict):
+        return {key: typed(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [typed(inner) for inner in value]
+    return value
+
+
+@rule("HW102", "command-reads-a-stream", BREAKS, 2)
+def command_reads_a_stream(model: Model) -> Iterator[Found]:
+    """An exec probe fetches a stream with curl or wget, which end only when the stream does.
+
+    Source: curl(1), --max-time: "Maximum time in seconds that you allow each transfer to take", exit status 28;
+    Kubernetes, "Configure Probes": a command that exceeds timeoutSeconds counts as failed (ExecProbeTimeout).
+    """
+    for _, probe in probes_of(model):
+        if probe.action != "exec":
+            continue
+        for words, alone in _fetches(probe.command):
+            urls = [word for word in words if re.match(r"https?://", word)]
+            if not alone or not urls or any(re.fullmatch(r"-\w*I\w*|--head|--spider", word) for word in words):
+                continue
+            why = aims_at_stream(model, re.sub(r"https?://[^/]*", "", urls[0]) or "/")
+            if why:
+                what = "the container is restarted" if probe.kind == LIVENESS else "the pod is never Ready"
+                yield Found(
+                    probe.place.get("exec", "command"),
+                    f"{why}, and `{words[0]}` waits for its end: it is killed after {probe.timeout} s, which counts"
+                    f" as failed; after {probe.failures} × {probe.period} s {what}",
+                    advice="Read one line and end: `curl -sN -m 3 URL | grep -q -m1 .`, or ask a route that ends.",
+                )
+
+
+def _fetches(command: list[str]) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """curl and wget in a command, and whether their own status is what counts."""
+    found = shell.invocation(command)
+    if found is None:
+        if command and shell.program(command[0]) in ("curl", "wget"):
+            yield tuple(command), True
+        return
+    for each in shell.Script(found.script).commands:
+        if each.program in ("curl", "wget"):
+            yield each.proper, each.after != "|"
+
+
+@rule("HW103", "liveness-asks-what-readiness-asks", RISKS, 12)
+def liveness_asks_what_readiness_asks(model: Model) -> Iterator[Found]:
+    """Liveness asks the same as readiness and is no more patient.
+
+    Source: Kubernetes, "Liveness, Readiness, and Startup Probes": "A common pattern for liveness probes is to use the
+    same low-cost HTTP endpoint as for readiness probes, but with a higher failureThreshold. This ensures that the pod
+    is observed as not-ready for some period of time before it is hard killed."
+    """
+    for container in model.containers:
+        liveness, readiness = container.probes.get(LIVENESS), container.probes.get(READINESS)
+        if liveness is None or readiness is None or not liveness.action or liveness.target != readiness.target:
+            continue
+        if liveness.action in ("http", "exec") and aims_at_stream(model, liveness.path, liveness.place.get("httpGet")):
+            continue  # a graver fault of the same probe: HW101
+        if container.probes.get(LIVENESS) and pool_shares_port(model, container, liveness):
+            continue  # HW104 says it, and repairs both
+        ours, theirs = liveness.failures * liveness.period, readiness.failures * readiness.period
+        if ours > 2 * theirs:
+            continue
+        if ours > theirs and ours >= 60:
+            continue
+        failures = -(-max(60, 3 * theirs) // liveness.period)
+        yield Found(
+            liveness.place,
+            f"it asks what readiness asks and gives up after {liveness.failures} × {liveness.period} = {ours} s,"
+            f" readiness after {readiness.failures} × {readiness.period} = {theirs} s: a slow answer, or a dependency"
+            " that is away, restarts the pod about when it is taken out of the Service, and cuts all of its streams",
+            (
+                Change(
+                    liveness.place.get("failureThreshold"),
+                    failures,
+                    f"{failures} × {liveness.period} s: a pod is taken out of the Service long before it is restarted.",
+                ),
+            ),
+        )
+
+
+@rule("HW104", "liveness-in-the-streams-pool", RISKS, 1)
+def liveness_in_the_pool(model: Model) -> Iterator[Found]:
+    """The liveness probe is answered by the pool of threads or connections that streams fill.
+
+    Source: gunicorn, "Settings", worker_connections: "The maximum number of simultaneous clients", and threads; its
+    arbiter replaces a worker that is silent for more than `timeout` seconds by itself. docs/failure-modes.md no. 1.
+    """
+    for container in model.containers:
+        probe = container.probes.get(LIVENESS)
+        if probe is None or not pool_shares_port(model, container, probe):
+            continue
+        if aims_at_stream(model, probe.path, probe.place.get("httpGet")):
+            continue
+        server = model.server(container)
+        size = pool(model, container)
+        said = f"{size[1]} = {size[0]} connections" if size else f"{server.name}'s pool (its size is not set here)"
+        reason = (
+            f"probes and streams share port {probe.port} and {said}: when every place is a stream, the probe"
+            f" connects, waits {probe.timeout} s and fails; after {probe.failures} × {probe.period} s the container"
+            " is restarted, all clients come back, and the pool is full again"
+        )
+        changes: tuple[Change, ...] = ()
+        if server.name == "gunicorn":
+            changes = replace_by_tcp(
+                probe,
+                "Streams can fill the pool that answers HTTP; the kernel accepts a connection even then. A stuck"
+                " worker is replaced by gunicorn's own time-out.",
+            )
+        yield Found(
+            probe.place,
+            reason,
+            changes,
+            advice="Serve probes on a listener of their own that streams cannot reach.",
+        )
+
+
+@rule("HW105", "liveness-asks-a-dependency", RISKS, 12)
+def liveness_asks_a_dependency(model: Model) -> Iterator[Found]:
+    """Liveness asks for more than the process itself: a readiness route, an aggregate, or another host.
+
+    Source: Kubernetes, "Liveness, Readiness, and Startup Probes": "Liveness probes must be configured carefully to
+    ensure that they truly indicate unrecoverable application failure"; Spring Boot, "Kubernetes Probes": the "Liveness"
+    probe "should not depend on health checks for external systems".
+    """
+    for container in model.containers:
+        probe = container.probes.get(LIVENESS)
+        if probe is None:
+            continue
+        readiness = container.probes.get(READINESS)
+        same = readiness is not None and readiness.target == probe.target
+        patient = readiness is None or probe.failures * probe.period > 2 * readiness.failures * readiness.period
+        if same and not patient:
+            continue  # HW103
+        if probe.action == "http":
+            if probe.path.rstrip("/") == "/actuator/health":
+                yield Found(
+                    probe.place.get("httpGet", "path"),
+                    "/actuator/health is the aggregate of every health indicator, databases and brokers included:"
+                    f" when one is away for {probe.failures} × {probe.period} s, all pods are restarted at once",
+                    (
+                        Change(
+                            probe.place.get("httpGet", "path"),
+                            "/actuator/health/liveness",
+                            "Only the process's own state; the group exists wherever Spring Boot runs in Kubernetes.",
+                        ),
+                    ),
+                )
+            elif re.search(
+                r"(^|[/_-])(ready|readyz|readiness|db|database|redis|deep|dependenc\w*|upstream|postgres|kafka)$",
+                probe.path,
+            ):
+                yield Found(
+                    probe.place.get("httpGet", "path"),
+                    f"{probe.path} says by its name that it asks for more than the process: what it depends on is"
+                    f" away for {probe.failures} × {probe.period} s, and every pod is restarted at the same moment",
+                    advice="Aim liveness at a route that asks for nothing outside of the process.",
+                )
+        elif probe.action == "exec" and (host := _other_host(probe.command)):
+            yield Found(
+                probe.place.get("exec", "command"),
+                f"it asks {host}, which all pods share: its outage of {probe.failures} × {probe.period} s restarts"
+                " every pod at the same moment, and cuts all streams",
+                advice="Aim liveness at the process itself.",
+            )
+
+
+def _other_host(command: list[str]) -> str:
+    """The host outside of the pod that a command asks; "" if there is none."""
+    found = shell.invocation(command)
+    commands = [each.proper for each in shell.Script(found.script).commands] if found else [tuple(command)]
+    for words in commands:
+        if not words:
+            continue
+        name = shell.program(words[0])
+        hosts: list[str] = []
+        if name in ("curl", "wget"):
+            hosts = [match[1] for word in words if (match := re.match(r"https?://([^/:\s]+)", word))]
+        elif name in ("nc", "ncat", "netcat"):
+            hosts = [word for word in words[1:] if not word.startswith("-") and not word.isdigit()][:1]
+        elif name in ("redis-cli", "pg_isready", "mysqladmin", "psql", "mongosh"):
+            hosts = [after for word, after in zip(words, words[1:], strict=False) if word in ("-h", "--host")]
+        for host in hosts:
+            if not re.match(r"(localhost|127\.|\[?::1|0\.0\.0\.0|\$)", host) and re.match(r"[A-Za-z]", host):
+                return host
+    return ""
+
+
+@rule("HW106", "probe-of-the-node", BREAKS, 3)
+def probe_of_the_node(model: Model) -> Iterator[Found]:
+    """A probe names a host: the kubelet asks from the node, so localhost is the node.
+
+    Source: Kubernetes API, HTTPGetAction v1 core, host: "Host name to connect to, defaults to the pod IP."
+    """
+    for container, probe in probes_of(model):
+        for action in ("httpGet", "tcpSocket"):
+            host = probe.place.get(action, "host")
+            if (
+                host.text in ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+                and not container.workload.pod.get("hostNetwork").true
+            ):
+                yield Found(
+                    host,
+                    f"the kubelet connects from the node, so {host.text} is the node and not the pod: the probe is"
+                    f" refused, or answered by something else; after {probe.failures} × {probe.period} s it has"
+                    " failed",
+                    (Change(host, DELETE, "Without a host the kubelet asks the pod."),),
+                )
+
+
+@rule("HW107", "probe-of-an-unknown-port", BREAKS, 3)
+def probe_of_an_unknown_port(model: Model) -> Iterator[Found]:
+    """A probe names a port that its container does not have.
+
+    Source: kubernetes/kubernetes pkg/probe/util.go, ResolveContainerPort: "couldn't find port"; the prober reports an
+    error, which counts neither way.
+    """
+    for container, probe in probes_of(model):
+        if not probe.port or probe.port.isdigit() or probe.port in container.ports:
+            continue
+        key = {"http": "httpGet", "tcp": "tcpSocket", "grpc": "grpc"}.get(probe.action, "httpGet")
+        names = ", ".join(name for name in container.ports) or "none"
+        after = "liveness tests nothing" if probe.kind == LIVENESS else "the pod is never Ready"
+        yield Found(
+            probe.place.get(key, "port"),
+            f"the container has no port called {probe.port} (its ports: {names}): the probe errors and counts neither"
+            f" way, so {after}",
+            severity=RISKS if probe.kind == LIVENESS else BREAKS,
+        )
+
+
+@rule("HW108", "probe-of-another-port", BREAKS, 3)
+def probe_of_another_port(model: Model) -> Iterator[Found]:
+    """The server's command says where it listens, and the probe asks elsewhere, or the address is the pod's loopback.
+
+    Source: Uvicorn, "Settings", --host: default 127.0.0.1; gunicorn, "Settings", bind: default ['127.0.0.1:8000'], or
+    0.0.0.0:$PORT if PORT is defined; the kubelet asks the pod's address.
+    """
+    for container in model.containers:
+        listens = _listens(model, container)
+        if listens is None:
+            continue
+        host, port, said = listens
+        asked = [probe for probe in container.probes.values() if probe.action in ("http", "tcp")]
+        if host in ("127.0.0.1", "localhost", "::1"):
+            asked = [probe for probe in asked if not probe.place.get("httpGet", "host")]
+            if asked and not container.workload.pod.get("hostNetwork").true and _single(container):
+                yield Found(
+                    container.command_place,
+                    f"{said} is the pod's own loopback: neither the kubelet (the pod's address) nor the Service"
+                    f" reaches it; every {asked[0].kind} is refused",
+                    advice=f"Listen on all addresses: 0.0.0.0:{port}.",
+                )
+            continue
+        for probe in asked:
+            number = container.port_number(probe.port)
+            if number is not None and number != port and number not in container.ports.values() and _single(container):
+                key = "httpGet" if probe.action == "http" else "tcpSocket"
+                yield Found(
+                    probe.place.get(key, "port"),
+                    f"the server listens on {port} ({said}) and the probe asks {number}: refused each time",
+                    (Change(probe.place.get(key, "port"), port, f"Where the server listens: {said}."),),
+                )
+
+
+def _single(container: Container) -> bool:
+    return sum(not each.sidecar for each in container.workload.containers) == 1
+
+
+def _listens(model: Model, container: Container) -> tuple[str, int, str] | None:
+    """Host, port and what says so; None where it cannot be seen."""
+    server = model.server(container)
+    if not server.settled or not container.env_known:
+        return None
+    if server.name in ("gunicorn", "hypercorn") and (bind := server.get("bind")) is not None:
+        host, _, port = bind.strip("[]'\" ").rpartition(":")
+        return (host.strip("[]"), int(port), f"--bind {bind}") if port.isdigit() and "," not in bind else None
+    if server.name == "gunicorn" and "PORT" not in container.env and "config" not in server.options and server.app:
+        return "127.0.0.1", 8000, "gunicorn's default, 127.0.0.1:8000,"
+    if server.name == "uvicorn" and not {"uds", "fd"} & server.options.keys() and server.app not in ("run", "dev", ""):
+        port = server.get("port") or "8000"
+        host = server.get("host") or "127.0.0.1"
+        said = f"--host {host}" if server.get("host") else "uvicorn's default host, 127.0.0.1,"
+        return (host, int(port), said if host == "127.0.0.1" else f"--port {port}") if port.isdigit() else None
+    return None
