@@ -145,7 +145,8 @@ class Script:
         if last.after == "&":
             return "its last command runs in the background, so the shell does not wait for its result"
         if all(
-            command.program in ("sleep", "true", ":", "echo", "date") or command.proper == ("exit", "0")
+            (command.program in ("sleep", "true", ":", "echo", "date") or command.proper == ("exit", "0"))
+            and not any(re.search(r"[<>]", word) for word in command.words)
             for command in self.commands
         ):
             return f"`{self.text.strip()}` succeeds whatever state the server is in"

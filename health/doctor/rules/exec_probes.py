@@ -90,8 +90,8 @@ def _dev_tcp(container: Container, command: list[str]) -> tuple[str, bool]:
     script = found.script if found else text
     nested = re.search(r"\bbash\s+(-\w+\s+)*-\w*c\b", script)
     for each in shell.Script(script).commands:
-        for word in each.words[1:]:
-            if word.startswith(("/dev/tcp/", "/dev/udp/")):
+        for before, word in zip(each.words, each.words[1:], strict=False):
+            if word.startswith(("/dev/tcp/", "/dev/udp/")) and not before.endswith(("<", ">", "<>")):
                 return (
                     f"/dev/tcp is known to bash and only in redirections: `{each.program} … {word}` opens a file of"
                     " that name, which does not exist in any shell (exit 1)"
@@ -157,12 +157,19 @@ def _missing(image: images.Image, command: list[str]) -> tuple[str, bool] | None
     found = shell.invocation(command)
     if found is None:
         return None
-    for each in shell.Script(found.script).commands:
+    commands = shell.Script(found.script).commands
+    for each, following in zip(commands, [*commands[1:], None], strict=True):
         names = [each.program]
         if each.program == "timeout" and len(each.proper) > 2:
             names.append(shell.program(each.proper[2]))
+        # `curl … || wget …` has a second way; `curl … || exit 1` has none.
+        another_way = each.after == "||" and following is not None and following.program not in ("exit", "false")
         for name in names:
-            if image.has(name) is False and each.after not in ("||",):
+            if (
+                image.has(name) is False
+                and not another_way
+                and (following is None or following.proper != ("exit", "0"))
+            ):
                 return name, True
     return None
 
