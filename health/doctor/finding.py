@@ -61,7 +61,8 @@ class Found:
     advice: str = ""  # what to do where YAML cannot repair it
 
 
-Check = Callable[["Model"], Iterable[Found]]
+#: Of a model for manifests, of what was watched for live checks, of a text for symptoms.
+Check = Callable[..., Iterable[Any]]
 
 
 @dataclass(frozen=True, slots=True)

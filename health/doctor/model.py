@@ -35,6 +35,7 @@ class Model:
         self.configs = {(each.namespace, each.name): each for each in self.objects if each.kind == "ConfigMap"}
         self.workloads: list[Workload] = []
         self._servers: dict[int, Server] = {}
+        self._selected: dict[int, list[Workload]] = {}
         for each in self.objects:
             self._sort(each)
         self.routes = [route for each in self.objects if not self.knative(each) for route in routes_of(each)]
@@ -74,18 +75,30 @@ class Model:
         return None
 
     def selected(self, service: Object) -> list[Workload]:
-        """The workloads that a Service (or a policy with the same form of selector) sends to."""
-        selector = {key: place.text for key, place in service.at("spec", "selector").entries()}
-        if not selector:
-            return []
-        return [
-            workload
-            for workload in self.workloads
-            if workload.object.namespace == service.namespace and selector.items() <= workload.labels.items()
-        ]
+        """The workloads that a Service sends to."""
+        found = self._selected.get(id(service))
+        if found is None:
+            selector = {key: place.text for key, place in service.at("spec", "selector").entries()}
+            found = [
+                workload
+                for workload in self.workloads
+                if selector
+                and workload.object.namespace == service.namespace
+                and selector.items() <= workload.labels.items()
+            ]
+            self._selected[id(service)] = found
+        return found
 
     def services_of(self, workload: Workload) -> list[Object]:
-        return [service for service in self.services if workload in self.selected(service)]
+        return self._services_of.get(id(workload), [])
+
+    @cached_property
+    def _services_of(self) -> dict[int, list[Object]]:
+        found: dict[int, list[Object]] = {}
+        for service in self.services:
+            for workload in self.selected(service):
+                found.setdefault(id(workload), []).append(service)
+        return found
 
     def behind(self, route: Route) -> list[Workload]:
         found = []

@@ -70,15 +70,7 @@ class Container:
     env_places: dict[str, Place] = field(default_factory=dict)
     env_known: bool = True  # False: some of it comes from what was not given
     mounts: dict[str, str] = field(default_factory=dict)  # by path: the volume's name
-
-    @property
-    def ports(self) -> dict[str, int]:
-        """Declared ports, by name (or by number where they have none)."""
-        found = {}
-        for port in self.place.get("ports").items():
-            number = port.get("containerPort").integer(0)
-            found[port.get("name").text or str(number)] = number
-        return found
+    ports: dict[str, int] = field(default_factory=dict)  # declared ones, by name, or by number where they have none
 
     def port_number(self, port: str) -> int | None:
         return int(port) if port.isdigit() else self.ports.get(port)
@@ -167,6 +159,9 @@ def _read_container(
         [],
         {kind: _read_probe(kind, place.get(kind)) for kind in (STARTUP, LIVENESS, READINESS) if place.get(kind)},
     )
+    for port in place.get("ports").items():
+        number = port.get("containerPort").integer(0)
+        container.ports[port.get("name").text or str(number)] = number
     for mount in place.get("volumeMounts").items():
         container.mounts[mount.get("mountPath").text or ""] = mount.get("name").text or ""
     _read_env(container, configs)

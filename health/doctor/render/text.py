@@ -31,13 +31,21 @@ def text(report: Report) -> str:
 def _entry(entry: Entry, colour: bool) -> list[str]:
     severity = f"{_COLOURS[entry.severity]}{entry.severity.word}{_OFF}" if colour else entry.severity.word
     place = f"{entry.object} {entry.field}".strip()
-    lines = [f"{severity}  {entry.id} {entry.name}", f"  {place}"]
+    lines = [f"{severity}  {entry.id} {entry.name}"]
+    if place:
+        lines.append(f"  {place}")
     if entry.file:
         where = f"  {entry.file}:{entry.line}" + (f" (document {entry.document})" if entry.document > 1 else "")
         lines.append(f"{_DIM}{where}{_OFF}" if colour else where)
-    lines += textwrap.wrap(
-        entry.reason, 100, initial_indent="  ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-    )
-    lines += [f"    {row}" for row in entry.repair.splitlines()]
+    lines += _wrapped(entry.reason, "  ")
+    for row in entry.repair.splitlines():
+        indent = "    " + " " * (len(row) - len(row.lstrip()))
+        lines += _wrapped(row.strip(), indent) if len(row) > 110 else [f"    {row}"]
     lines += [f"  {entry.link}", ""]
     return lines
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text, 100, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )

@@ -75,9 +75,9 @@ def policy_without_a_way_in(model: Model) -> Iterator[Found]:
     the pod's own node is always allowed.
     """
     policies = [each for each in model.kind("NetworkPolicy") if _ingress(each)]
-    for workload in model.streaming:
-        chosen = [each for each in policies if _selects(each, workload)]
+    for workload in model.streaming if policies else ():
         services = model.services_of(workload)
+        chosen = [each for each in policies if services and _selects(each, workload)]
         if not chosen or not services:
             continue
         rules = [entry for each in chosen for entry in each.at("spec", "ingress").items()]
