@@ -12,7 +12,7 @@ from ..render.report import Entry, Report
 from . import rules
 from .probing import TRIES, probe
 from .stream import Watched, watch
-from .wire import Target, target
+from .wire import NoAnswer, Target, target
 
 
 def examine_live(options: argparse.Namespace, report: Report) -> None:
@@ -65,25 +65,31 @@ def _stream(where: Target, headers: dict[str, str], patience: float, report: Rep
 
 def _ways(through: Target, direct: Target, headers: dict[str, str], patience: float, report: Report) -> None:
     seen: dict[str, Watched] = {}
-    errors: list[CannotRun] = []
+    errors: dict[str, CannotRun] = {}
 
     def look(name: str, where: Target) -> None:
         try:
             seen[name] = watch(where, headers, patience)
         except CannotRun as error:
-            errors.append(error)
+            errors[name] = error
 
     threads = [threading.Thread(target=look, args=pair) for pair in (("direct", direct), ("through", through))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    if errors:
-        raise errors[0]
-    _say(rules.STREAM[:1], through.url, report, seen["through"])
+    report.notes.append(f"opened {through.url} and {direct.url} beside each other for {patience:g} s")
+    if "direct" in errors:
+        raise errors["direct"]
     _say(rules.STREAM[:1], direct.url, report, seen["direct"])
+    if isinstance(errors.get("through"), NoAnswer) and seen["direct"].is_stream:
+        # Not even the head: a proxy that fills its buffer first.
+        _say(rules.WAYS[:1], through.url, report, None, seen["direct"])
+        return
+    if "through" in errors:
+        raise errors["through"]
+    _say(rules.STREAM[:1], through.url, report, seen["through"])
     _say(rules.WAYS, through.url, report, seen["through"], seen["direct"])
-    report.notes.append(f"opened {through.url} and {direct.url} beside each other for {seen['through'].watched:.1f} s")
 
 
 def _probe(where: Target, headers: dict[str, str], stream: Target | None, number: int, report: Report) -> None:

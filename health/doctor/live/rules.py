@@ -244,11 +244,18 @@ def _readable(watched: Watched) -> Iterator[Reason]:
 
 
 @_enter(WAYS, "HW721", "held-back-on-the-way", BREAKS, 11)
-def held_back(through: Watched, direct: Watched) -> Iterator[Reason]:
+def held_back(through: Watched | None, direct: Watched) -> Iterator[Reason]:
     """Events come later, or not at all, by way of the ingress than from the pod itself.
 
     Source: docs/failure-modes.md no. 11: the first of pod, Service and ingress that is late is behind it.
     """
+    if through is None:
+        yield (
+            BREAKS,
+            f"the pod's head came after {direct.answer.head_seconds:.2f} s and {len(direct.with_data)} events after"
+            " it; through the ingress not even a head came: something on the way waits until a buffer is full",
+        )
+        return
     if not (through.is_stream and direct.is_stream):
         return
     here = {_key(event): event.at for event in through.events if event.data is not None}

@@ -25,6 +25,10 @@ HEAD_TIMEOUT = 10.0
 _MAX_HEAD = 65536
 
 
+class NoAnswer(CannotRun):
+    """A connection was made, and no head came in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A URL taken apart."""
@@ -198,13 +202,13 @@ def request(where: Target, headers: dict[str, str]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
 
 
-def ask(where: Target, headers: dict[str, str], timeout: float = HEAD_TIMEOUT) -> Answer:
+def ask(where: Target, headers: dict[str, str], timeout: float | None = None) -> Answer:
     """Send a GET and read the answer's head; raises CannotRun."""
     connection = connect(where)
     try:
         asked = time.monotonic()
         connection.sendall(request(where, headers))
-        return read_head(connection, where, asked, timeout)
+        return read_head(connection, where, asked, HEAD_TIMEOUT if timeout is None else timeout)
     except CannotRun:
         connection.close()
         raise
@@ -218,12 +222,12 @@ def read_head(connection: socket.socket, where: Target, asked: float, timeout: f
     while b"\r\n\r\n" not in data:
         left = asked + timeout - time.monotonic()
         if left <= 0 or len(data) > _MAX_HEAD:
-            raise CannotRun(f"{where.url}: no answer within {timeout:g} s")
+            raise NoAnswer(f"{where.url}: no answer within {timeout:g} s")
         connection.settimeout(left)
         try:
             more = connection.recv(4096)
         except TimeoutError:
-            raise CannotRun(f"{where.url}: no answer within {timeout:g} s") from None
+            raise NoAnswer(f"{where.url}: no answer within {timeout:g} s") from None
         if not more:
             raise CannotRun(f"{where.url}: the connection was closed without an answer")
         data += more
