@@ -134,7 +134,14 @@ def config(name: str = "shop", **data: str) -> Data:
 
 def text_of(documents: Iterable[Data] | Data) -> str:
     items = [documents] if isinstance(documents, dict) else list(documents)
-    return yaml.safe_dump_all(items, sort_keys=False, width=1000)
+    return "---\n".join(yaml.dump(item, Dumper=_Whole, sort_keys=False, width=1000) for item in items)
+
+
+class _Whole(yaml.SafeDumper):
+    """Without anchors: cases share their dictionaries, manifests do not."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 class Seen(NamedTuple):
