@@ -189,6 +189,9 @@ def no_startup_probe(model: Model) -> Iterator[Found]:
         asked = {key: ask[key] for key in ("httpGet", "tcpSocket", "exec", "grpc") if key in ask}
         if aims_at_stream(model, probe.path, probe.place.get("httpGet")) or shell.why_it_cannot_work(probe.command):
             asked = {}
+        if pool_shares_port(model, container, probe) and model.server(container).name == "gunicorn":
+            # An HTTP probe would wait behind clients that come back; gunicorn listens before its workers have loaded.
+            asked = {"tcpSocket": {"port": asked["httpGet"]["port"]}} if "httpGet" in asked else asked
         change = (
             Change(
                 container.place.get(STARTUP),
