@@ -44,6 +44,7 @@ finds(
     web(ports=ONE_PORT, livenessProbe=SAME, readinessProbe={**SAME, "failureThreshold": 6}), "livenessProbe", "risks",
 )  # fmt: skip
 silent("HW103", "six times as patient", web(livenessProbe={**SAME, "failureThreshold": 18}, readinessProbe=SAME))
+finds("HW103", "another question, and sooner", web(livenessProbe={**SAME, "periodSeconds": 5}, readinessProbe=probe("/readyz", "http")), "livenessProbe", "risks")
 silent("HW103", "another question", web(livenessProbe=SAME, readinessProbe=probe("/readyz", "http")))
 silent("HW103", "no readiness", web(livenessProbe=SAME, readinessProbe=None))
 silent("HW103", "a database", deployment(container(image="redis:7", livenessProbe=SAME, readinessProbe=SAME)))
@@ -149,3 +150,8 @@ finds("HW126", "more than half", web(env=[{"name": "RATE_LIMIT_PER_MINUTE", "val
 silent("HW126", "a generous limit", web(env=[{"name": "RATELIMIT_DEFAULT", "value": "1000/minute"}]))
 silent("HW126", "no limit of requests", web(env=[{"name": "LIMIT", "value": "10"}]))
 
+
+finds("HW127", "uvicorn's loop", web(command=[*UVICORN, "--host", "0.0.0.0"], ports=ONE_PORT, readinessProbe=probe(port=8080)), "readinessProbe.timeoutSeconds", "note")
+silent("HW127", "two seconds", web(command=UVICORN, ports=ONE_PORT, readinessProbe=probe(timeoutSeconds=2)))
+silent("HW127", "a Go server", web(image=DISTROLESS, command=["/shop"], ports=ONE_PORT, readinessProbe=probe()))
+silent("HW121", "a probe that only sleeps", web(startupProbe=run("sleep", "20", timeoutSeconds=30, failureThreshold=1)))

@@ -174,6 +174,17 @@ def _missing(image: images.Image, command: list[str]) -> tuple[str, bool] | None
     return None
 
 
+def cannot_fail(probe: Probe) -> str:
+    """Why a probe's command succeeds whatever it finds; "" if it can fail."""
+    command = probe.command
+    found = shell.invocation(command)
+    if found is not None:
+        return shell.Script(found.script).cannot_fail
+    if command and shell.program(command[0]) in ("true", "echo", "sleep", "date", "ls"):
+        return f"`{' '.join(command)}` succeeds whatever state the server is in"
+    return ""
+
+
 @rule("HW113", "probe-that-cannot-fail", RISKS, 6)
 def probe_that_cannot_fail(model: Model) -> Iterator[Found]:
     """A probe's command succeeds whatever it finds.
@@ -182,12 +193,7 @@ def probe_that_cannot_fail(model: Model) -> Iterator[Found]:
     "Lists".
     """
     for _, probe, place in exec_probes(model):
-        found = shell.invocation(probe.command)
-        why = ""
-        if found is not None:
-            why = shell.Script(found.script).cannot_fail
-        elif shell.program(probe.command[0]) in ("true", "echo", "sleep", "date", "ls"):
-            why = f"`{' '.join(probe.command)}` succeeds whatever state the server is in"
+        why = cannot_fail(probe)
         if why:
             what = {
                 LIVENESS: "a stuck server is never restarted",

@@ -64,8 +64,9 @@ def envoy_gateway_default(model: Model) -> Iterator[Found]:
             policy.at("spec", "timeout", "http", "requestTimeout") for policy in _policies(model, route.object)
         ):
             continue
+        http = route.object.kind == "HTTPRoute"
         yield Found(
-            request,
+            request if http else route.place,
             "not set, and no BackendTrafficPolicy sets requestTimeout: Envoy's default ends every answer after 15 s,"
             " heartbeats or not",
             (Change(request, "0s", "0: no limit. Envoy's default for the whole answer is 15 s."),)

@@ -10,8 +10,9 @@ from ..finding import NOTE, RISKS, Change, Found, Severity, rule
 from ..model import Model
 from ..units import say
 from ..workloads import LIVENESS, READINESS, STARTUP, Container
+from .exec_probes import cannot_fail
 from .pools import pool_shares_port
-from .probes import aims_at_stream, probes_of, typed
+from .probes import aims_at_stream, liveness_is_first, probes_of, typed
 
 #: A start may take this long on a cold node: an image's first read, a throttled CPU, a dependency that is slow.
 START_BUDGET = 60
@@ -31,7 +32,7 @@ def timeout_not_below_period(model: Model) -> Iterator[Found]:
     delays it, so tries follow each other without a pause.
     """
     for _, probe in probes_of(model):
-        if probe.timeout < probe.period or not probe.action:
+        if probe.timeout < probe.period or not probe.action or cannot_fail(probe):
             continue
         where = probe.place.get("timeoutSeconds")
         below = max(1, probe.period - 1)
@@ -68,12 +69,7 @@ def impatient_liveness(model: Model) -> Iterator[Found]:
         probe = container.probes.get(LIVENESS)
         if probe is None or not probe.action or probe.action == "tcp" or probe.stall >= 30:
             continue
-        readiness = container.probes.get(READINESS)
-        if (
-            readiness is not None
-            and readiness.target == probe.target
-            and probe.failures * probe.period <= 2 * (readiness.failures * readiness.period)
-        ):
+        if liveness_is_first(model, container):
             continue  # HW103 says it
         if pool_shares_port(model, container, probe) or aims_at_stream(model, probe.path, probe.place.get("httpGet")):
             continue
@@ -218,6 +214,8 @@ def short_start_budget(model: Model) -> Iterator[Found]:
         probe = container.probes.get(STARTUP)
         if probe is None or not probe.action or aims_at_stream(model, probe.path, probe.place.get("httpGet")):
             continue
+        if cannot_fail(probe):
+            continue  # HW113
         slow = slow_start(container)
         budget = probe.patience
         if budget >= (180 if slow else START_BUDGET):
@@ -238,6 +236,30 @@ def short_start_budget(model: Model) -> Iterator[Found]:
                 ),
             ),
             severity,
+        )
+
+
+#: Servers that answer probes from the one thread that serves everybody.
+_LOOPS = frozenset({"gunicorn", "uvicorn", "hypercorn", "daphne", "node", "npm", "yarn", "pnpm", "puma"})
+
+
+@rule("HW127", "one-second-for-readiness", NOTE, 7)
+def one_second_for_readiness(model: Model) -> Iterator[Found]:
+    """Readiness has one second, on the loop or in the pool that serves everybody.
+
+    Source: Kubernetes, "Configure Probes", timeoutSeconds: "Defaults to 1 second. Minimum value is 1."
+    """
+    for container in model.containers:
+        probe = container.probes.get(READINESS)
+        if probe is None or probe.action != "http" or probe.timeout > 1 or model.apart(container, probe.port):
+            continue
+        if model.server(container).name not in _LOOPS or aims_at_stream(model, probe.path, probe.place.get("httpGet")):
+            continue
+        yield Found(
+            probe.place.get("timeoutSeconds"),
+            f"1 s to answer, on the port of the streams: {probe.failures} views or bursts of more than a second, and"
+            " the pod gets no new clients, who all go to the others",
+            (Change(probe.place.get("timeoutSeconds"), min(3, max(1, probe.period - 1)), "Below the period."),),
         )
 
 

@@ -138,7 +138,7 @@ def _fetches(command: list[str]) -> Iterator[tuple[tuple[str, ...], bool]]:
 
 @rule("HW103", "liveness-asks-what-readiness-asks", RISKS, 12)
 def liveness_asks_what_readiness_asks(model: Model) -> Iterator[Found]:
-    """Liveness asks the same as readiness and is no more patient.
+    """Liveness asks the same as readiness and is no more patient; or asks something else and gives up first.
 
     Source: Kubernetes, "Liveness, Readiness, and Startup Probes": "A common pattern for liveness probes is to use the
     same low-cost HTTP endpoint as for readiness probes, but with a higher failureThreshold. This ensures that the pod
@@ -146,23 +146,16 @@ def liveness_asks_what_readiness_asks(model: Model) -> Iterator[Found]:
     """
     for container in model.containers:
         liveness, readiness = container.probes.get(LIVENESS), container.probes.get(READINESS)
-        if liveness is None or readiness is None or not liveness.action or liveness.target != readiness.target:
+        if liveness is None or readiness is None or not liveness_is_first(model, container):
             continue
-        if liveness.action in ("http", "exec") and aims_at_stream(model, liveness.path, liveness.place.get("httpGet")):
-            continue  # a graver fault of the same probe: HW101
-        if container.probes.get(LIVENESS) and pool_shares_port(model, container, liveness):
-            continue  # HW104 says it, and repairs both
         ours, theirs = liveness.failures * liveness.period, readiness.failures * readiness.period
-        if ours > 2 * theirs:
-            continue
-        if ours > theirs and ours >= 60:
-            continue
         failures = -(-max(60, 3 * theirs) // liveness.period)
+        question = "asks what readiness asks and " if liveness.target == readiness.target else ""
         yield Found(
             liveness.place,
-            f"it asks what readiness asks and gives up after {liveness.failures} × {liveness.period} = {ours} s,"
-            f" readiness after {readiness.failures} × {readiness.period} = {theirs} s: a slow answer, or a dependency"
-            " that is away, restarts the pod about when it is taken out of the Service, and cuts all of its streams",
+            f"it {question}gives up after {liveness.failures} × {liveness.period} = {ours} s, readiness after"
+            f" {readiness.failures} × {readiness.period} = {theirs} s: a slow answer, or a dependency that is away,"
+            " restarts the pod about when it is taken out of the Service, and cuts all of its streams",
             (
                 Change(
                     liveness.place.get("failureThreshold"),
@@ -171,6 +164,21 @@ def liveness_asks_what_readiness_asks(model: Model) -> Iterator[Found]:
                 ),
             ),
         )
+
+
+def liveness_is_first(model: Model, container: Container) -> bool:
+    """True if a pod is restarted about when, or before, it is taken out of the Service."""
+    liveness, readiness = container.probes.get(LIVENESS), container.probes.get(READINESS)
+    if liveness is None or readiness is None or not liveness.action:
+        return False
+    if aims_at_stream(model, liveness.path, liveness.place.get("httpGet")) or pool_shares_port(
+        model, container, liveness
+    ):
+        return False  # graver faults of the same probe: HW101 and HW104
+    ours, theirs = liveness.failures * liveness.period, readiness.failures * readiness.period
+    if liveness.target == readiness.target:
+        return ours <= theirs or (ours <= 2 * theirs and ours < 60)
+    return ours < theirs and liveness.action == readiness.action == "http"
 
 
 @rule("HW104", "liveness-in-the-streams-pool", RISKS, 1)

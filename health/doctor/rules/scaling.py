@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ..finding import BREAKS, NOTE, RISKS, Change, Found, Severity, Swap, rule
 from ..model import Model
 from ..place import Object, Place
+from ..units import say
 from ..workloads import STARTUP, Workload
 
 
@@ -184,10 +185,11 @@ def scale_down(model: Model) -> Iterator[Found]:
         down = behavior.get("scaleDown")
         if most <= max(least, 1) or down.get("policies") or down.get("selectPolicy").text == "Disabled":
             continue
+        window = down.get("stabilizationWindowSeconds").integer(300)
         yield Found(
             down,
-            f"not set: five minutes after a peak all surplus pods (up to {most} - {least} = {most - least}) may go"
-            " within 15 s, and all of their clients reconnect at once",
+            f"{'no policy' if down else 'not set'}: {say(window)} after a peak all surplus pods (up to {most} -"
+            f" {least} = {most - least}) may go within 15 s, and all of their clients reconnect at once",
             (
                 Change(
                     down,

@@ -68,11 +68,12 @@ def grace_period_too_short(model: Model) -> Iterator[Found]:
             if need > grace
             else "SIGKILL comes in the same second in which it would have ended"
         )
-        total = f" = {need:g} s" if pause else " s"
+        sum_of = f"{terms} = {need:g} s" if pause else f"{terms} s"
         repaired = " once the hook works" if broken else ""
+        against = f"> {grace} s, {said}" if need > grace else f"are as long as {said}"
         yield Found(
             workload.grace_place,
-            f"{terms}{total}{repaired} {'>' if need > grace else '='} {grace} s, {said}: {late}",
+            f"{sum_of}{repaired} {against}: {late}",
             (_lengthen(workload, need, terms),),
             severity,
         )
