@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -115,6 +116,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     except KeyboardInterrupt:
+        return 2
+    except Exception as error:
+        # One line for whoever cannot mend it, with what is needed to mend it.
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        said = f"{os.path.basename(frame.filename)}:{frame.lineno}: {type(error).__name__}: {error}"
+        print(f"headwater doctor: a fault of its own ({said}); please report it", file=sys.stderr)
         return 2
     worst = report.worst()
     return 1 if worst is not None and worst >= _SEVERITIES[options.fail_on] else 0

@@ -7,6 +7,7 @@ never a manifest.
 
 from __future__ import annotations
 
+import bisect
 import copy
 import re
 from collections.abc import Callable, Sequence
@@ -38,51 +39,52 @@ class Repaired:
 
 def repair(loaded: Loaded, examine: Examine, reload: Callable[[dict[str, str]], Loaded]) -> Repaired:
     """Repair until nothing changes any more, so that a second run finds nothing to do."""
-    texts = dict(loaded.texts)
     done: list[Finding] = []
     findings = examine(loaded)
     for _ in range(_ROUNDS):
-        before = dict(texts)
-        for finding in findings:
-            if finding.severity >= RISKS and finding.changes and _apply(finding, texts):
-                done.append(finding)
-        if texts == before:
+        files = {name: _File(text) for name, text in loaded.texts.items()}
+        repaired = [finding for finding in findings if finding.severity >= RISKS and _apply(finding, files)]
+        if not repaired:
             break
-        loaded = reload(texts)
+        done += repaired
+        loaded = reload({name: file.text for name, file in files.items()})
         findings = examine(loaded)
-    return Repaired(texts, done, [finding for finding in findings if finding.severity >= RISKS])
+    return Repaired(loaded.texts, done, [finding for finding in findings if finding.severity >= RISKS])
 
 
-def _apply(finding: Finding, texts: dict[str, str]) -> bool:
+class _File:
+    """A text in parts, one for each document; a line that begins with ``---`` is a marker wherever it stands."""
+
+    def __init__(self, text: str) -> None:
+        lines = edit.split(text)
+        cuts = [number for number, line in enumerate(lines) if re.match(r"---(\s|$)", line)]
+        bounds = [0, *cuts, len(lines)]
+        self.parts = ["".join(lines[start:end]) for start, end in zip(bounds, bounds[1:], strict=False)]
+        self._starts = bounds[:-1]
+
+    def part_of(self, line: int) -> int:
+        """The number of the part that had a line (from 0) when the text was read."""
+        return bisect.bisect_right(self._starts, line) - 1
+
+    @property
+    def text(self) -> str:
+        return "".join(self.parts)
+
+
+def _apply(finding: Finding, files: dict[str, _File]) -> bool:
     """Make a finding's changes in their file's text, all of them or none."""
-    changed = dict(texts)
+    changed: dict[tuple[str, int], str] = {}
     for change in finding.changes:
         object = change.place.object
-        text = changed.get(object.file)
-        if text is None or (object.file, object.document) not in _documents(text, object.file):
-            return False
-        start, end = _documents(text, object.file)[object.file, object.document]
-        lines = edit.split(text)
-        part = "".join(lines[start:end])
+        where = object.file, files[object.file].part_of(object.root.start.line)
+        part = changed.get(where, files[object.file].parts[where[1]])
         repaired = change_text(part, (*object.trail, *change.place.path), change, finding.rule.id)
         if repaired is None:
             return False
-        changed[object.file] = "".join([*lines[:start], repaired, *lines[end:]])
-    texts.update(changed)
-    return True
-
-
-def _documents(text: str, name: str) -> dict[tuple[str, int], tuple[int, int]]:
-    """The lines of each document that is not empty. A line that begins with ``---`` is a marker wherever it stands."""
-    lines = edit.split(text)
-    cuts = [number for number, line in enumerate(lines) if re.match(r"---(\s|$)", line)]
-    bounds = [0, *cuts, len(lines)]
-    found: dict[tuple[str, int], tuple[int, int]] = {}
-    for start, end in zip(bounds, bounds[1:], strict=False):
-        part = "".join(lines[start:end])
-        if any(line.strip() and not line.lstrip().startswith("#") for line in re.sub(r"\A---", "", part).splitlines()):
-            found[name, len(found) + 1] = (start, end)
-    return found
+        changed[where] = repaired
+    for (name, number), part in changed.items():
+        files[name].parts[number] = part
+    return bool(changed)
 
 
 def change_text(text: str, path: tuple[str | int, ...], change: Change, rule: str = "") -> str | None:
@@ -100,8 +102,8 @@ def change_text(text: str, path: tuple[str | int, ...], change: Change, rule: st
         if "\r\n" in text:
             result = re.sub(r"(?<!\r)\n", "\r\n", result)
         return result if plain(_only(parse(result, "document"))) == wanted else None
-    except (CannotRun, ValueError, KeyError, IndexError):
-        return None
+    except (CannotRun, ValueError, LookupError, TypeError, AttributeError):
+        return None  # the document has another shape there than the change expects
 
 
 def _only(documents: list[Node]) -> Node | None:

@@ -64,8 +64,13 @@ def parse(text: str, name: str) -> list[Node]:
     name: how errors call it. Raises CannotRun.
     """
     # Imported here: the other uses of the command (--url, --symptoms) need no YAML.
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    try:
+        from ruamel.yaml import YAML
+        from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    except ModuleNotFoundError:
+        raise CannotRun(
+            "manifests are read with ruamel.yaml, which is not installed (pip install ruamel.yaml)"
+        ) from None
 
     try:
         return list(_Composer(YAML(typ="safe").parse(text), name).documents())

@@ -168,3 +168,22 @@ def test_one_change_of_a_text(text: str, path: tuple[Any, ...], value: Any, expe
     assert found == expected
     if found is not None:
         parse(found, "result")
+
+
+def test_documents_are_told_apart_whatever_stands_between_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    deployment, ingress = MANIFEST.split("---\n")
+    text = f"%YAML 1.1\n---\n# nothing\n---\nnull\n---\n{deployment}...\n---\n{ingress}"
+    fixed, _, status = fix(text, tmp_path, capsys)
+    assert status == 0 and fixed.startswith("%YAML 1.1\n---\n# nothing\n---\nnull\n---\n# A shop.\n")
+    assert fixed.replace("%YAML 1.1\n---\n# nothing\n---\nnull\n---\n", "").replace("...\n", "") == fix(MANIFEST, tmp_path, capsys)[0]
+
+
+def test_a_fault_of_the_doctors_own_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "examine_files", lambda *arguments: 1 / 0)
+    path = tmp_path / "manifest.yaml"
+    path.write_text(MANIFEST)
+    assert cli.main(["-f", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "a fault of its own" in error and "ZeroDivisionError" in error and error.count("\n") == 1

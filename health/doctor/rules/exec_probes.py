@@ -158,7 +158,7 @@ def _missing(image: images.Image, command: list[str]) -> tuple[str, bool] | None
     if found is None:
         return None
     commands = shell.Script(found.script).commands
-    for each, following in zip(commands, [*commands[1:], None], strict=True):
+    for each, following in zip(commands, [*commands[1:], None], strict=False):
         names = [each.program]
         if each.program == "timeout" and len(each.proper) > 2:
             names.append(shell.program(each.proper[2]))
