@@ -115,9 +115,18 @@ def ingress(kind: str | None = "nginx", paths: Iterable[str] = ("/",), name: str
     }
 
 
-def thing(kind: str, spec: Any = None, *, group: str = "example.com/v1", name: str = "shop", **fields: Any) -> Data:
+#: Of Kubernetes' own kinds; others are told by their kind alone.
+_GROUPS = {
+    "PodDisruptionBudget": "policy/v1",
+    "HorizontalPodAutoscaler": "autoscaling/v2",
+    "NetworkPolicy": "networking.k8s.io/v1",
+}
+
+
+def thing(kind: str, spec: Any = None, *, group: str | None = None, name: str = "shop", **fields: Any) -> Data:
     """Any other object."""
-    found: Data = {"apiVersion": group, "kind": kind, "metadata": {"name": name}, **fields}
+    version = group or _GROUPS.get(kind, "example.com/v1")
+    found: Data = {"apiVersion": version, "kind": kind, "metadata": {"name": name}, **fields}
     if spec is not None:
         found["spec"] = spec
     return found

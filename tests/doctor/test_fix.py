@@ -6,6 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
@@ -133,6 +134,27 @@ def test_what_a_rule_would_change_it_changes_and_then_is_content(
     if repairable:
         assert f"# {rule}" in fixed
     assert fix(fixed, tmp_path, capsys, *arguments)[0] == fixed
+
+
+def valid(document: dict[str, Any]) -> bool:
+    """What the API server would take, of its own kinds."""
+    try:
+        kubernetes_validate.validate(document, "1.37", strict=True)
+    except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError):
+        return False
+    return True
+
+
+def test_the_api_server_takes_what_was_repaired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checked = 0
+    for case in POSITIVE:
+        text = text_of(case.values[1])
+        fixed, _, _ = fix(text, tmp_path, capsys)
+        for before, after in zip(yaml.safe_load_all(text), yaml.safe_load_all(fixed), strict=True):
+            if before != after and valid(before):
+                assert valid(after), fixed
+                checked += 1
+    assert checked > 60
 
 
 PIECES = [
