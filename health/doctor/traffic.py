@@ -111,6 +111,13 @@ def _ingress_route(object: Object) -> Iterator[Route]:
         yield Route(object, rule, paths, services)
 
 
+def _mapping(object: Object) -> Iterator[Route]:
+    prefix = object.at("spec", "prefix").text or "/"
+    kind = "regex" if object.at("spec", "prefix_regex").true else "prefix"
+    service = re.sub(r"^\w+://|[:.].*$", "", object.at("spec", "service").text or "")
+    yield Route(object, object.at("spec"), ((kind, prefix),), (service,))
+
+
 _READERS = {
     "Ingress": _ingress,
     "HTTPRoute": _gateway_route,
@@ -119,6 +126,7 @@ _READERS = {
     "HTTPProxy": _http_proxy,
     "Route": _openshift,
     "IngressRoute": _ingress_route,
+    "Mapping": _mapping,
 }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.doctor.cases import (
     ALPINE,
+    BEATS,
     DISTROLESS,
     GUNICORN,
     MOUNTED,
@@ -135,3 +136,12 @@ silent("HW315", "one", [deployment(container(args=MCP), spec={"replicas": 1}), s
 silent("HW315", "affinity", [web(args=MCP), service(sessionAffinity="ClientIP")])
 silent("HW315", "another transport", [web(args=["server", "--transport", "streamable-http"]), service()])
 
+
+NETTY = [{"name": "SERVER_NETTY_IDLE_TIMEOUT", "value": "10s"}]
+finds("HW316", "below the heartbeat", web(env=NETTY + BEATS), "env[SERVER_NETTY_IDLE_TIMEOUT].value", "breaks")
+silent("HW316", "five minutes", web(env=[{"name": "SERVER_NETTY_IDLE_TIMEOUT", "value": "5m"}]))
+CONFIG = {"volumeMounts": [{"name": "config", "mountPath": "/etc/shop"}]}
+finds("HW317", "Caddy", [deployment(container(**CONFIG), pod=VOLUME), config(Caddyfile="{\n  servers {\n    timeouts {\n      write 30s\n    }\n  }\n}\n")], "ConfigMap/shop data.Caddyfile", "breaks")
+finds("HW317", "a Go server's, it seems", [deployment(container(**CONFIG), pod=VOLUME), config(config__yaml="server:\n  writeTimeout: 15s\n")], "data['config.yaml']", "risks")
+silent("HW317", "Redis'", [deployment(container(**CONFIG), pod=VOLUME), config(config__yaml="redis:\n  writeTimeout: 15s\n")])
+silent("HW317", "nobody mounts it", [web(), config(config__yaml="server:\n  writeTimeout: 15s\n")])

@@ -252,3 +252,13 @@ finds("HW603", "another port", [web(), service(), policy({"ports": [{"port": 999
 silent("HW603", "another policy lets them in", [web(), service(), policy(), policy({"ports": [{"port": "http"}]}, name="open")])
 silent("HW603", "by number", [web(), service(), policy({"ports": [{"port": 8080}]})])
 silent("HW603", "no policy", [web(), service()])
+
+finds("HW436", "three seconds", behind(thing("Mapping", {"prefix": "/events/", "service": "shop:80"})), "spec.timeout_ms", "breaks")
+silent("HW436", "zero", behind(thing("Mapping", {"prefix": "/events/", "service": "shop:80", "timeout_ms": 0})))
+finds("HW441", "a ServiceProfile", thing("ServiceProfile", {"routes": [{"condition": {"pathRegex": "/events"}, "timeout": "10s"}]}), "spec.routes[0].timeout", "breaks")
+silent("HW441", "another route of a ServiceProfile", thing("ServiceProfile", {"routes": [{"condition": {"pathRegex": "/api"}, "timeout": "10s"}]}))
+finds("HW444", "a CiliumEnvoyConfig", thing("CiliumEnvoyConfig", {"resources": [{"common_http_protocol_options": {"max_stream_duration": "60s"}}]}), "max_stream_duration", "breaks")
+finds("HW414", "OpenShift", behind(thing("Route", {"to": {"name": "shop"}}, metadata={"name": "shop", "annotations": {"haproxy.router.openshift.io/rate-limit-connections.concurrent-tcp": "10"}})), "concurrent-tcp']", "risks")
+NGINX_CONF = "events { %s }\nhttp { server { location / { proxy_pass http://shop; } } }\n"
+finds("HW456", "the default", config(nginx__conf=NGINX_CONF % ""), "data['nginx.conf']", "note")
+silent("HW456", "ten thousand", config(nginx__conf=NGINX_CONF % "worker_connections 10000;"))

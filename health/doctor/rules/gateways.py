@@ -235,3 +235,24 @@ def traefik_write_timeout(model: Model) -> Iterator[Found]:
                     f"Traefik's writeTimeout {found[1]} ends every answer at that age, heartbeats or not",
                     advice="writeTimeout: 0",
                 )
+
+
+@rule("HW436", "emissary-ends-answers", BREAKS, 11)
+def emissary_ends_answers(model: Model) -> Iterator[Found]:
+    """Emissary's Mapping limits the whole answer, to 3 s by default.
+
+    Source: Emissary-ingress, "Timeouts", timeout_ms: "the timeout for an Envoy route in milliseconds", default 3000, 0
+    disables it; idle_timeout_ms, default 300000.
+    """
+    for route in model.routes:
+        if not route.carries or route.object.kind != "Mapping":
+            continue
+        place = route.place.get("timeout_ms")
+        limit = place.seconds(1e-3) if place else 3.0
+        if limit is not None and 0 < limit < 3600:
+            yield Found(
+                place,
+                f"{'' if place else 'not set, so '}{limit * 1000:g} ms are for the whole answer: every stream ends"
+                f" {say(limit)} after it began, heartbeats or not",
+                (Change(place, 0, "0: no limit. It is for the whole answer, and a stream's has no end."),),
+            )

@@ -51,6 +51,7 @@ def sync_worker(model: Model) -> Iterator[Found]:
         workers = server.workers
         timeout = server.number("timeout", 30.0) or 0
         cut = f", and a stream is killed after --timeout {timeout:g} s" if timeout else ""
+        cut += "" if "worker-class" in server.options else " (assumed: no gunicorn.conf.py in the image says otherwise)"
         yield Found(
             server.options["worker-class"].place if "worker-class" in server.options else server.place,
             f"sync workers hold one request each: {workers} streams fill {workers} workers, and then nobody is"

@@ -277,12 +277,17 @@ def few_connections(model: Model) -> Iterator[Found]:
     """The ingress limits connections for each client address, and a stream is one for as long as it lives.
 
     Source: ingress-nginx, "Annotations", "Rate Limiting": limit-connections: "number of concurrent connections allowed
-    from a single IP address. A 503 error is returned when exceeding this limit."
+    from a single IP address. A 503 error is returned when exceeding this limit."; OpenShift, "Route-specific
+    annotations": rate-limit-connections.concurrent-tcp.
     """
-    for ingress in model.carriers("Ingress"):
-        place = ingress.annotation(f"{NGINX}/limit-connections")
+    for ingress in model.carriers("Ingress", "Route"):
+        if ingress.kind == "Route":
+            place = ingress.annotation("haproxy.router.openshift.io/rate-limit-connections.concurrent-tcp")
+        else:
+            place = ingress.annotation(f"{NGINX}/limit-connections")
         limit = place.number
-        if controller(ingress) == "ingress-nginx" and limit is not None and 0 < limit < 100:
+        known = ingress.kind == "Route" or controller(ingress) == "ingress-nginx"
+        if known and limit is not None and 0 < limit < 100:
             yield Found(
                 place,
                 f"{limit:g} connections an address: everybody behind one office, or one phone network, shares"

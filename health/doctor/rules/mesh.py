@@ -10,6 +10,7 @@ from ..finding import BREAKS, RISKS, Change, Found, rule
 from ..graceful import graceful
 from ..model import Model
 from ..place import Object, Place
+from ..traffic import names_stream
 from ..tree import parse
 from ..units import FOREVER, say, seconds
 from ..workloads import Workload
@@ -24,11 +25,18 @@ def mesh_ends_answers(model: Model) -> Iterator[Found]:
 
     Source: Istio, VirtualService, HTTPRoute.timeout: "Timeout for HTTP requests, default is disabled"; Envoy, "How do I
     configure timeouts?": the route timeout "is not compatible with streaming responses"; Linkerd, "Timeouts":
-    timeout.linkerd.io/request and response.
+    timeout.linkerd.io/request and response; ServiceProfile, timeout.
     """
     for route in model.routes:
         if route.carries and route.object.kind == "VirtualService" and not model.beside_the_streams(route):
             yield from whole_answer(route.place.get("timeout"), "timeout")
+    for profile in model.kind("ServiceProfile"):
+        for each in profile.at("spec", "routes").items():
+            path = re.sub(r"[\\^$]", "", each.get("condition", "pathRegex").text or "/")
+            if path.rstrip("/") == (model.stream_path or "").rstrip("/") or (
+                model.stream_path is None and names_stream(path)
+            ):
+                yield from whole_answer(each.get("timeout"), "timeout")
     for service in model.services:
         if any(workload in model.streaming for workload in model.selected(service)):
             for name in ("request", "response"):
@@ -156,8 +164,8 @@ def envoy_ends_streams(model: Model) -> Iterator[Found]:
     5 minutes; max_stream_duration, "the maximum time that a stream's lifetime will span"; idle_timeout of a connection
     only without streams.
     """
-    for filter in model.kind("EnvoyFilter"):
-        for place in filter.at("spec", "configPatches").walk():
+    for filter in model.kind("EnvoyFilter", "CiliumEnvoyConfig", "CiliumClusterwideEnvoyConfig", "EnvoyPatchPolicy"):
+        for place in filter.at("spec").walk():
             yield from _envoy_field(model, place, place)
     for config in model.kind("ConfigMap"):
         for key, place in config.at("data").entries():

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..finding import BREAKS, RISKS, Change, Found, rule
 from ..model import Model
-from ..place import Object
+from ..place import Object, Place
 from ..workloads import Workload
 
 
@@ -108,10 +108,7 @@ def _selects(policy: Object, workload: Workload) -> bool:
     return labels.items() <= workload.labels.items()
 
 
-def _allows(entry: object, target: str, workload: Workload) -> bool:
-    from ..place import Place
-
-    assert isinstance(entry, Place)
+def _allows(entry: Place, target: str, workload: Workload) -> bool:
     ports = list(entry.get("ports").items())
     if not ports:
         return True

@@ -89,13 +89,16 @@ def nginx_buffers(model: Model) -> Iterator[Found]:
             if how == "grpc":
                 continue
             found = block.get(f"{how}_buffering")
-            if (found is None or found[0][:1] != ["off"]) and not _told(block):
+            if found is None or found[0][:1] != ["off"]:
                 line = found[1] if found else block.line
                 said = (
                     f"{how}_buffering {found[0][0]}"
                     if found and found[0]
                     else f"no {how}_buffering off, and nginx' default is on"
                 )
+                added = block.get("add_header")
+                if added and added[0][:1] == ["X-Accel-Buffering"]:
+                    said += " (add_header X-Accel-Buffering tells only the client)"
                 yield Found(
                     _at(place, line),
                     f"{where}: {said}: events are collected in buffers of 4 to 8 KB, and come late and in bursts,"
@@ -114,11 +117,6 @@ def nginx_buffers(model: Model) -> Iterator[Found]:
                     advice="Leave text/event-stream out of gzip_types, or gzip off; in the streams' location.",
                 )
                 break
-
-
-def _told(block: Block) -> bool:
-    """True if the location ignores no header and the pod is known to say so: never, from a manifest."""
-    return False
 
 
 @rule("HW452", "nginx-ends-quiet-streams", BREAKS, 11)
@@ -252,6 +250,28 @@ def _passes_within(root: Block) -> bool:
         for argument in arguments
     ]
     return any(re.search(r"localhost|127\.0\.0\.1|\[::1\]|unix:", target) for target in targets)
+
+
+@rule("HW456", "few-connections-in-nginx", NOTE, 1)
+def nginx_connections(model: Model) -> Iterator[Found]:
+    """nginx' worker_connections are few: each stream takes two, one on either side.
+
+    Source: nginx, ngx_core_module, worker_connections: "this number includes all connections (e.g. connections with
+    proxied servers, among others), not only connections with clients"; 512 by default.
+    """
+    for place, root in configurations(model):
+        events = next((block for block in root.blocks if block.name == "events"), None)
+        found = events.get("worker_connections") if events is not None else None
+        if events is None or not streaming_locations(model, root):
+            continue
+        number = int(found[0][0]) if found and found[0] and found[0][0].isdigit() else 512
+        if number < 1024:
+            yield Found(
+                _at(place, found[1] if found else events.line),
+                f"worker_connections {number}{'' if found else ' (the default)'}: a stream takes two of them, so each"
+                f" worker holds {number // 2} streams, and refuses the next",
+                advice="Twice as many as the streams that a pod is to hold, and room.",
+            )
 
 
 @rule("HW455", "haproxy-ends-quiet-streams", BREAKS, 11)

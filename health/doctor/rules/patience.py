@@ -36,6 +36,12 @@ def timeout_not_below_period(model: Model) -> Iterator[Found]:
             continue
         where = probe.place.get("timeoutSeconds")
         below = max(1, probe.period - 1)
+        late, due = probe.failures * probe.timeout, probe.failures * probe.period
+        longer = (
+            f", and it takes {probe.failures} × {probe.timeout} = {late} s instead of {due} s until it has failed"
+            if late > due
+            else ""
+        )
         changes = (
             (Change(where, below, f"Below the period of {probe.period} s, so that probes do not pile up."),)
             if below < probe.timeout
@@ -50,9 +56,7 @@ def timeout_not_below_period(model: Model) -> Iterator[Found]:
         yield Found(
             where,
             f"timeoutSeconds {probe.timeout} is not below periodSeconds {probe.period}: when answers are slow, one"
-            " try follows the other without a pause, the abandoned ones still being served, and it takes"
-            f" {probe.failures} × {probe.timeout} = {probe.failures * probe.timeout} s instead of"
-            f" {probe.failures * probe.period} s until it has failed",
+            f" try follows the other without a pause, the abandoned ones still being served{longer}",
             changes,
         )
 

@@ -203,7 +203,7 @@ def liveness_in_the_pool(model: Model) -> Iterator[Found]:
             " is restarted, all clients come back, and the pool is full again"
         )
         changes: tuple[Change, ...] = ()
-        if server.name == "gunicorn":
+        if server.name == "gunicorn" and server.number("timeout", 30.0):
             changes = replace_by_tcp(
                 probe,
                 "Streams can fill the pool that answers HTTP; the kernel accepts a connection even then. A stuck"

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 from ..finding import BREAKS, NOTE, RISKS, Change, Found, Severity, rule
 from ..model import Model
-from ..place import Place
+from ..place import Object
 from ..servers import mounted_texts
 from ..units import FOREVER, say, seconds, setting_seconds
-from ..workloads import Container
+from ..workloads import Container, heartbeat
 from .gunicorn import option_change
+from .ingress import Idle, controller, idle_found
 
 #: Whose writes these are, if not the clients': a queue's, a database's; and Headwater's own, which is without progress.
 _OTHERS = re.compile(
@@ -120,6 +121,54 @@ def _spring_files(model: Model, container: Container) -> Iterator[Found]:
             )
 
 
+@rule("HW316", "server-ends-quiet-streams", BREAKS, 11)
+def server_idle(model: Model) -> Iterator[Found]:
+    """The server itself ends a connection over which nothing went for some seconds.
+
+    Source: Spring Boot, "Application Properties", server.netty.idle-timeout: "Idle timeout of the Netty channel";
+    server.jetty.connection-idle-timeout: "Time that the connection can be idle before it is closed."
+    """
+    for container in model.containers:
+        for name in ("SERVER_NETTY_IDLE_TIMEOUT", "SERVER_JETTY_CONNECTION_IDLE_TIMEOUT"):
+            limit = seconds(container.env.get(name), 1e-3)
+            if limit:
+                who = "Netty" if "NETTY" in name else "Jetty"
+                yield from idle_found(
+                    container.env_places[name], limit, False, heartbeat(container.env), Idle(who, "", 0, "75s")
+                )
+
+
+_GO_FILE = re.compile(r"(?:server|http)\W[\s\S]{0,200}?\bwrite_?timeout[\"']?\s*[:=]\s*[\"']?(\w+)", re.IGNORECASE)
+
+
+@rule("HW317", "write-timeout-in-a-file", BREAKS, 11)
+def write_timeout_in_a_file(model: Model) -> Iterator[Found]:
+    """A configuration file in a ConfigMap sets a write time-out: Caddy's, or what looks like a Go server's.
+
+    Source: Caddy, "Global options", servers, timeouts, write: "how long to allow writes to a client"; Go, net/http,
+    Server.WriteTimeout.
+    """
+    for container in model.containers:
+        for place in mounted_texts(container, model.configs):
+            text = place.text or ""
+            caddy = re.search(r"timeouts\s*\{[^}]*\bwrite\s+(\w+)", text)
+            other = re.search(
+                r"(?:server|http)\W[\s\S]{0,200}?\bwrite_?timeout[\"']?\s*[:=]\s*[\"']?(\w+)", text, re.IGNORECASE
+            )
+            found = caddy or other
+            limit = seconds(found[1]) if found else None
+            if found is None or not _finite(limit) or "entryPoints" in text or limit is None:
+                continue
+            assumed = "" if caddy else " (assumed: it is what Go's net/http calls WriteTimeout)"
+            yield Found(
+                place,
+                f"a write time-out of {found[1]} ends every answer {say(limit)} after its request, whatever"
+                f" flows{assumed}",
+                advice="Leave it out, or 0.",
+                severity=BREAKS if caddy else RISKS,
+            )
+
+
 #: Seconds that these keep an idle connection, and the option that sets it.
 _KEEP_ALIVE = {
     "gunicorn": (2.0, "keep-alive"),
@@ -172,11 +221,7 @@ def keep_alive(model: Model) -> Iterator[Found]:
                 )
 
 
-def _load_balancer(ingress: Place | object) -> tuple[str, float] | None:
-    from ..place import Object
-    from .ingress import controller
-
-    assert isinstance(ingress, Object)
+def _load_balancer(ingress: Object) -> tuple[str, float] | None:
     kind = controller(ingress)
     if kind == "alb":
         found = re.search(
