@@ -17,6 +17,9 @@ _BACKENDS = re.compile(
 #: Official images whose plain tags are Debian with curl and wget (buildpack-deps).
 _FULL = frozenset({"python", "node", "ruby", "golang", "openjdk", "perl", "rust", "php"})
 
+#: Official images that are Debian or Ubuntu whatever their tag says, unless it names another system.
+_DEBIANS = frozenset({"nginx", "httpd", "eclipse-temurin", "tomcat", "jetty", "gunicorn", "pypy", "erlang", "elixir"})
+
 _BUSYBOX = frozenset(
     {
         "sh",
@@ -132,4 +135,6 @@ def read(text: str) -> Image:
         return Image(path, tag, "redhat", library)
     if library and name in _FULL:
         return Image(path, tag, "debian", True)
+    if library and name in _DEBIANS:
+        return Image(path, tag, "debian", False)
     return Image(path, tag, "", False)

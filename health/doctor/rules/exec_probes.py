@@ -223,6 +223,19 @@ def command_that_cannot_work(model: Model) -> Iterator[Found]:
             yield Found(place, f"{why}; {_fails(probe)}", changes)
 
 
+def known_fault(container: Container, probe: Probe) -> bool:
+    """True for a command that another rule here has something to say of: then its patience does not matter."""
+    command = probe.command
+    if probe.action != "exec" or not command:
+        return False
+    return bool(
+        shell.why_it_cannot_work(command)
+        or cannot_fail(probe)
+        or _dev_tcp(container, command)[0]
+        or _missing(images.read(container.image), command)
+    )
+
+
 _INTERPRETERS = {
     "python": 0.3,
     "python3": 0.3,

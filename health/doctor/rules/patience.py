@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from .. import images, shell
+from .. import images
 from ..finding import NOTE, RISKS, Change, Found, Severity, rule
 from ..model import Model
 from ..units import say
 from ..workloads import LIVENESS, READINESS, STARTUP, Container
-from .exec_probes import cannot_fail
+from .exec_probes import cannot_fail, known_fault
 from .pools import pool_shares_port
-from .probes import aims_at_stream, liveness_is_first, probes_of, typed
+from .probes import aims_at_stream, liveness_is_first, probes_of, reads_a_stream, typed
 
 #: A start may take this long on a cold node: an image's first read, a throttled CPU, a dependency that is slow.
 START_BUDGET = 60
@@ -76,6 +76,8 @@ def impatient_liveness(model: Model) -> Iterator[Found]:
         if liveness_is_first(model, container):
             continue  # HW103 says it
         if pool_shares_port(model, container, probe) or aims_at_stream(model, probe.path, probe.place.get("httpGet")):
+            continue
+        if known_fault(container, probe) or reads_a_stream(model, probe)[1]:
             continue
         severity: Severity = RISKS if probe.stall < 20 or probe.timeout <= 1 else NOTE
         timeout = min(5, max(1, probe.period - 1))
@@ -187,7 +189,8 @@ def no_startup_probe(model: Model) -> Iterator[Found]:
         )
         ask = probe.place.value
         asked = {key: ask[key] for key in ("httpGet", "tcpSocket", "exec", "grpc") if key in ask}
-        if aims_at_stream(model, probe.path, probe.place.get("httpGet")) or shell.why_it_cannot_work(probe.command):
+        faulty = known_fault(container, probe) or reads_a_stream(model, probe)[1]
+        if faulty or aims_at_stream(model, probe.path, probe.place.get("httpGet")):
             asked = {}
         if pool_shares_port(model, container, probe) and model.server(container).name == "gunicorn":
             # An HTTP probe would wait behind clients that come back; gunicorn listens before its workers have loaded.

@@ -107,21 +107,26 @@ def command_reads_a_stream(model: Model) -> Iterator[Found]:
     Kubernetes, "Configure Probes": a command that exceeds timeoutSeconds counts as failed (ExecProbeTimeout).
     """
     for _, probe in probes_of(model):
-        if probe.action != "exec":
+        program, why = reads_a_stream(model, probe)
+        if why:
+            what = "the container is restarted" if probe.kind == LIVENESS else "the pod is never Ready"
+            yield Found(
+                probe.place.get("exec", "command"),
+                f"{why}, and `{program}` waits for its end: it is killed after {probe.timeout} s, which counts as"
+                f" failed; after {probe.failures} × {probe.period} s {what}",
+                advice="Read one line and end: `curl -sN -m 3 URL | grep -q -m1 .`, or ask a route that ends.",
+            )
+
+
+def reads_a_stream(model: Model, probe: Probe) -> tuple[str, str]:
+    """The program by which a command waits for a stream's end, and why it is one; two empty strings if none does."""
+    for words, alone in _fetches(probe.command) if probe.action == "exec" else ():
+        urls = [word for word in words if re.match(r"https?://", word)]
+        if not alone or not urls or any(re.fullmatch(r"-\w*I\w*|--head|--spider", word) for word in words):
             continue
-        for words, alone in _fetches(probe.command):
-            urls = [word for word in words if re.match(r"https?://", word)]
-            if not alone or not urls or any(re.fullmatch(r"-\w*I\w*|--head|--spider", word) for word in words):
-                continue
-            why = aims_at_stream(model, re.sub(r"https?://[^/]*", "", urls[0]) or "/")
-            if why:
-                what = "the container is restarted" if probe.kind == LIVENESS else "the pod is never Ready"
-                yield Found(
-                    probe.place.get("exec", "command"),
-                    f"{why}, and `{words[0]}` waits for its end: it is killed after {probe.timeout} s, which counts"
-                    f" as failed; after {probe.failures} × {probe.period} s {what}",
-                    advice="Read one line and end: `curl -sN -m 3 URL | grep -q -m1 .`, or ask a route that ends.",
-                )
+        if why := aims_at_stream(model, re.sub(r"https?://[^/]*", "", urls[0]) or "/"):
+            return words[0], why
+    return "", ""
 
 
 def _fetches(command: list[str]) -> Iterator[tuple[tuple[str, ...], bool]]:
@@ -169,8 +174,8 @@ def liveness_asks_what_readiness_asks(model: Model) -> Iterator[Found]:
 def liveness_is_first(model: Model, container: Container) -> bool:
     """True if a pod is restarted about when, or before, it is taken out of the Service."""
     liveness, readiness = container.probes.get(LIVENESS), container.probes.get(READINESS)
-    if liveness is None or readiness is None or not liveness.action:
-        return False
+    if liveness is None or readiness is None or liveness.action in ("", "tcp"):
+        return False  # a connection is refused by a process that is gone, and by nothing that passes
     if aims_at_stream(model, liveness.path, liveness.place.get("httpGet")) or pool_shares_port(
         model, container, liveness
     ):
@@ -232,10 +237,11 @@ def liveness_asks_a_dependency(model: Model) -> Iterator[Found]:
         readiness = container.probes.get(READINESS)
         same = readiness is not None and readiness.target == probe.target
         patient = readiness is None or probe.failures * probe.period > 2 * readiness.failures * readiness.period
-        if same and not patient:
+        aggregate = probe.action == "http" and probe.path.rstrip("/") == "/actuator/health"
+        if same and not patient and not aggregate:
             continue  # HW103
         if probe.action == "http":
-            if probe.path.rstrip("/") == "/actuator/health":
+            if aggregate:
                 yield Found(
                     probe.place.get("httpGet", "path"),
                     "/actuator/health is the aggregate of every health indicator, databases and brokers included:"

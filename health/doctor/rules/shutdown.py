@@ -70,7 +70,7 @@ def grace_period_too_short(model: Model) -> Iterator[Found]:
         )
         sum_of = f"{terms} = {need:g} s" if pause else f"{terms} s"
         repaired = " once the hook works" if broken else ""
-        against = f"> {grace} s, {said}" if need > grace else f"are as long as {said}"
+        against = f"> {grace} s, {said}" if need > grace else f"is as long as {said}"
         yield Found(
             workload.grace_place,
             f"{sum_of}{repaired} {against}: {late}",
