@@ -44,6 +44,8 @@ def _of_command(server: Server) -> Graceful | None:
     limit = server.number(name)
     if limit is not None:
         return Graceful(limit, f"--{name} {limit:g}", server.place)
+    if name in server.options:
+        return None
     if default is None or not server.settled or (server.name == "hypercorn" and "config" in server.options):
         return None
     return Graceful(default, f"{server.name}'s default graceful time-out of {default:g}", server.place)

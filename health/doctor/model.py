@@ -18,7 +18,7 @@ _KNOWN = frozenset(KINDS) | frozenset(
     HorizontalPodAutoscaler VerticalPodAutoscaler PodDisruptionBudget NetworkPolicy ConfigMap BackendConfig
     GCPBackendPolicy ScaledObject EnvoyFilter ClientTrafficPolicy BackendTrafficPolicy Gateway GatewayClass
     Namespace Secret ServiceAccount PersistentVolumeClaim VirtualServer VirtualServerRoute HelmChartConfig
-    CiliumEnvoyConfig CiliumClusterwideEnvoyConfig EnvoyPatchPolicy ServiceProfile Mapping
+    CiliumEnvoyConfig CiliumClusterwideEnvoyConfig EnvoyPatchPolicy ServiceProfile Mapping HealthCheckPolicy
     """.split()
 )
 

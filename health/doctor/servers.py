@@ -43,10 +43,18 @@ class Server:
         return option.value if option else None
 
     def number(self, name: str, default: float | None = None) -> float | None:
-        try:
-            return float(self.get(name) or "")
-        except ValueError:
+        """An option as a number; ``default`` if it is not set, None if it cannot be read (``${WORKERS:-4}``)."""
+        text = self.get(name)
+        if text is None:
             return default
+        try:
+            return float(text)
+        except ValueError:
+            return None
+
+    def unclear(self, *names: str) -> bool:
+        """True if one of the options is set to what cannot be read."""
+        return any(name in self.options and self.number(name) is None for name in names)
 
     @property
     def workers(self) -> int:

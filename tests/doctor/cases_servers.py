@@ -145,3 +145,5 @@ finds("HW317", "Caddy", [deployment(container(**CONFIG), pod=VOLUME), config(Cad
 finds("HW317", "a Go server's, it seems", [deployment(container(**CONFIG), pod=VOLUME), config(config__yaml="server:\n  writeTimeout: 15s\n")], "data['config.yaml']", "risks")
 silent("HW317", "Redis'", [deployment(container(**CONFIG), pod=VOLUME), config(config__yaml="redis:\n  writeTimeout: 15s\n")])
 silent("HW317", "nobody mounts it", [web(), config(config__yaml="server:\n  writeTimeout: 15s\n")])
+silent("HW302", "threads that the shell fills in", web(command=["sh", "-c", "exec gunicorn --threads ${THREADS:-4} -b :8080 shop:app"]))
+silent("HW201", "a time-out that the shell fills in", web(command=["sh", "-c", "exec gunicorn -k gevent --graceful-timeout ${GRACE} -b :8080 shop:app"]))

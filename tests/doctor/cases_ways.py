@@ -262,3 +262,11 @@ finds("HW414", "OpenShift", behind(thing("Route", {"to": {"name": "shop"}}, meta
 NGINX_CONF = "events { %s }\nhttp { server { location / { proxy_pass http://shop; } } }\n"
 finds("HW456", "the default", config(nginx__conf=NGINX_CONF % ""), "data['nginx.conf']", "note")
 silent("HW456", "ten thousand", config(nginx__conf=NGINX_CONF % "worker_connections 10000;"))
+finds("HW418", "HAProxy", behind(ingress("haproxy", timeout_tunnel="1h")), "['haproxy.org/timeout-tunnel']", "risks")
+silent("HW418", "both are set", behind(ingress("haproxy", timeout_tunnel="1h", timeout_server="1h")))
+finds("HW421", "beside a setting without effect", behind(ingress("alb", connection_idle_timeout="300")), ALB, "risks")
+finds("HW406", "idle", [deployment(), thing("ScaledObject", {**KEDA, "minReplicaCount": 2, "idleReplicaCount": 0})], "idleReplicaCount", "risks")
+QUICK = {"scaleDown": {"stabilizationWindowSeconds": 600, "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}]}}
+finds("HW404", "all of them, a little later", [deployment(), thing("HorizontalPodAutoscaler", {**SCALED, "behavior": QUICK})], "behavior.scaleDown", "risks")
+finds("HW444", "a route's silence", thing("EnvoyFilter", {"configPatches": [{"patch": {"value": {"route": {"idle_timeout": "30s"}}}}]}), "route.idle_timeout", "risks")
+finds("HW454", "the app has another probe only", [ANSWERS, deployment(FRONTED, container(name="app", readinessProbe=None), pod=VOLUME)], "readinessProbe.httpGet.path", "risks")

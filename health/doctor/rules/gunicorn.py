@@ -48,14 +48,15 @@ def sync_worker(model: Model) -> Iterator[Found]:
     for container, server, kind in gunicorns(model):
         if kind != "sync" or ("worker-class" not in server.options and not container.words):
             continue
-        workers = server.workers
+        workers = "as many" if server.unclear("workers") else f"{server.workers}"
         timeout = server.number("timeout", 30.0) or 0
         cut = f", and a stream is killed after --timeout {timeout:g} s" if timeout else ""
         cut += "" if "worker-class" in server.options else " (assumed: no gunicorn.conf.py in the image says otherwise)"
         yield Found(
             server.options["worker-class"].place if "worker-class" in server.options else server.place,
-            f"sync workers hold one request each: {workers} streams fill {workers} workers, and then nobody is"
-            f" served, the probes included{cut}",
+            f"sync workers hold one request each: {workers} streams fill"
+            f" {'them' if workers == 'as many' else workers + ' workers'}, and then nobody is served, the probes"
+            f" included{cut}",
             advice="Use an asynchronous worker: `-k gevent` (the image must have gevent), or an ASGI server.",
         )
 
@@ -104,8 +105,8 @@ def small_connection_pool(model: Model) -> Iterator[Found]:
         option = server.options.get("worker-connections")
         if option is None or not ("gevent" in kind or "eventlet" in kind) or "sse.worker" in kind:
             continue
-        size = server.number("worker-connections", 1000) or 1000
-        if size >= 500:
+        size = server.number("worker-connections", 1000)
+        if size is None or size >= 500 or server.unclear("workers"):
             continue
         yield Found(
             option.place,
@@ -152,8 +153,8 @@ def _gunicorn_max_requests(container: Container, server: Server) -> Iterator[Fou
     limit = server.number("max-requests", 0) or 0
     if option is None or limit <= 0 or "sse.worker" in (server.get("worker-class") or ""):
         return
-    timeout = server.number("timeout", 30.0)
-    graceful = server.number("graceful-timeout", 30.0)
+    timeout = server.number("timeout", 30.0) or 0.0
+    graceful = server.number("graceful-timeout", 30.0) or 0.0
     uvicorn = "uvicorn" in (server.get("worker-class") or "").lower()
     end = (
         f"is aborted with all of them after --timeout {timeout:g}"
@@ -206,7 +207,7 @@ def memory_for_the_pool(model: Model) -> Iterator[Found]:
     for container, server, kind in gunicorns(model):
         limit = memory(container.limit("memory").text)
         size = int(server.number("worker-connections", 0) or 0)
-        if not limit or not size or not ("gevent" in kind or "eventlet" in kind):
+        if not limit or not size or server.unclear("workers") or not ("gevent" in kind or "eventlet" in kind):
             continue
         need = server.workers * (60e6 + size * 30e3)
         if need > limit:

@@ -159,6 +159,28 @@ def _snippet(ingress: Object, pattern: str) -> tuple[Place, str] | None:
     return None
 
 
+@rule("HW418", "tunnel-time-out", RISKS, 11)
+def tunnel_timeout(model: Model) -> Iterator[Found]:
+    """A tunnel's time-out is set for streams, which are no tunnels.
+
+    Source: HAProxy, "Configuration Manual", timeout tunnel: it applies "when a bidirectional connection is established
+    between a client and a server, and the connection remains inactive in both directions", after an upgrade or CONNECT.
+    """
+    for object in model.carriers("Ingress", "Route"):
+        if object.kind == "Ingress" and controller(object) != "haproxy":
+            continue
+        name = "timeout" if object.kind == "Route" else "timeout-server"
+        for key, place in object.at("metadata", "annotations").entries():
+            other = object.annotation(key.replace("timeout-tunnel", name))
+            if key.endswith("timeout-tunnel") and not other:
+                yield Found(
+                    place,
+                    f"{key} is for upgraded connections (WebSocket); an event stream goes by {other.path[-1]}, which"
+                    " is not set",
+                    advice=f"Set {other.path[-1]}.",
+                )
+
+
 @dataclass(frozen=True, slots=True)
 class Buffering:
     proxy: str
@@ -226,20 +248,11 @@ def setting_without_effect(model: Model) -> Iterator[Found]:
                     advice="Send the header from the app, or set proxy-buffering.",
                 )
             elif kind == "alb" and key.endswith(("connection-idle-timeout", "/idle-timeout")):
-                limit = text if text.isdigit() else "75"
                 attributes = ingress.annotation("alb.ingress.kubernetes.io/load-balancer-attributes")
                 yield Found(
                     place,
                     f"{key} is not read for an ALB: its idle time-out stays {_alb_idle(attributes.text) or 60:g} s",
-                    ()
-                    if attributes
-                    else (
-                        Change(
-                            attributes,
-                            f"idle_timeout.timeout_seconds={limit}",
-                            "Where an ALB takes its idle time-out from.",
-                        ),
-                    ),
+                    advice="It is idle_timeout.timeout_seconds in load-balancer-attributes.",
                 )
             elif (
                 key.endswith(("proxy-read-timeout", "proxy-send-timeout", "proxy-buffering"))

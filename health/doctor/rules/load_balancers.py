@@ -26,14 +26,6 @@ def alb_idle(model: Model) -> Iterator[Found]:
         if controller(ingress) != "alb":
             continue
         place = ingress.annotation("alb.ingress.kubernetes.io/load-balancer-attributes")
-        if (
-            any(
-                key.endswith(("connection-idle-timeout", "/idle-timeout"))
-                for key in ingress.at("metadata", "annotations").keys()
-            )
-            and not place
-        ):
-            continue  # HW413 says it: the value is there, and in the wrong place
         found = re.search(r"idle_timeout\.timeout_seconds=(\d+)", place.text or "")
         limit = float(found[1]) if found else 60.0
         for each in idle_found(place, limit, not found, model.heartbeat(ingress), _ALB):
@@ -143,6 +135,8 @@ def checks_a_stream(model: Model) -> Iterator[Found]:
         yield from _check(model, ingress.annotation("alb.ingress.kubernetes.io/healthcheck-path"))
     for config in model.kind("BackendConfig"):
         yield from _check(model, config.at("spec", "healthCheck", "requestPath"))
+    for policy in model.kind("HealthCheckPolicy"):
+        yield from _check(model, policy.at("spec", "default", "config", "httpHealthCheck", "requestPath"))
 
 
 def _check(model: Model, place: Place) -> Iterator[Found]:

@@ -176,21 +176,24 @@ def envoy_ends_streams(model: Model) -> Iterator[Found]:
 
 def _envoy_field(model: Model, field: Place, where: Place) -> Iterator[Found]:
     name = field.path[-1] if field.path else ""
-    if name in _AGE:
-        inner = field if field.text else field.get("max_stream_duration")
-        limit = inner.seconds()
+    if name in _AGE and field.text is not None:
+        limit = field.seconds()
         if limit not in (None, 0, FOREVER):
             yield Found(
-                inner if where is field else where,
-                f"{name} {inner.text}: every stream ends {say(limit or 0)} after it began, heartbeats or not",
-                (Change(inner, "0s", "0: no limit."),) if where is field else (),
+                field if where is field else where,
+                f"{name} {field.text}: every stream ends {say(limit or 0)} after it began, heartbeats or not",
+                (Change(field, "0s", "0: no limit."),) if where is field else (),
             )
-    elif name in _SILENCE and (limit := field.seconds()) is not None:
+    elif (name in _SILENCE or (name == "idle_timeout" and _in_route(field))) and (limit := field.seconds()) is not None:
         for each in idle_found(where, limit, False, model.any_heartbeat(), Idle("Envoy", "", 300, "75s")):
             yield each if where is field else Found(where, f"{name}: {each.reason}", (), each.severity)
-    elif name == "timeout" and field.parent is not None and field.parent.path and field.parent.path[-1] == "route":
+    elif name == "timeout" and _in_route(field):
         for each in whole_answer(field, "the route's timeout"):
             yield each if where is field else Found(where, each.reason, (), each.severity)
+
+
+def _in_route(field: Place) -> bool:
+    return field.parent is not None and field.parent.path[-1:] == ("route",)
 
 
 def _envoy_file(model: Model, where: Place, text: str) -> Iterator[Found]:
@@ -254,6 +257,9 @@ def knative_ends_answers(model: Model) -> Iterator[Found]:
                 ),
                 advice="The most is max-revision-timeout-seconds (600) of the ConfigMap config-defaults.",
             )
+        idle = spec.get("idleTimeoutSeconds")
+        if idle.number:
+            yield from idle_found(idle, idle.number, False, None, Idle("Knative", "", 0, "75"))
         concurrency = spec.get("containerConcurrency")
         if concurrency.number is not None and 0 < concurrency.number < 100:
             yield Found(

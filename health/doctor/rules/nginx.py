@@ -226,9 +226,11 @@ def probe_that_the_proxy_answers(model: Model) -> Iterator[Found]:
         }
         for container in _users(model, place):
             others = [each for each in container.workload.containers if each is not container]
-            if not others or any(each.probes for each in others) or not _passes_within(root):
+            if not others or not _passes_within(root):
                 continue
             for kind in (READINESS, LIVENESS):
+                if any(kind in each.probes for each in others):
+                    continue
                 probe = container.probes.get(kind)
                 if probe is not None and probe.action == "http" and probe.path in returns:
                     yield Found(

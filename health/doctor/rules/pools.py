@@ -22,6 +22,8 @@ def pool_shares_port(model: Model, container: Container, probe: Probe) -> bool:
 def pool(model: Model, container: Container) -> tuple[int, str] | None:
     """The number of streams that fill a server, and the arithmetic; None where it cannot be seen."""
     server = model.server(container)
+    if server.unclear("workers", "processes", "threads", "worker-connections") and server.name != "puma":
+        return None
     workers = server.workers
     if server.name == "gunicorn":
         kind = (server.get("worker-class") or ("gthread" if (server.number("threads") or 1) > 1 else "sync")).lower()

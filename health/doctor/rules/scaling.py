@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..finding import BREAKS, NOTE, RISKS, Change, Found, Severity, Swap, rule
+from ..finding import BREAKS, DELETE, NOTE, RISKS, Change, Found, Severity, Swap, rule
 from ..model import Model
 from ..place import Object, Place
 from ..units import say
@@ -183,13 +183,13 @@ def scale_down(model: Model) -> Iterator[Found]:
         least = scaler.at("spec", "minReplicaCount" if keda else "minReplicas").integer(0 if keda else 1)
         most = scaler.at("spec", "maxReplicaCount" if keda else "maxReplicas").integer(100 if keda else 1)
         down = behavior.get("scaleDown")
-        if most <= max(least, 1) or down.get("policies") or down.get("selectPolicy").text == "Disabled":
+        if most <= max(least, 1) or _slowly(down):
             continue
         window = down.get("stabilizationWindowSeconds").integer(300)
         yield Found(
             down,
-            f"{'no policy' if down else 'not set'}: {say(window)} after a peak all surplus pods (up to {most} -"
-            f" {least} = {most - least}) may go within 15 s, and all of their clients reconnect at once",
+            f"{_said(down)}: {say(window)} after a peak all surplus pods (up to {most} - {least} = {most - least})"
+            " may go within 15 s, and all of their clients reconnect at once",
             (
                 Change(
                     down,
@@ -201,6 +201,27 @@ def scale_down(model: Model) -> Iterator[Found]:
                 ),
             ),
         )
+
+
+def _said(down: Place) -> str:
+    if not down:
+        return "not set"
+    return "a policy takes half of the pods, or more, within a minute" if down.get("policies") else "no policy"
+
+
+def _slowly(down: Place) -> bool:
+    """True if no policy lets half of the pods, or more, go within a minute. Without a policy all may."""
+    if down.get("selectPolicy").text == "Disabled":
+        return True
+    policies = list(down.get("policies").items())
+    quick = [
+        policy
+        for policy in policies
+        if policy.get("type").text == "Percent"
+        and policy.get("value").integer(0) >= 50
+        and policy.get("periodSeconds").integer(0) <= 60
+    ]
+    return bool(policies) and (not quick or (down.get("selectPolicy").text == "Min" and len(quick) < len(policies)))
 
 
 @rule("HW405", "scaled-by-cpu", NOTE, 13)
@@ -240,15 +261,17 @@ def scaled_to_zero(model: Model) -> Iterator[Found]:
     for scaler in model.kind("ScaledObject"):
         if _target(model, scaler, scaler.at("spec", "scaleTargetRef")) is None:
             continue
-        place = scaler.at("spec", "minReplicaCount")
-        if place.integer(0) > 0:
+        place, idle = scaler.at("spec", "minReplicaCount"), scaler.at("spec", "idleReplicaCount")
+        if idle.text == "0":
+            place = idle
+        elif place.integer(0) > 0:
             continue
         cooldown = scaler.at("spec", "cooldownPeriod").integer(300)
         yield Found(
             place,
             f"{'0' if place else 'not set, so 0'}: {cooldown} s after the last activity that its triggers see, the"
             " last pod goes; open streams that are quiet are none, and are cut",
-            (Change(place, 1, "One pod holds the streams that are quiet."),),
+            (Change(place, DELETE if place is idle else 1, "One pod holds the streams that are quiet."),),
         )
 
 

@@ -203,8 +203,7 @@ def keep_alive(model: Model) -> Iterator[Found]:
                 ours = server.number(name, default) if name else default
                 if server.name == "node" and any("KEEP" in key and "ALIVE" in key for key in container.env):
                     continue
-                assert ours is not None
-                if ours > theirs[1]:
+                if ours is None or ours > theirs[1]:
                     continue
                 option = server.options.get(name) if name else None
                 yield Found(
