@@ -135,6 +135,8 @@ def _run(made: argparse.ArgumentParser, options: argparse.Namespace) -> Report:
         if sys.stdin is None or sys.stdin.isatty():
             raise CannotRun("nothing to examine: give -f FILE, --url or --symptoms, or pipe a manifest in (--help)")
         files = ["-"]
+    if options.stream_path is not None and not options.stream_path.startswith("/"):
+        raise CannotRun(f"--stream-path {options.stream_path}: a path begins with /")
     if options.fix and not files:
         raise CannotRun("--fix repairs manifests: give -f FILE, or pipe one in")
     if options.symptoms:
@@ -188,6 +190,8 @@ def _fix(files: Sequence[str], options: argparse.Namespace, report: Report) -> R
     repaired = repair(loaded, lambda each: examine(Model(each.objects, options.stream_path)), again)
     texts = list(repaired.texts.values())
     for number, text in enumerate(texts):
+        if number and not texts[number - 1].endswith("\n"):
+            sys.stdout.write("\n")
         if number and not text.lstrip().startswith("---"):
             sys.stdout.write("---\n")
         sys.stdout.write(text)

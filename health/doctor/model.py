@@ -37,6 +37,7 @@ class Model:
         self.workloads: list[Workload] = []
         self._servers: dict[int, Server] = {}
         self._selected: dict[int, list[Workload]] = {}
+        self._named = {(each.kind, each.namespace, each.name) for each in self.objects}
         for each in self.objects:
             self._sort(each)
         self.routes = [route for each in self.objects if not self.knative(each) for route in routes_of(each)]
@@ -44,6 +45,8 @@ class Model:
 
     def _sort(self, object: Object) -> None:
         if object.kind in KINDS:
+            if self._owned(object):
+                return  # its owner is here, and has the same template
             if is_patch(object):
                 self.notes.append(
                     f"{object.id}: passed over, a patch without an image; give what `kustomize build` prints"
@@ -56,6 +59,18 @@ class Model:
             self.notes.append(f"{object.file}: not built; give what `kubectl kustomize` prints")
         elif object.kind not in _KNOWN:
             self.notes.append(f"{object.id}: passed over, a kind that no rule knows")
+
+    def _owned(self, object: Object) -> bool:
+        """True for a ReplicaSet of a Deployment that is here, and for a pod of either."""
+        for owner in object.at("metadata", "ownerReferences").items():
+            kind, name = owner.get("kind").text or "", owner.get("name").text or ""
+            if (kind, object.namespace, name) in self._named:
+                return True
+            digest = object.at("metadata", "labels", "pod-template-hash").text
+            deployment = name.removesuffix(f"-{digest}") if digest else ""
+            if kind == "ReplicaSet" and ("Deployment", object.namespace, deployment) in self._named:
+                return True
+        return False
 
     def kind(self, *kinds: str) -> Iterator[Object]:
         return (each for each in self.objects if each.kind in kinds)

@@ -12,6 +12,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 
 from health.doctor import cli
 from health.doctor.finding import RULES
@@ -76,6 +77,7 @@ def test_what_cannot_be_examined_gets_one_line_and_status_2(
         pytest.param(["-f", str(ROOT / "sse")], "no .yaml, .yml or .json file", id="a folder without YAML"),
         pytest.param(["--fix", "--url", "http://127.0.0.1:1/"], "--fix repairs manifests", id="fix without a manifest"),
         pytest.param(["--through", "http://127.0.0.1:1/"], "give both", id="one way only"),
+        pytest.param(["--url", "http://127.0.0.1:1/", "--stream-path", "events"], "begins with /", id="a path without a slash"),
         pytest.param(["--url", "http://127.0.0.1:1/", "--header", "nothing"], "'NAME: VALUE'", id="a header without a colon"),
     ],
 )
@@ -168,6 +170,28 @@ def test_a_patch_is_not_judged_as_if_it_were_a_whole(capsys: pytest.CaptureFixtu
     patch = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "shop"}, "spec": {"template": {"spec": {"containers": [{"name": "web"}]}}}}
     report = json.loads(run(capsys, monkeypatch, text_of(patch).encode(), "--format", "json")[1])
     assert report["findings"] == [] and "a patch without an image" in report["notes"][0]
+
+
+def test_what_a_deployment_made_is_not_judged_again(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = deployment(container(readinessProbe=None))
+    template = owner["spec"]["template"]
+    replica_set = {**deployment(container(readinessProbe=None), name="shop-5d9c", kind="ReplicaSet")}
+    replica_set["metadata"]["ownerReferences"] = [{"kind": "Deployment", "name": "shop"}]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "shop-5d9c-x", "labels": {"pod-template-hash": "5d9c"}, "ownerReferences": [{"kind": "ReplicaSet", "name": "shop-5d9c"}]}, "spec": template["spec"]}
+
+    def objects(*documents: dict[str, Any]) -> set[str]:
+        out = run(capsys, monkeypatch, text_of(documents).encode(), "--format", "json")[1]
+        return {finding["object"] for finding in json.loads(out)["findings"]}
+
+    assert objects(owner, replica_set, pod) == objects(owner, pod) == {"Deployment/shop"}
+    assert objects(pod) == {"Pod/shop-5d9c-x"}
+
+
+def test_repaired_files_stay_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text(text_of(deployment(name=name[0])).rstrip("\n"))
+    cli.main(["-f", str(tmp_path), "--fix"])
+    assert [document["metadata"]["name"] for document in yaml.safe_load_all(capsys.readouterr().out)] == ["a", "b"]
 
 
 def test_it_imports_nothing_that_is_slow_and_nothing_of_the_service(tmp_path: Path) -> None:

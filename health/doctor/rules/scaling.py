@@ -120,7 +120,7 @@ def disruption_budget_that_blocks(model: Model) -> Iterator[Found]:
             share = (least.text or "").removesuffix("%")
             percent = share != least.text and share.isdigit()
             kept = -(-replicas * int(share) // 100) if percent else least.integer(0)
-            if kept < replicas:
+            if kept < replicas or not replicas:
                 continue
             yield Found(
                 least,
