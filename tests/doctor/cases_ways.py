@@ -270,3 +270,5 @@ QUICK = {"scaleDown": {"stabilizationWindowSeconds": 600, "policies": [{"type": 
 finds("HW404", "all of them, a little later", [deployment(), thing("HorizontalPodAutoscaler", {**SCALED, "behavior": QUICK})], "behavior.scaleDown", "risks")
 finds("HW444", "a route's silence", thing("EnvoyFilter", {"configPatches": [{"patch": {"value": {"route": {"idle_timeout": "30s"}}}}]}), "route.idle_timeout", "risks")
 finds("HW454", "the app has another probe only", [ANSWERS, deployment(FRONTED, container(name="app", readinessProbe=None), pod=VOLUME)], "readinessProbe.httpGet.path", "risks")
+finds("HW411", "Kong takes it from the Service", behind(ingress("kong")), "Service/shop metadata.annotations['konghq.com/read-timeout']", "risks")
+silent("HW411", "Kong, in milliseconds", [web(), service(annotations={"konghq.com/read-timeout": "3600000"}), ingress("kong")])

@@ -72,8 +72,9 @@ _IDLE = {
     "ingress-nginx": Idle("ingress-nginx", f"{NGINX}/proxy-read-timeout", 60, "75", _nginx_seconds),
     "f5": Idle("NGINX Ingress Controller", "nginx.org/proxy-read-timeout", 60, "75s"),
     "haproxy": Idle("HAProxy", "haproxy.org/timeout-server", 50, "75s"),
-    "kong": Idle("Kong", "konghq.com/read-timeout", 60, "75000", lambda text: seconds(text, 1e-3)),
 }
+#: Kong takes it from the Service, in milliseconds.
+_KONG = Idle("Kong", "konghq.com/read-timeout", 60, "75000", lambda text: seconds(text, 1e-3))
 _OPENSHIFT = Idle("OpenShift's router", "haproxy.router.openshift.io/timeout", 30, "75s")
 
 
@@ -131,6 +132,15 @@ def proxy_ends_quiet_streams(model: Model) -> Iterator[Found]:
                 )
             continue
         yield from idle_found(place, parsed, not place, model.heartbeat(ingress), idle)
+    for each in model.routes:
+        if each.carries and each.object.kind == "Ingress" and controller(each.object) == "kong":
+            for name in each.services:
+                service = model.service(name, each.object.namespace)
+                if service is not None:
+                    place = service.annotation(_KONG.key)
+                    limit = _KONG.parse(place.text or "") if place else _KONG.default
+                    if limit is not None:
+                        yield from idle_found(place, limit, not place, model.heartbeat(each.object), _KONG)
     for route in model.carriers("Route"):
         place = route.annotation(_OPENSHIFT.key)
         parsed = place.seconds(1e-3) if place else _OPENSHIFT.default
@@ -218,9 +228,7 @@ def proxy_holds_events_back(model: Model) -> Iterator[Found]:
         yield Found(
             place,
             f"{said}: {entry.proxy} collects an answer in buffers of 4 to 8 KB, so events come late and in bursts,"
-            " unless every answer says X-Accel-Buffering: no"
-            if entry.proxy != "Kong"
-            else f"{said}: {entry.proxy} collects answers, so events come late and in bursts",
+            " unless every answer says X-Accel-Buffering: no",
             (Change(place, entry.good, "Events go out as they come."),),
         )
 
