@@ -88,8 +88,8 @@ def cacheable(watched: Watched) -> Iterator[Reason]:
 def http_10(watched: Watched) -> Iterator[Reason]:
     """The answer is HTTP/1.0, or has no chunks: its end cannot be told from a cut.
 
-    Source: RFC 9112, 6.3: without chunks or a length the body ends with the connection, and "a message body that is
-    truncated" looks complete.
+    Source: RFC 9112, 6.3: without chunks or a length the body ends with the connection, and one that was cut short
+    looks complete.
     """
     if watched.is_stream and watched.answer.version == "HTTP/1.0":
         yield NOTE, "the answer is HTTP/1.0: a cut stream looks like a finished one, and no connection is kept"

@@ -32,7 +32,7 @@ def route_ends_answers(model: Model) -> Iterator[Found]:
     """A route of the Gateway API limits the whole answer.
 
     Source: Gateway API, HTTPRouteTimeouts, request: "the maximum duration for a gateway to respond to an HTTP request",
-    backendRequest likewise to the backend; "A Timeout set to 0 […] disables the timeout".
+    backendRequest likewise to the backend; the zero duration "SHOULD disable the timeout completely".
     """
     for route in model.routes:
         if not route.carries or route.object.kind not in ("HTTPRoute", "GRPCRoute") or model.beside_the_streams(route):
@@ -241,8 +241,8 @@ def traefik_write_timeout(model: Model) -> Iterator[Found]:
 def emissary_ends_answers(model: Model) -> Iterator[Found]:
     """Emissary's Mapping limits the whole answer, to 3 s by default.
 
-    Source: Emissary-ingress, "Timeouts", timeout_ms: "the timeout for an Envoy route in milliseconds", default 3000, 0
-    disables it; idle_timeout_ms, default 300000.
+    Source: Emissary-ingress, "Timeouts", timeout_ms: of the whole request, default 3000, 0 disables it;
+    idle_timeout_ms, default 300000.
     """
     for route in model.routes:
         if not route.carries or route.object.kind != "Mapping":

@@ -48,9 +48,9 @@ def alb_idle(model: Model) -> Iterator[Found]:
 def google_ends_answers(model: Model) -> Iterator[Found]:
     """Google's load balancer ends every answer after the backend's time-out, 30 s by default.
 
-    Source: Google Cloud, "Backend services overview", "Backend service timeout": for HTTP it is "the maximum amount of
-    time for a request/response", default 30 s; GKE, "Ingress configuration", BackendConfig timeoutSec; "Configure
-    Gateway resources", GCPBackendPolicy timeoutSec.
+    Source: Google Cloud, "Backend services overview", "Backend service timeout": for HTTP it lasts to the last byte of
+    the answer, default 30 s; GKE, "Ingress configuration", BackendConfig timeoutSec; "Configure Gateway resources",
+    GCPBackendPolicy timeoutSec.
     """
     seen: set[tuple[int, str]] = set()
     for route in model.routes:

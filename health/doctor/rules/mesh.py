@@ -235,7 +235,7 @@ def knative_ends_answers(model: Model) -> Iterator[Found]:
     """Knative ends each request after timeoutSeconds, 300 by default, and admits so many to a pod.
 
     Source: Knative, "Configuring the Defaults ConfigMap", revision-timeout-seconds: 300, "per-request timeout";
-    containerConcurrency: "the maximum number of requests a container can handle at a time".
+    "Configuring concurrency", containerConcurrency: a hard limit of requests at a time.
     """
     for service in model.kind("Service"):
         if not model.knative(service):

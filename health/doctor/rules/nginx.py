@@ -168,8 +168,7 @@ def _beat_behind(model: Model) -> float | None:
 def nginx_http_10(model: Model) -> Iterator[Found]:
     """nginx before 1.29.7 speaks HTTP/1.0 to the server unless told otherwise.
 
-    Source: nginx, ngx_http_proxy_module, proxy_http_version: "By default, version 1.0 is used" before 1.29.7, 1.1
-    since.
+    Source: nginx, ngx_http_proxy_module, proxy_http_version: 1.0 by default before 1.29.7, 1.1 since.
     """
     for place, root in configurations(model):
         version = _version(model, place)

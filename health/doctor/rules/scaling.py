@@ -168,7 +168,7 @@ def scale_down(model: Model) -> Iterator[Found]:
     """An autoscaler may take away all surplus pods at once.
 
     Source: Kubernetes, "Horizontal Pod Autoscaling", "Default behavior": scaleDown has a stabilization window of 300 s
-    and one policy, "allowing a 100% of the currently running replicas to be removed" each 15 s.
+    and one policy, "which allows a 100% of the currently running replicas to be removed" each 15 s.
     """
     for scaler in model.kind("HorizontalPodAutoscaler", "ScaledObject"):
         workload = _target(model, scaler, scaler.at("spec", "scaleTargetRef"))

@@ -238,7 +238,7 @@ _MEMORY = re.compile(r"(^|[=:])(memory:(//)?|in-?memory|inmem|local|bolt://)", r
 def broadcast_within_one_process(model: Model) -> Iterator[Found]:
     """Several processes, and a setting that says events are passed on within one. A question, not a claim.
 
-    Source: Django Channels, "Channel Layers": the in-memory layer "operates with each process as a separate layer";
+    Source: Django Channels, "Channel Layers": in-memory layers "operate with each process as a separate layer";
     Mercure, "Transports": Bolt is for one instance.
     """
     for workload in model.streaming:

@@ -88,9 +88,9 @@ def _lengthen(workload: Workload, need: float, terms: str) -> Change:
 def shell_is_process_1(model: Model) -> Iterator[Found]:
     """A shell stays process 1 before the server, and passes no signal on.
 
-    Source: POSIX.1-2024 sh; kernel, pid_namespaces(7): "a signal […] is delivered to the 'init' process only if it has
-    established a handler". Tried: dash 0.5.12 never replaces itself by its last command; bash 5.2 does; BusyBox ash
-    1.35 does unless the script ends in a new line.
+    Source: POSIX.1-2024 sh; pid_namespaces(7): a signal without a handler is not delivered to process 1 of a PID
+    namespace. Tried: dash 0.5.12 never replaces itself by its last command; bash 5.2 does; BusyBox ash 1.35 does unless
+    the script ends in a new line.
     """
     for container in model.containers:
         texts = [word.text for word in container.words]
@@ -159,8 +159,8 @@ def _with_exec(text: str, last: shell.Command) -> str | None:
 def package_manager_is_process_1(model: Model) -> Iterator[Found]:
     """npm, yarn or pnpm starts the server and stands between it and SIGTERM.
 
-    Source: nodejs/docker-node, docs/BestPractices.md, "CMD": "This […] causes exit signals such as SIGTERM and SIGINT
-    to be received by the Node.js process instead of npm swallowing them."
+    Source: nodejs/docker-node, docs/BestPractices.md, "CMD": starting node itself "causes exit signals such as SIGTERM
+    and SIGINT to be received by the Node.js process instead of npm swallowing them."
     """
     for container in model.containers:
         server = model.server(container)
