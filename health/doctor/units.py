@@ -70,7 +70,7 @@ def say(duration: float) -> str:
     if duration < 120:
         return f"{duration:g} s" if duration == round(duration, 1) else f"{duration:.1f} s"
     minutes = round(duration / 60)
-    if minutes < 120:
+    if minutes < 60:
         return f"{duration:g} s" if duration <= 600 and duration == int(duration) else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"

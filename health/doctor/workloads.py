@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .place import Object, Place
-from .units import seconds
+from .units import FOREVER, setting_seconds
 
 KINDS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Pod", "Rollout")
 
@@ -230,16 +230,7 @@ def heartbeat(env: Mapping[str, str]) -> float | None:
     """Seconds between two heartbeats, where the environment tells."""
     for name, value in env.items():
         if re.search(r"HEART_?BEAT|SSE_?PING|PING_INTERVAL|SSE_KEEP_?ALIVE", name, re.IGNORECASE):
-            found = seconds(value, 1e-3 if re.search(r"_MS$|MILLIS", name, re.IGNORECASE) else 1.0)
-            if found:
-                return (
-                    found / 1000
-                    if found >= 1000 and value.strip().isdigit() and not name.upper().endswith("_MS")
-                    else found
-                )
+            found = setting_seconds(name, value)
+            if found and found != FOREVER:
+                return found
     return None
-
-
-def each_container(workloads: list[Workload]) -> Iterator[Container]:
-    for workload in workloads:
-        yield from workload.containers
