@@ -226,10 +226,20 @@ def _read_probe(kind: str, place: Place) -> Probe:
     )
 
 
+_HEARTBEAT = re.compile(r"HEART_?BEAT|SSE_?PING|PING_INTERVAL|SSE_KEEP_?ALIVE", re.IGNORECASE)
+
+#: Heartbeats of other connections than the clients'.
+_NOT_THE_STREAMS = re.compile(
+    r"KAFKA|RABBIT|AMQP|BROKER|CELERY|CONSUL|RAFT|ETCD|LEADER|LEASE|SESSION|GRPC|REDIS|NATS|MQTT|DB_|POSTGRES|SENTRY|WORKER|"
+    r"(^|_)(WS|WEBSOCKET)_",
+    re.IGNORECASE,
+)
+
+
 def heartbeat(env: Mapping[str, str]) -> float | None:
     """Seconds between two heartbeats, where the environment tells."""
     for name, value in env.items():
-        if re.search(r"HEART_?BEAT|SSE_?PING|PING_INTERVAL|SSE_KEEP_?ALIVE", name, re.IGNORECASE):
+        if _HEARTBEAT.search(name) and not _NOT_THE_STREAMS.search(name):
             found = setting_seconds(name, value)
             if found and found != FOREVER:
                 return found

@@ -74,7 +74,7 @@ silent("HW107", "a number that is not declared", web(readinessProbe=probe(port=9
 silent("HW107", "a declared name", web())
 
 finds("HW108", "uvicorn on loopback", web(command=UVICORN, readinessProbe=probe(port=8000)), ".command", "breaks")
-finds("HW108", "gunicorn's default", web(command=["gunicorn", "-k", "gevent", "shop:app"], readinessProbe=probe(port=8000)), ".command", "breaks")
+finds("HW108", "gunicorn's default", web(command=["gunicorn", "-k", "gevent", "shop:app"], readinessProbe=probe(port=8000)), ".command", "risks")
 finds("HW108", "another port", web(command=[*UVICORN, "--host", "0.0.0.0", "--port", "9000"], ports=None, livenessProbe=None, startupProbe=None, readinessProbe=probe(port=8000)), "readinessProbe.httpGet.port", "breaks")
 silent("HW108", "all addresses", web(command=[*UVICORN, "--host", "0.0.0.0", "--port", "8080"]))
 silent("HW108", "a variable says so", web(command=UVICORN, env=[{"name": "UVICORN_HOST", "value": "0.0.0.0"}]))

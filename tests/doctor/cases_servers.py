@@ -147,3 +147,5 @@ silent("HW317", "Redis'", [deployment(container(**CONFIG), pod=VOLUME), config(c
 silent("HW317", "nobody mounts it", [web(), config(config__yaml="server:\n  writeTimeout: 15s\n")])
 silent("HW302", "threads that the shell fills in", web(command=["sh", "-c", "exec gunicorn --threads ${THREADS:-4} -b :8080 shop:app"]))
 silent("HW201", "a time-out that the shell fills in", web(command=["sh", "-c", "exec gunicorn -k gevent --graceful-timeout ${GRACE} -b :8080 shop:app"]))
+silent("HW311", "a database's", web(args=["--db-write-timeout=5s"]))
+silent("HW302", "uWSGI with gevent", web(command=["uwsgi", "--http", ":8080", "--gevent", "100"]))

@@ -272,3 +272,5 @@ finds("HW444", "a route's silence", thing("EnvoyFilter", {"configPatches": [{"pa
 finds("HW454", "the app has another probe only", [ANSWERS, deployment(FRONTED, container(name="app", readinessProbe=None), pod=VOLUME)], "readinessProbe.httpGet.path", "risks")
 finds("HW411", "Kong takes it from the Service", behind(ingress("kong")), "Service/shop metadata.annotations['konghq.com/read-timeout']", "risks")
 silent("HW411", "Kong, in milliseconds", [web(), service(annotations={"konghq.com/read-timeout": "3600000"}), ingress("kong")])
+finds("HW411", "a broker's heartbeat is not the streams'", behind(ingress("nginx"), env=[{"name": "AMQP_HEARTBEAT", "value": "10"}]), READ, "risks")
+finds("HW445", "ten minutes", thing("Service", {"template": {"spec": {"timeoutSeconds": 600}}}, group=KNATIVE), "spec.template.spec.timeoutSeconds", "risks")

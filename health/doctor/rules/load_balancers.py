@@ -95,6 +95,9 @@ def _unpolicied(model: Model) -> Iterator[Found]:
 
 def _backend_config(model: Model, service: Object) -> Iterator[Found]:
     annotation = service.annotation("cloud.google.com/backend-config")
+    if not annotation:
+        older = service.annotation("beta.cloud.google.com/backend-config")
+        annotation = older if older else annotation
     names = re.findall(r'"[^"]*"\s*:\s*"([^"]+)"', (annotation.text or "").partition("{")[2])
     names = [name for name in names if name != "ports"]
     if not annotation:

@@ -255,6 +255,7 @@ def knative_ends_answers(model: Model) -> Iterator[Found]:
                         "For the whole answer. config-defaults' max-revision-timeout-seconds must allow it.",
                     ),
                 ),
+                RISKS if limit >= 600 else BREAKS,
                 advice="The most is max-revision-timeout-seconds (600) of the ConfigMap config-defaults.",
             )
         idle = spec.get("idleTimeoutSeconds")

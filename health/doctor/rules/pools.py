@@ -40,7 +40,7 @@ def pool(model: Model, container: Container) -> tuple[int, str] | None:
     if server.name == "waitress":
         each = int(server.number("threads", 4) or 4)
         return each, f"{each} threads"
-    if server.name == "uwsgi" and server.settled:
+    if server.name == "uwsgi" and server.settled and not {"gevent", "async", "asyncio"} & server.options.keys():
         each = int(server.number("threads", 1) or 1)
         return workers * each, f"{workers} processes × {each} threads"
     if server.name == "puma":

@@ -353,10 +353,13 @@ def probe_of_another_port(model: Model) -> Iterator[Found]:
         if host in ("127.0.0.1", "localhost", "::1"):
             asked = [probe for probe in asked if not probe.place.get("httpGet", "host")]
             if asked and not container.workload.pod.get("hostNetwork").true and _single(container):
+                bare = server_default(model, container)
                 yield Found(
                     container.command_place,
                     f"{said} is the pod's own loopback: neither the kubelet (the pod's address) nor the Service"
-                    f" reaches it; every {asked[0].kind} is refused",
+                    f" reaches it; every {asked[0].kind} is"
+                    " refused" + (" (assumed: no gunicorn.conf.py in the image)" if bare else ""),
+                    severity=RISKS if bare else BREAKS,
                     advice=f"Listen on all addresses: 0.0.0.0:{port}.",
                 )
             continue
@@ -369,6 +372,12 @@ def probe_of_another_port(model: Model) -> Iterator[Found]:
                     f"the server listens on {port} ({said}) and the probe asks {number}: refused each time",
                     (Change(probe.place.get(key, "port"), port, f"Where the server listens: {said}."),),
                 )
+
+
+def server_default(model: Model, container: Container) -> bool:
+    """True if the address is gunicorn's default, which a file in the image may change."""
+    server = model.server(container)
+    return server.name == "gunicorn" and "bind" not in server.options
 
 
 def _single(container: Container) -> bool:

@@ -16,7 +16,7 @@ from .ingress import Idle, controller, idle_found
 
 #: Whose writes these are, if not the clients': a queue's, a database's; and Headwater's own, which is without progress.
 _OTHERS = re.compile(
-    r"^(SSE|REDIS|DB|DATABASE|POSTGRES|PG|MYSQL|MONGO|KAFKA|NATS|AMQP|CACHE|S3|SMTP|LOG|UPSTREAM|WS|WEBSOCKET)_",
+    r"(^|[-_.])(SSE|REDIS|DB|DATABASE|POSTGRES|PG|MYSQL|MONGO|KAFKA|NATS|AMQP|CACHE|S3|SMTP|LOG|UPSTREAM|BACKEND|CLIENT|WS|WEBSOCKET|TCP)[-_.]",
     re.IGNORECASE,
 )
 
@@ -36,7 +36,8 @@ def write_timeout(model: Model) -> Iterator[Found]:
     for container in model.containers:
         server = model.server(container)
         for name, option in server.options.items():
-            if not re.search(r"write-?_?timeout$", name, re.IGNORECASE) or not _finite(limit := seconds(option.value)):
+            limit = seconds(option.value)
+            if not re.search(r"write-?_?timeout$", name, re.IGNORECASE) or _OTHERS.search(name) or not _finite(limit):
                 continue
             if server.name in ("gunicorn", "uvicorn", "java", "node"):
                 continue
@@ -50,7 +51,7 @@ def write_timeout(model: Model) -> Iterator[Found]:
                 ),
             )
         for name, value in container.env.items():
-            if not re.search(r"WRITE_?TIMEOUT(_MS|_SECONDS|_SEC|_S)?$", name, re.IGNORECASE) or _OTHERS.match(name):
+            if not re.search(r"WRITE_?TIMEOUT(_MS|_SECONDS|_SEC|_S)?$", name, re.IGNORECASE) or _OTHERS.search(name):
                 continue
             env_limit = setting_seconds(name, value)
             if not _finite(env_limit) or server.name in ("gunicorn", "uvicorn", "java", "node"):
