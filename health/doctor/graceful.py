@@ -65,18 +65,19 @@ def _of_app(server: Server) -> Graceful | None:
     """By its variables. Several for draining follow one another (a delay, then a window); others are limits of one
     wait.
     """
-    drains, longest, names = 0.0, 0.0, []
+    drains, longest, drain_names, longest_name = 0.0, 0.0, [], ""
     for name, value in server.container.env.items():
         own = setting_seconds(name, value) if _ENDING.search(name) else None
         if own is None or own == FOREVER:
             continue
-        names.append(name)
         if "DRAIN" in name.upper():
             drains += own
-        else:
-            longest = max(longest, own)
+            drain_names.append(name)
+        elif own > longest:
+            longest, longest_name = own, name
     total = max(drains, longest)
-    return Graceful(total, f"the app's own {total:g} ({', '.join(names)})", None) if total else None
+    names = drain_names if drains >= longest else [longest_name]
+    return Graceful(total, f"{' + '.join(names)} {total:g}", None) if total else None
 
 
 def _of_option(server: Server) -> Graceful | None:

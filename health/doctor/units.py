@@ -74,3 +74,8 @@ def say(duration: float) -> str:
         return f"{duration:g} s" if duration <= 600 and duration == int(duration) else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def count(number: int, what: str) -> str:
+    """``1 stream``, ``2 streams``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

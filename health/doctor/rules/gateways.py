@@ -142,11 +142,12 @@ def policy_ends_streams(model: Model) -> Iterator[Found]:
             policy.at("spec", "connection", "connectionLimit", "value"),
         ):
             number = place.number
+            name = place.path[-2] if place.path[-1] == "value" else place.path[-1]
             if number is not None and number < 1024:
                 yield Found(
                     place,
-                    f"{place.path[-1]} {number:g}: a stream counts as long as it lives, so the next client after"
-                    f" {number:g} of them is refused",
+                    f"{name} {number:g}: a stream counts as long as it lives, so the next client after {number:g} of"
+                    " them is refused",
                     advice="Above the number of streams that the pods are to hold.",
                     severity=RISKS,
                 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..finding import BREAKS, NOTE, RISKS, Change, Found, rule
 from ..model import Model
 from ..servers import Option, Server
-from ..units import memory, say
+from ..units import count, memory, say
 from ..workloads import STARTUP, Container
 from .pools import pool
 
@@ -48,15 +48,19 @@ def sync_worker(model: Model) -> Iterator[Found]:
     for container, server, kind in gunicorns(model):
         if kind != "sync" or ("worker-class" not in server.options and not container.words):
             continue
-        workers = "as many" if server.unclear("workers") else f"{server.workers}"
         timeout = server.number("timeout", 30.0) or 0
+        number = server.workers
+        held = (
+            "each stream takes one"
+            if server.unclear("workers")
+            else f"{count(number, 'stream')} fill {count(number, 'worker')}"
+        )
+        held = held.replace("1 stream fill", "1 stream fills")
         cut = f", and a stream is killed after --timeout {timeout:g} s" if timeout else ""
         cut += "" if "worker-class" in server.options else " (assumed: no gunicorn.conf.py in the image says otherwise)"
         yield Found(
             server.options["worker-class"].place if "worker-class" in server.options else server.place,
-            f"sync workers hold one request each: {workers} streams fill"
-            f" {'them' if workers == 'as many' else workers + ' workers'}, and then nobody is served, the probes"
-            f" included{cut}",
+            f"a sync worker holds one request: {held}, and then nobody is served, the probes included{cut}",
             advice="Use an asynchronous worker: `-k gevent` (the image must have gevent), or an ASGI server.",
         )
 
@@ -78,7 +82,7 @@ def small_thread_pool(model: Model) -> Iterator[Found]:
             size, said, name = int(limit) * server.workers, f"--limit-concurrency {limit:g}", "limit-concurrency"
         else:
             found = pool(model, container)
-            if found is None or "sync workers" in found[1] or "worker_connections" in found[1]:
+            if found is None or "sync worker" in found[1] or "worker_connections" in found[1]:
                 continue
             size, said = found
             name = "threads"
@@ -87,7 +91,7 @@ def small_thread_pool(model: Model) -> Iterator[Found]:
             continue
         yield Found(
             option.place if option else server.place,
-            f"{said}: {size} streams hold all of it, and then nobody is served, the probes included"
+            f"{said}: {count(size, 'stream')} fill it, and then nobody is served, the probes included"
             + (" (they get 503)" if name == "limit-concurrency" else ""),
             severity=BREAKS if size < 50 else RISKS,
             advice="Serve streams by an event loop (gevent, ASGI), or size the pool for all streams and put probes"

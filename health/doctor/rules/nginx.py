@@ -94,7 +94,7 @@ def nginx_buffers(model: Model) -> Iterator[Found]:
                 said = (
                     f"{how}_buffering {found[0][0]}"
                     if found and found[0]
-                    else f"no {how}_buffering off, and nginx' default is on"
+                    else f"no {how}_buffering off, and nginx's default is on"
                 )
                 added = block.get("add_header")
                 if added and added[0][:1] == ["X-Accel-Buffering"]:

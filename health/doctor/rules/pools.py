@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..model import Model
+from ..units import count
 from ..workloads import Container, Probe
 
 #: Servers that hold streams in a pool of fixed size, and how the pool is called.
@@ -34,15 +35,15 @@ def pool(model: Model, container: Container) -> tuple[int, str] | None:
             return workers * each, f"{workers} × worker_connections {each}"
         if kind == "gthread":
             each = int(server.number("threads", 1) or 1)
-            return workers * each, f"{workers} workers × {each} threads"
+            return workers * each, f"{count(workers, 'worker')} × {count(each, 'thread')}"
         if kind == "sync":
-            return workers, f"{workers} sync workers"
+            return workers, count(workers, "sync worker")
     if server.name == "waitress":
         each = int(server.number("threads", 4) or 4)
-        return each, f"{each} threads"
+        return each, count(each, "thread")
     if server.name == "uwsgi" and server.settled and not {"gevent", "async", "asyncio"} & server.options.keys():
         each = int(server.number("threads", 1) or 1)
-        return workers * each, f"{workers} processes × {each} threads"
+        return workers * each, f"{workers} processes × {count(each, 'thread')}"
     if server.name == "puma":
         value = container.env.get("RAILS_MAX_THREADS") or container.env.get("PUMA_MAX_THREADS") or ""
         threads = (server.get("threads") or "").rpartition(":")[2] or value

@@ -109,11 +109,12 @@ def command_reads_a_stream(model: Model) -> Iterator[Found]:
     for _, probe in probes_of(model):
         program, why = reads_a_stream(model, probe)
         if why:
-            what = "the container is restarted" if probe.kind == LIVENESS else "the pod is never Ready"
+            after = f"after {probe.failures} × {probe.period} s the container is restarted"
+            what = after if probe.kind == LIVENESS else "the pod is never Ready"
             yield Found(
                 probe.place.get("exec", "command"),
                 f"{why}, and `{program}` waits for its end: it is killed after {probe.timeout} s, which counts as"
-                f" failed; after {probe.failures} × {probe.period} s {what}",
+                f" failed; {what}",
                 advice="Read one line and end: `curl -sN -m 3 URL | grep -q -m1 .`, or ask a route that ends.",
             )
 

@@ -185,11 +185,10 @@ def scale_down(model: Model) -> Iterator[Found]:
         down = behavior.get("scaleDown")
         if most <= max(least, 1) or _slowly(down):
             continue
-        window = down.get("stabilizationWindowSeconds").integer(300)
         yield Found(
             down,
-            f"{_said(down)}: {say(window)} after a peak all surplus pods (up to {most} - {least} = {most - least})"
-            " may go within 15 s, and all of their clients reconnect at once",
+            f"{_said(down)}: {say(down.get('stabilizationWindowSeconds').integer(300))} after a peak all surplus pods"
+            f" (up to {most} - {least} = {most - least}) may go so quickly that their clients all reconnect at once",
             (
                 Change(
                     down,
@@ -204,9 +203,13 @@ def scale_down(model: Model) -> Iterator[Found]:
 
 
 def _said(down: Place) -> str:
-    if not down:
-        return "not set"
-    return "a policy takes half of the pods, or more, within a minute" if down.get("policies") else "no policy"
+    """What stands there, or Kubernetes' default: 100 % in 15 s."""
+    share, period = "100", "15"
+    for policy in down.get("policies").items():
+        if policy.get("type").text == "Percent":
+            share, period = policy.get("value").text or share, policy.get("periodSeconds").text or period
+    default = "" if down.get("policies") else "no policy, so " if down else "not set, so "
+    return f"{default}{share} % in {period} s"
 
 
 def _slowly(down: Place) -> bool:

@@ -42,7 +42,7 @@ def grace_period_too_short(model: Model) -> Iterator[Found]:
         if grace == 0:
             yield Found(
                 workload.grace_place,
-                "0 s: the pod is killed without SIGTERM's being heard, and every stream is torn at each rollout",
+                "0 s: the pod is killed before it can act on SIGTERM, and every stream is torn at each rollout",
                 (Change(workload.grace_place, 30, "Time to end streams."),),
             )
             continue
