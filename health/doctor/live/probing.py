@@ -92,7 +92,7 @@ def try_once(where: Target, headers: dict[str, str]) -> Tried:
         for _ in answer.pieces(begun + TIMEOUT):
             pass
         took = time.monotonic() - begun
-        endless = answer.ended == "" and answer.status not in (204, 304)
+        endless = answer.ended == ""
         asks_to_close = answer.headers.get("connection", "").lower() == "close" or answer.version == "HTTP/1.0"
         kept = answer.ended in ("length", "last chunk") and not asks_to_close
         return Tried(answer.status, took, endless, answer.length, len(answer.surplus), answer.ended, kept)

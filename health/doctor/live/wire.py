@@ -88,6 +88,9 @@ class Answer:
 
     def pieces(self, until: float) -> Iterator[tuple[float, bytes]]:
         """Pieces of the body as they come, with the time of each, until it ends or ``until`` (monotonic) has come."""
+        if self.status in (204, 304):  # these have no body, whatever their headers say (RFC 9112, 6.3)
+            self.ended, self.surplus = "length", self.rest
+            return
         decoder = _Chunks() if self.chunked else _Plain(self.length)
         data, self.rest = self.rest, b""
         while True:
@@ -219,15 +222,16 @@ def ask(where: Target, headers: dict[str, str], timeout: float | None = None) ->
 
 def read_head(connection: socket.socket, where: Target, asked: float, timeout: float) -> Answer:
     data = b""
+    hint = " (it is stuck or full, or a proxy holds the head back: --direct and --through compare)"
     while b"\r\n\r\n" not in data:
         left = asked + timeout - time.monotonic()
         if left <= 0 or len(data) > _MAX_HEAD:
-            raise NoAnswer(f"{where.url}: no answer within {timeout:g} s")
+            raise NoAnswer(f"{where.url}: no answer within {timeout:g} s{hint}")
         connection.settimeout(left)
         try:
             more = connection.recv(4096)
         except TimeoutError:
-            raise NoAnswer(f"{where.url}: no answer within {timeout:g} s") from None
+            raise NoAnswer(f"{where.url}: no answer within {timeout:g} s{hint}") from None
         if not more:
             raise CannotRun(f"{where.url}: the connection was closed without an answer")
         data += more
