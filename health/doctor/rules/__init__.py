@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import (  # noqa: F401  (each enters its rules into the table)
+    controllers,
     exec_probes,
     gateways,
     gunicorn,
@@ -13,6 +14,7 @@ from . import (  # noqa: F401  (each enters its rules into the table)
     network,
     nginx,
     patience,
+    probe_ports,
     probes,
     resources,
     scaling,
