@@ -155,3 +155,7 @@ finds("HW127", "uvicorn's loop", web(command=[*UVICORN, "--host", "0.0.0.0"], po
 silent("HW127", "two seconds", web(command=UVICORN, ports=ONE_PORT, readinessProbe=probe(timeoutSeconds=2)))
 silent("HW127", "a Go server", web(image=DISTROLESS, command=["/shop"], ports=ONE_PORT, readinessProbe=probe()))
 silent("HW121", "a probe that only sleeps", web(startupProbe=run("sleep", "20", timeoutSeconds=30, failureThreshold=1)))
+finds("HW105", "Quarkus' aggregate", web(livenessProbe=probe("/q/health", failureThreshold=6)), "livenessProbe.httpGet.path", "risks")
+finds("HW105", "by its query", web(livenessProbe=probe("/health?check=db", failureThreshold=6)), "livenessProbe.httpGet.path", "risks")
+finds("HW105", "a script that asks Redis", web(livenessProbe=run("python", "-c", "import redis; redis.Redis(host='cache').ping()", timeoutSeconds=5)), "livenessProbe.exec.command", "risks")
+silent("HW105", "a script that asks itself", web(livenessProbe=run("python", "-c", "import urllib.request as u; u.urlopen('http://localhost:8080/healthz')", timeoutSeconds=5)))

@@ -149,3 +149,6 @@ silent("HW302", "threads that the shell fills in", web(command=["sh", "-c", "exe
 silent("HW201", "a time-out that the shell fills in", web(command=["sh", "-c", "exec gunicorn -k gevent --graceful-timeout ${GRACE} -b :8080 shop:app"]))
 silent("HW311", "a database's", web(args=["--db-write-timeout=5s"]))
 silent("HW302", "uWSGI with gevent", web(command=["uwsgi", "--http", ":8080", "--gevent", "100"]))
+finds("HW313", "a variable, in ms", [web(image="node:22", env=[{"name": "KEEP_ALIVE_TIMEOUT", "value": "5000"}]), service(), ingress("alb")], "env[KEEP_ALIVE_TIMEOUT].value", "risks")
+silent("HW313", "a variable that is longer", [web(image="node:22", env=[{"name": "KEEP_ALIVE_TIMEOUT", "value": "75000"}]), service(), ingress("alb")])
+finds("HW201", "a hook that never ends", web(lifecycle={"preStop": {"exec": {"command": ["sleep", "infinity"]}}}), "terminationGracePeriodSeconds", "breaks")

@@ -223,13 +223,28 @@ def liveness_in_the_pool(model: Model) -> Iterator[Found]:
         )
 
 
+#: Routes that are known to ask everything an app depends on, and those of the same framework that do not.
+_AGGREGATES = {
+    "/actuator/health": "/actuator/health/liveness",
+    "/q/health": "/q/health/live",
+    "/observe/health": "/observe/health/live",
+    "/ht": "",
+}
+
+_DEPENDENCY = re.compile(
+    r"(^|[/_-])(ready|readyz|readiness|db|database|redis|deep|full|detailed|dependenc\w*|deps|upstream|postgres|kafka)$"
+    r"|\?.*\b(db|database|redis|deep|full|dependencies|deps)\b"
+)
+
+
 @rule("HW105", "liveness-asks-a-dependency", RISKS, 12)
 def liveness_asks_a_dependency(model: Model) -> Iterator[Found]:
     """Liveness asks for more than the process itself: a readiness route, an aggregate, or another host.
 
     Source: Kubernetes, "Liveness, Readiness, and Startup Probes": "Liveness probes must be configured carefully to
     ensure that they truly indicate unrecoverable application failure"; Spring Boot, "Kubernetes Probes": the "Liveness"
-    probe "should not depend on health checks for external systems".
+    probe "should not depend on health checks for external systems"; SmallRye Health and Helidon have /live beside the
+    aggregate; django-health-check's /ht/ asks database, cache and storage.
     """
     for container in model.containers:
         probe = container.probes.get(LIVENESS)
@@ -238,33 +253,26 @@ def liveness_asks_a_dependency(model: Model) -> Iterator[Found]:
         readiness = container.probes.get(READINESS)
         same = readiness is not None and readiness.target == probe.target
         patient = readiness is None or probe.failures * probe.period > 2 * readiness.failures * readiness.period
-        aggregate = probe.action == "http" and probe.path.rstrip("/") == "/actuator/health"
-        if same and not patient and not aggregate:
+        alone = _AGGREGATES.get(probe.path.rstrip("/")) if probe.action == "http" else None
+        if same and not patient and alone is None:
             continue  # HW103
-        if probe.action == "http":
-            if aggregate:
-                yield Found(
-                    probe.place.get("httpGet", "path"),
-                    "/actuator/health is the aggregate of every health indicator, databases and brokers included:"
-                    f" when one is away for {probe.failures} × {probe.period} s, all pods are restarted at once",
-                    (
-                        Change(
-                            probe.place.get("httpGet", "path"),
-                            "/actuator/health/liveness",
-                            "Only the process's own state; the group exists wherever Spring Boot runs in Kubernetes.",
-                        ),
-                    ),
-                )
-            elif re.search(
-                r"(^|[/_-])(ready|readyz|readiness|db|database|redis|deep|dependenc\w*|upstream|postgres|kafka)$",
-                probe.path,
-            ):
-                yield Found(
-                    probe.place.get("httpGet", "path"),
-                    f"{probe.path} says by its name that it asks for more than the process: what it depends on is"
-                    f" away for {probe.failures} × {probe.period} s, and every pod is restarted at the same moment",
-                    advice="Aim liveness at a route that asks for nothing outside of the process.",
-                )
+        if alone is not None:
+            why = "Only the process's own state." if alone else ""
+            yield Found(
+                probe.place.get("httpGet", "path"),
+                f"{probe.path} is the aggregate of every health indicator, databases and brokers included: when one"
+                f" is away for {probe.failures} × {probe.period} s, all pods are restarted at once",
+                (Change(probe.place.get("httpGet", "path"), alone, why),) if alone else (),
+                advice="" if alone else "Aim liveness at a route that asks for nothing outside of the process.",
+            )
+        elif probe.action == "http" and _DEPENDENCY.search(probe.place.get("httpGet", "path").text or ""):
+            yield Found(
+                probe.place.get("httpGet", "path"),
+                f"{probe.place.get('httpGet', 'path').text} says by its name that it asks for more than the process:"
+                f" when what it depends on is away for {probe.failures} × {probe.period} s, every pod is restarted at"
+                " the same moment",
+                advice="Aim liveness at a route that asks for nothing outside of the process.",
+            )
         elif probe.action == "exec" and (host := _other_host(probe.command)):
             yield Found(
                 probe.place.get("exec", "command"),
@@ -287,6 +295,8 @@ def _other_host(command: list[str]) -> str:
             hosts = [match[1] for word in words if (match := re.match(r"https?://([^/:\s]+)", word))]
         elif name in ("nc", "ncat", "netcat"):
             hosts = [word for word in words[1:] if not word.startswith("-") and not word.isdigit()][:1]
+        elif re.match(r"(python|node|ruby|php)", name) and len(words) > 2 and words[1] in ("-c", "-e", "-r"):
+            hosts = re.findall(r"(?:host\s*=\s*['\"]|://(?:[^/@'\"]*@)?)([A-Za-z][\w.-]*)", words[2])
         elif name in ("redis-cli", "pg_isready", "mysqladmin", "psql", "mongosh"):
             hosts = [after for word, after in zip(words, words[1:], strict=False) if word in ("-h", "--host")]
         for host in hosts:

@@ -196,6 +196,8 @@ def keep_alive(model: Model) -> Iterator[Found]:
         for workload in model.behind(route):
             for container in workload.containers:
                 server = model.server(container)
+                if container in model.main_containers:
+                    yield from _keep_alive_variable(container, theirs)
                 if server.name not in _KEEP_ALIVE or container not in model.main_containers:
                     continue
                 default, name = _KEEP_ALIVE[server.name]
@@ -219,6 +221,27 @@ def keep_alive(model: Model) -> Iterator[Found]:
                     if name
                     else f"server.keepAliveTimeout = {(theirs[1] + 15) * 1000:g}",
                 )
+
+
+def _keep_alive_variable(container: Container, theirs: tuple[str, float]) -> Iterator[Found]:
+    """A variable that sets the server's idle time-out, whatever the server is."""
+    for name, value in container.env.items():
+        ours = setting_seconds(name, value) if re.search(r"KEEP_?ALIVE_?TIMEOUT", name, re.IGNORECASE) else None
+        if ours is not None and 0 < ours <= theirs[1]:
+            longer = theirs[1] + 15
+            unit = 1000 if value.strip().isdigit() and float(value) != ours else 1
+            yield Found(
+                container.env_places[name],
+                f"{name}={value}: the server closes an idle connection after {ours:g} s, {theirs[0]} keeps it for"
+                f" {theirs[1]:g} s: a request that is sent on it at that moment is answered 502 by the load balancer",
+                (
+                    Change(
+                        container.env_places[name], f"{longer * unit:g}", f"Above the load balancer's {theirs[1]:g} s."
+                    ),
+                )
+                if value.strip().isdigit()
+                else (),
+            )
 
 
 def _load_balancer(ingress: Object) -> tuple[str, float] | None:

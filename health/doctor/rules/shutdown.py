@@ -9,6 +9,7 @@ from .. import images, shell
 from ..finding import BREAKS, RISKS, Change, Found, Severity, rule
 from ..graceful import Graceful, drains_itself, graceful
 from ..model import Model
+from ..units import FOREVER
 from ..workloads import Container, Workload
 from .hooks import broken_hook, hook_pause
 
@@ -46,8 +47,16 @@ def grace_period_too_short(model: Model) -> Iterator[Found]:
                 (Change(workload.grace_place, 30, "Time to end streams."),),
             )
             continue
+        if pause == FOREVER:
+            yield Found(
+                workload.grace_place,
+                f"the hook never ends, so it takes all of {said}: SIGTERM comes with the kubelet's 2 extra seconds,"
+                " then SIGKILL (exit 137) tears all streams",
+                advice="Let the hook sleep for 5 to 15 s.",
+            )
+            continue
         if pause and pause >= grace:
-            rest = known.seconds if known and known.seconds != float("inf") else 30
+            rest = known.seconds if known and known.seconds != FOREVER else 30
             yield Found(
                 workload.grace_place,
                 f"the hook's {pause:g} s are the whole of {said}: after SIGTERM only the kubelet's 2 extra seconds"
@@ -55,7 +64,7 @@ def grace_period_too_short(model: Model) -> Iterator[Found]:
                 (_lengthen(workload, pause + rest, f"preStop {pause:g} + {rest:g} to end streams"),),
             )
             continue
-        if known is None or known.seconds == float("inf"):
+        if known is None or known.seconds == FOREVER:
             continue
         need = pause + known.seconds
         if need < grace or (need == grace and not known.place and not pause):
@@ -201,7 +210,7 @@ def no_pause_before_sigterm(model: Model) -> Iterator[Found]:
         known = graceful(server)
         if container.workload.grace < 30 and known is None:
             continue  # HW205 says it, and repairs both
-        rest = known.seconds if known and known.seconds != float("inf") else 30
+        rest = known.seconds if known and known.seconds != FOREVER else 30
         need = 5 + rest
         changes = [
             Change(
