@@ -274,3 +274,6 @@ finds("HW411", "Kong takes it from the Service", behind(ingress("kong")), "Servi
 silent("HW411", "Kong, in milliseconds", [web(), service(annotations={"konghq.com/read-timeout": "3600000"}), ingress("kong")])
 finds("HW411", "a broker's heartbeat is not the streams'", behind(ingress("nginx"), env=[{"name": "AMQP_HEARTBEAT", "value": "10"}]), READ, "risks")
 finds("HW445", "ten minutes", thing("Service", {"template": {"spec": {"timeoutSeconds": 600}}}, group=KNATIVE), "spec.template.spec.timeoutSeconds", "risks")
+finds("HW442", "in JSON", deployment(DRAINS, annotations={"proxy.istio.io/config": '{"terminationDrainDuration": "6s"}'}, **MESH), "metadata.annotations['proxy.istio.io/config']", "risks")
+finds("HW442", "in JSON without it", deployment(DRAINS, annotations={"proxy.istio.io/config": '{"concurrency": 2}'}, **MESH), "metadata.annotations['proxy.istio.io/config']", "risks")
+finds("HW411", "HAProxy's numbers are milliseconds", behind(ingress("haproxy", timeout_server="3600")), "['haproxy.org/timeout-server']", "risks")

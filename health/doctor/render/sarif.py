@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 from ..finding import RULES, Severity
 from .report import Report
@@ -37,7 +38,7 @@ def sarif(report: Report) -> str:
             # Stable while lines move, so that a finding is recognised in the next run.
             "partialFingerprints": {"headwaterDoctor/v1": f"{entry.id}:{entry.object}:{entry.field}"},
         }
-        uri = entry.file if entry.file not in ("", "stdin") else "stdin"
+        uri = quote(entry.file or "stdin", safe="/:")
         result["locations"] = [
             {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": max(1, entry.line)}}}
         ]

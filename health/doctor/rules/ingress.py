@@ -71,7 +71,7 @@ class Idle:
 IDLE = {
     "ingress-nginx": Idle("ingress-nginx", f"{NGINX}/proxy-read-timeout", 60, "75", nginx_seconds),
     "f5": Idle("NGINX Ingress Controller", "nginx.org/proxy-read-timeout", 60, "75s"),
-    "haproxy": Idle("HAProxy", "haproxy.org/timeout-server", 50, "75s"),
+    "haproxy": Idle("HAProxy", "haproxy.org/timeout-server", 50, "75s", lambda text: seconds(text, 1e-3)),
 }
 #: Kong takes it from the Service, in milliseconds.
 _KONG = Idle("Kong", "konghq.com/read-timeout", 60, "75000", lambda text: seconds(text, 1e-3))

@@ -33,9 +33,7 @@ def mesh_ends_answers(model: Model) -> Iterator[Found]:
     for profile in model.kind("ServiceProfile"):
         for each in profile.at("spec", "routes").items():
             path = re.sub(r"[\\^$]", "", each.get("condition", "pathRegex").text or "/")
-            if path.rstrip("/") == (model.stream_path or "").rstrip("/") or (
-                model.stream_path is None and names_stream(path)
-            ):
+            if path.rstrip("/") == model.stream_path.rstrip("/") if model.stream_path else names_stream(path):
                 yield from whole_answer(each.get("timeout"), "timeout")
     for service in model.services:
         if any(workload in model.streaming for workload in model.selected(service)):
@@ -75,15 +73,18 @@ def sidecar_goes_first(model: Model) -> Iterator[Found]:
         limit = seconds(found[1]) if found else 5.0
         if need <= (limit or 0) or "EXIT_ON_ZERO_ACTIVE_CONNECTIONS" in text or _native(workload):
             continue
-        value = f"{text.rstrip()}\n" if text else ""
-        wanted = f"terminationDrainDuration: {need:g}s"
-        value = re.sub(r"terminationDrainDuration\W+\w+", wanted, text) if found else value + wanted
+        if found:
+            value = text[: found.start(1)] + f"{need:g}s" + text[found.end(1) :]
+        else:
+            value = (f"{text.rstrip()}\n" if text else "") + f"terminationDrainDuration: {need:g}s"
+        inline = text.lstrip().startswith("{") and not found  # JSON: nothing can be put behind it
         yield Found(
             place,
             f"{'no terminationDrainDuration, so' if not found else 'terminationDrainDuration'} {limit:g} s: unless"
             f" sidecars are native, Istio's ends {limit:g} s after SIGTERM and takes all streams with it, while the"
             f" app still drains ({what})",
-            (Change(place, value, f"As long as the app drains: {what}."),),
+            () if inline else (Change(place, value, f"As long as the app drains: {what}."),),
+            advice=f"terminationDrainDuration: {need:g}s" if inline else "",
         )
 
 
