@@ -106,9 +106,7 @@ def contour_ends_answers(model: Model) -> Iterator[Found]:
             yield from _contour(route.place.get("timeoutPolicy", "response"), "timeoutPolicy.response")
             idle = route.place.get("timeoutPolicy", "idle")
             if idle and (limit := idle.seconds()) is not None:
-                yield from idle_found(
-                    idle, limit, False, model.heartbeat(route.object), Idle("Contour", "", 300, "75s")
-                )
+                yield from idle_found(idle, limit, False, model.heartbeat(route.object), Idle("Contour", "", 300, "s"))
 
 
 def _contour(place: Place, name: str) -> Iterator[Found]:

@@ -135,7 +135,7 @@ def policy_ends_streams(model: Model) -> Iterator[Found]:
             yield from whole_answer(place, str(place.path[-1]))
         place = http.get("streamIdleTimeout")
         if place and (limit := place.seconds()) is not None:
-            yield from idle_found(place, limit, False, model.any_heartbeat(), Idle("Envoy Gateway", "", 300, "75s"))
+            yield from idle_found(place, limit, False, model.any_heartbeat(), Idle("Envoy Gateway", "", 300, "s"))
         for place in (
             policy.at("spec", "circuitBreaker", "maxParallelRequests"),
             policy.at("spec", "circuitBreaker", "maxConnections"),

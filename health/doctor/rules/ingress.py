@@ -3,6 +3,7 @@ Route. Their idle time-outs, and what makes them hold answers back."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -64,18 +65,25 @@ class Idle:
     proxy: str
     key: str  # the annotation
     default: float  # seconds
-    good: str  # a value that lets five heartbeats of 15 s go by
+    unit: str  # what a number of seconds is written with
     parse: Callable[[str], float | None] = seconds
 
 
 IDLE = {
-    "ingress-nginx": Idle("ingress-nginx", f"{NGINX}/proxy-read-timeout", 60, "75", nginx_seconds),
-    "f5": Idle("NGINX Ingress Controller", "nginx.org/proxy-read-timeout", 60, "75s"),
-    "haproxy": Idle("HAProxy", "haproxy.org/timeout-server", 50, "75s", lambda text: seconds(text, 1e-3)),
+    "ingress-nginx": Idle("ingress-nginx", f"{NGINX}/proxy-read-timeout", 60, "", nginx_seconds),
+    "f5": Idle("NGINX Ingress Controller", "nginx.org/proxy-read-timeout", 60, "s"),
+    "haproxy": Idle("HAProxy", "haproxy.org/timeout-server", 50, "s", lambda text: seconds(text, 1e-3)),
 }
 #: Kong takes it from the Service, in milliseconds.
-_KONG = Idle("Kong", "konghq.com/read-timeout", 60, "75000", lambda text: seconds(text, 1e-3))
-_OPENSHIFT = Idle("OpenShift's router", "haproxy.router.openshift.io/timeout", 30, "75s")
+_KONG = Idle("Kong", "konghq.com/read-timeout", 60, "000", lambda text: seconds(text, 1e-3))
+_OPENSHIFT = Idle("OpenShift's router", "haproxy.router.openshift.io/timeout", 30, "s")
+
+
+#: The reason of a repair where no heartbeat is known.
+UNKNOWN_BEAT = (
+    "An hour of silence, as no heartbeat is known here. With one each 15 s it can be 75 s, and a dead pod's streams"
+    " end sooner."
+)
 
 
 def idle_found(
@@ -83,21 +91,24 @@ def idle_found(
 ) -> Iterator[Found]:
     """What an idle time-out means for streams with, or without, a known heartbeat."""
     said = f"{'not set, so ' if default else ''}{idle.proxy} ends a stream that is silent for {limit:g} s{extra}"
-    change = (Change(place, idle.good, f"Seconds of silence: five heartbeats of 15 s ({idle.proxy})."),)
     if limit == FOREVER or limit == 0:
         return
-    if beat is not None:
-        if limit <= beat:
-            good = f"{int(beat * 5)}{idle.good[2:] if idle.good.startswith('75') else ''}"
-            change = (Change(place, good, f"Seconds of silence: five heartbeats of {beat:g} s ({idle.proxy})."),)
+    if beat is None:
+        if limit <= 60:
             yield Found(
-                place, f"{said}; the heartbeat comes after {beat:g} s: every quiet stream is cut", change, BREAKS
+                place,
+                f"{said}, unless the app sends a heartbeat more often (nothing here tells)",
+                (Change(place, f"3600{idle.unit}", UNKNOWN_BEAT),),
+                RISKS,
             )
-        elif limit < 2 * beat:
-            yield Found(place, f"{said}; one heartbeat of {beat:g} s that is late is enough", change, RISKS)
         return
-    if limit <= 60:
-        yield Found(place, f"{said}, unless the app sends a heartbeat more often (nothing here tells)", change, RISKS)
+    change = Change(place, f"{math.ceil(beat * 5)}{idle.unit}", f"Seconds of silence: five heartbeats of {beat:g} s.")
+    if limit <= beat:
+        yield Found(
+            place, f"{said}; the heartbeat comes after {beat:g} s: every quiet stream is cut", (change,), BREAKS
+        )
+    elif limit < 2 * beat:
+        yield Found(place, f"{said}; one heartbeat of {beat:g} s that is late is enough", (change,), RISKS)
 
 
 @rule("HW411", "proxy-ends-quiet-streams", BREAKS, 11)

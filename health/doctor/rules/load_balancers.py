@@ -12,7 +12,7 @@ from ..units import say
 from .ingress import Idle, controller, idle_found
 from .probes import aims_at_stream
 
-_ALB = Idle("the ALB", "", 60, "idle_timeout.timeout_seconds=75")
+_ALB = Idle("the ALB", "", 60, "")
 
 
 @rule("HW421", "alb-ends-quiet-streams", BREAKS, 11)
@@ -29,19 +29,11 @@ def alb_idle(model: Model) -> Iterator[Found]:
         found = re.search(r"idle_timeout\.timeout_seconds=(\d+)", place.text or "")
         limit = float(found[1]) if found else 60.0
         for each in idle_found(place, limit, not found, model.heartbeat(ingress), _ALB):
-            value = (
-                f"{place.text},idle_timeout.timeout_seconds=75"
-                if place and not found
-                else re.sub(
-                    r"idle_timeout\.timeout_seconds=\d+", "idle_timeout.timeout_seconds=75", place.text or _ALB.good
-                )
-            )
-            yield Found(
-                each.place,
-                each.reason,
-                (Change(place, value, "Seconds of silence: five heartbeats of 15 s."),),
-                each.severity,
-            )
+            change = each.changes[0]
+            wanted = f"idle_timeout.timeout_seconds={change.value}"
+            others = [part for part in (place.text or "").split(",") if part and "idle_timeout." not in part]
+            changes = (Change(place, ",".join([*others, wanted]), change.why),)
+            yield Found(each.place, each.reason, changes, each.severity)
 
 
 @rule("HW422", "google-ends-answers", BREAKS, 11)
@@ -167,5 +159,5 @@ def elb_idle(model: Model) -> Iterator[Found]:
             and any(workload in model.streaming for workload in model.selected(service))
         ):
             yield from idle_found(
-                place, place.number, False, model.any_heartbeat(), Idle("the load balancer", "", 60, "75")
+                place, place.number, False, model.any_heartbeat(), Idle("the load balancer", "", 60, "")
             )

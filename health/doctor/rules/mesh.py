@@ -42,7 +42,7 @@ def mesh_ends_answers(model: Model) -> Iterator[Found]:
                 yield from whole_answer(place, f"timeout.linkerd.io/{name}")
             place = service.annotation("timeout.linkerd.io/idle")
             if place and (limit := place.seconds()) is not None:
-                yield from idle_found(place, limit, False, model.any_heartbeat(), Idle("Linkerd", "", 0, "75s"))
+                yield from idle_found(place, limit, False, model.any_heartbeat(), Idle("Linkerd", "", 0, "s"))
 
 
 @rule("HW442", "sidecar-goes-first", RISKS, 9)
@@ -186,7 +186,7 @@ def _envoy_field(model: Model, field: Place, where: Place) -> Iterator[Found]:
                 (Change(field, "0s", "0: no limit."),) if where is field else (),
             )
     elif (name in _SILENCE or (name == "idle_timeout" and _in_route(field))) and (limit := field.seconds()) is not None:
-        for each in idle_found(where, limit, False, model.any_heartbeat(), Idle("Envoy", "", 300, "75s")):
+        for each in idle_found(where, limit, False, model.any_heartbeat(), Idle("Envoy", "", 300, "s")):
             yield each if where is field else Found(where, f"{name}: {each.reason}", (), each.severity)
     elif name == "timeout" and _in_route(field):
         for each in whole_answer(field, "the route's timeout"):
@@ -261,7 +261,7 @@ def knative_ends_answers(model: Model) -> Iterator[Found]:
             )
         idle = spec.get("idleTimeoutSeconds")
         if idle.number:
-            yield from idle_found(idle, idle.number, False, None, Idle("Knative", "", 0, "75"))
+            yield from idle_found(idle, idle.number, False, None, Idle("Knative", "", 0, ""))
         concurrency = spec.get("containerConcurrency")
         if concurrency.number is not None and 0 < concurrency.number < 100:
             yield Found(

@@ -135,7 +135,7 @@ def server_idle(model: Model) -> Iterator[Found]:
             if limit:
                 who = "Netty" if "NETTY" in name else "Jetty"
                 yield from idle_found(
-                    container.env_places[name], limit, False, heartbeat(container.env), Idle(who, "", 0, "75s")
+                    container.env_places[name], limit, False, heartbeat(container.env), Idle(who, "", 0, "s")
                 )
 
 
