@@ -5,7 +5,7 @@ doctor works on the parser's events and not on plain dictionaries. Scalars stay 
 the reader of a field to decide, as an annotation's ``60`` is none. Aliases share their node, so a "billion laughs"
 costs no memory here; ``size`` counts what it would expand to, and that is limited.
 
-The parser is ruamel.yaml's. With ``ruamel.yaml.clib`` installed it is libyaml's, seventy times as fast.
+The parser is ruamel.yaml's. With ``ruamel.yaml.clib`` installed it is libyaml's, several times as fast.
 """
 
 from __future__ import annotations
