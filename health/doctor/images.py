@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 #: Images of what stands behind a service: no stream of a client ends there.
 _BACKENDS = re.compile(
-    r"(^|[/-])(redis|valkey|keydb|dragonfly|postgres(ql)?|pgbouncer|mysql|mariadb|mongo(db)?|memcached|rabbitmq|kafka|"
+    r"(^|/)(redis(-stack)?(-server)?|valkey|keydb|dragonfly|postgres(ql)?|pgbouncer|mysql|mariadb|mongo(db)?|memcached|rabbitmq|kafka|"
     r"zookeeper|elasticsearch|opensearch|cassandra|minio|etcd|clickhouse(-server)?|nats|busybox|pause|"
-    r"prometheus|alertmanager|grafana|loki|promtail|fluentd|fluent-bit|vector|node-exporter|[a-z-]*exporter|"
+    r"prometheus|alertmanager|grafana|loki|promtail|fluentd|fluent-bit|timberio/vector|node-exporter|[a-z-]*exporter|"
     r"opentelemetry-collector[a-z-]*|otel-collector|cloud-sql-proxy|cloudsql-proxy|vault|vault-k8s|cert-manager[a-z-]*|"
-    r"external-dns|celery|flower|mailhog|localstack|istio-proxy|proxyv2|linkerd-proxy|datadog-agent|agent)$"
+    r"external-dns|celery|flower|mailhog|localstack|istio-proxy|proxyv2|linkerd-proxy|datadog-agent)$"
 )
 
 #: Official images whose plain tags are Debian with curl and wget (buildpack-deps).
@@ -20,28 +20,11 @@ _FULL = frozenset({"python", "node", "ruby", "golang", "openjdk", "perl", "rust"
 #: Official images that are Debian or Ubuntu whatever their tag says, unless it names another system.
 _DEBIANS = frozenset({"nginx", "httpd", "eclipse-temurin", "tomcat", "jetty", "gunicorn", "pypy", "erlang", "elixir"})
 
-_BUSYBOX = frozenset(
-    {
-        "sh",
-        "ash",
-        "nc",
-        "wget",
-        "timeout",
-        "sleep",
-        "grep",
-        "cat",
-        "head",
-        "test",
-        "true",
-        "pgrep",
-        "kill",
-        "ps",
-        "netstat",
-    }
-)
-_DEBIAN = frozenset(
-    {"sh", "dash", "bash", "sleep", "cat", "head", "timeout", "test", "true", "grep", "sed", "kill", "ls"}
-)
+#: Official images to which nothing but a language was added, so that the base tells what is missing.
+_BARE = frozenset("python node ruby golang rust openjdk perl alpine debian ubuntu".split())
+
+_BUSYBOX = frozenset("sh ash nc wget timeout sleep grep cat head test true pgrep pkill killall kill ps netstat".split())
+_DEBIAN = frozenset("sh dash bash sleep cat head timeout test true grep sed kill ls".split())
 
 #: Programs whose absence from an image can be known; for any other nothing is claimed.
 TOOLS = frozenset(
@@ -122,16 +105,18 @@ def read(text: str) -> Image:
     debug = bool(re.search(r"(^|-)(debug|dev)(-|$)", tag))
     if ("distroless" in whole or host == "cgr.dev") and not debug:
         return Image(path, tag, "distroless", True)
-    if re.search(r"\balpine", whole) or name == "busybox":
-        return Image(path, tag, "alpine", library or name == "alpine")
-    if re.search(r"-slim\b|\bslim\b|-slim-", tag):
-        return Image(path, tag, "debian-slim", library)
-    if re.search(r"\b(bookworm|bullseye|trixie|buster|jammy|noble|focal|debian|ubuntu)\b", tag) or name in (
-        "debian",
-        "ubuntu",
+    bare = library and name in _BARE
+    if re.search(r"\balpine", tag) or name in ("alpine", "busybox"):
+        return Image(path, tag, "alpine", bare)
+    if re.search(r"\bslim\b", tag):
+        return Image(path, tag, "debian-slim", bare)
+    if library and name in ("debian", "ubuntu"):
+        return Image(path, tag, "debian-slim", True)
+    if re.search(r"\b(bookworm|bullseye|trixie|buster|jammy|noble|focal|debian|ubuntu)\b", tag):
+        return Image(path, tag, "debian", bare)
+    if re.search(r"\bubi\d?(-|/|$)", path) or re.search(
+        r"\b(centos|fedora|rocky|alma|ubi|al2023|amazonlinux)", f"{name}:{tag}"
     ):
-        return Image(path, tag, "debian-slim" if name in ("debian", "ubuntu") and library else "debian", library)
-    if re.search(r"\bubi\d?|centos|fedora|rocky|almalinux|amazonlinux", whole):
         return Image(path, tag, "redhat", library)
     if library and name in _FULL:
         return Image(path, tag, "debian", True)

@@ -73,6 +73,9 @@ def test_references_are_expanded_as_the_kubelet_does() -> None:
         ("registry.example:5000/team/app:2-alpine3.20", "alpine", None, True),
         ("registry.example:5000/team/app", "", None, None),
         ("nginx:1.27", "debian", None, True),
+        ("nginx:1.27-alpine", "alpine", None, True),  # it has curl
+        ("registry.example/alpine-tours/shop:1", "", None, None),
+        ("debian:12", "debian-slim", False, True),
         ("registry.access.redhat.com/ubi9/python-311:1", "redhat", None, None),
         ("app@sha256:abc", "", None, None),
     ],
@@ -87,7 +90,7 @@ def test_backends_are_known_by_name(name: str) -> None:
     assert images.read(name).backend
 
 
-@pytest.mark.parametrize("name", ["registry.example/redis-stream-api:1", "notifier:1", "shop/prometheus-feed:2", "nginx:1"])
+@pytest.mark.parametrize("name", ["registry.example/redis-stream-api:1", "notifier:1", "shop/prometheus-feed:2", "nginx:1", "registry.example/chat-agent:1", "notify-kafka:2"])
 def test_and_what_only_looks_like_one_is_none(name: str) -> None:
     assert not images.read(name).backend
 
