@@ -6,9 +6,11 @@ from flask import Flask
 from werkzeug.exceptions import HTTPException
 
 from health import Health
-from sse import SSE, logs, pages
-from sse.problems import problem_of
+from sse import SSE
+from sse.observe import logging as logs
 from sse.settings import Settings
+from sse.web import pages
+from sse.web.problems import problem_of
 
 
 def create_app(settings: Settings) -> Flask:

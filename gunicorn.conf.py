@@ -8,7 +8,7 @@ import os
 from health import hooks as health_hooks
 from settings import load
 from sse import gunicorn as sse_hooks
-from sse.logs import config as log_config
+from sse.observe import logging as logs
 
 settings = load()
 
@@ -39,10 +39,11 @@ forwarded_allow_ips = ",".join(str(network) for network in settings.sse_trusted_
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else None
 # It would be created under the home directory, which a read-only container does not have.
 control_socket_disable = True
-logconfig_dict = log_config(settings)
+logconfig_dict = logs.config(settings)
 
 
 def on_starting(server):
+    logs.capture()
     health_hooks.on_starting(server)
 
 

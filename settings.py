@@ -5,10 +5,12 @@ What the settings are is in :mod:`sse.settings`; here is what happens when one c
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 
-from sse.settings import Settings, SettingsError, kept, unknown_names
+from sse.observe import logging as logs
+from sse.settings import Settings, SettingsError, unknown_names
+from sse.settings import last_good as kept
 from sse.settings.file import FILE_SETTING, parse
 
 BAD_SETTINGS = 2    # exit status, that of a wrong command line: starting again changes nothing
@@ -23,7 +25,8 @@ def load() -> Settings:
 
     One that cannot be used ends the process, with one line on stderr for each that says its name, its value
     (unless it is a secret) and what is allowed. Variables that look like settings and are none (a slip in the
-    name) are pointed out, once: the master process reads them first, so workers do not repeat it.
+    name) are pointed out, once: the master process reads them first, so workers do not repeat it. Where the log is
+    JSON, so are these lines.
 
     The settings file may have changed when a worker is replaced, or gunicorn reloads (SIGHUP). Then a file that
     cannot be used ends nothing: the last good one counts. And a worker has what cannot change without a restart from
@@ -35,15 +38,15 @@ def load() -> Settings:
     for line in unknown_names(os.environ, Settings.names()):
         if line not in _warned:     # workers are forked from the master and have its set
             _warned.add(line)
-            print(f"headwater: {line}", file=sys.stderr)
+            _say(line, logging.WARNING)
     try:
         settings = Settings.from_environ()
     except SettingsError as error:
         for line in error.lines:
-            print(f"headwater: {line}", file=sys.stderr)
+            _say(line, logging.ERROR)
         if _loaded is None:
             raise SystemExit(BAD_SETTINGS) from None
-        print("headwater: the last settings that could be used still count", file=sys.stderr)
+        _say("the last settings that could be used still count", logging.ERROR)
         settings = _last_good(_loaded[1])
     if _loaded is not None and _loaded[0] != os.getpid():
         return _as_siblings(_loaded[1], settings)
@@ -51,6 +54,10 @@ def load() -> Settings:
     if settings.sse_config_file is not None:
         kept.share()
     return settings
+
+
+def _say(line: str, level: int) -> None:
+    logs.say(line, level, os.environ.get("LOG_FORMAT", "auto"))
 
 
 def _last_good(loaded: Settings) -> Settings:

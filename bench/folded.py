@@ -36,21 +36,21 @@ class Rule(NamedTuple):
 
 # The first rule that matches a frame decides.
 RULES: Final = (
-    Rule("parse: connection, header, body", r"sse/http\.py", r"^Reader"),
-    Rule("answer: head, body, send", r"sse/http\.py"),
+    Rule("parse: connection, header, body", r"sse/worker/response\.py", r"^Reader"),
+    Rule("answer: head, body, send", r"sse/worker/response\.py"),
     Rule("answer: head, body, send", r"gunicorn/http/wsgi\.py", r"^Response"),
     Rule("environ", r"gunicorn/http/wsgi\.py"),
-    Rule("environ", r"sse/heads\.py", r"environ|^create"),
-    Rule("parse: connection, header, body", r"gunicorn/http/|sse/request\.py|sse/connection\.py|sse/heads\.py"),
+    Rule("environ", r"sse/worker/head_memory\.py", r"environ|^create"),
+    Rule("parse: connection, header, body", r"gunicorn/http/|sse/worker/(body|connection|idle|head_memory)\.py"),
     Rule("auth and limits", r"sse/auth/"),
     Rule("tailer: read the log, dispatch", r"sse/log/", r"follow|Wakeup|Watch|_page|_query|\bread\b|touch|wait"),
     Rule("log append", r"sse/log/"),
-    Rule("tailer: read the log, dispatch", r"sse/(hub|tailer|retention|window|pages)\.py"),
-    Rule("fan-out: pass and write", r"sse/fanout\.py|sse/group\.py|sse/sockets\.py|sse/transport\.py|sse/catchup\.py"),
-    Rule("view: publish or stream", r"sse/(views|endpoints|publish|ndjson|extension|event|columns|problems)\.py"),
-    Rule("metrics and access log", r"sse/stats\.py|sse/accesslog\.py|sse/report\.py|prometheus_client/|health/"),
+    Rule("tailer: read the log, dispatch", r"sse/streams/(hub|tailer|retention|window)\.py"),
+    Rule("fan-out: pass and write", r"sse/fanout/|sse/streams/group\.py"),
+    Rule("view: publish or stream", r"sse/web/|sse/events/|sse/extension\.py"),
+    Rule("metrics and access log", r"sse/streams/stats\.py|sse/observe/|prometheus_client/|health/"),
     Rule("Flask: context, routing, response", r"flask/|werkzeug/"),
-    Rule("worker", r"sse/worker\.py|gunicorn/"),
+    Rule("worker", r"sse/worker/|gunicorn/"),
 )
 LOOP: Final = "event loop and greenlet switches"
 OTHER: Final = "other"

@@ -10,14 +10,14 @@ from __future__ import annotations
 TYPE_CHECKING = False  # as typing.TYPE_CHECKING, without the 5 ms of CPU that importing typing costs
 
 if TYPE_CHECKING:
-    from health.extension import Health
+    from .extension import Health
 
 __all__ = ["Health"]
 
 
 def __getattr__(name: str) -> object:
     if name == "Health":
-        from health.extension import Health
+        from .extension import Health
 
         return Health
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,12 +5,14 @@ The service's may change while it runs; so limits are asked for each time they a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from health.checks import Limits
+from .checks.table import Limits
 
+_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -30,10 +32,11 @@ class Settings(Protocol):
 @dataclass(frozen=True, slots=True)
 class Config:
     """health_port: the second listener's port; 0: whatever gunicorn's last listener has; None: there is no
-    second one."""
+    second one. metrics_path: where the metrics are."""
 
     limits: Callable[[], Limits] = Limits
     health_port: int | None = None
+    metrics_path: str = "/metrics"
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -48,8 +51,9 @@ class Config:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
-        """From ``app.config``: HEALTH_CANARY_MAX_AGE, HEALTH_LOOP_LAG_MAX (seconds), HEALTH_READY_STRICT, and
-        HEALTH_PORT, without which there is no second listener. Raises ValueError naming the setting."""
+        """From ``app.config``: HEALTH_CANARY_MAX_AGE, HEALTH_LOOP_LAG_MAX (seconds), HEALTH_READY_STRICT,
+        HEALTH_METRICS_PATH, and HEALTH_PORT, without which there is no second listener. Raises ValueError naming the
+        setting."""
         strict = mapping.get("HEALTH_READY_STRICT", False)
         if isinstance(strict, str):
             word = strict.strip().lower()
@@ -65,7 +69,10 @@ class Config:
         port = mapping.get("HEALTH_PORT")
         if port is not None and not (str(port).isdecimal() and int(port) <= 65535):
             raise ValueError(f"HEALTH_PORT={port!r}: a port, 0 to 65535")
-        return cls(lambda: limits, None if port is None else int(port))
+        path = mapping.get("HEALTH_METRICS_PATH", "/metrics")
+        if not (isinstance(path, str) and _PATH.fullmatch(path)):
+            raise ValueError(f"HEALTH_METRICS_PATH={path!r}: a path such as /health/metrics")
+        return cls(lambda: limits, None if port is None else int(port), path)
 
 
 def _seconds(mapping: Mapping[str, Any], name: str, default: float) -> float:

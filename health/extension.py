@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import flask
 
-from health import board, metrics, metrics_files
-from health.board import BEAT_MAX_AGE
-from health.checks import Question, Report, ask
-from health.config import Config, Settings
-from health.metrics_table import ROWS
-from health.source import Source
-from health.user_checks import CheckFunction, UserChecks
-from health.views import make_blueprint
-from health.vitals import Vitals
+from .checks.table import Question, Report, ask
+from .checks.user import CheckFunction, UserChecks
+from .config import Config, Settings
+from .listeners import Name, accepted_by, local_name, of_health
+from .metrics import exporter as metrics
+from .metrics import files as metrics_files
+from .metrics.table import ROWS
+from .signs import board
+from .signs.board import BEAT_MAX_AGE
+from .signs.pulse import Vitals
+from .source import LogUsage, Source
+from .threads import Aside
+from .views import make_blueprint
+
+logger = logging.getLogger("headwater.health")
+
+# How long the counters may take to be moved to their files before whoever asked goes on without, seconds.
+FLUSH_PATIENCE: Final = 2.0
+
+FLUSH_INTERVAL: Final = 1.0  # seconds between two moves of the counters
+LOG_INTERVAL: Final = 10.0  # seconds between two looks at what the log takes
 
 # What the console is told of the pod's counters: its name there → the metric's.
 REPORTED: Final = {
@@ -44,9 +59,19 @@ class Health:
         self._checks = UserChecks()
         self._vitals: Vitals | None = None
         self._exporter: metrics.Exporter | None = None
+        self._aside: Aside | None = None
         self._directory: Path | None = None
         self._lock = threading.Lock()
+        self._chores = {
+            "metrics": (FLUSH_INTERVAL, self._flush),  # at once, too: then the files take their room
+            "log": (LOG_INTERVAL, self._measure_log),
+        }
+        self._log_usage: dict[str, float] = {}
+        # The endpoint of a view of the app's own for the same path as our metrics; empty: there is none.
+        self.rival = ""
+        self._stalled = False  # the last flush was given up
         self._delivery: Mapping[float, float] = {}
+        self._listening: tuple[Name, ...] = ()
         if app is not None:
             self.init_app(app, settings)
 
@@ -62,6 +87,7 @@ class Health:
         )
         self._app = app
         app.extensions["health"] = self
+        board.process.extensions.append(weakref.ref(self))
         app.register_blueprint(make_blueprint(self))
 
     def add_check(
@@ -100,8 +126,10 @@ class Health:
         with self._lock:
             if self._vitals is not None and self._vitals.pid == os.getpid():
                 return self._vitals
-            self._exporter = None
-            vitals = self._vitals = Vitals(self._source, self._config.limits, self._checks, self._flush)
+            self._exporter = metrics.Exporter(self._metrics_directory)
+            self._aside = Aside()
+            vitals = self._vitals = Vitals(self._source, self._config.limits, self._checks, self._chores)
+        self._look_for_rivals()
         # Not under the lock: starting a greenlet switches, and the lock may be older than gevent's patches.
         vitals.start()
         return vitals
@@ -112,8 +140,32 @@ class Health:
         if self._vitals is not None:
             self._vitals.stop()
             self._vitals = None
-        if self._exporter is not None:
-            self._exporter.close()
+        if self._exporter is not None and self._aside is not None:
+            with suppress(TimeoutError):
+                self._aside.run(self._exporter.close, FLUSH_PATIENCE)
+
+    @property
+    def metrics_path(self) -> str:
+        """Where the metrics are; HEALTH_METRICS_PATH."""
+        return self._config.metrics_path
+
+    def _look_for_rivals(self) -> None:
+        """Two that answer ``/metrics`` would hide each other silently. With a listener of our own both have their
+        place: ours is there, the app's on the main one."""
+        app, path = self._app, self.metrics_path
+        if app is None:
+            return
+        self.rival = next((rule.endpoint for rule in app.url_map.iter_rules() if rule.rule == path), "")
+        names = self._listening or board.listening()
+        mounted = path in getattr(app.wsgi_app, "mounts", ())
+        if mounted or (self.rival and (self._config.health_port is None or len(names) == 1)):
+            other = "a mounted WSGI application" if mounted else f"the app's endpoint {self.rival!r}"
+            logger.warning(
+                'GET %s is answered by %s, and not by health: its metrics are hidden. Set HEALTH_METRICS_PATH in '
+                "app.config to another path, or give health a listener of its own (HEALTH_PORT)",
+                path,
+                other,
+            )
 
     def _source(self) -> Source | None:
         source: Source | None = None if self._app is None else self._app.extensions.get("sse")
@@ -165,26 +217,38 @@ class Health:
             report["delivery_p99"] = metrics.quantile(0.99, buckets, before)
         return report
 
-    def on_health_port(self, environ: Mapping[str, object]) -> bool | None:
+    def listen(self, names: Sequence[Name]) -> frozenset[Name]:
+        """Learn what addresses the server listens on (in the order of its ``bind``); returns those that are health's
+        own. A server says so in each worker, before the first request."""
+        self._listening = tuple(names)
+        return of_health(self._listening, self._config.health_port)
+
+    def on_health_port(self, environ: Mapping[str, Any]) -> bool | None:
         """Did this request come in through the health listener? None when there is no second listener."""
         port = self._config.health_port
-        listening = board.process.listening if board.in_worker() else ()
-        if port is None or len(listening) == 1:
+        if port is None:
             return None
-        if port == 0:
-            if not listening:
-                return None
-            port = listening[-1]
-        return environ.get("SERVER_PORT") == str(port)
+        names = self._listening or board.listening()
+        if len(names) == 1:
+            return None
+        local = local_name(environ)
+        if names:
+            return accepted_by(local, of_health(names, port))
+        # Nobody has said what there is: the port alone tells.
+        return isinstance(local, tuple) and local[1] == port if port else None
 
     def metrics(self) -> tuple[str, bytes]:
         """Content type and body of ``/metrics``, for the whole pod."""
         vitals = self.start()
         self._flush()
-        return metrics.CONTENT_TYPE, metrics.exposition(self._metrics_directory(), vitals.seat.board)
+        try:
+            directory = self._metrics_directory()
+        except OSError:
+            directory = None  # the exporter has said so
+        return metrics.CONTENT_TYPE, metrics.exposition(directory, vitals.seat.board)
 
     def _metrics_directory(self) -> Path:
-        """The master's directory; without one, this process's own."""
+        """The master's directory; without one, this process's own. Raises OSError when none can be made."""
         if (given := metrics_files.pod_directory()) is not None:
             return given
         if self._directory is None:
@@ -192,17 +256,38 @@ class Health:
         return self._directory
 
     def _flush(self) -> None:
+        """Move the counters to the files. They may lie on a disk, so that is done aside."""
+        exporter, aside, values = self._exporter, self._aside, self._values()
+        if exporter is None or aside is None or values is None:
+            return
+        try:
+            aside.run(lambda: exporter.flush(values), FLUSH_PATIENCE)
+        except TimeoutError:
+            if not self._stalled:
+                logger.warning("the metrics' files take more than %g s to write; metrics are old", FLUSH_PATIENCE)
+            self._stalled = True
+        else:
+            self._stalled = False
+
+    def _values(self) -> dict[str, object] | None:
+        """What this worker has counted, copied: counting goes on."""
         source = self._source()
         stats = getattr(source, "stats", None)
         if source is None or stats is None:
-            return
-        values = {row.attribute: getattr(stats, row.attribute, None) for row in ROWS}
+            return None
+        values = {row.attribute: metrics.copied(getattr(stats, row.attribute, None)) for row in ROWS}
         values["streams"] = source.status().streams
         # Only a server that owns its connections can count them: the attribute is there, or set, where it does.
         connections: Callable[[], Mapping[str, int]] | None = getattr(source, "connection_counts", None)
         if connections is not None:
             values["connections"] = connections()
-        with self._lock:
-            if self._exporter is None:
-                self._exporter = metrics.Exporter(self._metrics_directory())
-        self._exporter.flush(values)
+        return values | self._log_usage
+
+    def _measure_log(self) -> None:
+        """Ask what the log takes. A log that cannot say now leaves what was known last."""
+        ask: Callable[[], LogUsage | None] | None = getattr(self._source(), "log_usage", None)
+        usage = None if ask is None else ask()
+        if usage is not None:
+            oldest = usage.oldest_at or 0.0
+            found = {"log_bytes": usage.bytes, "log_free": usage.free, "log_oldest": oldest}
+            self._log_usage = {name: value for name, value in found.items() if value is not None}

@@ -15,8 +15,8 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
-from health import metrics_files
-from health.board import RUNNING, Board, process
+from .metrics import files as metrics_files
+from .signs.board import RUNNING, Board, extensions, process
 
 # Room on the board: a reload keeps the old workers while the new ones run, TTIN adds workers one by one, and
 # a slot is 256 bytes. A worker that finds no slot is reported as missing.
@@ -54,8 +54,7 @@ def pre_fork(server: Any, worker: Any) -> None:
 def post_fork(server: Any, worker: Any) -> None:
     """In the worker, before anything else."""
     process.worker = (os.getpid(), getattr(worker, "health_slot", None))
-    addresses = [listener.getsockname() for listener in worker.sockets]
-    process.listening = tuple(address[1] for address in addresses if isinstance(address, tuple))
+    process.listening = tuple(listener.getsockname() for listener in worker.sockets)
 
 
 def replaced() -> bool:
@@ -71,16 +70,13 @@ def replaced() -> bool:
 
 def post_worker_init(worker: Any) -> None:
     """In the worker, when the app is loaded and gevent has patched it: start what runs in the background."""
-    app = worker.wsgi
-    health = getattr(app, "extensions", {}).get("health")
-    if health is not None:
+    for health in extensions():
         health.start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
     """In the worker, at its end: what it counted since the last flush, every stream of a drain's last second."""
-    health = getattr(getattr(worker, "wsgi", None), "extensions", {}).get("health")
-    if health is not None:
+    for health in extensions():
         health.stop()
 
 

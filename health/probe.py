@@ -2,9 +2,9 @@
 
     python -m health.probe [--url URL] [--max-age SECONDS] [--timeout SECONDS]
 
-It opens ``GET /events/_canary`` as any client would, and exits 0 when a heartbeat younger than ``--max-age``
-arrives within ``--timeout``; 1 when none does; 2 when it was called wrongly. It prints one line, which
-``kubectl describe pod`` shows when the probe fails.
+It opens ``GET /events/_canary`` as any client would (on PORT, below SCRIPT_NAME, unless there is a URL), and exits 0
+when a heartbeat younger than ``--max-age`` arrives within ``--timeout``; 1 when none does; 2 when called wrongly. It
+prints one line, which ``kubectl describe pod`` shows when the probe fails.
 
 The kubelet starts this process for every probe, so it is written for a cheap start: standard library only,
 and ``_socket`` (the C half of ``socket``) because importing ``socket`` itself costs more CPU time than
@@ -36,13 +36,17 @@ class Heartbeats:
     """Finds heartbeats in an event stream that comes in pieces (WHATWG HTML §9.2.6, "interpreting an event
     stream").
 
-    The heartbeat's data is the time it was made, unix milliseconds.
+    The heartbeat's data is the time it was made, unix milliseconds. A heartbeat with a ``retry`` is a stream's
+    opening: the request makes it, so it says nothing about the events that should follow, and does not count.
     """
 
     def __init__(self) -> None:
         self._rest = b""
-        self._event = b""
-        self._data = b""
+        self._forget_block()
+
+    def _forget_block(self) -> None:
+        self._event = self._data = b""
+        self._opening = False
 
     def feed(self, piece: bytes) -> list[int]:
         """The times (unix ms) of the heartbeats that this piece completes. Raises ValueError on an endless
@@ -54,13 +58,15 @@ class Heartbeats:
         for line in lines:
             line = line.rstrip(b"\r")
             if not line:
-                if self._event == b"heartbeat" and self._data.isdigit():
+                if self._event == b"heartbeat" and self._data.isdigit() and not self._opening:
                     found.append(int(self._data))
-                self._event = self._data = b""
+                self._forget_block()
             elif line.startswith(b"event:"):
                 self._event = line[6:].strip(b" ")
             elif line.startswith(b"data:"):
                 self._data = line[5:].strip(b" ")
+            elif line.startswith(b"retry:"):
+                self._opening = True
         return found
 
 
@@ -229,7 +235,10 @@ def main(arguments: list[str]) -> int:
         if not url:
             from os import environ
 
-            url = f"http://127.0.0.1:{environ.get('PORT', '8080')}/events/_canary"
+            port = environ.get("PORT", "").strip()
+            if not port or "://" in port:  # Kubernetes sets it to the address of a Service of that name
+                port = "8080"
+            url = f"http://127.0.0.1:{port}{environ.get('SCRIPT_NAME', '').rstrip('/')}/events/_canary"
             split_url(url)
     except ValueError as error:
         print(f"{error}\n{USAGE}", file=sys.stderr)

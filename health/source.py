@@ -39,11 +39,30 @@ class Status(Protocol):
     def hub_alive(self) -> bool:
         """The hub's own threads run."""
 
+    @property
+    def append_failed_at(self) -> float:
+        """When the log last refused an append, monotonic seconds; 0.0 if it never did or has taken one since."""
+
+
+class LogUsage(Protocol):
+    """How much the log takes, in bytes; None where that cannot be known."""
+
+    @property
+    def bytes(self) -> int | None: ...
+    @property
+    def free(self) -> int | None:
+        """How much more there is room for."""
+
+    @property
+    def oldest_at(self) -> float | None:
+        """When the oldest event that is held was appended, unix seconds."""
+
 
 class Source(Protocol):
     """The service, seen from health.
 
-    It may also have an attribute ``stats`` with the counters that :mod:`health.metrics` exports.
+    It may also have an attribute ``stats`` with the counters that :mod:`health.metrics.exporter` exports, and a method
+    ``log_usage`` that returns a :class:`LogUsage` or None, and may wait for the log.
     """
 
     def status(self) -> Status:

@@ -1,5 +1,8 @@
 """The routes: ``/healthz`` (alias ``/livez``), ``/readyz``, ``/startupz`` and ``/metrics``.
 
+The last is no route of Flask's, because an app may have one of the same name (prometheus_flask_exporter's): on health's
+listener ours answers, on the main one the app's does.
+
 Every answer ends its connection. The kubelet opens one for every probe, and an answer on a kept-alive
 connection is what once restarted pods (kubernetes#15643).
 """
@@ -7,14 +10,14 @@ connection is what once restarted pods (kubernetes#15643).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import flask
 
-from health.checks import Question
+from .checks.table import Question
 
 if TYPE_CHECKING:
-    from health.extension import Health
+    from .extension import Health
 
 PATHS: dict[str, Question] = {
     "/healthz": "live",
@@ -22,8 +25,6 @@ PATHS: dict[str, Question] = {
     "/readyz": "ready",
     "/startupz": "started",
 }
-METRICS_PATH = "/metrics"
-
 TEXT = "text/plain; charset=utf-8"
 
 
@@ -44,35 +45,36 @@ def make_blueprint(health: Health) -> flask.Blueprint:
         text = report.text(verbose="verbose" in flask.request.args)
         return answer(text, 200 if report.ok else 503)
 
-    def metrics() -> flask.Response:
-        if health.on_health_port(flask.request.environ) is False:
-            return not_found()
-        content_type, body = health.metrics()
-        return answer(body, 200, content_type)
-
     for path, question in PATHS.items():
         blueprint.add_url_rule(path, path[1:], probe, defaults={"question": question}, provide_automatic_options=False)
-    blueprint.add_url_rule(METRICS_PATH, "metrics", metrics, provide_automatic_options=False)
 
     @blueprint.before_app_request
     def gate() -> flask.Response | None:
         """Streams and publishing must not be reachable through the port whose connections are the probes'."""
         health.start()  # where no hook of the server did
         path = flask.request.path
-        if path in PATHS or path == METRICS_PATH:
-            if flask.request.method in ("GET", "HEAD"):
+        ours = health.on_health_port(flask.request.environ)
+        metrics = path == health.metrics_path and (ours or not health.rival)
+        if path in PATHS or metrics:
+            if flask.request.method not in ("GET", "HEAD"):
+                refusal = answer("method not allowed\n", 405)
+                refusal.headers["Allow"] = "GET, HEAD"
+                return refusal
+            if not metrics:
                 return None
-            refusal = answer("method not allowed\n", 405)
-            refusal.headers["Allow"] = "GET, HEAD"
-            return refusal
-        return not_found() if health.on_health_port(flask.request.environ) else None
+            if ours is False:
+                return not_found()
+            content_type, body = health.metrics()
+            return answer(body, 200, content_type)
+        return not_found() if ours else None
 
-    def passes(environ: Mapping[str, object]) -> bool:
+    def passes(environ: Mapping[str, Any]) -> bool:
         """Would the gate let this publish through? sse's lane asks, which spares Flask where nobody else takes part."""
         health.start()
         return not health.on_health_port(environ)
 
     gate.passes = passes  # type: ignore[attr-defined]
+    passes.hook = gate  # type: ignore[attr-defined] # whose it is: a function that wraps the gate copies its attributes
     return blueprint
 
 

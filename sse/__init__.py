@@ -15,20 +15,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sse.event import Event, InvalidEvent
-    from sse.extension import SSE
-    from sse.log import IdempotencyConflict, LogError, LogRefused, LogUnavailable
-    from sse.responder import Message
+    from .events.model import Event, InvalidEvent
+    from .extension import SSE
+    from .log import IdempotencyConflict, LogError, LogRefused, LogUnavailable
+    from .web.view_streams import Message
 
 _HOMES = {
-    "SSE": "sse.extension",
-    "Event": "sse.event",
-    "InvalidEvent": "sse.event",
-    "Message": "sse.responder",
-    "IdempotencyConflict": "sse.log",
-    "LogError": "sse.log",
-    "LogRefused": "sse.log",
-    "LogUnavailable": "sse.log",
+    "SSE": ".extension",
+    "Event": ".events.model",
+    "InvalidEvent": ".events.model",
+    "Message": ".web.view_streams",
+    "IdempotencyConflict": ".log",
+    "LogError": ".log",
+    "LogRefused": ".log",
+    "LogUnavailable": ".log",
 }
 
 __all__ = [
@@ -45,5 +45,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(import_module(_HOMES[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,28 +14,30 @@ from typing import TYPE_CHECKING, Any
 
 import flask
 
-from sse import accesslog, publish
-from sse.auth import Authenticator, address_bucket, client_address, parse_networks, redact, sse_commands
-from sse.auth.origin import all_loopback
-from sse.auth.rate import PublishRate
-from sse.event import Event
-from sse.group import Subscription
-from sse.hub import CANARY_CHANNEL, Hub, Status
-from sse.lane import Lane
-from sse.log import Log, LogUnavailable, open_log
-from sse.pull import PullStream
-from sse.report import Reporter
-from sse.responder import STREAM_HEADERS, Item, close_iterable, respond
-from sse.runtime import share_logging
-from sse.settings import Settings
-from sse.settings.watch import Watch
-from sse.stats import Stats
-from sse.stream import OWN_CLIENT, Stream
-from sse.trace import sampled
-from sse.views import blueprint
+from . import registry
+from .auth import Authenticator, address_bucket, client_address, parse_networks, redact, sse_commands
+from .auth.origin import all_loopback
+from .auth.rate import PublishRate
+from .events.model import Event
+from .events.trace import sampled
+from .log import Log, LogUnavailable, Usage, open_log
+from .observe import access as accesslog
+from .observe.console_stats import Reporter
+from .runtime.cooperation import offload, share_logging
+from .settings import Settings
+from .settings.watch import Watch
+from .streams.group import Subscription
+from .streams.hub import CANARY_CHANNEL, Hub, Status
+from .streams.pull import PullStream
+from .streams.stats import Stats
+from .streams.stream import OWN_CLIENT, Stream
+from .web import publishing as publish
+from .web.fast_path import Lane
+from .web.routes import blueprint
+from .web.view_streams import STREAM_HEADERS, Body, Item
 
 if TYPE_CHECKING:
-    from sse.otel import Spans
+    from .observe.otel import Spans
 
 logger = logging.getLogger("headwater")
 
@@ -51,6 +53,7 @@ class SSE:
     Raises SettingsError for a setting that cannot be.
     """
 
+    app: flask.Flask
     settings: Settings
     authenticator: Authenticator
 
@@ -67,10 +70,10 @@ class SSE:
         self.connection_counts: Callable[[], dict[str, int]] | None = None
         # OpenTelemetry's spans, where they are on.
         self.spans: Spans | None = None
-        self._responses = 0
         self._complained = float("-inf")
         self._last_call = threading.Event()
         self._watch: Watch | None = None
+        self._inherited: list[Any] = []
         if app is not None:
             self.init_app(app, settings)
 
@@ -84,15 +87,17 @@ class SSE:
         self.rate = PublishRate(self.settings.sse_publish_rate)
         self.settings.on_change(self._prepare)
         self._watch = Watch(self.settings, self._settings_refused)
+        self.app = app
         app.extensions["sse"] = self
         app.register_blueprint(blueprint)
         if self.settings.sse_otel:
-            from sse.otel import Spans  # an optional extra, which takes a second to import
+            from .observe.otel import Spans  # an optional extra, which takes a second to import
 
             self.spans = Spans()
             self.spans.install(app, blueprint.name)
         app.wsgi_app = Lane(app, self)  # type: ignore[method-assign]
         app.cli.add_command(sse_commands(lambda: self.settings))
+        registry.register(self)
 
     def _prepare(self, new: Settings) -> Callable[[], None]:
         """For new settings (`sse.settings.live`): keys and counters are made of them."""
@@ -159,6 +164,24 @@ class SSE:
         after the fork. Raises LogRefused, LogUnavailable."""
         return self.hub
 
+    def before_fork(self) -> None:
+        """Close a log that nothing follows yet: the app has published while it was loaded, before the server forks. A
+        log in memory goes along, with its events."""
+        if self._log is not None and self._hub is None and self._log.shared:
+            self._log.close()
+            self._log = None
+
+    def forked(self) -> None:
+        """In the child: what only works in the process that made it is left to the parent. It must not be closed here,
+        so it is kept (SQLite forbids even that, of a connection that was carried across a fork)."""
+        self._lock = threading.Lock()
+        if self._hub is not None:
+            self._inherited.append((self._hub, self._log))
+            self._hub = self._log = None
+            self._watch = Watch(self.settings, self._settings_refused)
+        if self.stats.published:
+            self.stats.published = 0  # the parent's, and not each worker's
+
     def stop(self) -> None:
         """Stop following and close the log."""
         if self._watch is not None:
@@ -184,7 +207,8 @@ class SSE:
         """Append one event; returns its id once the log holds it.
 
         retry: the client's reconnection time in milliseconds. traceparent: of the request that this is done for; when
-        it is sampled, the event's deliveries are logged. Raises InvalidEvent, LogUnavailable (nothing stored).
+        it is sampled, the event's deliveries are logged. Raises InvalidEvent; LogUnavailable, whose ``stored`` is "no"
+        or "unknown" (:meth:`append`).
         """
         (position,) = self.append([Event(channel, data, event, retry)], trace=self.trace(traceparent))
         return f"{position >> 20}-{position & 0xFFFFF}"
@@ -200,7 +224,8 @@ class SSE:
         """Append events in order, all or none, and return their positions. ``key``: idempotency key, among
         those of the same channels; ``trace``: what :meth:`trace` returned.
 
-        Raises LogUnavailable (nothing stored), IdempotencyConflict.
+        Raises LogUnavailable, IdempotencyConflict. ``LogUnavailable.stored`` is "no" where nothing was stored for
+        certain, else "unknown"; a repetition with the same ``key`` is stored once.
         """
         if self.spans is not None and trace is not None:
             with self.spans.appending(events, trace) as (carried, positions):
@@ -212,7 +237,13 @@ class SSE:
         digest = b""
         if key is not None:
             digest, key = publish.digest_of(events), publish.scoped(key, events)
-        positions = self.log.append(events, key=key, digest=digest, trace=trace)
+        try:
+            positions = self.log.append(events, key=key, digest=digest, trace=trace)
+        except LogUnavailable:
+            self.stats.publishes_refused["log"] += 1
+            self.stats.append_failed_at = time.monotonic()
+            raise
+        self.stats.append_failed_at = 0.0
         self.stats.published += len(events)
         return positions
 
@@ -230,50 +261,38 @@ class SSE:
         environ = flask.request.environ
         settings = self.settings
         target = redact(environ.get("RAW_URI") or flask.request.full_path)
-        environ["sse.stream"] = True  # it logs itself at its end
-        began = time.monotonic()
 
         @flask.copy_current_request_context
         def in_context(work: Callable[[], None]) -> None:
             work()
 
-        with self._lock:
-            self._responses += 1
-        self.stats.opened += 1
+        began = 0.0
 
-        accounted = False
+        def opened() -> None:
+            nonlocal began
+            began = time.monotonic()
+            environ["sse.stream"] = True  # it logs itself at its end
+            self.stats.opened += 1
 
         def closed(reason: str, events: int, size: int) -> None:
-            nonlocal accounted
-            accounted = True
-            with self._lock:
-                self._responses -= 1
             self.stats.closed[reason] += 1
             self.stats.delivered += events
             self.stats.bytes_sent += size
             client = client_address(environ, self.trusted_networks)
             accesslog.response_ended(environ, client, target, reason, events, size, time.monotonic() - began)
 
-        body = respond(
+        body = Body(
             iterable,
             run=in_context,
             heartbeat=settings.sse_heartbeat,
             retry_ms=settings.sse_retry,
             hung_up=environ.get("sse.hung_up"),
             should_end=self._last_call.is_set,
+            on_open=opened,
             on_close=closed,
             why_lost=environ.get("sse.why_lost", lambda: "client"),
         )
-        response = flask.Response(body, headers=STREAM_HEADERS)
-
-        @response.call_on_close
-        def _() -> None:
-            if not accounted:
-                # Nothing was asked of the body: a HEAD request, or the client went before the first byte.
-                close_iterable(iterable)
-                closed("client", 0, 0)
-
-        return response
+        return flask.Response(body, headers=STREAM_HEADERS)
 
     def end_responses(self) -> None:
         """Let every :meth:`response` end at its next turn: the end of a drain."""
@@ -286,6 +305,15 @@ class SSE:
         if self._hub is None:
             return Status(False, False, 0.0, 0, {}, False)
         return self._hub.status()
+
+    def log_usage(self) -> Usage | None:
+        """What the log takes and has room for; None while it cannot say, or is not open. Waits for it."""
+        if self._log is None:
+            return None
+        try:
+            return offload(self._log.usage)
+        except LogUnavailable:
+            return None  # the tailer has said so
 
     def attach(self, sock: socket.socket, channel: str = CANARY_CHANNEL) -> None:
         """Hand one end of a socket pair to the hub as a real, close-delimited stream of a channel; the hub owns it from

@@ -2,58 +2,113 @@
 
     from sse.gunicorn import post_worker_init, when_ready
 
-``post_worker_init`` makes the extension work under gunicorn's own worker classes, too; with ``when_ready`` a second
-SIGTERM to the master hurries the drain.
+``post_worker_init`` makes the extension work under gunicorn's own worker classes, too; with ``when_ready`` the master
+loses no signal while it forks or reloads.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from typing import Any, Final
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import AppImportError
+
+from . import registry
+from .log import LogRefused, LogUnavailable
+
+if TYPE_CHECKING:
+    from .extension import SSE
 
 # Threads of a gthread worker that streams may not take: one for a probe, one for a publisher.
 FREE_THREADS: Final = 2
 
 
 def post_worker_init(worker: Any) -> None:
-    """In a worker whose app is loaded: start the hub, and tell the extension what it cannot see by itself.
+    """In a worker whose app is loaded: start the hubs, and tell the extensions what they cannot see by themselves."""
 
-    Raises LogRefused, LogUnavailable.
-    """
-    sse = getattr(worker.wsgi, "extensions", {}).get("sse")
-    if sse is None:
+    def adopt(sse: SSE) -> None:
+        tell_listening(sse.app, worker.sockets)
+        refuse_company(sse, worker)
+        hub = sse.start()
+        if hub.adopt is None and worker.cfg.worker_class_str == "gthread":
+            # Each stream holds a thread: without this the first few streams would be the last requests served.
+            hub.pull_limit = max(0, worker.cfg.threads - FREE_THREADS)
+
+    if not getattr(worker, "adopts", False):  # our own worker class has done it
+        with starting(worker):
+            registry.follow(adopt)
+
+
+def refuse_company(sse: SSE, worker: Any) -> None:
+    """Refuse several workers of which each would have a log of its own, wherever they come from. Raises LogRefused."""
+    workers = worker.cfg.workers
+    if workers > 1 and not sse.log.shared:
+        raise LogRefused(
+            f"SSE_LOG=memory: is for one worker, and there are {workers} (--workers, GUNICORN_CMD_ARGS or"
+            " WEB_CONCURRENCY): each would have a log of its own, and what is published to one would not reach the"
+            " others; set sqlite:///… or redis://…"
+        )
+
+
+@contextmanager
+def starting(worker: Any) -> Iterator[None]:
+    """Around what a worker does before it serves. Where that fails, the log has one line for what an operator can mend
+    (a log that is refused), or a traceback, and nothing is printed beside it, as gunicorn does. gunicorn itself then
+    ends: with status 4 if there is no such app, else with 3."""
+    status: int = Arbiter.WORKER_BOOT_ERROR
+    try:
+        yield
         return
-    if sse.listening is None:
-        sse.listening = [sock.getsockname() for sock in worker.sockets]
-    hub = sse.start()
-    if hub.adopt is None and worker.cfg.worker_class_str == "gthread":
-        # Each stream holds a thread: without this the first few streams would be the last requests served.
-        hub.pull_limit = max(0, worker.cfg.threads - FREE_THREADS)
+    except AppImportError as error:
+        worker.log.error("cannot start: %s", error)
+        status = Arbiter.APP_LOAD_ERROR
+    except (LogRefused, LogUnavailable) as error:
+        worker.log.error("cannot start: %s", error)
+    except Exception:
+        worker.log.exception("cannot start: the app failed while it was loaded")
+    sys.exit(status)
+
+
+def tell_listening(app: Any, sockets: Iterable[Any]) -> frozenset[Any]:
+    """Tell the app's extensions which addresses the server listens on. Returns those that ``app.extensions["health"]``
+    says are its own: streams and publishing are not served there."""
+    extensions = getattr(app, "extensions", {})
+    names = [sock.getsockname() for sock in sockets]
+    listen = getattr(extensions.get("health"), "listen", None)
+    of_health = frozenset() if listen is None else frozenset(listen(names))
+    if (sse := extensions.get("sse")) is not None:
+        sse.listening = [name for name in names if name not in of_health]
+    return of_health
 
 
 def when_ready(server: Any) -> None:
-    """In the master, once it listens. The second SIGTERM counts as SIGQUIT, which gunicorn passes on at once; and a
-    signal for a worker that has just been forked waits until that has its handlers, instead of being lost in the ones
-    it has from the master (seen: the drain then takes all of ``graceful_timeout``). And a SIGTERM during a reload is
-    obeyed at once."""
+    """In the master, once it listens: see that signals arrive in time.
+
+    One for a worker that has just been forked waits until that worker has its own handlers, instead of being lost in
+    those it has from the master (seen: the drain then takes all of ``graceful_timeout``). One that ends the service
+    during a reload is obeyed at once: the master waits there for the old workers to end, as long as a whole drain,
+    before it looks at its queue, and the pod's grace period would be over before the new workers have drained.
+    """
     if getattr(server.worker_class, "takes_blocked_signals", False):
         os.register_at_fork(before=_block_signals, after_in_parent=_unblock_signals)
-    usual = signal.getsignal(signal.SIGTERM)
     reload = type(server).reload.__code__
-    seen = False
 
-    def terminate(signum: int, frame: Any) -> None:
-        nonlocal seen
-        first, seen = not seen, True
-        if first and frame is not None and frame.f_code is reload:
-            # It waits for the old workers to end, as long as a whole drain, and only then would it look at its queue:
-            # the pod's grace period would be over before the new workers have drained. This ends its main loop.
-            raise StopIteration
+    def obey(queue: Any, signum: int, frame: Any) -> None:
+        # Queued also when it is obeyed at once: the master's last loop looks there for SIGQUIT and SIGINT, to hurry.
+        queue(signum, frame)
+        if frame is not None and frame.f_code is reload:
+            raise StopIteration  # ends the master's main loop
+
+    for signum in _HELD:
+        usual = signal.getsignal(signum)
         if callable(usual):
-            usual(signum if first else signal.SIGQUIT, frame)
-
-    signal.signal(signal.SIGTERM, terminate)
+            signal.signal(signum, partial(obey, usual))
 
 
 _HELD: Final = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)

@@ -4,16 +4,16 @@
 cryptography, and are imported only where tokens are configured.
 """
 
-from sse.auth.address import address_bucket, client_address, parse_networks
-from sse.auth.authenticator import Authenticator
-from sse.auth.cli import sse_commands
-from sse.auth.configure import AuthSettings
-from sse.auth.cors import cors_headers
-from sse.auth.decision import AccessDenied, BadAuthSetting, Grant
-from sse.auth.origin import all_loopback
-from sse.auth.policy import Publishing
-from sse.auth.rate import PublishRate
-from sse.auth.redact import one_line, redact
+from .address import address_bucket, client_address, parse_networks
+from .authenticator import Authenticator
+from .cli import sse_commands
+from .configure import AuthSettings
+from .cors import cors_headers
+from .decision import AccessDenied, BadAuthSetting, Grant
+from .origin import all_loopback
+from .policy import Publishing
+from .rate import PublishRate
+from .redact import one_line, redact
 
 __all__ = [
     "AccessDenied",

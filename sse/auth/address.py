@@ -64,19 +64,33 @@ def parse_address(text: str) -> Address | None:
 
 
 def is_trusted(peer: str, trusted: Networks) -> bool:
-    """True if `peer` lies in one of the networks."""
+    """True if `peer` lies in one of the networks, or is a Unix socket's ("") and there are any.
+
+    Only a local proxy has reason to connect to a Unix socket, and the file's permissions say who may. Without any
+    trusted proxy nobody has said that its headers can be believed: nginx passes on what the client wrote.
+    """
+    if not peer:
+        return bool(trusted)
     address = parse_address(peer) if trusted else None
     return address is not None and any(address in network for network in trusted)
 
 
+def peer_address(environ: Mapping[str, Any]) -> str:
+    """The peer's address; "" for a Unix socket; "unknown", which nobody trusts, after a PROXY line that names no client
+    (gunicorn's REMOTE_ADDR is None then)."""
+    peer: str | None = environ.get("REMOTE_ADDR", "")
+    return "unknown" if peer is None else peer
+
+
 def client_address(environ: Mapping[str, Any], trusted: Networks) -> str:
-    """The client's IP address as text; the peer's, if that is not a trusted proxy; "" for a Unix socket.
+    """The client's IP address as text; the peer's, if that is not a trusted proxy; "" for a Unix
+    socket of which nobody says whom it serves.
 
     X-Forwarded-For and Forwarded (RFC 7239) are both understood. A proxy usually maintains one of them and
     lets the other pass as the client sent it; so when both are there and do not agree, neither is believed,
     and the answer is the proxy itself.
     """
-    peer = environ.get("REMOTE_ADDR") or ""
+    peer = peer_address(environ)
     if not is_trusted(peer, trusted):
         return _canonical(peer)
     by_list = environ.get("HTTP_X_FORWARDED_FOR")

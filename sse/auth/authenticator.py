@@ -11,26 +11,19 @@ from typing import TYPE_CHECKING, Final
 
 from werkzeug.wrappers import Request
 
-from sse.auth import publish_key
-from sse.auth.address import address_bucket, client_address, parse_networks
-from sse.auth.bearer import Credential, find_credential
-from sse.auth.configure import AuthSettings, Source, checked, publish_keys, token_keys, token_verifier
-from sse.auth.decision import (
-    BadAuthSetting,
-    Grant,
-    credentials_missing,
-    forbidden,
-    insufficient_scope,
-    invalid_token,
-)
-from sse.auth.origin import is_allowed, is_own, local_publish_refusal, parse_allow_list
-from sse.auth.policy import CANARY, STATS, Patterns, Publishing, Reading, Rule, check_pattern, decide, is_reserved
-from sse.auth.redact import one_line
-from sse.event import CHANNEL_PATTERN
+from ..events.model import CHANNEL_PATTERN
+from . import publish_key
+from .address import address_bucket, client_address, parse_networks
+from .bearer import Credential, find_credential
+from .configure import AuthSettings, Source, checked, publish_keys, token_keys, token_verifier
+from .decision import BadAuthSetting, Grant, credentials_missing, forbidden, insufficient_scope, invalid_token
+from .origin import is_allowed, is_own, local_publish_refusal, parse_allow_list
+from .policy import CANARY, STATS, Patterns, Publishing, Reading, Rule, check_pattern, decide, is_reserved
+from .redact import one_line
 
 if TYPE_CHECKING:
-    from sse.auth.keys import Key
-    from sse.auth.tokens import Claims
+    from .keys import Key
+    from .tokens import Claims
 
 # The subject of everybody who has the publish key. No fingerprint of it: a log must not help in guessing it.
 KEY_SUBJECT: Final = "publish-key"
@@ -118,10 +111,11 @@ class Authenticator:
                         "Publishing needs a key",
                         "without one, only direct requests from this machine may publish; as for this one,"
                         f" {refusal}",
+                        "origin",
                     )
                 return self._publish_anonymously(request, channels)
             case Publishing.CLOSED:
-                raise forbidden("Publishing is closed", _HOW_TO_OPEN)
+                raise forbidden("Publishing is closed", _HOW_TO_OPEN, "closed")
             case Publishing.KEY | Publishing.TOKEN | Publishing.KEY_OR_TOKEN:
                 return self._publish_by_credential(request, channels)
 
@@ -130,9 +124,12 @@ class Authenticator:
         return self._anonymous(request)
 
     def _publish_by_credential(self, request: Request, channels: Collection[str]) -> Grant:
-        credential = find_credential(request)
+        credential = find_credential(request, reading=False)
         if credential is None:
-            raise credentials_missing("publishing needs a key or a token, as Authorization: Bearer")
+            raise credentials_missing(
+                "publishing needs a key or a token, as Authorization: Bearer or the cookie sse_token"
+                " (?access_token= is for reading only)"
+            )
         if credential.way == "cookie":
             self._check_cross_site(request)
         if self._is_publish_key(credential):
@@ -155,6 +152,7 @@ class Authenticator:
                 "Origin not allowed",
                 "publishing with the cookie needs an Origin header that is this service's own or is in"
                 " SSE_CORS_ORIGINS (or the token as Authorization: Bearer)",
+                "origin",
             )
 
     # -- Reading
@@ -172,7 +170,7 @@ class Authenticator:
         guarded = [channel for channel in guarded if not self._public.covers(channel)]
         if channels and not guarded:
             return self._anonymous(request)
-        credential = find_credential(request)
+        credential = find_credential(request, reading=True)
         if credential is None:
             raise credentials_missing(
                 "reading this needs a token, as Authorization: Bearer, the cookie sse_token or ?access_token="
@@ -206,13 +204,13 @@ class Authenticator:
 
     def _claims(self, credential: Credential) -> "Claims":
         if self._tokens is None:
-            raise invalid_token("this is not the key")
+            raise invalid_token("this is not the key", "key")
         return self._tokens.verify(credential.value, self._clock())
 
 
 def _no_reserved(channels: Collection[str]) -> None:
     if [channel for channel in channels if is_reserved(channel)]:
-        raise forbidden("Reserved channel", "channels whose names begin with _ are the service's own")
+        raise forbidden("Reserved channel", "channels whose names begin with _ are the service's own", "invalid")
 
 
 def _grant(claims: "Claims", credential: Credential) -> Grant:

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from werkzeug.wrappers import Request
 
-from sse.auth.decision import invalid_request
+from .decision import invalid_request
 
 COOKIE: Final = "sse_token"
 PARAMETER: Final = "access_token"
@@ -32,8 +32,11 @@ class Credential(NamedTuple):
         return f"Credential(***, {self.way})"  # must not show up in a traceback or a debug log
 
 
-def find_credential(request: Request) -> Credential | None:
-    """The credential of this request, or None.
+def find_credential(request: Request, *, reading: bool) -> Credential | None:
+    """Find the credential of this request; None if it has none.
+
+    reading: take one from the query, too. An EventSource can set no header; a publisher can, and a URL ends up in
+    logs, histories and referrers, so there a token that may change something does not count (RFC 9700 §4.3.2).
 
     The same one in several ways is fine and counts as the most deliberate of them: the header, then the
     query, then the cookie, which a browser adds by itself. Several that differ are ambiguous, and refused
@@ -44,7 +47,7 @@ def find_credential(request: Request) -> Credential | None:
     """
     environ = request.environ
     found = _from_header(environ)
-    if environ.get("QUERY_STRING"):
+    if reading and environ.get("QUERY_STRING"):
         found += [Credential(value, "query") for value in request.args.getlist(PARAMETER)]
     if environ.get("HTTP_COOKIE"):
         found += [Credential(value, "cookie") for value in request.cookies.getlist(COOKIE)]

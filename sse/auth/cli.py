@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sse.auth.configure import AuthSettings, token_keys
-from sse.auth.decision import BadAuthSetting
-from sse.auth.policy import check_pattern
+from .configure import AuthSettings, token_keys
+from .decision import BadAuthSetting
+from .policy import check_pattern
 
 if TYPE_CHECKING:
-    from sse.auth.keys import Key
+    from .keys import Key
 
 # 10 years. More is a token for ever, which nobody can take back without changing the key.
 _MAX_TTL = 3653 * 86400
@@ -59,7 +59,7 @@ def sse_commands(settings: Callable[[], AuthSettings]) -> click.Group:
         """Print a token (JWT) that may publish and read what the patterns name."""
         if not publish and not subscribe:
             raise click.UsageError("a token for nothing: give --publish, --subscribe, or both")
-        from sse.auth.tokens import mint
+        from .tokens import mint
 
         ours = settings()
         try:
@@ -86,7 +86,7 @@ def _signing_key(settings: AuthSettings, key_file: Path | None, kid: str | None)
     """The key to sign with. Raises ClickException, BadAuthSetting."""
     from dataclasses import replace
 
-    from sse.auth.keys import parse_key
+    from .keys import parse_key
 
     keys: Sequence[Key]
     if key_file is not None:

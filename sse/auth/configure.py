@@ -6,13 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
-from sse.auth.decision import BadAuthSetting
-from sse.auth.keyfile import MAX_RETIRED, KeyFile
-from sse.auth.publish_key import check_publish_key, digest, parse_publish_keys
+from .decision import BadAuthSetting
+from .keyfile import MAX_RETIRED, KeyFile
+from .publish_key import check_publish_key, digest, parse_publish_keys
 
 if TYPE_CHECKING:
-    from sse.auth.keys import Key
-    from sse.auth.tokens import TokenVerifier
+    from .keys import Key
+    from .tokens import TokenVerifier
 
 # Seconds for which the earlier content of SSE_PUBLISH_KEY_FILE and SSE_JWT_KEY_FILE stays valid after a
 # change. A Secret reaches the pods of a cluster, and the publishers, over a minute or two (the kubelet looks
@@ -132,7 +132,7 @@ def token_keys(
     # An empty key is a mistake to be refused, not the absence of one: hence "is None", and not falsehood.
     if settings.sse_jwt_key is None and settings.sse_jwt_key_file is None and settings.sse_jwks_file is None:
         return []
-    from sse.auth.keys import SUPPORTED, parse_jwks, parse_key  # 9 MB that only those pay who use tokens
+    from .keys import SUPPORTED, parse_jwks, parse_key  # 9 MB that only those pay who use tokens
 
     allowed = tuple(settings.sse_jwt_algorithms)
     if not allowed or not set(allowed) <= set(SUPPORTED):  # "none" is one of those that it must not be
@@ -175,7 +175,7 @@ def token_verifier(
     """The verifier of tokens; None if no key for tokens is set."""
     if not sources:
         return None
-    from sse.auth.tokens import TokenVerifier
+    from .tokens import TokenVerifier
 
     return TokenVerifier(
         lambda: [key for source in sources for key in source()],

@@ -10,7 +10,7 @@ get round that.
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from sse.auth.origin import is_allowed
+from .origin import is_allowed
 
 # What our own routes take. Authorization has to be named: a wildcard would not cover it. Pages whose requests are
 # traced send traceparent and tracestate with each of them, and could send none at all if these were not allowed.

@@ -25,17 +25,25 @@ class Grant(NamedTuple):
     expires_at: float | None = None
 
 
+# key: no credentials, or ones that are no key and no token; token: a token that is not good for this; origin: not from
+# this machine, or from another site's page; closed: nobody may publish; invalid: nobody may do this.
+REASONS: Final = ("key", "token", "origin", "closed", "invalid")
+
+
 class AccessDenied(Exception):
     """The answer to a request that may not do what it asks. `status` is 401 or 403.
 
-    `title` and `detail` are for the problem document (RFC 9457); neither contains the credential or any
-    header that the client sent. `headers` go into the response as they are.
+    `detail` is for the problem document (RFC 9457); neither it nor `title` contains the credential or any
+    header that the client sent. `headers` go into the response as they are. `reason` is what refused publishes
+    are counted by, one of REASONS.
     """
 
-    def __init__(self, status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, title: str, detail: str, headers: dict[str, str] | None = None, reason: str = "token"
+    ) -> None:
         super().__init__(f"{status} {title}: {detail}")
         self.status = status
-        self.title = title
+        self.reason = reason
         self.detail = detail
         self.headers = headers or {}
 
@@ -67,18 +75,19 @@ def challenge(code: ErrorCode | None = None, description: str = "") -> dict[str,
 
 def credentials_missing(detail: str) -> AccessDenied:
     """401 for a request without any credentials: a challenge without an error code (RFC 6750 §3.1)."""
-    return AccessDenied(401, "Credentials needed", detail, challenge())
+    return AccessDenied(401, "Credentials needed", detail, challenge(), "key")
 
 
 def invalid_request(description: str) -> AccessDenied:
     """401 for credentials that come malformed, or in several ways that contradict each other (RFC 6750
     §2)."""
-    return AccessDenied(401, "Credentials unclear", description, challenge("invalid_request", description))
+    headers = challenge("invalid_request", description)
+    return AccessDenied(401, "Credentials unclear", description, headers, "key")
 
 
-def invalid_token(description: str) -> AccessDenied:
+def invalid_token(description: str, reason: str = "token") -> AccessDenied:
     """401 for a key or token that is wrong, expired, or not for this service."""
-    return AccessDenied(401, "Credentials not accepted", description, challenge("invalid_token", description))
+    return AccessDenied(401, "Credentials not accepted", description, challenge("invalid_token", description), reason)
 
 
 def insufficient_scope(description: str, detail: str = "") -> AccessDenied:
@@ -87,6 +96,6 @@ def insufficient_scope(description: str, detail: str = "") -> AccessDenied:
     return AccessDenied(403, "Not covered by these credentials", detail or description, headers)
 
 
-def forbidden(title: str, detail: str) -> AccessDenied:
+def forbidden(title: str, detail: str, reason: str) -> AccessDenied:
     """403 that no credentials would change."""
-    return AccessDenied(403, title, detail)
+    return AccessDenied(403, title, detail, reason=reason)

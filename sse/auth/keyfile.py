@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-from sse.auth.decision import BadAuthSetting
+from .decision import BadAuthSetting
 
 logger = logging.getLogger("headwater.auth")
 

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from sse.auth.address import Networks, is_trusted, parse_address
+from .address import Networks, is_trusted, parse_address, peer_address
 
 Environ = Mapping[str, Any]
 
@@ -123,7 +123,7 @@ def is_own(origin: str, environ: Environ, trusted: Networks = ()) -> bool:
 def _forwarded(environ: Environ, name: str, trusted: Networks) -> str | None:
     """A forwarded header, if a trusted proxy sent it. Several values in one are neither host nor scheme."""
     value = environ.get(name)
-    if not isinstance(value, str) or not is_trusted(environ.get("REMOTE_ADDR", ""), trusted):
+    if not isinstance(value, str) or not is_trusted(peer_address(environ), trusted):
         return None
     return value.strip()
 
@@ -174,7 +174,7 @@ def local_publish_refusal(environ: Environ, cors_origins: Sequence[str]) -> str 
 
     The answer is one sentence for the developer whose request it was; it repeats nothing from the request.
     """
-    if not _is_loopback_peer(environ.get("REMOTE_ADDR") or ""):
+    if not _is_loopback_peer(peer_address(environ)):
         return "it does not come from this machine"
     if not _FORWARDED_HEADERS.isdisjoint(environ) or (
         # One look at all names together, in each publish, before one at each of them.

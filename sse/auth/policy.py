@@ -17,7 +17,7 @@ import enum
 from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 
-from sse.event import CHANNEL_PATTERN, RESERVED_CHANNEL_PATTERN
+from ..events.model import CHANNEL_PATTERN, RESERVED_CHANNEL_PATTERN
 
 CANARY: Final = "_canary"
 # Numbers about the service itself: public where reading is, else for patterns that name it.

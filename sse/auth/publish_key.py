@@ -11,7 +11,7 @@ import hmac
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sse.auth.bearer import B64TOKEN
+from .bearer import B64TOKEN
 
 # 64 bits if it is written in hex: out of reach for guessing over a network.
 MIN_KEY_CHARS: Final = 16

@@ -20,9 +20,9 @@ from typing import Any, Final, NamedTuple
 
 import jwt
 
-from sse.auth.decision import AccessDenied, invalid_token
-from sse.auth.keys import SUPPORTED, Key
-from sse.auth.policy import MAX_PATTERNS, Patterns
+from .decision import AccessDenied, invalid_token
+from .keys import SUPPORTED, Key
+from .policy import MAX_PATTERNS, Patterns
 
 # Seconds that another machine's clock may run ahead of ours: `nbf` and `iat` of a token that was made just
 # now. `exp` has none: a stream must end no later than its token, and one that was let in after the end would
@@ -133,7 +133,7 @@ class TokenVerifier:
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError):
-            raise invalid_token("neither a key nor a well-formed token") from None
+            raise invalid_token("neither a key nor a well-formed token", "key") from None
         algorithm = header.get("alg")
         if not isinstance(algorithm, str) or algorithm not in self._algorithms:
             raise invalid_token("the token's algorithm is not allowed here")

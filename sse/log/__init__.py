@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import re
 
-from sse.log.base import (
-    Bounds,
-    IdempotencyConflict,
-    Log,
-    LogError,
-    LogRefused,
-    LogUnavailable,
-)
-from sse.log.memory import MemoryLog
-from sse.log.sqlite import SQLiteLog
+from .base import Bounds, IdempotencyConflict, Log, LogError, LogRefused, LogUnavailable, Usage
+from .memory import MemoryLog
+from .sqlite.engine import SQLiteLog
 
 __all__ = [
     "Bounds",
@@ -24,6 +17,7 @@ __all__ = [
     "LogUnavailable",
     "MemoryLog",
     "SQLiteLog",
+    "Usage",
     "open_log",
 ]
 
@@ -49,7 +43,7 @@ def open_log(url: str, *, retain_events: int, retain_seconds: float, prefix: str
         path = url.removeprefix("sqlite:///")
         return SQLiteLog(path, retain_events=retain_events, retain_seconds=retain_seconds)
     if url.startswith(("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://")):
-        from sse.log.redis import RedisLog  # only now: the other engines need no client library
+        from .redis.engine import RedisLog  # only now: the other engines need no client library
 
         return RedisLog.from_url(
             url, prefix=prefix, retain_events=retain_events, retain_seconds=retain_seconds

@@ -1,6 +1,6 @@
 """What a log is: the one small protocol that every engine keeps, its errors, and its limits.
 
-A log is a sequence of events in the order of their positions (`sse.event`). Appending is atomic and in order;
+A log is a sequence of events in the order of their positions (`sse.events.model`). Appending is atomic and in order;
 a position, once given out, is never given out again and nothing is ever inserted below it, so "read after p"
 is all that live delivery, replay and resume need. The oldest events are trimmed away, and a log knows the
 position through which that happened.
@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
-from sse.event import Event, Record
-from sse.trace import Trace
+from ..events.model import SEQUENCE_BITS, Event, Record
+from ..events.trace import Trace
 
 # Ten minutes are promised for a repeated Idempotency-Key; the rest is for clocks that are set meanwhile.
 IDEMPOTENCY_SECONDS: Final = 900
@@ -40,12 +40,22 @@ class LogError(Exception):
     """Anything that a log has to say against a request."""
 
 
-class LogUnavailable(LogError):
-    """The log cannot be reached or written now; nothing was stored. `retry_after`: seconds."""
+#: Whether an append that failed has stored its events: "no", or "unknown" where the answer was lost on the way.
+Stored: TypeAlias = Literal["no", "unknown"]
+STORED: Final[tuple[Stored, ...]] = get_args(Stored)
 
-    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+
+class LogUnavailable(LogError):
+    """The log cannot be reached or written now.
+
+    retry_after: seconds. stored: what is known of the append that raised this; "no" is for those who know it for
+    certain. After "unknown" an append may be repeated with the idempotency key that it had: it is stored once.
+    """
+
+    def __init__(self, message: str, retry_after: float = 1.0, *, stored: Stored = "unknown") -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.stored: Stored = stored
 
 
 class LogReplaced(LogUnavailable):
@@ -70,12 +80,14 @@ class Bounds(NamedTuple):
     out; trimmed: the position through which events were trimmed: cursors below it have missed something. lost: an
     engine that can lose what it has acknowledged (a replica took over without it) says so with a position above all
     that was given out before: cursors below it may have missed something, though older events may still be held.
+    complete: every event that this log was ever given is held, so a cursor below `trimmed` is from before it began.
     """
 
     oldest: int | None
     latest: int
     trimmed: int
     lost: int = 0
+    complete: bool = False
 
 
 class Batch(list[Record]):
@@ -86,6 +98,22 @@ class Batch(list[Record]):
         super().__init__(records)
         self.traces = traces
         self.whole = whole
+
+
+class Usage(NamedTuple):
+    """How much a log takes, as far as its engine can know; None where it cannot.
+
+    bytes: what it takes; free: how much more there is room for; oldest: position of the oldest event that is held.
+    """
+
+    bytes: int | None
+    free: int | None
+    oldest: int | None
+
+    @property
+    def oldest_at(self) -> float | None:
+        """When the oldest event was appended, unix seconds."""
+        return None if self.oldest is None else (self.oldest >> SEQUENCE_BITS) / 1000
 
 
 class Log(Protocol):
@@ -109,6 +137,8 @@ class Log(Protocol):
         key with the same `digest` stores nothing and returns the positions of the first time; with another
         one it raises `IdempotencyConflict`. No events: nothing is stored, not even the key.
 
+        `LogUnavailable.stored` says whether the events may have been stored all the same.
+
         trace: a sampled traceparent (`sse.trace`), for followers that read the events while they are new.
         """
         ...
@@ -130,6 +160,10 @@ class Log(Protocol):
         """The log's bounds, all of one moment."""
         ...
 
+    def usage(self) -> Usage:
+        """What the log takes and has room for. May wait for a disk."""
+        ...
+
     def follow(self, after: int, stop: threading.Event) -> Iterator[list[Record]]:
         """Yield what follows `after`, in batches and in order, for ever; [] at least once a second when
         quiet. A batch in which a traced publish begins is a `Batch`.
@@ -143,8 +177,8 @@ class Log(Protocol):
         ...
 
     def trim(self) -> int:
-        """Remove one bite of what retention no longer keeps; return its rows, 0 when there is nothing to do
-        now.
+        """Remove one bite of what retention no longer keeps; return its rows. Fewer than `TRIM_BITE`: that was all
+        for now.
 
         For a background loop, outside of an event loop: it waits for the disk. Only one worker does the work.
         """

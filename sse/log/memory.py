@@ -10,9 +10,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Final
 
-from sse.bell import Bell, make_bell
-from sse.event import Event, Record, make_position
-from sse.log.base import (
+from ..events.model import Event, Record, make_position
+from ..events.trace import Trace
+from ..runtime.bell import Bell, make_bell
+from ..runtime.cooperation import native_lock
+from .base import (
     FOLLOW_CHARS,
     FOLLOW_RECORDS,
     IDEMPOTENCY_SECONDS,
@@ -22,9 +24,8 @@ from sse.log.base import (
     Bounds,
     IdempotencyConflict,
     LogUnavailable,
+    Usage,
 )
-from sse.runtime import native_lock
-from sse.trace import Trace
 
 # The newest traced publishes that are held for followers that have not read them yet.
 _TRACES_MOST: Final = 1000
@@ -41,7 +42,7 @@ class MemoryLog:
     def __init__(self, *, retain_events: int, retain_seconds: float) -> None:
         self.retain(retain_events, retain_seconds)
         self._records: list[Record] = []
-        self._latest = self._trimmed = make_position(time.time_ns() // 1_000_000)
+        self._latest = self._trimmed = self._began = make_position(time.time_ns() // 1_000_000)
         # By key: digest, positions, unix ms. Oldest first, as keys are never stored again.
         self._publishes: dict[str, tuple[bytes, range, int]] = {}
         self._traces: deque[Trace] = deque(maxlen=_TRACES_MOST)
@@ -105,7 +106,11 @@ class MemoryLog:
         with self._lock:
             self._check_open()
             oldest = self._records[0].position if self._records else None
-            return Bounds(oldest, self._latest, self._trimmed)
+            return Bounds(oldest, self._latest, self._trimmed, complete=self._trimmed == self._began)
+
+    def usage(self) -> Usage:
+        """Its bytes are the process's, and are not kept apart."""
+        return Usage(None, None, self.bounds().oldest)
 
     def follow(self, after: int, stop: threading.Event) -> Iterator[list[Record]]:
         with self._lock:
@@ -173,7 +178,7 @@ class MemoryLog:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise LogUnavailable("the log is closed")
+            raise LogUnavailable("the log is closed", stored="no")
 
 
 def _page(

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sse.settings.report import SettingsError, near, shown
+from .errors import SettingsError, near, shown
 
 FILE_SETTING = "SSE_CONFIG_FILE"
 

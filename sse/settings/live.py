@@ -17,10 +17,10 @@ from pydantic import PrivateAttr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from sse.settings.agreement import conflicts
-from sse.settings.file import FILE_SETTING, SettingsFile, parse, read_file
-from sse.settings.report import SettingsError, explain, is_live, written
-from sse.settings.sources import Environment, what_is_set
+from .conflicts import conflicts
+from .errors import SettingsError, explain, is_live, written
+from .file import FILE_SETTING, SettingsFile, parse, read_file
+from .sources import Environment, what_is_set
 
 # Checks new settings, raising ValueError (without a secret in its text) for those that it cannot use; returns what
 # takes them into use, which must not fail.

@@ -14,11 +14,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import SecretStr
 
-from sse.settings.declare import number, text
-from sse.settings.file import FILE_SETTING
-from sse.settings.live import LiveSettings, named_file
-from sse.settings.report import PREFIXES
-from sse.settings.values import (
+from .declare import number, text
+from .errors import PREFIXES
+from .file import FILE_SETTING
+from .live import LiveSettings, named_file
+from .values import (
     Algorithms,
     ChannelPatterns,
     Host,
@@ -57,7 +57,7 @@ class Settings(LiveSettings):
     health_port: int = number(
         8081, 0, 65535, "",
         "Port of the probes and of `/metrics`, with connections of its own, so that full streams cannot "
-        "fail a probe; 0 takes a free one.",
+        "fail a probe; 0 takes a free one. With gunicorn's `--bind`: the listener with this port, or with 0 the last.",
     )
     web_concurrency: int = number(
         1, 1, 256, "processes",
@@ -326,7 +326,7 @@ class Settings(LiveSettings):
         (),
         "a list of IP addresses and networks such as 10.0.0.0/8",
         "Proxies whose `X-Forwarded-*` and `Forwarded` headers are believed. From anybody else they are "
-        "ignored, as anyone can write them.",
+        "ignored, as anyone can write them. Where any is named, the peer of a Unix socket is one, too.",
     )
 
     # -- Health

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
-from sse.settings.report import is_service_address
+from .errors import is_service_address
 
 # Kubernetes sets HEALTH_PORT to its address for a Service that is named `health`; that is not meant for us.
 _PORTS = ("port", "health_port")

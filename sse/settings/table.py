@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic.fields import FieldInfo
 
-from sse.settings.model import Settings
-from sse.settings.report import allowed, bounds, is_live
+from .errors import allowed, bounds, is_live
+from .model import Settings
 
 # The first setting of each group, and the group's heading.
 _GROUPS = {

@@ -54,7 +54,7 @@ def _log_url(text: str) -> str:
         if path.endswith(":memory:"):
             raise ValueError("a log in memory is called memory:")
     elif scheme in _REDIS_SCHEMES:
-        from sse.log._redis_url import parse_url  # only now: it brings the engines along
+        from ..log.redis.url import parse_url  # only now: it brings the engines along
 
         try:
             parse_url(text)

@@ -16,10 +16,11 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from sse.settings import kept
-from sse.settings.file import parse, read_file
-from sse.settings.model import Settings
-from sse.settings.report import SettingsError
+from ..runtime.cooperation import offload
+from . import last_good as kept
+from .errors import SettingsError
+from .file import parse, read_file
+from .model import Settings
 
 logger = logging.getLogger("headwater.settings")
 
@@ -55,19 +56,20 @@ class Watch:
         self._stop.set()
 
     def _run(self) -> None:
+        failing = ""
         while not self._stop.wait(LOOK_INTERVAL):
             try:
                 self.look()
             except Exception as error:  # its text might quote a value
-                logger.error("looking at %s failed: %s", self._path, type(error).__name__)
+                if type(error).__name__ != failing:
+                    failing = type(error).__name__
+                    logger.error("looking at %s failed: %s; this is said once", self._path, failing)
+            else:
+                failing = ""
 
     def look(self) -> None:
         """Look once, and do what is to be done."""
-        now: bytes | str
-        try:
-            now = read_file(self._path)
-        except SettingsError as error:
-            now = "; ".join(error.lines)
+        now = offload(self._read)  # its disk may be slow
         before, self._seen = self._seen, now
         if now == self._done or now != before:
             return
@@ -76,6 +78,13 @@ class Watch:
             self._refuse("%s; all settings stay as they are", now)
         else:
             self._take(now)
+
+    def _read(self) -> bytes | str:
+        """The file's content, or what is wrong with it."""
+        try:
+            return read_file(self._path)
+        except SettingsError as error:
+            return "; ".join(error.lines)
 
     def _take(self, content: bytes) -> None:
         settings = self._settings

@@ -9,29 +9,29 @@ import pytest
 from bench import flame, folded, profile
 
 LOOP = "Hub.run (gevent/hub.py:600)"
-REQUEST = f"{LOOP};SSEWorker.handle (sse/worker.py:240);Connection.requests (sse/connection.py:150)"
-FLASK = f"{REQUEST};SSEWorker._answer (sse/worker.py:290);Flask.wsgi_app (flask/app.py:1500)"
-VIEW = f"{FLASK};publish_one (sse/views.py:49)"
+REQUEST = f"{LOOP};SSEWorker.handle (sse/worker/worker.py:240);Connection.requests (sse/worker/connection.py:150)"
+FLASK = f"{REQUEST};SSEWorker._answer (sse/worker/worker.py:290);Flask.wsgi_app (flask/app.py:1500)"
+VIEW = f"{FLASK};publish_one (sse/web/routes.py:49)"
 
 SAMPLES = [
     pytest.param(f"{LOOP}", folded.LOOP, id="the loop itself"),
     pytest.param("main (somewhere.py:1)", folded.OTHER, id="nothing known"),
     pytest.param(f"{REQUEST};Parser.parse (gunicorn/http/parser.py:9)", "parse: connection, header, body", id="header"),
-    pytest.param(f"{REQUEST};Reader.chunk (sse/http.py:36)", "parse: connection, header, body", id="reading"),
-    pytest.param(f"{REQUEST};Heads.look (sse/heads.py:220)", "parse: connection, header, body", id="a known header"),
-    pytest.param(f"{FLASK.rpartition(';')[0]};create (sse/heads.py:140)", "environ", id="a known environ"),
-    pytest.param(f"{FLASK};Response.write (sse/http.py:111)", "answer: head, body, send", id="answering"),
+    pytest.param(f"{REQUEST};Reader.chunk (sse/worker/response.py:36)", "parse: connection, header, body", id="reading"),
+    pytest.param(f"{REQUEST};Heads.look (sse/worker/head_memory.py:220)", "parse: connection, header, body", id="a known header"),
+    pytest.param(f"{FLASK.rpartition(';')[0]};create (sse/worker/head_memory.py:140)", "environ", id="a known environ"),
+    pytest.param(f"{FLASK};Response.write (sse/worker/response.py:111)", "answer: head, body, send", id="answering"),
     pytest.param(f"{FLASK}", "Flask: context, routing, response", id="Flask"),
     pytest.param(f"{VIEW};dumps (json/__init__.py:183)", "view: publish or stream", id="json on behalf of the view"),
-    pytest.param(f"{FLASK};publish_event (sse/endpoints.py:45)", "view: publish or stream", id="the lane's view"),
-    pytest.param(f"{VIEW};SQLiteLog.append (sse/log/sqlite.py:125)", "log append", id="append"),
+    pytest.param(f"{FLASK};publish_event (sse/web/streaming.py:45)", "view: publish or stream", id="the lane's view"),
+    pytest.param(f"{VIEW};SQLiteLog.append (sse/log/sqlite/engine.py:125)", "log append", id="append"),
     pytest.param(f"{VIEW};Authenticator.grant (sse/auth/authenticator.py:9)", "auth and limits", id="auth"),
     pytest.param(
-        f"{LOOP};Tailer.run (sse/tailer.py:80);SQLiteLog.follow (sse/log/sqlite.py:274);_page (sse/log/sqlite.py:372)",
+        f"{LOOP};Tailer.run (sse/streams/tailer.py:80);SQLiteLog.follow (sse/log/sqlite/engine.py:274);_page (sse/log/sqlite/engine.py:372)",
         "tailer: read the log, dispatch",
         id="tailing",
     ),
-    pytest.param(f"{LOOP};Fanout._write_all (sse/fanout.py:174)", "fan-out: pass and write", id="writing"),
+    pytest.param(f"{LOOP};Fanout._write_all (sse/fanout/passes.py:174)", "fan-out: pass and write", id="writing"),
 ]
 
 
@@ -85,7 +85,7 @@ def test_lines_of_perf_are_told_from_its_comments_and_kernel_from_user_code() ->
 def test_the_costs_of_a_request_are_its_cpu_time_by_share() -> None:
     plain = {"publishes_per_second": 2000.0, "server_cpu": 1.0, "server_kernel": 0.2}
     sampled = {"publishes_per_second": 1900.0}
-    stacks = folded.parse(f"{FLASK} 3\n{VIEW};SQLiteLog.append (sse/log/sqlite.py:125) 1")
+    stacks = folded.parse(f"{FLASK} 3\n{VIEW};SQLiteLog.append (sse/log/sqlite/engine.py:125) 1")
     text = profile.render(profile.MODES["publish"], plain, sampled, stacks, profile.perf_symbols(PERF))
     assert "500.00 µs of CPU time per publish request: 400.00 µs in user code, 100.00 µs in the kernel" in text
     assert "the rate was 95.0 % of that" in text

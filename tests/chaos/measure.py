@@ -21,7 +21,7 @@ from multiprocessing.synchronize import Event as ProcessEvent
 from pathlib import Path
 from typing import Any
 
-from sse.event import Event
+from sse.events.model import Event
 from sse.log import open_log
 from tests.chaos.fleet import KEY, Fleet
 from tests.chaos.reader import reckon

@@ -38,7 +38,7 @@ class Reader(ResumingClient):
         self._stop.set()
 
     def heartbeats(self, since: float, until: float) -> int:
-        return sum(1 for at, block in self.diary if block.event == "heartbeat" and since <= at < until)
+        return sum(1 for at, block in self.diary if block.is_heartbeat and since <= at < until)
 
     def wait_for_first_after(self, moment: float, timeout: float) -> float:
         """When the first event came after that; waits for it."""
@@ -107,6 +107,26 @@ def reckon(
         data = {one.id: one.data for one in acknowledged}
         assert all(data[entry.id] == entry.data for entry in reader.ledger), "an event has another's data"
     return _book(fault, readers, acknowledged, 0, note)
+
+
+def reckon_confirmed(
+    fault: str, readers: Sequence[Reader], acknowledged: Sequence[Acknowledged], *, timeout: float = 20.0, note: str = ""
+) -> int:
+    """Every client has seen every acknowledged event of its channels once and in order. Streams do not wait for the
+    replicas: a client may have seen more, which was gone with the master before it was acknowledged, if it was then told
+    by a reset. Returns how many such events were seen."""
+    known = {one.id for one in acknowledged}
+    unconfirmed: set[str] = set()
+    for reader in readers:
+        reader.wait_for_last(acknowledged, timeout)
+        assert reader.failed is None, f"a browser would have given up for ever: {reader.failed}"
+        check([name for name in reader.ids if name in known], reader.owed(acknowledged), reader)
+        more = [name for name in reader.ids if name not in known]
+        assert len(more) == len(set(more)), f"{reader}: twice"
+        assert reader.resets or not more, f"{reader} was not told that {more} are gone"
+        unconfirmed.update(more)
+    _book(fault, readers, acknowledged, 0, note)
+    return len(unconfirmed)
 
 
 def reckon_replaced(

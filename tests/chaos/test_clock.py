@@ -87,7 +87,7 @@ def step_server(server: Server, clock: Clock, recorders: Sequence[Recorder]) -> 
     with Reader(server.port, ["quiet"]) as witness:  # a stream with events gets no heartbeats
 
         def stepped(seconds: int) -> bool:
-            beats = [int(block.data or 0) for _, block in witness.diary if block.event == "heartbeat"]
+            beats = [int(block.data or 0) for _, block in witness.diary if block.is_heartbeat]
             return bool(beats) and abs(beats[-1] / 1000 - time.time() - seconds) < 60
 
         for step in STEPS:

@@ -1,19 +1,25 @@
-"""The clients of tests/clients/test_clients.py: how each is started, and what is known of it."""
+"""The clients of tests/clients: what runs each of them, and what is known of it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pytest
 
+from tests.clients import pages
+from tests.clients.proxy import Proxy
+from tests.support.browser import chromium, page_of
+from tests.support.firefox import firefox
 from tests.support.programs import require_program
 from tests.support.server import ROOT
 
@@ -21,7 +27,7 @@ JS = ROOT / "tests" / "js"
 
 
 class Seen(NamedTuple):
-    """An event as a client reported it."""
+    """An event as a client reported it; without its id where the client does not tell it."""
 
     type: str
     data: str
@@ -29,17 +35,34 @@ class Seen(NamedTuple):
 
 
 class Running(Protocol):
-    """A client that listens."""
+    """Clients that listen."""
 
-    def events(self) -> list[Seen]: ...
+    def events(self, name: str) -> list[Seen]: ...
     def close(self) -> None: ...
 
 
+class Kind(NamedTuple):
+    """One client.
+
+    limits: case → what it is known to do otherwise, and why. Such a case is expected to fail, so that a release that
+    mends it is noticed. page, dress: what makes the page of a client in a browser, from the stream's URL, and the data
+    that it shows as this text; those that need data of a form of their own are not sent anything else.
+    """
+
+    name: str
+    limits: Mapping[str, str] = {}
+    page: Callable[[str], str] | None = None
+    dress: Callable[[str], str] | None = None
+
+
+# ── clients in processes ──────────────────────────────────────────────────────────────────────────────────────
+
+
 class Process:
-    """A client that is a process: one JSON line for each event."""
+    """Clients that share a process: one JSON line for each event."""
 
     def __init__(self, *command: str) -> None:
-        self._seen: list[Seen] = []
+        self._seen: defaultdict[str, list[Seen]] = defaultdict(list)
         self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             command,
@@ -56,10 +79,10 @@ class Process:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             told = json.loads(line)
-            self._seen.append(Seen(told["type"], told["data"], told["id"]))
+            self._seen[told["client"]].append(Seen(told["type"], told["data"], told["id"]))
 
-    def events(self) -> list[Seen]:
-        return list(self._seen)
+    def events(self, name: str) -> list[Seen]:
+        return list(self._seen[name])
 
     def close(self) -> None:
         self._process.terminate()
@@ -75,62 +98,36 @@ class Process:
         self._errors.close()
 
 
-class Kind(NamedTuple):
-    """One client.
-
-    start: from a URL; by_hand: it does not reconnect, so the test's script has the loop that its users write;
-    limits: case → what it is known to do otherwise, and why. Such a case is expected to fail, so that a release that
-    mends it is noticed.
-    """
-
-    name: str
-    start: Callable[[str], Running]
-    by_hand: bool = False
-    limits: dict[str, str] = {}
+def need_node_modules() -> None:
+    """Skip the test in one line without the packages of tests/js, or fail where ``CI=true``."""
+    if not (JS / "node_modules" / "eventsource-4").is_dir():
+        line = "needs the packages of tests/js: npm ci --prefix tests/js"
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(line, pytrace=False)
+        pytest.skip(line)
 
 
-def python(name: str) -> Callable[[str], Running]:
-    return lambda url: Process(sys.executable, "-u", "-m", "tests.clients.python_clients", name, url)
+def _arguments(proxies: Mapping[str, Proxy]) -> list[str]:
+    return [argument for name, proxy in proxies.items() for argument in (name, proxy.url)]
 
 
-def curl(url: str) -> Running:
-    require_program("curl", "curl")
-    return python("curl -N")(url)
+# ── the programs ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def node(name: str) -> Callable[[str], Running]:
-    def start(url: str) -> Running:
-        program = require_program("node", "nodejs")
-        if not (JS / "node_modules" / "eventsource").is_dir():
-            line = "needs the packages of tests/js: npm ci --prefix tests/js"
-            if os.environ.get("CI", "").lower() == "true":
-                pytest.fail(line, pytrace=False)
-            pytest.skip(line)
-        return Process(program, str(JS / "clients.mjs"), name, url)
+class Program:
+    """Runs clients. Open for as long as its tests take, if it has something to keep (a browser)."""
 
-    return start
+    kinds: tuple[Kind, ...] = ()
 
+    def need(self) -> None:
+        """Skip the test where something is missing."""
 
-class GoClient:
-    """Compiled once, in a directory of the test run."""
+    def start(self, proxies: Mapping[str, Proxy]) -> Running:
+        """Let the clients of these names connect, each to its own proxy."""
+        raise NotImplementedError
 
-    def __init__(self, directory: Path) -> None:
-        self._binary = directory / "client"
-
-    def start(self, url: str) -> Running:
-        go = require_program("go", "golang-go")
-        if not self._binary.exists():
-            built = subprocess.run(
-                [go, "build", "-o", str(self._binary), "."],
-                cwd=ROOT / "tests" / "clients" / "go",
-                # No cgo: the net package would want a C compiler.
-                env=os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "", "GOTOOLCHAIN": "local"},
-                capture_output=True,
-                text=True,
-                timeout=110,
-            )
-            assert built.returncode == 0, built.stderr
-        return Process(str(self._binary), url)
+    def close(self) -> None:
+        """Let go what is kept."""
 
 
 AIOHTTP_LIMITS = {
@@ -139,24 +136,160 @@ AIOHTTP_LIMITS = {
     "retry": "it waits twice the server's retry after a clean end, and raises when the connection is cut",
 }
 
-KINDS = (
-    Kind("curl -N", curl, by_hand=True),
-    Kind("eventsource", node("eventsource")),
-    Kind(
-        "@microsoft/fetch-event-source",
-        node("@microsoft/fetch-event-source"),
-        limits={
-            "empty lines": "it loses empty lines at the beginning of the data",
-            "byte order mark": "it decodes each field by itself, and takes the mark for one of the stream",
-        },
-    ),
-    Kind("eventsource-parser", node("eventsource-parser"), by_hand=True),
-    Kind(
-        "requests + sseclient-py",
-        python("requests + sseclient-py"),
-        by_hand=True,
-        limits={"retry": "it has no event for a block without data, so the opening's retry is not seen"},
-    ),
-    Kind("httpx-sse", python("httpx-sse"), by_hand=True),
-    Kind("aiohttp-sse-client2", python("aiohttp-sse-client2"), limits=AIOHTTP_LIMITS),
-)
+
+class Python(Program):
+    kinds = (
+        Kind("curl -N"),
+        Kind("requests + sseclient-py"),
+        Kind("httpx-sse"),
+        Kind("openai's decoder"),
+        Kind(
+            "launchdarkly-eventsource (Python)",
+            {"retry": "it ignores the server's retry"},
+        ),
+        Kind(
+            "requests-sse",
+            {
+                "spaces": "it strips all leading spaces of a line of data, not just the first",
+                "empty lines": "it strips all empty lines at the end of the data",
+                "retry": "it waits twice the server's retry",
+            },
+        ),
+        Kind("aiohttp-sse-client2", AIOHTTP_LIMITS),
+    )
+
+    def need(self) -> None:
+        require_program("curl", "curl")
+
+    def start(self, proxies: Mapping[str, Proxy]) -> Running:
+        return Process(sys.executable, "-u", "-m", "tests.clients.python_clients", *_arguments(proxies))
+
+
+class Node(Program):
+    kinds = (
+        Kind("eventsource 3"),
+        Kind("eventsource 4"),
+        Kind("launchdarkly-eventsource"),
+        Kind("event-source-polyfill"),
+        Kind(
+            "@microsoft/fetch-event-source",
+            {
+                "empty lines": "it loses empty lines at the beginning of the data",
+                "byte order mark": "it decodes each field by itself, and takes the mark for one of the stream",
+            },
+        ),
+        Kind("eventsource-parser"),
+    )
+
+    def need(self) -> None:
+        require_program("node", "nodejs")
+        need_node_modules()
+
+    def start(self, proxies: Mapping[str, Proxy]) -> Running:
+        return Process(require_program("node", "nodejs"), str(JS / "clients.mjs"), *_arguments(proxies))
+
+
+class Go(Program):
+    """Compiled once, in a directory of the test run."""
+
+    kinds = (Kind("Go, net/http"),)
+
+    def __init__(self, directory: Path) -> None:
+        self._binary = directory / "client"
+
+    def need(self) -> None:
+        go = require_program("go", "golang-go")
+        if self._binary.exists():
+            return
+        built = subprocess.run(
+            [go, "build", "-o", str(self._binary), "."],
+            cwd=ROOT / "tests" / "clients" / "go",
+            # No cgo: the net package would want a C compiler.
+            env=os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "", "GOTOOLCHAIN": "local"},
+            capture_output=True,
+            text=True,
+            timeout=110,
+        )
+        assert built.returncode == 0, built.stderr
+
+    def start(self, proxies: Mapping[str, Proxy]) -> Running:
+        return Process(str(self._binary), *_arguments(proxies))
+
+
+class Pages:
+    """Clients in pages of a browser; a page is anything with Playwright's ``goto`` and ``evaluate``."""
+
+    def __init__(self, opened: Mapping[str, Any]) -> None:
+        self._pages = opened
+        self._seen: dict[str, list[Seen]] = {name: [] for name in opened}
+
+    def events(self, name: str) -> list[Seen]:
+        seen = self._seen[name]
+        seen += [Seen(*event) for event in self._pages[name].evaluate("window.seen.splice(0)")]
+        return list(seen)
+
+    def close(self) -> None:
+        for page in self._pages.values():
+            page.goto("about:blank")
+
+
+class Chromium(Program):
+    kinds = (
+        Kind("Chromium's EventSource", page=pages.event_source),
+        Kind("htmx", page=pages.htmx, dress=str),
+        Kind(
+            "Turbo",
+            {"gap": "it acts on events of the type message only"},
+            page=pages.turbo,
+            dress=pages.turbo_stream,
+        ),
+    )
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._pages: dict[str, Any] = {}
+
+    def need(self) -> None:
+        need_node_modules()
+        if not self._pages:
+            browser = self._stack.enter_context(chromium())
+            for kind in self.kinds:
+                page, problems = self._stack.enter_context(page_of(browser))
+                # A cut or refused connection is what these tests are about, and a page's console tells of it (htmx: as
+                # an Event).
+                problems.allowed = ["Failed to load resource", "net::ERR_", "[object Event]"]
+                self._pages[kind.name] = page
+
+    def start(self, proxies: Mapping[str, Proxy]) -> Running:
+        opened = {name: self._pages[name] for name in proxies}
+        for name, proxy in proxies.items():
+            opened[name].goto(proxy.page_url)
+        return Pages(opened)
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+class Firefox(Program):
+    kinds = (
+        Kind("Firefox's EventSource", {"NUL": "it leaves NUL out of the data"}, page=pages.event_source),
+    )
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._page: Any = None
+
+    def need(self) -> None:
+        if self._page is None:
+            self._page = self._stack.enter_context(firefox())
+
+    def start(self, proxies: Mapping[str, Proxy]) -> Running:
+        ((name, proxy),) = proxies.items()
+        self._page.goto(proxy.page_url)
+        return Pages({name: self._page})
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+KINDS = {kind.name: kind for program in (Python, Node, Go, Chromium, Firefox) for kind in program.kinds}

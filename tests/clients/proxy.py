@@ -8,33 +8,42 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from typing import NamedTuple, Self
 
 from tests.support.ports import ReservedPort
 
-_LAST_ID = re.compile(rb"(?im)^last-event-id:[ \t]*([^\r\n]*)")
+_LAST_ID = re.compile(rb"(?im)^last-event-id:[ \t]*([^\r\n]*)|^GET [^ ]*[?&]lastEventId=([^ &]*)")
+_PAGE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
 # SO_LINGER with no time: close() sends a reset, as a router that forgot the connection does.
 _AT_ONCE = struct.pack("ii", 1, 0)
 
 
 class Arrival(NamedTuple):
-    """One connection. at: monotonic seconds; last_event_id: as the request had it, None without."""
+    """One connection for a stream. at: monotonic seconds; last_event_id: as the request had it, in its header or its
+    query; None without."""
 
     at: float
     last_event_id: str | None
 
 
 class Proxy:
-    """Listens on a free port of 127.0.0.1 and relays to ``port``; a connection is refused when the server refuses."""
+    """Listens on a free port of 127.0.0.1 and relays to ``port``; a connection is refused when the server refuses.
 
-    def __init__(self, port: int) -> None:
+    url: of the stream, through here. page: makes, of the stream's target, what is answered to ``GET /page``: a browser
+    needs a page of the stream's own origin.
+    """
+
+    def __init__(self, port: int, target: str, page: Callable[[str], str] | None = None) -> None:
         self._to = port
+        self._page = page(target).encode() if page else b""
         self._reserved = ReservedPort()
-        self.port = self._reserved.number
+        origin = f"http://127.0.0.1:{self._reserved.number}"
+        self.url, self.page_url = origin + target, f"{origin}/page"
         self.arrivals: list[Arrival] = []
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._lock = threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
+        self._listener = socket.create_server(("127.0.0.1", self._reserved.number), backlog=64)
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
@@ -82,8 +91,11 @@ class Proxy:
                 if not octets:
                     return
                 head += octets
+            if head.startswith(b"GET /page "):
+                client.sendall(_PAGE % (len(self._page), self._page))
+                return
             found = _LAST_ID.search(head)
-            self.arrivals.append(Arrival(at, found[1].decode() if found else None))
+            self.arrivals.append(Arrival(at, (found[1] or found[2]).decode() if found else None))
             try:
                 server = socket.create_connection(("127.0.0.1", self._to), timeout=5)
             except OSError:

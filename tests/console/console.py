@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.support.browser import PATIENCE, Problems
 
@@ -48,3 +48,7 @@ class Console:
         rows = self["#events .row .data"]
         expect(rows).to_have_count(len(data), timeout=PATIENCE)
         assert rows.all_inner_texts() == list(data)
+
+    def modules(self, script: str) -> Any:
+        """Run a function in the page; it is given ``load(name)``, which imports one of the console's modules."""
+        return self.page.evaluate(f"({script})((name) => import('/console/' + name))")

@@ -66,6 +66,26 @@ def test_a_drop_is_counted_down_and_what_was_missed_is_shown_as_replayed(console
     assert 0.5 < seen[0] <= 1.2 and seen == sorted(seen, reverse=True) and seen[-1] < 0.5
 
 
+def test_a_drop_before_the_first_event_shows_what_was_missed_and_nothing_else(
+    console: Opens, start_server: StartServer
+) -> None:
+    """Neither the openings nor the retry before the end are events."""
+    server = start_server(SSE_RETRY=1200, SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=0.2)
+    page = console(where=server)
+    page.problems.allowed.append("net::ERR_")
+    page.listen("quiet")
+    page.wait_text("#last-id", r"\d")
+    page["#drop"].click()
+    page.wait_state("reconnecting")
+    server.publish("quiet", "missed")
+    page.wait_rows("missed")
+    server.terminate()
+    server.wait(15)
+    page.wait_state("reconnecting")
+    assert page.text("#received") == "1"
+    page.wait_rows("missed")
+
+
 def test_the_publish_form_publishes_and_says_what_came_of_it(console: Opens) -> None:
     page = console()
     page.listen("form")
@@ -86,7 +106,7 @@ def test_the_publish_form_publishes_and_says_what_came_of_it(console: Opens) -> 
     ("settings", "since", "words"),
     [
         pytest.param({"SSE_REPLAY_LIMIT": 2}, "earliest", "Too many events were missed", id="too-far"),
-        pytest.param({}, "3600", "no longer kept", id="expired"),
+        pytest.param({}, "3600", "from before this log began", id="before-log"),
     ],
 )
 def test_a_stream_reset_is_told_in_words(
@@ -117,20 +137,6 @@ def test_an_empty_list_says_what_to_type(console: Opens, served: Server) -> None
     page["#clear"].click()
     page.wait_rows()
     assert page["#empty"].is_visible()
-
-
-def test_pause_holds_back_and_going_on_shows_what_was_held(console: Opens, served: Server) -> None:
-    page = console()
-    page.listen("paused")
-    page["#pause"].click()
-    for number in range(3):
-        served.publish("paused", f"{number}")
-    page.wait_text("#held", "3 waiting")
-    page.wait_rows()
-    assert page["#pause"].get_attribute("aria-pressed") == "true"
-    page["#pause"].click()
-    page.wait_rows("2", "1", "0")
-    assert page.text("#held") == ""
 
 
 def test_everything_can_be_done_with_the_keyboard(console: Opens) -> None:
@@ -214,6 +220,7 @@ def test_without_a_token_it_says_so_and_with_one_it_listens(console: Opens, star
     page["#channels"].fill("private")
     page["#connect"].click()
     page.wait_text("#notice", "token")
+    assert page["#token"].get_attribute("placeholder") == "needed to read"
     assert page["#machine"].get_attribute("data-state") == "closed"
     token = jwt.encode({"exp": time.time() + 600, "sse": {"publish": ["*"], "subscribe": ["*"]}}, key, "HS256")
     page["#token"].fill(token)
@@ -224,6 +231,34 @@ def test_without_a_token_it_says_so_and_with_one_it_listens(console: Opens, star
     page["#publish button"].click()
     page.wait_rows("for some")
     assert token not in server.log_text()
+
+
+def test_the_token_field_says_what_the_server_has_asked_for_and_nothing_before(
+    console: Opens, start_server: StartServer
+) -> None:
+    def placeholder(page: Console) -> str:
+        return page["#token"].get_attribute("placeholder") or ""
+
+    server = start_server(SSE_PUBLISH_KEY="a-key-for-publishing-0001")
+    assert "none needed" not in server.request("GET", "/").text     # what is shown until there is an answer
+    page = console(where=server)
+    page.problems.allowed.append("401")
+    page["#workers .state"].wait_for()
+    assert placeholder(page) == "if one is needed"     # reading needs none; publishing is unknown
+    page["#publish button"].click()
+    page.wait_text("#published", "key or a token")
+    assert placeholder(page) == "needed to publish"
+    page["#token"].fill("a-key-for-publishing-0001")
+    page["#publish button"].click()
+    page.wait_text("#published", "stored")
+
+
+def test_where_no_token_is_needed_the_field_says_so_once_that_is_known(console: Opens, served: Server) -> None:
+    page = console()
+    page.listen("open")
+    page["#publish button"].click()
+    page.wait_text("#published", "stored")
+    assert page["#token"].get_attribute("placeholder") == "none needed"
 
 
 def test_the_services_own_state_covers_all_workers(console: Opens, start_server: StartServer) -> None:
@@ -258,14 +293,3 @@ def test_a_link_says_what_to_listen_to(console: Opens, served: Server) -> None:
     page.wait_rows("one")
     assert page["#channels"].input_value() == "linked also"
     assert page["#since"].input_value() == "earliest"
-
-
-def test_a_busy_stream_keeps_the_page_alive_and_bounded(console: Opens, served: Server) -> None:
-    page = console()
-    page.listen("flood")
-    lines = "".join(f'{{"channel":"flood","data":"{number}"}}\n' for number in range(3000))
-    answer = served.request("POST", "/events", lines, {"Content-Type": "application/x-ndjson"})
-    assert answer.status == 201
-    page.wait_text("#received", "^3.?000$")
-    page.wait_text("#events .row:first-child .data", "^2999$")
-    assert page["#events .row"].count() == 300

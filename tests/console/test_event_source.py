@@ -1,12 +1,16 @@
-"""Chromium's own EventSource, where its life is longer than in tests/clients: drains, restarts, what it gives up on."""
+"""The browsers' own EventSource, where its life is longer than in tests/clients: drains, restarts, what it gives up
+on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from tests.conftest import StartServer
 from tests.support.browser import PATIENCE, Problems
+from tests.support.firefox import FirefoxPage, firefox
 from tests.support.server import Server
 from tests.support.sse_client import SSEClient
 from tests.support.wait import eventually
@@ -15,20 +19,37 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 OpenPage = Callable[..., "tuple[Page, Problems]"]
+Listen = Callable[[Server, str], Any]  # a page: anything with Playwright's `goto` and `evaluate`
 
 CONNECTING = 0  # EventSource.readyState
 
 
-def listen(open_page: OpenPage, server: Server, target: str) -> Page:
-    """A page of the server's own origin with an EventSource; `seen` has its events, `states` its ups and downs."""
-    page, problems = open_page()
-    problems.allowed = ["Failed to load resource", "net::ERR_"]
-    page.goto(server.url("/openapi.json"))
+@pytest.fixture(scope="module")
+def running_firefox() -> Iterator[FirefoxPage]:
+    with firefox() as page:
+        yield page
+
+
+@pytest.fixture(params=["Chromium", "Firefox"])
+def listen(request: pytest.FixtureRequest) -> Iterator[Listen]:
+    """``listen(server, target)`` opens a page of the server's own origin with an EventSource; ``seen`` has its events,
+    ``states`` its ups and downs."""
+    if request.param == "Firefox":
+        page = request.getfixturevalue("running_firefox")
+    else:
+        page, problems = request.getfixturevalue("open_page")()
+        problems.allowed = ["Failed to load resource", "net::ERR_"]
+    yield lambda server, target: _listen(page, server, target)
+    page.goto("about:blank")  # Firefox's page is the next test's, too
+
+
+def _listen(page: Any, server: Server, target: str) -> Any:
+    page.goto(server.url("/healthz"))
     page.evaluate(
         """(target) => {
-            globalThis.seen = [];
-            globalThis.states = [];
-            globalThis.source = new EventSource(target);
+            window.seen = [];
+            window.states = [];
+            window.source = new EventSource(target);
             for (const type of ["message", "stream-reset"])
                 source.addEventListener(type, (e) => seen.push([e.type, e.data, e.lastEventId]));
             source.onopen = () => states.push("open");
@@ -39,7 +60,7 @@ def listen(open_page: OpenPage, server: Server, target: str) -> Page:
     return page
 
 
-def wait(page: Page, condition: str) -> None:
+def wait(page: Any, condition: str) -> None:
     """Wait for a condition in the page. (Playwright's own way evaluates a text, which the policy forbids.)"""
 
     def state() -> str:
@@ -48,9 +69,9 @@ def wait(page: Page, condition: str) -> None:
     eventually(lambda: page.evaluate(condition), PATIENCE / 1000, state, interval=0.05)
 
 
-def test_it_sees_a_restart_through_with_its_last_id(open_page: OpenPage, start_server: StartServer) -> None:
+def test_it_sees_a_restart_through_with_its_last_id(listen: Listen, start_server: StartServer) -> None:
     server = start_server(SSE_RETRY=300, SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=0.2)
-    page = listen(open_page, server, "/events/news")
+    page = listen(server, "/events/news")
     wait(page, "source.readyState === EventSource.OPEN")
     first = server.publish("news", "before")
     wait(page, "seen.length === 1")
@@ -64,10 +85,10 @@ def test_it_sees_a_restart_through_with_its_last_id(open_page: OpenPage, start_s
     assert "given up" not in page.evaluate("states")
 
 
-def test_a_quiet_stream_resumes_from_its_opening(open_page: OpenPage, start_server: StartServer) -> None:
+def test_a_quiet_stream_resumes_from_its_opening(listen: Listen, start_server: StartServer) -> None:
     """No event was seen, so only the opening's id can tell the server where it was."""
     server = start_server(SSE_RETRY=300, SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=0.2)
-    page = listen(open_page, server, "/events/quiet")
+    page = listen(server, "/events/quiet")
     wait(page, "source.readyState === EventSource.OPEN")
     server.terminate()
     server.wait(15)
@@ -77,17 +98,17 @@ def test_a_quiet_stream_resumes_from_its_opening(open_page: OpenPage, start_serv
     assert page.evaluate("seen") == [["message", "missed", missed]]
 
 
-def test_it_sees_a_reset(open_page: OpenPage, served: Server) -> None:
-    page = listen(open_page, served, "/events/reset?lastEventId=nonsense")
+def test_it_sees_a_reset(listen: Listen, served: Server) -> None:
+    page = listen(served, "/events/reset?lastEventId=nonsense")
     wait(page, "seen.length === 1")
     ((kind, data, _),) = page.evaluate("seen")
     assert kind == "stream-reset" and '"reason":"malformed"' in data
 
 
-def test_it_does_not_give_up_on_a_full_or_draining_server(open_page: OpenPage, start_server: StartServer) -> None:
+def test_it_does_not_give_up_on_a_full_or_draining_server(listen: Listen, start_server: StartServer) -> None:
     server = start_server(SSE_RETRY=200, SSE_MAX_STREAMS=1, SSE_DRAIN_DELAY=1.5, SSE_DRAIN_WINDOW=0.2)
     with SSEClient(server.port, "/events/occupied"):
-        page = listen(open_page, server, "/events/news")
+        page = listen(server, "/events/news")
         wait(page, "states.filter((s) => s === 'error').length >= 2")   # full: sent away twice
     wait(page, "states.at(-1) === 'open' && source.readyState === EventSource.OPEN")
     server.publish("news", "there is room")
@@ -97,8 +118,10 @@ def test_it_does_not_give_up_on_a_full_or_draining_server(open_page: OpenPage, s
     refused = len(page.evaluate("states"))
     # A second one begins in the drain: it is sent away, too.
     page.evaluate(
-        "globalThis.other = new EventSource('/events/news');"
-        "other.onerror = () => states.push('other ' + other.readyState)"  # looked at now: it soon tries again
+        """() => {
+            window.other = new EventSource("/events/news");
+            other.onerror = () => states.push("other " + other.readyState);  // looked at now: it soon tries again
+        }"""
     )
     wait(page, f"states.includes('other {CONNECTING}')")
     server.wait(15)

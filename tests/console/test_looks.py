@@ -46,6 +46,33 @@ def test_it_fits_every_width_without_scrolling_sideways(console: Opens, served: 
         assert page.page.evaluate("document.documentElement.scrollWidth") <= width, name
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "rows"),
+    [pytest.param(1320, 900, 9, id="desktop"), pytest.param(820, 1100, 11, id="tablet"), pytest.param(390, 844, 4, id="phone")],
+)
+def test_the_newest_events_are_in_sight_without_scrolling(
+    console: Opens, served: Server, width: int, height: int, rows: int
+) -> None:
+    page = console(viewport={"width": width, "height": height})
+    channel = f"sight{width}"
+    page.listen(channel)
+    for number in range(12):
+        served.publish(channel, f'{{"order": {number}}}', "?event=created")
+    page["#events .row"].nth(11).wait_for()
+    page.page.evaluate("scrollTo(0, 0)")
+    bottoms = page["#events .row"].evaluate_all("all => all.map((row) => row.getBoundingClientRect().bottom)")
+    assert len([bottom for bottom in bottoms if bottom <= height]) >= rows
+
+
+def test_an_unfolded_event_leaves_the_page_as_wide_as_it_is(console: Opens, served: Server) -> None:
+    page = console(viewport={"width": 390, "height": 844})
+    page.listen("unfolded")
+    served.publish("unfolded", "W" * 50_000)
+    page[".row .expand"].click()
+    assert page.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page[".row"].evaluate("row => row.getBoundingClientRect().height") < 844
+
+
 def test_it_follows_the_systems_colours(console: Opens) -> None:
     def luminance(scheme: str) -> float:
         page = console(color_scheme=scheme)
@@ -64,9 +91,12 @@ def test_axe_finds_no_fault(console: Opens, served: Server, scheme: str) -> None
         pytest.skip(line)
     # The checker itself would be blocked by the page's policy.
     page = console(bypass_csp=True, color_scheme=scheme, reduced_motion="reduce")
-    for state in ("empty", "filled"):
+    for state in ("empty", "filled", "unfolded"):
         if state == "filled":
             fill(page, served, f"axe{scheme}")
+        elif state == "unfolded":
+            served.publish(f"axe{scheme}", "W" * 50_000)
+            page[".row .expand"].first.click()
         page.page.evaluate(AXE.read_text())
         found = page.page.evaluate(
             """async (rules) => (await axe.run({ runOnly: rules })).violations.map(

@@ -55,7 +55,7 @@ def test_our_pod_says_that_it_does_not_deliver_whatever_the_reason_and_is_not_re
         for fault, check, seen_from_outside in (
             ("hub-stuck", "canary", True),
             ("canary-stale", "canary", True),
-            ("tailer-dead", "hub", False),  # the canary's heartbeats come from the keeper and not from the log
+            ("tailer-dead", "hub", False),  # the canary's heartbeats come from a thread of their own and not from the log
         ):
             began = time.monotonic()
             (faults / fault).touch()

@@ -12,9 +12,9 @@ from gunicorn.config import Config
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 
-from sse.connection import Connection
-from sse.heads import Heads
 from sse.settings import Settings
+from sse.worker.connection import Connection
+from sse.worker.head_memory import Heads
 
 SETTINGS = Settings.from_mapping({"SSE_LOG": "memory:"})
 

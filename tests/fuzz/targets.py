@@ -21,7 +21,7 @@ from sse.auth.origin import is_loopback_host, local_publish_refusal, parse_host,
 from sse.auth.policy import Patterns, check_pattern
 from sse.auth.redact import MASK, one_line, redact
 from sse.auth.tokens import TokenVerifier
-from sse.event import (
+from sse.events.model import (
     CONTROL_EVENTS,
     MAX_POSITION,
     Event,
@@ -36,12 +36,12 @@ from sse.event import (
     parse_since,
     reset_block,
 )
-from sse.logs import quoted
-from sse.ndjson import _line_by_line, batch
-from sse.problems import Problem
-from sse.publish import digest_of, idempotency_key, single
-from sse.request_id import request_id
-from sse.trace import read_mark, sampled
+from sse.events.trace import read_mark, sampled
+from sse.observe.logging import quoted
+from sse.observe.request_id import request_id
+from sse.web.ndjson import _line_by_line, batch
+from sse.web.problems import Problem
+from sse.web.publishing import digest_of, idempotency_key, single
 from tests.fuzz import requests
 from tests.live.observe import fields
 from tests.sse.auth.fakes import hs256
@@ -146,7 +146,7 @@ def credential(data: bytes) -> None:
     header, cookie, query = (_text(piece).translate({0: None, 10: None, 13: None}) for piece in _pieces(data, 3))
     headers = {name: value for name, value in (("Authorization", header), ("Cookie", cookie)) if value}
     try:
-        found = find_credential(fake_request("GET", "/events/a?" + query.replace("#", ""), **headers))
+        found = find_credential(fake_request("GET", "/events/a?" + query.replace("#", ""), **headers), reading=True)
     except AccessDenied as denied:
         assert denied.status == 401
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -36,6 +37,18 @@ def test_every_requirement_is_pinned_once_with_its_hashes(name: str) -> None:
         assert hashes and all(re.fullmatch(r"sha256:[0-9a-f]{64}", text) for text in hashes), requirement
         assert (key := (canonicalize_name(requirement.name), str(requirement.marker))) not in seen, requirement
         seen.add(key)
+
+
+def test_what_is_built_upon_has_an_upper_bound_and_the_tests_run_with_versions_within() -> None:
+    ranges = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    capped = {"flask", "werkzeug", "gunicorn", "gevent", "redis", "hiredis", "throttled-py"}
+    for requirement in map(Requirement, ranges):
+        installed = distribution(requirement.name).version
+        assert requirement.specifier.contains(installed, prereleases=True), f"{requirement}: {installed}"
+        if requirement.name in capped:
+            capped.remove(requirement.name)
+            assert any(bound.operator == "<" for bound in requirement.specifier), f"{requirement} has no upper bound"
+    assert not capped
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-otel.txt", "requirements-dev.txt"])

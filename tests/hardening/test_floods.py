@@ -41,12 +41,19 @@ def test_a_flood_of_silent_connections_fills_the_pool_and_no_probe_waits(start_s
 def test_connections_that_are_kept_idle_make_room_for_new_ones(start_server: StartServer) -> None:
     server = start_server(WORKER_CONNECTIONS=16)
     with contextlib.ExitStack() as flood:
+        idle = []
         for _ in range(16):
             sock = flood.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=5))
             sock.sendall(request("/openapi.json"))
             assert sock.recv(100).startswith(b"HTTP/1.1 200 ")
+            idle.append(sock)
         assert server.request("GET", "/openapi.json", timeout=5).status == 200
         assert samples(server)['sse_connections_closed_total{reason="evicted"}'] >= 1
+        while idle[0].recv(65536):  # the oldest, and not the one that came last
+            pass
+        idle[-1].sendall(request("/openapi.json"))
+        while b"HTTP/1.1 200 " not in (data := idle[-1].recv(65536)):
+            assert data
 
 
 def _stream(server: Server, source: str, forwarded: str = "") -> socket.socket:

@@ -73,9 +73,9 @@ def test_a_cursor_with_a_break_in_it_adds_nothing_to_the_stream(open_server: Ser
         with SSEClient(open_server.port, f"/events/a?{target}={quote_from_bytes(cursor)}") as client:
             if client.status == 400:
                 continue  # a query that is not UTF-8
-            opening = client.events_until(lambda event: event.event == "stream-reset")
-            assert [event.event for event in opening if event.event] == ["stream-reset"]
-            told = json.loads(opening[-1].data or "")
+            opening, reset = client.events_until(lambda event: event.event == "stream-reset")
+            assert opening.is_opening
+            told = json.loads(reset.data or "")
             assert told["reason"] == "malformed" and told["requested"].isprintable() and told["requested"].isascii()
             assert b"\nevent: forged" not in client.body and b"\revent: forged" not in client.body
 
@@ -255,8 +255,8 @@ def test_the_client_in_the_log_is_the_peer_or_what_a_trusted_proxy_says(limited:
 
 
 def test_an_id_of_a_views_own_stream_cannot_break_its_line(start_server: StartServer) -> None:
-    from sse.event import InvalidEvent
-    from sse.responder import Message, encode_item
+    from sse.events.model import InvalidEvent
+    from sse.web.view_streams import Message, encode_item
 
     checks: list[Callable[[str], object]] = [
         lambda text: encode_item(Message("d", id=text)),

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from sse.auth.bearer import B64TOKEN, find_credential
 from sse.auth.decision import AccessDenied
 from sse.auth.redact import redact
-from sse.event import MAX_POSITION, MalformedCursor, parse_id, parse_since
-from sse.logs import quoted
-from sse.ndjson import batch
-from sse.problems import Problem
-from sse.publish import digest_of, idempotency_key, single
+from sse.events.model import MAX_POSITION, MalformedCursor, parse_id, parse_since
+from sse.observe.logging import quoted
+from sse.web.ndjson import batch
+from sse.web.problems import Problem
+from sse.web.publishing import digest_of, idempotency_key, single
 from tests.hardening.wire import exchange, replies
 from tests.live.observe import fields
 from tests.sse.auth.fakes import request as fake_request
@@ -107,7 +107,7 @@ def test_redaction_takes_time_in_proportion_to_the_text(piece: str) -> None:
 @given(st.lists(st.sampled_from(["Bearer", "bearer ", "Basic x", " ", "\t", "a.b.c", "=", "==", ",", "\u00e9", '"']), max_size=5))
 def test_a_credential_is_one_token_or_none_or_refused(parts: list[str]) -> None:
     try:
-        found = find_credential(fake_request("GET", Authorization="".join(parts).strip()))
+        found = find_credential(fake_request("GET", Authorization="".join(parts).strip()), reading=True)
     except AccessDenied as denied:
         assert denied.status == 401
         return

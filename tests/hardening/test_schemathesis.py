@@ -27,7 +27,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from sse.event import CONTROL_EVENTS
+from sse.events.model import CONTROL_EVENTS
 from tests.hardening.wire import alive
 from tests.support.server import Server
 

@@ -22,7 +22,7 @@ GOOD = hs256(ALL, HS_KEY)
 
 
 def tried(server: Server, token: str) -> set[int]:
-    """The statuses of publishing and of reading with a token, in each of the places where one can stand."""
+    """The statuses of publishing and of reading with a token, in each of the places where one can stand for that."""
     statuses = set()
     body = {"method": "POST", "body": b"x"}
     for target, lines in (
@@ -30,7 +30,8 @@ def tried(server: Server, token: str) -> set[int]:
         (f"/events/t?access_token={token}", []),
         ("/events/t", [f"Cookie: sse_token={token}", f"Origin: {ORIGIN}"]),
     ):
-        statuses.add(one(server, request(target, *lines, "Content-Length: 1", **body)).status)  # type: ignore[arg-type]
+        if "?" not in target:
+            statuses.add(one(server, request(target, *lines, "Content-Length: 1", **body)).status)  # type: ignore[arg-type]
         statuses.add(one(server, request(target, *lines, method="HEAD")).status)
     return statuses
 
@@ -190,6 +191,14 @@ def test_one_channel_of_a_batch_that_is_not_covered_stops_all_of_it(guarded: Ser
     with SSEClient(guarded.port, f"/events/mine?since=earliest&access_token={GOOD}") as client:
         with pytest.raises(TimeoutError):
             client.next_message(0.3)
+
+
+def test_a_token_in_the_url_does_not_publish(guarded: Server) -> None:
+    for target in ("/events/t", "/events"):
+        lines = ["Content-Length: 1"] + ["Content-Type: application/x-ndjson"] * (target == "/events")
+        reply = one(guarded, request(f"{target}?access_token={GOOD}", *lines, method="POST", body=b"x"))
+        assert reply.status == 401
+        assert b"?access_token= is for reading only" in reply.body
 
 
 def test_two_credentials_are_none(guarded: Server) -> None:

@@ -20,6 +20,12 @@ class FakeStatus:
     position: int = 1
     streams: dict[str, int] = field(default_factory=lambda: {"live": 3, "lagging": 1})
     hub_alive: bool = True
+    append_failed_at: float = 0.0
+
+
+def opening() -> bytes:
+    """The block that a stream opens with: a heartbeat with a retry time."""
+    return b"id: 1-0\nretry: 2000\nevent: heartbeat\ndata: %d\n\n" % int(time.time() * 1000)
 
 
 def heartbeat(age: float = 0.0) -> bytes:

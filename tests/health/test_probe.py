@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from health import probe
+from health import probe as module
 from health.probe import Dechunk, Failed, Heartbeats, main, split_url
-from tests.health.fakes import heartbeat
+from tests.health.fakes import heartbeat, opening
 from tests.support.scripted_server import Script, ScriptedServer
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +109,16 @@ def _drip(server: OneShotServer) -> Script:
         pytest.param(_answer(CHUNKED), "the stream opened, but no heartbeat within", id="200 but no events"),
         pytest.param(_drip, "the stream opened, but no heartbeat within", id="comments only, drop by drop"),
         pytest.param(
+            _answer(CHUNKED, lambda: chunk(opening())),
+            "the stream opened, but no heartbeat within",
+            id="its opening only",
+        ),
+        pytest.param(
+            _answer(CHUNKED, lambda: chunk(opening()) + b"0\r\n\r\n", hold=False),
+            "the stream ended",
+            id="sent away",
+        ),
+        pytest.param(
             _answer(CHUNKED, lambda: chunk(heartbeat(age=60))),
             "its heartbeat is 60.",
             id="stale heartbeats only",
@@ -142,9 +153,10 @@ def test_anything_else_fails_in_time_and_says_what_was_seen(
 @pytest.mark.parametrize("size", range(1, 40))
 def test_heartbeats_are_found_however_the_bytes_are_split(size: int) -> None:
     stream = b": hi\n\nid: 9-1\nevent: heartbeat\ndata: 1234\n\ndata: 77\n\nevent:heartbeat\r\ndata:5678\r\n\r\n"
+    stream = b"id: 9-0\nretry: 2000\nevent: heartbeat\ndata: 99\n\n" + stream + b"event:heartbeat\ndata:98\nretry:5\n\n"
     heartbeats = Heartbeats()
     found = [time for at in range(0, len(stream), size) for time in heartbeats.feed(stream[at : at + size])]
-    assert found == [1234, 5678]
+    assert found == [1234, 5678], "an opening, which has a retry, shows no more than that the request was answered"
 
 
 @pytest.mark.parametrize("size", range(1, 30))
@@ -208,6 +220,31 @@ def test_the_port_comes_from_the_environment_when_no_url_is_given(
     server.script = _answer(PLAIN, heartbeat())(server)
     assert main([]) == 0
     assert capsys.readouterr().out.startswith("ok: a heartbeat ")
+
+
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        pytest.param({}, "http://127.0.0.1:8080/events/_canary", id="nothing"),
+        pytest.param({"PORT": " 9000\n"}, "http://127.0.0.1:9000/events/_canary", id="a port"),
+        pytest.param({"PORT": ""}, "http://127.0.0.1:8080/events/_canary", id="an empty port"),
+        pytest.param(
+            {"PORT": "tcp://10.0.0.7:9000"}, "http://127.0.0.1:8080/events/_canary", id="Kubernetes', of a Service"
+        ),
+        pytest.param({"SCRIPT_NAME": "/live"}, "http://127.0.0.1:8080/live/events/_canary", id="below a prefix"),
+        pytest.param({"SCRIPT_NAME": "/"}, "http://127.0.0.1:8080/events/_canary", id="below no prefix"),
+    ],
+)
+def test_what_is_asked_by_default_is_what_the_server_was_told(
+    environment: dict[str, str], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(module, "probe", lambda url, *_: asked.append(url) or "yes")
+    for name in ("PORT", "SCRIPT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main([]) == 0 and asked == [url]
 
 
 WAYS = [

@@ -9,8 +9,9 @@ from typing import Any
 
 import flask
 import pytest
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from health import Health, board, hooks
+from health import Health, hooks
 from tests.health.fakes import FakeSource, heartbeat
 from tests.support.wait import eventually
 
@@ -95,6 +96,7 @@ def test_verbose_lists_every_check(started: Site) -> None:
         "[+]hub ok",
         "[+]canary ok",
         "[+]log-tail ok",
+        "[+]appends ok",
         "readyz check passed",
     ]
 
@@ -169,28 +171,75 @@ def test_with_one_listener_metrics_are_on_it() -> None:
         site.close()
 
 
-@pytest.mark.parametrize(
-    ("configured", "listening", "port", "expected"),
-    [
-        pytest.param(8081, (8080, 8081), "8081", True, id="the second of two"),
-        pytest.param(8081, (8080, 8081), "8080", False, id="the first of two"),
-        pytest.param(0, (40001, 40002), "40002", True, id="a free port was taken: the last"),
-        pytest.param(0, (40001, 40002), "40001", False, id="a free port was taken: the first"),
-        pytest.param(8081, (8080,), "8080", None, id="configured, but there is one listener"),
-    ],
-)
-def test_the_health_listener_is_told_by_its_port(
-    monkeypatch: pytest.MonkeyPatch,
-    configured: int,
-    listening: tuple[int, ...],
-    port: str,
-    expected: bool | None,
+def _theirs() -> str:
+    return "the app's own metrics"
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before health", "after health"])
+def test_with_a_health_port_an_apps_own_metrics_are_beside_ours(
+    first: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    site = Site(None, HEALTH_PORT=configured)
-    monkeypatch.setattr(board, "in_worker", lambda: True)
-    monkeypatch.setattr(board.process, "listening", listening)
-    with site.app.test_request_context("/", environ_overrides={"SERVER_PORT": port}):
-        assert site.health.on_health_port(flask.request.environ) is expected
+    app = flask.Flask("rival")
+    app.config["HEALTH_PORT"] = 8081
+    if first:
+        app.add_url_rule("/metrics", "prometheus_metrics", _theirs)
+    health = Health(app)
+    if not first:
+        app.add_url_rule("/metrics", "prometheus_metrics", _theirs)
+    client = app.test_client()
+    try:
+        assert client.get("/metrics", environ_overrides={"SERVER_PORT": MAIN}).text == _theirs()
+        ours = client.get("/metrics", environ_overrides={"SERVER_PORT": PROBES})
+        assert (ours.status_code, "health_workers_expected" in ours.text) == (200, True)
+        refused = client.post("/metrics", environ_overrides={"SERVER_PORT": PROBES})
+        assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD")
+        assert "/metrics" not in caplog.text
+    finally:
+        health.stop()
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before health", "after health"])
+def test_on_one_listener_the_apps_own_metrics_win_and_one_warning_says_so(
+    first: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = flask.Flask("rival")
+    if first:
+        app.add_url_rule("/metrics", "prometheus_metrics", _theirs)
+    health = Health(app)
+    if not first:
+        app.add_url_rule("/metrics", "prometheus_metrics", _theirs)
+    client = app.test_client()
+    try:
+        assert [client.get("/metrics").text for _ in range(3)] == [_theirs()] * 3
+        assert client.get("/healthz").status_code == 200
+        (said,) = [record.getMessage() for record in caplog.records if "/metrics" in record.getMessage()]
+        assert "'prometheus_metrics'" in said and "HEALTH_METRICS_PATH" in said
+    finally:
+        health.stop()
+
+
+def test_a_mounted_application_that_hides_the_metrics_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """prometheus_client's documentation mounts its own in front of Flask."""
+    app = flask.Flask("rival")
+    health = Health(app)
+    app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/metrics": lambda *_: []})  # type: ignore[method-assign]
+    health.start()
+    health.stop()
+    assert caplog.text.count("a mounted WSGI application") == 1
+
+
+def test_the_metrics_path_can_be_another(caplog: pytest.LogCaptureFixture) -> None:
+    app = flask.Flask("rival")
+    app.config["HEALTH_METRICS_PATH"] = "/health/metrics"
+    app.add_url_rule("/metrics", "prometheus_metrics", _theirs)
+    health = Health(app)
+    client = app.test_client()
+    try:
+        assert client.get("/metrics").text == _theirs()
+        assert "health_workers_expected" in client.get("/health/metrics").text
+        assert "metrics" not in caplog.text
+    finally:
+        health.stop()
 
 
 def test_an_app_without_streams_has_health_too() -> None:
@@ -242,6 +291,9 @@ def test_two_extensions_for_one_app_are_refused() -> None:
         ("HEALTH_LOOP_LAG_MAX", float("nan")),
         ("HEALTH_READY_STRICT", "maybe"),
         ("HEALTH_PORT", "http"),
+        ("HEALTH_METRICS_PATH", "metrics"),
+        ("HEALTH_METRICS_PATH", "/"),
+        ("HEALTH_METRICS_PATH", 7),
         ("HEALTH_PORT", 65536),
     ],
 )

@@ -1,4 +1,4 @@
-// Feeds byte streams to eventsource-parser, for tests/sse/test_event_parsers.py.
+// Feeds byte streams to eventsource-parser, for tests/sse/events/test_event_parsers.py.
 // A line in:  a JSON list of streams, each a list of base64 chunks.
 // A line out: for each stream {events: [[type, data, id]], retries, comments, errors}.
 import { createInterface } from "node:readline";

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 from tests.k8s.manifests import Document, containers, pod_spec
@@ -134,9 +135,12 @@ def _selectors(workload: Document, documents: Sequence[Document]) -> Complaints:
         for selector in _pod_selectors(document):
             if not any(_selects(selector, pod["spec"]["template"]["metadata"]["labels"]) for pod in pods):
                 yield f"{document['kind']} {document['metadata']['name']} selects nothing: {selector}"
-    for constraint in pod_spec(workload).get("topologySpreadConstraints", []):
-        if not _selects(constraint["labelSelector"]["matchLabels"], labels):
-            yield "a topology spread counts other pods"
+    spread = pod_spec(workload).get("topologySpreadConstraints", [])
+    anti = pod_spec(workload).get("affinity", {}).get("podAntiAffinity", {})
+    wishes = [one["podAffinityTerm"] for one in anti.get("preferredDuringSchedulingIgnoredDuringExecution", [])]
+    for term in (*spread, *wishes):
+        if not _selects(term["labelSelector"]["matchLabels"], labels):
+            yield f"the spread over {term['topologyKey']} counts other pods"
 
 
 def _services(workload: Document, documents: Sequence[Document]) -> Complaints:
@@ -208,6 +212,29 @@ def _isolated(workload: Document, documents: Sequence[Document]) -> Complaints:
         yield f"NetworkPolicies govern {sorted(covered) or 'nothing'}"
 
 
+def _apart(workload: Document, _: Sequence[Document]) -> Complaints:
+    """The scheduler scores a node only if it has the label of *every* constraint that a pod names, and leaves out all
+    others (PodTopologySpread, ScheduleAnyway). So a constraint with a label that nodes may lack undoes the rest."""
+    if workload["kind"] != "Deployment":
+        return
+    spec = pod_spec(workload)
+    constraints = spec.get("topologySpreadConstraints", [])
+    keys = [constraint["topologyKey"] for constraint in constraints]
+    if "kubernetes.io/hostname" not in keys:
+        yield "pods are not spread over nodes"
+    yield from (f"no spread where nodes lack {key}" for key in keys if key != "kubernetes.io/hostname")
+    if any(constraint["whenUnsatisfiable"] != "ScheduleAnyway" for constraint in constraints):
+        yield "pods wait for a second node"
+    if any(constraint.get("matchLabelKeys") != ["pod-template-hash"] for constraint in constraints):
+        yield "the old pods push the new ones of a rollout aside"
+    anti = spec.get("affinity", {}).get("podAntiAffinity", {})
+    if "requiredDuringSchedulingIgnoredDuringExecution" in anti:
+        yield "pods wait for a second zone"
+    wishes = [one["podAffinityTerm"] for one in anti.get("preferredDuringSchedulingIgnoredDuringExecution", [])]
+    if "topology.kubernetes.io/zone" not in [term["topologyKey"] for term in wishes]:
+        yield "pods are not kept in different zones"
+
+
 RULES: Final = (
     Rule("it does not run as root", _not_root),
     Rule("it has the default seccomp profile", _seccomp),
@@ -225,6 +252,7 @@ RULES: Final = (
     Rule("it carries the recommended labels", _labels),
     Rule("a rollout never leaves fewer pods", _no_downtime),
     Rule("it can be evicted, but not as a whole", _disruption),
+    Rule("its pods are kept apart, also where nodes have no zone", _apart),
     Rule("its volumes are mounted and bounded", _volumes),
     Rule("NetworkPolicies govern both directions", _isolated),
 )
@@ -241,6 +269,21 @@ def quantity(text: Any) -> float:
     assert found is not None, text
     scale = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, None: 1}[found[2]]
     return float(found[1]) * scale
+
+
+def canonical(text: str) -> str:
+    """A quantity as the API server writes it: no fraction, the largest suffix that leaves a whole number, and of the
+    same kind (a power of two stays one) as it was given in."""
+    value = Fraction(re.sub(r"[a-zA-Z]+$", "", text))
+    suffix = text[len(text.rstrip("mkMGTi")) :]
+    binary = {"Gi": 2**30, "Mi": 2**20, "Ki": 2**10, "": 1}
+    decimal = {"G": 10**9, "M": 10**6, "k": 10**3, "": 1, "m": Fraction(1, 1000)}
+    value *= (binary if suffix in binary else decimal)[suffix]
+    scales = binary if suffix.endswith("i") else decimal
+    for name, scale in scales.items():
+        if value and (value / scale).denominator == 1:
+            return f"{value / scale}{name}"
+    return "0"
 
 
 def _selects(selector: Document, labels: Document) -> bool:

@@ -64,11 +64,42 @@ def test_the_supported_versions_are_those_that_are_checked() -> None:
     assert f"Kubernetes {OLDEST} to {NEWEST}" in TEXT
 
 
-def test_the_quick_start_is_five_commands_and_builds_the_image_that_is_deployed() -> None:
-    commands = re.findall(r"^    (\S.*)$", TEXT.split("In another terminal")[0], re.MULTILINE)
-    assert len(commands) == 5
+QUICK_START = TEXT.partition("## From nothing to streaming")[2].partition("\n## ")[0].partition("\n| file ")[0]
+COMMANDS = re.findall(r"^    (\S.*)$", QUICK_START, re.MULTILINE)
+
+
+def test_the_quick_start_builds_the_image_that_is_deployed() -> None:
     image = find(plain(), "Deployment", "headwater")["spec"]["template"]["spec"]["containers"][0]["image"]
-    assert f"docker build -t {image} ." in commands and f"kind load docker-image {image}" in commands
+    assert COMMANDS.index(f"docker build -t {image} .") < COMMANDS.index(f"kind load docker-image {image}")
+
+
+def test_the_quick_start_can_be_followed_from_top_to_bottom() -> None:
+    """A pod reads its Secret when it starts, so that comes first; and a port-forward ends with its pod, so what
+    restarts the pods is followed by a new one before anything is sent through it."""
+    secret = next(index for index, one in enumerate(COMMANDS) if one.startswith("kubectl create secret"))
+    apply = next(index for index, one in enumerate(COMMANDS) if one.startswith("kubectl apply"))
+    assert secret < apply
+    forwarded = False
+    for command in COMMANDS:
+        if command.startswith("kubectl port-forward"):
+            forwarded = True
+        elif "rollout restart" in command:
+            forwarded = False
+        elif "localhost:8080" in command:
+            assert forwarded, command
+    assert forwarded, "the old port-forward leads nowhere"
+
+
+def test_every_variable_of_the_quick_start_is_set_before_it_is_used() -> None:
+    known: set[str] = set()
+    for command in COMMANDS:
+        assert set(re.findall(r"\$([A-Z]+)", command)) <= known, command
+        known |= set(re.findall(r"^([A-Z]+)=", command))
+
+
+def test_a_drain_that_shows_as_a_failed_probe_is_explained() -> None:
+    event = "Readiness probe failed: HTTP probe failed with statuscode: 503"
+    assert event in QUICK_START and event in TEXT.partition("by symptom")[2]
 
 
 def test_every_setting_that_is_named_exists() -> None:

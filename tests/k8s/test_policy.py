@@ -73,6 +73,9 @@ BROKEN: dict[str, Break] = {
     "it can be evicted, but not as a whole": lambda workload, documents: find(
         documents, "PodDisruptionBudget", "headwater"
     )["spec"].update(maxUnavailable=0),
+    "its pods are kept apart, also where nodes have no zone": lambda workload, documents: pod_spec(workload)[
+        "topologySpreadConstraints"
+    ].append({"topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}),
     "its volumes are mounted and bounded": _set(f"{POD}/volumes/0/emptyDir/sizeLimit", None),
     "NetworkPolicies govern both directions": lambda workload, documents: documents.remove(
         find(documents, "NetworkPolicy", "headwater")
@@ -91,6 +94,16 @@ def test_a_workload_that_breaks_it_is_told(rule: Rule, documents: list[Document]
     assert list(rule.check(workload, documents)) == []
     BROKEN[rule.name](workload, documents)
     assert list(rule.check(workload, documents)) != []
+
+
+def test_a_wish_to_keep_zones_apart_that_is_gone_or_counts_other_pods_is_told(documents: list[Document]) -> None:
+    by_name = {rule.name: rule for rule in RULES}
+    workload = find(documents, "Deployment", "headwater")
+    (wish,) = pod_spec(workload)["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    wish["podAffinityTerm"]["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] = "redis"
+    assert list(by_name["selectors match"].check(workload, documents)) != []
+    del pod_spec(workload)["affinity"]
+    assert list(by_name["its pods are kept apart, also where nodes have no zone"].check(workload, documents)) != []
 
 
 def test_the_probe_budgets_of_the_deployment_are_what_its_comments_say() -> None:

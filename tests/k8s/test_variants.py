@@ -9,9 +9,11 @@ import pytest
 import yaml
 
 from sse.settings import Settings
+from sse.settings.errors import is_live
 from sse.settings.file import parse
-from sse.settings.report import is_live
 from tests.k8s.manifests import K8S, VARIANTS, built, find, pod_spec, title, variants
+from tests.k8s.policy import quantity
+from tests.k8s.test_schema import UNCHECKED
 
 EXPECTED = (
     "autoscaling",
@@ -24,6 +26,7 @@ EXPECTED = (
     "live-settings",
     "monitoring",
     "single",
+    "vpa",
 )
 #: Those that contain the base, so that one command applies all; the others are added to it.
 WHOLE = ("autoscaling", "exec-probe", "istio", "live-settings", "single")
@@ -112,10 +115,30 @@ def test_autoscaling_leaves_the_number_of_pods_to_the_autoscaler() -> None:
     spec = find(documents, "HorizontalPodAutoscaler", "headwater")["spec"]
     (metric,) = spec["metrics"]
     # Two pods' streams fit into one, should the other go.
-    assert int(metric["pods"]["target"]["averageValue"]) * 2 <= Settings().sse_max_streams
+    assert quantity(metric["pods"]["target"]["averageValue"]) * 2 <= Settings().sse_max_streams
     assert spec["minReplicas"] >= find(built("base"), "Deployment", "headwater")["spec"]["replicas"]
     assert spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"] >= 300
-    assert find(documents, "VerticalPodAutoscaler", "headwater")["spec"]["updatePolicy"]["updateMode"] == "Off"
+
+
+def test_gitops_leaves_the_number_of_pods_as_it_finds_it() -> None:
+    """`replicas` is ignored in comparisons, and also in a sync, which would set it otherwise."""
+    spec = find(built("gitops"), "ApplicationSet", "headwater")["spec"]["template"]["spec"]
+    assert {"ServerSideApply=true", "RespectIgnoreDifferences=true"} <= set(spec["syncPolicy"]["syncOptions"])
+    (ignored,) = spec["ignoreDifferences"]
+    assert (ignored["kind"], ignored["jsonPointers"]) == ("Deployment", ["/spec/replicas"])
+
+
+def test_vpa_only_advises() -> None:
+    (document,) = built("vpa")
+    assert document["spec"]["updatePolicy"]["updateMode"] == "Off"
+    target = document["spec"]["targetRef"]
+    find(built("base"), target["kind"], target["name"])
+
+
+@pytest.mark.parametrize("variant", [name for name in WHOLE if name != "istio"])
+def test_one_that_contains_the_base_can_be_applied_where_there_are_no_custom_resources(variant: str) -> None:
+    """An apply with one kind that the cluster does not know fails. (A mesh without Istio's kinds is none.)"""
+    assert [title(one) for one in built(variant) if (one["apiVersion"], one["kind"]) in UNCHECKED] == []
 
 
 def test_live_settings_are_mounted_so_that_they_change_and_say_only_what_may() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import os
+import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import flask
 from greenlet import greenlet
@@ -88,3 +91,37 @@ def greenlets() -> flask.Response:
     gc.collect()
     alive = sum(1 for one in gc.get_objects() if isinstance(one, greenlet) and one and not one.dead)
     return flask.Response(f"{alive}\n", mimetype="text/plain")
+
+
+class Taken(flask.Response):
+    """As flask-sock answers: the view has written to the socket itself."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """gunicorn's convention for it."""
+        raise StopIteration
+
+
+@app.get("/websocket", websocket=True)
+def websocket() -> flask.Response:
+    """Takes its socket and sends a few bytes back, then ``bye``. As in flask-sock, a thread of its own reads."""
+    sock = flask.request.environ["gunicorn.socket"]
+    sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    heard = threading.Event()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):
+            while data := sock.recv(100):
+                sock.sendall(data)
+                heard.set()
+        heard.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    heard.wait()
+    sock.sendall(b"bye")
+    return Taken()
+
+
+@app.get("/large")
+def large() -> flask.Response:
+    """Blocks, and no stream."""
+    return flask.Response((b"x" * 65536 for _ in range(400)), mimetype="text/plain")

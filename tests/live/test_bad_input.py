@@ -264,7 +264,7 @@ def test_head_answers_the_headers_of_a_stream_and_no_body(server: Server) -> Non
         assert (answer.status, answer.body) == (status, b"")
 
 
-@pytest.mark.parametrize("accept", ["text/event-stream", "text/*", "*/*", "text/html, */*;q=0.1", ""])
+@pytest.mark.parametrize("accept", ["text/event-stream;charset=UTF-8", "text/*", "*/*", "text/html, *; q=.2, */*; q=.2", ""])
 def test_whoever_accepts_event_streams_gets_one(server: Server, accept: str) -> None:
     with SSEClient(server.port, "/events/a", headers={"Accept": accept}) as client:
         assert client.status == 200

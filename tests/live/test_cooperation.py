@@ -80,14 +80,15 @@ class Probes:
         for thread in self._threads:
             thread.join(30)
 
-    def check(self) -> None:
-        """All were answered, and nearly all well within a probe's time-out."""
+    def check(self, queue: float = 0.0) -> None:
+        """All were answered, and nearly all well within a probe's time-out. ``queue``: for so many seconds a crowd stood
+        in the main port's queue, and who came behind it had to wait. The health port has a queue of its own."""
         assert self.failures == []
-        for took in (self.main, self.health):
+        for took, more in ((self.main, queue), (self.health, 0.0)):
             assert len(took) >= 10, "too few to say anything"
-            assert quantile(took, 0.95) < PROBE_MOST / 2, self.figures()
-            assert max(took) < PROBE_MOST * 1.5, self.figures()
-        assert quantile(self.opening, 0.9) < 1, self.figures()
+            assert quantile(took, 0.95) < PROBE_MOST / 2 + more, self.figures()
+            assert max(took) < PROBE_MOST * 1.5 + more, self.figures()
+        assert quantile(self.opening, 0.9) < 1 + queue, self.figures()
 
     def figures(self) -> str:
         """Milliseconds, for reports."""
@@ -130,10 +131,12 @@ def test_probes_are_fast_while_a_crowd_comes_back_and_catches_up(start_server: S
             options(server, streams=400, open_inflight=400, path=target, publish="none", seconds=2)
         ) as generator,
     ):
+        began = time.monotonic()
         generator.line(60)
+        queue = time.monotonic() - began
         result = generator.line(60)
     assert result["opened"] == 400 and result["closed_early"] == 0
-    probes.check()
+    probes.check(queue)
 
 
 def test_probes_are_fast_beside_a_client_that_always_has_another_request(start_server: StartServer) -> None:

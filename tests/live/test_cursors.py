@@ -32,7 +32,7 @@ def small() -> Iterator[Server]:
 
 
 def beat(event: StreamEvent) -> bool:
-    return event.event == "heartbeat"
+    return event.is_heartbeat
 
 
 def beat_at(name: str) -> Callable[[StreamEvent], bool]:
@@ -55,8 +55,9 @@ def reset_of(server: Server, target: str, cursor: str | None) -> tuple[dict[str,
 
 def test_heartbeats_come_in_silence_and_say_when_they_were_made(quick: Server) -> None:
     with SSEClient(quick.port, "/events/silence") as client:
-        client.next_event()
+        opening = client.next_event()
         before = time.time() * 1000
+        assert opening.is_opening and before - 5000 < int(opening.data or "") <= before + 100
         beats = [client.events_until(beat, 5)[-1] for _ in range(4)]
         made = [int(one.data or "") for one in beats]
         gaps = [b - a for a, b in zip(made, made[1:], strict=False)]

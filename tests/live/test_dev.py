@@ -46,7 +46,7 @@ def test_a_changed_file_is_served_within_seconds_and_open_streams_resume(tmp_pat
             client.next_event()
             seen = server.publish("a", "before")
             assert client.next_message().id == seen
-            described = tmp_path / "sse" / "openapi.py"
+            described = tmp_path / "sse" / "web" / "openapi.py"
             described.write_text(described.read_text().replace('"title": "Headwater"', '"title": "Changed"'))
             began = time.monotonic()
             blocks = client.read_to_end(20)

@@ -85,7 +85,7 @@ def test_in_the_delay_everything_is_served_and_readiness_fails(
         assert late.status == 200 and late.headers["content-type"].startswith("text/event-stream")
         blocks = late.read_to_end(2)
         assert late.ending.clean and late.wait_closed(2).clean
-        assert [block.data for block in blocks] == [None]
+        assert [block.is_opening for block in blocks] == [True]
         retries.append(blocks[-1].retry)
     assert time.monotonic() - began < delay, "too slow a machine to see the delay"
     assert len(set(retries)) > 1, "not randomised: all come back at once"
@@ -123,12 +123,12 @@ def test_a_request_in_flight_is_answered_and_kept(start_server: StartServer, tmp
         eventually(lambda: server.request("GET", "/healthz").status == 200)  # they were accepted before this one
         server.terminate()
         eventually(lambda: refuses(server.port), 3)
-        begun.sendall(b"whole")
-        header.sendall(b"Content-Length: 4\r\n\r\nlate")
-        for sock in (begun, header):
+        for sock, rest in ((begun, b"whole"), (header, b"Content-Length: 4\r\n\r\nlate")):
+            sock.sendall(rest)
             head = sock.recv(65536)
             assert head.startswith(b"HTTP/1.1 201") and b"\r\nConnection: close\r\n" in head
             assert sock.recv(65536) == b""
+            time.sleep(0.3)  # several looks at what is left: the other one is still waited for
     assert server.wait(5) == 0
     stored = sqlite3.connect(tmp_path / "h.db")
     with contextlib.closing(stored):
@@ -137,9 +137,58 @@ def test_a_request_in_flight_is_answered_and_kept(start_server: StartServer, tmp
     assert "half-whole" in dump and "late" in dump
 
 
+def to_master(server: Server) -> None:
+    server.terminate()
+
+
+def to_group(server: Server) -> None:
+    """As ``dumb-init``, ``tini -g`` and systemd do: the workers hear of it twice, for their master passes it on."""
+    os.killpg(server.pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("send", [pytest.param(to_master, id="to the master"), pytest.param(to_group, id="to the group")])
+def test_a_repeated_sigterm_does_not_hurry(
+    start_server: StartServer, open_stream: OpenStream, send: Callable[[Server], None]
+) -> None:
+    delay, window = 0.5, 2.0
+    server = start_server(SSE_DRAIN_DELAY=delay, SSE_DRAIN_WINDOW=window)
+    clients = [open_stream(server, "/events/a") for _ in range(10)]
+    for client in clients:
+        client.next_event()
+    began = time.monotonic()
+    send(server)
+    eventually(lambda: status(server, "/readyz", server.health_port) == 503)
+    send(server)  # in the delay
+    eventually(lambda: refuses(server.port), 4)
+    send(server)  # in the window
+    for client in clients:
+        ended_well(client, delay + window + MARGIN + LATE)
+    assert time.monotonic() - began > delay + window * 0.9
+    assert server.wait(MARGIN + LATE) == 0
+
+
+def test_one_worker_less_is_a_drain_too(start_server: StartServer) -> None:
+    """SIGTTOU: the master signals the worker that is to go once a second until it is gone."""
+    window = 2.5
+    server = start_server(WEB_CONCURRENCY=2, SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=window, SSE_RETRY=100)
+    idle = sockets(server)
+    oldest = min(idle)
+    with Crowd(server.port, "/events/a", 40) as crowd:
+        crowd.wait_open()
+        moving = sockets(server)[oldest] - idle[oldest]
+        server.signal(signal.SIGTTOU)
+        began = time.monotonic()
+        eventually(lambda: oldest not in server.worker_pids(), window + MARGIN + LATE, "it does not go")
+        crowd.wait_open()
+    ends = [member.connections[0].ended for member in crowd.members if len(member.connections) > 1]
+    assert len(ends) == moving > 0
+    assert max(ends) - began > window * 0.9
+    assert set(crowd.endings()) == {"terminated", "open"}
+
+
 HURRIES = [
-    pytest.param((signal.SIGTERM, signal.SIGTERM), id="a second SIGTERM"),
     pytest.param((signal.SIGTERM, signal.SIGQUIT), id="SIGTERM, then SIGQUIT"),
+    pytest.param((signal.SIGTERM, signal.SIGINT), id="SIGTERM, then SIGINT"),
     pytest.param((signal.SIGQUIT,), id="SIGQUIT"),
     pytest.param((signal.SIGINT,), id="SIGINT"),
 ]
@@ -163,6 +212,38 @@ def test_a_hurried_drain_still_ends_streams_cleanly(
         ended_well(client, 6)
     assert server.wait(8) == 0
     assert time.monotonic() - began < 8  # of 60
+
+
+def test_a_drain_is_hurried_also_within_its_window(start_server: StartServer, open_stream: OpenStream) -> None:
+    server = start_server(SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=60, SSE_IDLE_TIMEOUT=60)
+    clients = [open_stream(server, "/events/a") for _ in range(10)]
+    for client in clients:
+        client.next_event()
+    idle = open_stream(server, "/openapi.json", headers={"Accept": "*/*"})
+    server.terminate()
+    eventually(lambda: refuses(server.port), 3)
+    assert idle.wait_closed(3) is Ending.COMPLETE, "an idle connection is let go at once"
+    assert Ending.OPEN in {client.ending for client in clients}
+    assert status(server, "/healthz", server.health_port) == 200, "health answers to the end"
+    began = time.monotonic()
+    server.signal(signal.SIGQUIT)
+    for client in clients:
+        ended_well(client, 6)
+    assert server.wait(8) == 0
+    assert time.monotonic() - began < 8  # of 60
+
+
+def test_a_worker_whose_master_is_gone_ends_its_streams_and_itself(
+    start_server: StartServer, open_stream: OpenStream
+) -> None:
+    server = start_server(SSE_DRAIN_DELAY=60, SSE_DRAIN_WINDOW=60)
+    clients = [open_stream(server, "/events/a") for _ in range(5)]
+    for client in clients:
+        client.next_event()
+    server.process.kill()
+    for client in clients:
+        ended_well(client, 8)
+    eventually(lambda: not server.pids(), 8)
 
 
 def test_a_lagging_stream_gets_all_it_is_owed_before_its_end(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tests.live.observe import samples
 from tests.support.server import Server
 from tests.support.sse_client import SSEClient
 from tests.support.wait import eventually
@@ -32,6 +33,9 @@ def test_a_full_disk_refuses_publishers_and_nobody_else(small_disk: Path) -> Non
             return answer.status
 
         acknowledged: list[str] = []
+        eventually(lambda: "sse_log_free_bytes" in samples(server), 5)
+        assert 0 < samples(server)["sse_log_free_bytes"] < 3_000_000 and samples(server)["sse_log_bytes"] > 0
+        assert "[+]appends ok" in server.request("GET", "/readyz?verbose", port=server.health_port).text
         while publish() == 201:
             assert len(acknowledged) < 200, "the disk does not fill"
         assert len(acknowledged) > 3
@@ -41,10 +45,21 @@ def test_a_full_disk_refuses_publishers_and_nobody_else(small_disk: Path) -> Non
         lines = b"\n".join([b'{"channel":"a","data":"%s"}' % EVENT] * 5)
         batch = server.request("POST", "/events", lines, {"Content-Type": "application/x-ndjson"})
         assert batch.status == 503
+        # The operator sees it, whichever worker is asked.
+        eventually(lambda: samples(server)['sse_publishes_refused_total{reason="log"}'] == 8, 5)
+        eventually(lambda: samples(server)["sse_log_oldest_timestamp_seconds"] >= 0)
+
+        def appends() -> str:
+            verbose = server.request("GET", "/readyz?verbose", port=server.health_port)
+            assert verbose.status == 200, "degraded, and not taken out: no other pod could do better"
+            return next(line for line in verbose.text.splitlines() if "appends" in line)
+
+        eventually(lambda: appends().startswith("[-]appends failed: the log refused what worker"), 5)
+        assert "degraded" in appends()
         # Streams, old and new, go on: events, heartbeats, resumes. So do the probes.
         seen = [client.next_message(10).id for _ in acknowledged]
         assert seen == acknowledged
-        client.events_until(lambda event: event.event == "heartbeat", 5)
+        client.events_until(lambda event: event.is_heartbeat, 5)
         with SSEClient(server.port, "/events/a", last_event_id=begin) as late:
             assert [late.next_message(10).id for _ in acknowledged] == acknowledged
         assert server.request("GET", "/healthz").status == 200
@@ -54,6 +69,8 @@ def test_a_full_disk_refuses_publishers_and_nobody_else(small_disk: Path) -> Non
         before = len(acknowledged)
         eventually(lambda: publish() == 201, 10, "publishing does not work again")
         assert publish(b"small") == 201
+        # Until each worker that was refused has published again, or for half a minute.
+        eventually(lambda: publish(b"small") == 201 and appends() == "[+]appends ok", 35, interval=0.2)
         assert [client.next_message(10).id for _ in acknowledged[before:]] == acknowledged[before:]
         with SSEClient(server.port, "/events/a", last_event_id=begin) as late:
             assert [late.next_message(10).id for _ in acknowledged] == acknowledged

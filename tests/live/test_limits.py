@@ -59,11 +59,12 @@ def is_stream(client: SSEClient) -> bool:
 
 
 def check_refused(client: SSEClient, retry: int) -> None:
-    """200, a randomised ``retry:`` with a cursor (so that nothing is missed until it is let in), and a clean end."""
+    """200, an opening with a randomised ``retry:`` and a cursor (nothing is missed until it is let in), a clean end."""
     blocks = client.read_to_end(2)
     assert (client.status, client.headers["content-type"].partition(";")[0]) == (200, "text/event-stream")
     assert client.ending.clean and client.wait_closed(2).clean
-    assert not is_stream(client) and [block.data for block in blocks] == [None]
+    assert not is_stream(client) and [block.is_opening for block in blocks] == [True] and blocks[0].id
+    assert abs(int(blocks[0].data or "") / 1000 - time.time()) < 60
     assert blocks[0].retry and retry * 0.5 <= blocks[0].retry <= retry * 1.5
 
 
@@ -83,6 +84,34 @@ def test_a_stream_too_many_is_told_to_come_back_and_no_old_one_suffers(
     kept.pop().close()  # its place is free at once
     eventually(lambda: samples(server)['sse_streams{state="live"}'] == 9, 1)
     assert is_stream(open_stream(server, "/events/a"))
+
+
+def test_a_client_that_is_sent_away_keeps_its_cursor_or_is_given_one(
+    start_server: StartServer, open_stream: OpenStream
+) -> None:
+    """Each comes back with what it was told, as a browser does, and misses nothing that was published meanwhile."""
+    server = start_server(SSE_MAX_STREAMS=1)
+    first = server.publish("a", "first")
+    kept = open_stream(server, "/events/other")
+    cursor = "1763900000000-7"
+    asked: list[tuple[str, str | None, str | None]] = [
+        ("", None, first),                              # none: it is given the log's newest position
+        ("", cursor, cursor),
+        ("?since=1763900000000", cursor, cursor),       # the header wins, as for a stream that is let in
+        (f"?lastEventId={cursor}", None, cursor),
+        ("?since=1763900000000", None, "1763899999999-1048575"),
+        ("?since=earliest", None, "0-0"),
+        ("", "nonsense", None),                         # it is still to be told that this is no cursor
+    ]
+    for query, header, told in asked:
+        away = open_stream(server, f"/events/a{query}", last_event_id=header)
+        (block,) = away.read_to_end(2)
+        assert block.is_opening and block.id == told, (query, header)
+    missed = server.publish("a", "missed")
+    kept.close()
+    eventually(lambda: samples(server)['sse_streams{state="live"}'] == 0, 2)
+    again = open_stream(server, "/events/a", last_event_id=first)
+    assert again.next_event().id == first and again.next_message().id == missed
 
 
 def test_one_address_has_a_limit_of_its_own(start_server: StartServer, open_stream: OpenStream) -> None:

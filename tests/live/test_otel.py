@@ -242,6 +242,6 @@ def test_what_is_off_is_not_even_loaded(start_server: StartServer, collector: Co
 def test_without_the_packages_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSE_OTEL", "true")
     assert Settings.from_environ().sse_otel
-    monkeypatch.setattr("sse.settings.agreement.find_spec", lambda name: None)
+    monkeypatch.setattr("sse.settings.conflicts.find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"SSE_OTEL=true cannot be used .* install headwater\[otel\]"):
         Settings.from_environ()

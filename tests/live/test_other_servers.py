@@ -47,7 +47,7 @@ def open_one(server: Server) -> Iterator[Open]:
 
 def test_what_is_published_is_received_at_once_and_in_order(server: Server, open_one: Open) -> None:
     client, opening = open_one("/events/order")
-    assert opening.retry == 2000 and opening.data is None
+    assert opening.is_opening and opening.retry == 2000
     ids = [server.publish("order", f"{n}", "?event=e") for n in range(20)]
     events = [client.next_message() for _ in ids]
     assert [(event.id, event.event, event.data) for event in events] == [(ids[n], "e", f"{n}") for n in range(20)]
@@ -79,7 +79,7 @@ def test_a_client_resumes_exactly_where_it_was(server: Server, open_one: Open) -
 def test_a_quiet_stream_gets_heartbeats_whose_id_resumes_exactly(server: Server, open_one: Open) -> None:
     client, _ = open_one("/events/quiet")
     moved = server.publish("busy", "x")
-    client.events_until(lambda event: event.event == "heartbeat" and event.id == moved, 5)
+    client.events_until(lambda event: event.is_heartbeat and event.id == moved, 5)
     client.close()
     server.publish("quiet", "missed")
     again, opening = open_one("/events/quiet", client.last_event_id)
@@ -95,14 +95,14 @@ def test_several_channels_are_in_order_and_a_batch_is_seen_whole(server: Server,
     assert [client.next_message().data for _ in range(200)] == [str(n) for n in range(300) if n % 3]
 
 
-def test_a_stream_beyond_the_limit_gets_200_a_retry_and_a_clean_end_and_a_place_when_one_has_gone(
+def test_a_stream_beyond_the_limit_gets_200_an_opening_and_a_clean_end_and_a_place_when_one_has_gone(
     server: Server, open_one: Open
 ) -> None:
     clients = [open_one("/events/full")[0] for _ in range(PLACES)]
     with SSEClient(server.port, "/events/full") as refused:
         (told,) = refused.read_to_end()
         assert (refused.status, refused.headers["content-type"]) == (200, "text/event-stream")
-        assert told.id and told.data is None and 1000 <= (told.retry or 0) <= 3000
+        assert told.is_opening and told.id and 1000 <= (told.retry or 0) <= 3000
         assert refused.ending.clean
     clients[0].close()
     open_one("/events/full")

@@ -139,6 +139,19 @@ def test_sigterm_during_a_reload_is_obeyed_at_once(start_server: StartServer, op
         assert stream.ending is Ending.TERMINATED
 
 
+def test_a_reload_can_be_hurried(start_server: StartServer, open_stream: OpenStream) -> None:
+    server = start_server(SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=60)
+    streams = [open_stream(server, "/events/a") for _ in range(10)]
+    reload(server)
+    server.signal(signal.SIGQUIT)
+    began = time.monotonic()
+    assert server.wait(8) == 0
+    assert time.monotonic() - began < 8  # of 60
+    for stream in streams:
+        stream.read_to_end(1)
+        assert stream.ending is Ending.TERMINATED
+
+
 def test_a_worker_that_is_killed_is_replaced_and_its_clients_resume(start_server: StartServer) -> None:
     server = start_server(WEB_CONCURRENCY=2, SSE_RETRY=100)
     idle = sockets(server)

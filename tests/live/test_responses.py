@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartServer
-from tests.live.observe import RESPONSE_APP, closed, stream_lines
+from tests.live.observe import RESPONSE_APP, closed, samples, stream_lines
 from tests.support.server import Server
 from tests.support.sse_client import Ending, SSEClient
 from tests.support.wait import eventually
@@ -128,3 +130,59 @@ def test_a_drain_lets_them_finish_and_ends_the_others_at_its_end(
     assert notes(server, "closed") == 3
     reasons = sorted(one["reason"] for one in stream_lines(server))
     assert reasons == ["done", "drain", "drain"]
+
+
+GOING = [pytest.param(SSEClient.close, "client", id="closes"), pytest.param(SSEClient.abort, "reset", id="resets")]
+
+
+@pytest.mark.parametrize(("go", "reason"), GOING)
+def test_how_a_client_went_is_logged(
+    app: Server, open_stream: OpenStream, go: Callable[[SSEClient], None], reason: str
+) -> None:
+    target = f"/silence?{reason}"
+    client = open_stream(app, target)
+    go(client)
+    assert line(app, target)["reason"] == reason
+
+
+def test_an_ordinary_answer_has_one_write_timeout_for_all_of_it(app: Server, open_stream: OpenStream) -> None:
+    """However many blocks the app makes it of, and however steadily each is taken."""
+
+    def timed_out() -> float:
+        return samples(app)['sse_connections_closed_total{reason="write-timeout"}']
+
+    before = timed_out()
+    client = open_stream(app, "/large", receive_buffer=65536, headers={"Accept": "*/*"})
+    came = 0
+    with contextlib.suppress(ConnectionError):
+        while data := client.socket.recv(65536):
+            came += len(data)
+            time.sleep(len(data) / 4_000_000)  # so that it takes six seconds, and each block a moment
+    assert came < 400 * 65536
+    assert timed_out() == before + 1
+
+
+def test_an_app_may_take_the_socket_of_an_upgraded_connection(start_server: StartServer, tmp_path: Path) -> None:
+    """A websocket: its silence is no slow request, and what the app has written is the whole answer."""
+    timeout = 0.3
+    server = start_server(
+        command=RESPONSE_APP,
+        NOTES=str(tmp_path),
+        SSE_READ_HEADER_TIMEOUT=timeout,
+        SSE_READ_TIMEOUT=timeout,
+        SSE_DRAIN_DELAY=0,
+    )
+    request = b"GET /websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+        sock.sendall(request)
+        assert sock.recv(4096).startswith(b"HTTP/1.1 101 ")
+        time.sleep(3 * timeout)  # it says nothing for longer than a request may
+        sock.sendall(b"hello")
+        came = b""
+        while data := sock.recv(4096):
+            came += data
+    assert came == b"hellobye"
+    assert samples(server)['sse_connections_closed_total{reason="bad-request"}'] == 0
+    server.terminate()
+    assert server.wait(10) == 0
+    assert "Traceback" not in server.log_text()

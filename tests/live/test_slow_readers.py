@@ -152,14 +152,14 @@ def test_a_reader_that_stalls_is_closed_after_the_write_timeout_and_resumes(
 NOTHING_TAKEN = """
 from gevent import monkey; monkey.patch_all()
 import sys, time, socket, gevent
-from sse.event import Event
-from sse.fanout import Fanout
-from sse.group import Subscription
-from sse.hub import Hub
+from sse.events.model import Event
+from sse.fanout.passes import Fanout
+from sse.streams.group import Subscription
+from sse.streams.hub import Hub
 from sse.log import open_log
 from sse.settings import Settings
-from sse.stats import Stats
-from sse.stream import Stream
+from sse.streams.stats import Stats
+from sse.streams.stream import Stream
 
 ended = []
 settings = Settings.from_mapping({"SSE_WRITE_TIMEOUT": 0.4, "SSE_HEARTBEAT": 600, "SSE_LOG": "memory:"})

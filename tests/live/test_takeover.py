@@ -106,7 +106,7 @@ def test_a_stream_over_http_1_0_is_delimited_by_its_end(start_server: StartServe
     assert [event.id for event in got] == sent
     assert [event.data for event in got] == [f"line\n{number}" for number in range(50)]
     heartbeat = client.next_event(3)
-    assert heartbeat.event == "heartbeat" and heartbeat.id == sent[-1]
+    assert heartbeat.is_heartbeat and heartbeat.id == sent[-1]
     server.terminate()
     blocks = client.read_to_end(5)
     assert client.ending is Ending.CLOSED and not client.partial

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ import pytest
 
 import sse as package
 from sse import SSE, InvalidEvent
-from sse.hub import CANARY_CHANNEL
+from sse.log import LogUnavailable
 from sse.settings import SettingsError
+from sse.streams.hub import CANARY_CHANNEL, Status
 from tests.support.sse_parser import EventParser, StreamEvent
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +50,23 @@ def test_init_app_does_what_the_constructor_does(closing: ExitStack) -> None:
     extension.init_app(app)
     closing.callback(extension.stop)
     assert app.extensions["sse"] is extension
-    assert {rule.endpoint for rule in app.url_map.iter_rules()} >= {"sse.publish_one", "sse.stream_one"}
+    assert {rule.endpoint for rule in app.url_map.iter_rules()} >= {"headwater.publish_one", "headwater.stream_one"}
+
+
+@pytest.mark.parametrize("first", ["theirs", "ours"])
+def test_flask_sse_may_stand_beside_it(first: str, closing: ExitStack) -> None:
+    app = flask.Flask("both")
+    app.config["SSE_LOG"] = "memory:"
+    theirs = flask.Blueprint("sse", "flask_sse")  # its name, and how it is registered
+    theirs.add_url_rule("", "stream", lambda: "theirs")
+    for turn in sorted(["theirs", "ours"], key=first.__ne__):
+        if turn == "ours":
+            closing.callback(SSE(app).stop)
+        else:
+            app.register_blueprint(theirs, url_prefix="/stream")
+    client = app.test_client()
+    assert client.get("/stream").text == "theirs"
+    assert client.get("/events").status_code == 400, "it names no channel"
 
 
 def test_a_second_extension_on_one_app_is_refused(closing: ExitStack) -> None:
@@ -140,8 +159,40 @@ def test_the_process_s_own_stream_is_outside_of_every_limit(closing: ExitStack) 
         beats = [block for block in parser.feed(next(canary)) if block.event == "heartbeat"]
     assert extension.hub.admit("-") is None
     assert extension.hub.admit("-") == "streams"
+    assert extension.status().streams == {}, "nor among those that are counted for operators"
     canary.close()  # type: ignore[attr-defined]
-    assert extension.hub.streams == 1
+    assert extension.hub.streams == 1 and not extension.stats.closed
+
+
+def test_a_stream_whose_beginning_cannot_be_found_holds_no_place(
+    closing: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, extension = app_with(closing, SSE_MAX_STREAMS=1, SSE_MAX_STREAMS_PER_IP=1)
+    errors: list[Exception] = [LogUnavailable("away"), ZeroDivisionError("a bug")]
+
+    def failing(*args: object) -> None:
+        raise errors.pop(0)
+
+    with monkeypatch.context() as fault:
+        fault.setattr(extension.hub.replay, "resolve", failing)
+        assert take(app.test_client().get("/events/a"), 1)[0].retry, "the client is sent away"
+        with pytest.raises(ZeroDivisionError):
+            app.test_client().get("/events/a")
+    assert extension.hub.streams == 0 and not extension.hub.groups
+    assert take(app.test_client().get("/events/a"), 1)[0].id
+
+
+def test_before_the_log_is_read_a_client_is_sent_away_without_a_position(
+    closing: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be told to begin at the beginning of the log. The cursor that it brought is its own, and it keeps it."""
+    app, extension = app_with(closing)
+    monkeypatch.setattr(extension.hub, "wait_ready", lambda patience: False)
+    monkeypatch.setattr(extension.hub.window, "position", 0)
+    (block,) = take(app.test_client().get("/events/a"), 1)
+    assert block.is_opening and block.id is None
+    (block,) = take(app.test_client().get("/events/a", headers={"Last-Event-ID": "1763900000000-7"}), 1)
+    assert block.is_opening and block.id == "1763900000000-7"
 
 
 def test_attaching_a_socket_where_none_is_taken_over_says_so(closing: ExitStack) -> None:
@@ -151,6 +202,31 @@ def test_attaching_a_socket_where_none_is_taken_over_says_so(closing: ExitStack)
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(RuntimeError, match="does not take sockets over"):
         extension.attach(theirs)
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_a_child_has_a_log_and_counts_of_its_own(started: bool, closing: ExitStack, tmp_path: Path) -> None:
+    app, extension = app_with(closing, SSE_LOG=f"sqlite:///{tmp_path}/h.db", SSE_AUTH="none")
+    extension.publish("a", "by the parent")
+    if started:
+        assert extension.start().wait_ready(5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: that is the case here
+        pid = os.fork()
+    if pid == 0:  # the child: nothing of pytest's may run here
+        signal.alarm(20)
+        try:
+            fresh = extension.status() == Status(False, False, 0.0, 0, {}, False) and extension.stats.published == 0
+            extension.publish("a", "by the child")
+            ready = extension.start().wait_ready(5)
+            os._exit(0 if fresh and ready and extension.stats.published == 1 else 1)
+        except BaseException:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    extension.publish("a", "by the parent again")
+    found = take(app.test_client().get("/events/a?since=earliest"), 4)
+    assert [block.data for block in found[1:]] == ["by the parent", "by the child", "by the parent again"]
+    assert extension.stats.published == 2
 
 
 def test_stopping_twice_or_without_a_start_is_no_error() -> None:

@@ -12,17 +12,17 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from sse.auth.address import address_bucket
-from sse.event import Event, Record, opening_block, parse_id, parse_since
-from sse.fanout import Fanout
-from sse.group import Group, Subscription
-from sse.hub import Hub
+from sse.events.model import Event, Record, opening_block, parse_id, parse_since
+from sse.fanout.passes import Fanout
 from sse.log import Bounds, Log, LogUnavailable, open_log
 from sse.log.base import LogReplaced
-from sse.pull import PullStream
-from sse.replay import Start
 from sse.settings import Settings
-from sse.stats import Stats
-from sse.stream import Stream
+from sse.streams.group import Group, Subscription
+from sse.streams.hub import Hub
+from sse.streams.pull import PullStream
+from sse.streams.replay import Start
+from sse.streams.stats import Stats
+from sse.streams.stream import OWN_CLIENT, Stream
 from tests.support.sse_parser import ChunkedDecoder, EventParser, StreamEvent
 from tests.support.wait import eventually
 
@@ -185,13 +185,14 @@ class Parts:
         since: bool = False,
         types: frozenset[str] | None = None,
         ends_in: float = float("inf"),
+        ends_as: str = "lease",
     ) -> Pulled:
         """A generator stream from this cursor on; ``ends_in`` seconds from now."""
         hub = self.hub
         assert hub.admit("-") is None
         group = hub.join(Subscription(frozenset(channels or ("a",)), types))
         now = time.monotonic()
-        stream = PullStream(hub, group, 0, now=now, ends_at=now + ends_in, client="-")
+        stream = PullStream(hub, group, 0, now=now, ends_at=now + ends_in, ends_as=ends_as, client="-")
         cursor = None
         with contextlib.suppress(ValueError):
             cursor = None if text is None else (parse_since if since else parse_id)(text)
@@ -207,7 +208,7 @@ class Pulled:
         self.stream = stream
         self.start = start
         self.parser = EventParser()
-        self.blocks = self.parser.feed(opening_block(start.cursor, retry_ms) + (start.reset or b""))
+        self.blocks = self.parser.feed(opening_block(start.cursor, retry_ms, 0) + (start.reset or b""))
         self._chunks = stream.chunks()
 
     @property
@@ -295,23 +296,23 @@ class Stepped:
         if records := self.parts.log.inner.read(None, self.hub.window.position, most, 10**9):
             self.hub.dispatch(records)
 
-    def open(self, cursor: int, group: Group | None = None, *, send_buffer: int | None = None) -> SocketClient:
+    def open(
+        self, cursor: int, group: Group | None = None, *, send_buffer: int | None = None, client: str = "-"
+    ) -> SocketClient:
         """A stream that has been served through here; ``send_buffer`` bytes of it wait for its client at most."""
         group = group or self.hub.join(Subscription(frozenset({"a"})))
-        stream = Stream(group, cursor, now=time.monotonic(), ends_at=float("inf"), client="-")
+        stream = Stream(group, cursor, now=time.monotonic(), ends_at=float("inf"), client=client)
         ours, theirs = socket.socketpair()
         if send_buffer is not None:
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         self.closing.callback(ours.close)
-        self.hub.streams += 1
+        self.hub.streams += client != OWN_CLIENT
         self.fanout.adopt(stream, theirs.detach())
         return SocketClient(ours, stream, cursor)
 
     def poll(self) -> None:
         """Let the fan-out see which sockets have room, or have gone."""
-        for fd, mask in self.fanout.sockets.poller.poll():
-            if (stream := self.fanout.sockets.streams[fd]) is not None:
-                self.fanout.on_socket(stream, mask)
+        self.fanout.poll()
 
 
 def numbers(first: int, last: int) -> list[str]:

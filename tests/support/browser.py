@@ -71,7 +71,7 @@ def page_of(browser: Browser, **options: Any) -> Iterator[tuple[Page, Problems]]
     page.on("console", lambda said: said.type in ("error", "warning") and problems.note(f"{said.type}: {said.text}"))
     try:
         yield page, problems
-        assert problems.left() == []
+        assert problems.left() == [], problems.left()
     finally:
         context.close()
 

@@ -45,7 +45,7 @@ class StreamEnded(Exception):
 class SSEClient:
     """One request and the stream that answers it; the constructor returns when the answer's head was read.
 
-    :param port: on ``host``.
+    :param port: on ``host``, which may be the path of a Unix socket.
     :param target: the request target, ``/events/news?since=earliest``.
     :param last_event_id: sent as ``Last-Event-ID`` unless None.
     :param headers: further request headers; ``Host`` and ``Accept`` have defaults that these replace.
@@ -74,15 +74,17 @@ class SSEClient:
         self._length: int | None = None
         self._ready: deque[StreamEvent] = deque()
         self.body = bytearray()  # decoded, from the first byte on
-        self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        unix = host.startswith("/")
+        family = socket.AF_UNIX if unix else socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.socket = socket.socket(family, socket.SOCK_STREAM)
         self._poll = select.poll()  # not select(): tests open more than 1,024 sockets
         self._poll.register(self.socket, select.POLLIN)
         try:
             if receive_buffer is not None:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             self.socket.settimeout(timeout)
-            self.socket.connect((host, port))
-            fields = {"Host": f"{host}:{port}", "Accept": "text/event-stream"} | dict(headers or {})
+            self.socket.connect(host if unix else (host, port))
+            fields = {"Host": f"localhost:{port}" if unix else f"{host}:{port}", "Accept": "text/event-stream"} | dict(headers or {})
             if last_event_id is not None:
                 fields["Last-Event-ID"] = last_event_id
             lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())

@@ -17,7 +17,7 @@ class BrokenFraming(AssertionError):
 
 
 class StreamEvent(NamedTuple):
-    """One block of an event stream, also one that dispatches nothing (the opening has an id and no data).
+    """One block of an event stream, also one that dispatches nothing (a retry alone).
 
     A field that the block does not have, or not validly, is None; ``id`` is this block's own.
     """
@@ -31,6 +31,16 @@ class StreamEvent(NamedTuple):
     def is_control(self) -> bool:
         """The service's own: an opening, a retry, a heartbeat, a reset."""
         return self.data is None or self.event in ("heartbeat", "stream-reset")
+
+    @property
+    def is_opening(self) -> bool:
+        """The first block of a stream, or all of one that was sent away: a heartbeat with a retry time."""
+        return self.event == "heartbeat" and self.retry is not None
+
+    @property
+    def is_heartbeat(self) -> bool:
+        """A sign that the stream itself is alive, so not its opening."""
+        return self.event == "heartbeat" and self.retry is None
 
 
 class ChunkedDecoder:

@@ -228,7 +228,10 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request) {
 	channel := channelOf(r)
 	events := s.broker.subscribe(channel, s.settings.buffer)
 	defer s.broker.unsubscribe(channel, events)
-	if !write([]byte("id: " + s.broker.lastID() + "\nretry: 2000\n\n")) {
+	heartbeat := func(fields string, at time.Time) []byte {
+		return []byte(fields + "event: heartbeat\ndata: " + strconv.FormatInt(at.UnixMilli(), 10) + "\n\n")
+	}
+	if !write(heartbeat("id: "+s.broker.lastID()+"\nretry: 2000\n", time.Now())) {
 		return
 	}
 	var beats <-chan time.Time // nil, which never fires, when heartbeats are off
@@ -248,7 +251,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 		case now := <-beats:
-			if !write([]byte("event: heartbeat\ndata: " + strconv.FormatInt(now.UnixMilli(), 10) + "\n\n")) {
+			if !write(heartbeat("", now)) {
 				return
 			}
 		}

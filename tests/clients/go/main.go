@@ -1,4 +1,4 @@
-// A client in a few lines of Go's standard library: prints one JSON line for each event, and resumes.
+// A client in a few lines of Go's standard library: `client NAME URL` prints one JSON line for each event, and resumes.
 package main
 
 import (
@@ -15,7 +15,7 @@ import (
 func main() {
 	last, retry := "", time.Second
 	for ; ; time.Sleep(retry) {
-		request, _ := http.NewRequest("GET", os.Args[1], nil)
+		request, _ := http.NewRequest("GET", os.Args[2], nil)
 		if last != "" {
 			request.Header.Set("Last-Event-ID", last)
 		}
@@ -41,7 +41,7 @@ func main() {
 				}
 			case "":
 				if len(lines) > 0 {
-					line, _ := json.Marshal(map[string]string{"type": event, "data": strings.Join(lines, "\n"), "id": last})
+					line, _ := json.Marshal(map[string]string{"client": os.Args[1], "type": event, "data": strings.Join(lines, "\n"), "id": last})
 					fmt.Println(string(line))
 				}
 				event, lines = "message", nil

@@ -31,6 +31,7 @@ from tests.live.raw.steps import (
 )
 
 NOWHERE = request("GET", "/nowhere")
+REFUSED = request("POST", "/nowhere", f"Content-Length: {len(PROBE)}", body=PROBE)
 CLOSES = {"connection": "close"}
 
 KEPT = (
@@ -72,9 +73,22 @@ KEPT = (
     ),
     Case("1001 requests where their number is not limited", (Repeat(PAGE, 1001), StaysOpen(0.2)), OFF),
     Case(
+        "the body of a refused request that is large",
+        (
+            Send(request("POST", "/nowhere", "Content-Length: 200000", body=b"x" * 200_000) + NOWHERE),
+            Answer(404),
+            Answer(404),
+            StaysOpen(0.2),
+        ),
+    ),
+    Case(
+        "the body of a refused request is not the next request, and the same head came before",
+        ((Send(REFUSED), Answer(404)) * 4 + (Send(NOWHERE), Answer(404), StaysOpen(0.2))),
+    ),
+    Case(
         "the body of a refused request is not the next request",
         (
-            Send(request("POST", "/nowhere", f"Content-Length: {len(PROBE)}", body=PROBE) + NOWHERE),
+            Send(REFUSED + NOWHERE),
             Answer(404),
             Answer(404),
             StaysOpen(0.2),

@@ -228,10 +228,12 @@ class Exactly:
 
 @dataclass(frozen=True)
 class Closed:
-    """The server ends the connection within the window; without a word before it if ``quietly``."""
+    """The server ends the connection within the window; without a word before it if ``quietly``; if ``orderly``, not by
+    a reset, which can destroy an answer that is still on its way."""
 
     within: Window = AT_ONCE
     quietly: bool = True
+    orderly: bool = False
 
     def run(self, talk: Conversation) -> None:
         while talk.receive(talk.mark + self.within.latest + 1.0):
@@ -239,6 +241,8 @@ class Closed:
         if not talk.ended:
             raise Surprise(f"still open after {talk.elapsed():.2f} s")
         self.within.check(talk, f"closed ({talk.ended})")
+        if self.orderly and talk.ended == "RST":
+            raise Surprise("a reset")
         if talk.unread and self.quietly:
             raise Surprise(f"bytes before the end: {bytes(talk.unread[:200])!r}")
 
@@ -316,7 +320,7 @@ class Stream:
                 raise Surprise(f"header {name}: {got!r}, not {value!r}")
         talk.chunked = None if self.delimited else ChunkedDecoder()
         opening = _next_block(talk)
-        if opening.data is not None or not opening.id or not opening.retry:
+        if not opening.is_opening or not opening.id:
             raise Surprise(f"no opening: {opening}")
 
 

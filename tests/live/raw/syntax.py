@@ -26,6 +26,10 @@ def _fields(count: int, size: int = 1) -> tuple[str, ...]:
     return tuple(f"X-{number:04}: {'v' * max(size - 10, 1)}" for number in range(count))
 
 
+CLOSES = {"connection": "close"}
+_PART_AHEAD = Send(PAGE + request("GET", "/", *_fields(17, 1024)))
+_TOO_LARGE = (Send(post("large", b"x" * 100_000, "Connection: close")), Answer(413, CLOSES))
+
 LIMITS = (
     Case(
         "a header of 17 KB in one field",
@@ -57,10 +61,20 @@ LIMITS = (
         ),
     ),
     Case(
+        "header over its limit, of which a part came with the request before",
+        (_PART_AHEAD, Answer(200), Answer(431), Closed()),
+        go=Differs("net/http does not count what it has read ahead", (_PART_AHEAD, Answer(200), Answer(200))),
+    ),
+    Case(
         "a very long request line",
         (Send(request("GET", "/" + "a" * 24_000)), Answer((414, 431)), Closed()),
     ),
     Case("a body that is too large", (Send(post("large", b"x" * 100_000)), Answer(413))),
+    Case(
+        "a body that is too large, and nobody reads",
+        (*_TOO_LARGE, Closed(orderly=True)),
+        go=Differs("net/http does not linger where the client asked for the close", (*_TOO_LARGE, Closed())),
+    ),
     Case(
         "a chunked body that is too large",
         (
@@ -177,7 +191,6 @@ TARGETS = (
     ),
 )
 
-CLOSES = {"connection": "close"}
 # net/http first waits a while for the body that it did not ask for.
 LATER = Window(0, due(READ).latest)
 _WAITS = ("Content-Length: 5", "Expect: 100-continue")

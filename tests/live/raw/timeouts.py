@@ -38,6 +38,7 @@ from tests.live.raw.steps import (
 
 PARTIAL = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
 BODYLESS = request("POST", "/events/timeouts", "Content-Length: 10")
+_REFUSED = request("POST", "/nowhere", "Content-Length: 10", body=b"01")
 CHUNKED = request("POST", "/events/timeouts", "Transfer-Encoding: chunked")
 TOO_LATE = Answer(408, {"content-type": "application/problem+json", "connection": "close"}, within=due(READ))
 
@@ -67,6 +68,18 @@ BODIES = (
         (Send(BODYLESS[:30]), Pause(0.4), Send(BODYLESS[30:]), TOO_LATE, Closed(due(READ))),
     ),
     Case(
+        "the body's time counts from the request's beginning, also of one that came with the end of another",
+        (
+            Send(BODYLESS),
+            Pause(READ - 0.5),
+            Send(b"0123456789" + BODYLESS),
+            Answer(201),
+            Pause(0.9),
+            Send(b"0123456789"),
+            Answer(201),
+        ),
+    ),
+    Case(
         "a body promised with 100-continue and never sent",
         (
             Send(request("POST", "/events/timeouts", "Content-Length: 10", "Expect: 100-continue")),
@@ -89,7 +102,7 @@ IDLES = (
     ),
 )
 
-# A head that the connection has seen so often that it is no longer parsed (sse/heads.py).
+# A head that the connection has seen so often that it is no longer parsed (sse/worker/head_memory.py).
 KNOWN = post("timeouts", b"0123456789")
 _KNOWN_HEAD, _, _ = KNOWN.partition(b"0123456789")
 _OFTEN: tuple[Step, ...] = (Send(KNOWN), Answer(201)) * 3
@@ -127,7 +140,7 @@ _SLOWLY: tuple[Step, ...] = (
     Send(request("GET", "/events/slowly")),
     Stream(),
     Publish("slowly", SMALL_EVENT, 100),
-    ReadSlowly(1024, 0.1, WRITE * 2.5),
+    ReadSlowly(1024, 0.1, WRITE * 1.6),
 )
 
 WRITES = (
@@ -162,7 +175,7 @@ WRITES = (
             Send(request("GET", "/events/trickled")),
             Stream(),
             Publish("trickled", SMALL_EVENT, 100),
-            ReadSlowly(4096, 0.05, WRITE * 2),
+            ReadSlowly(4096, 0.05, WRITE * 1.6),
             Events(SMALL_EVENT, 100),
             StaysOpen(0.5),
         ),
@@ -188,6 +201,12 @@ def _each_off() -> tuple[Case, ...]:
             OFF,
         ),
         Case("no read time-out", (Send(BODYLESS), StaysOpen(16), Send(b"0123456789"), Answer(201)), OFF),
+        Case(
+            "no read time-out: the rest of a refused body that never comes",
+            (Send(_REFUSED), Answer(404), Mark(), Closed(due(5.0))),
+            OFF,
+            go=Differs("net/http waits for the rest before it answers, without end", (Send(_REFUSED), StaysOpen(6.5))),
+        ),
         Case("no idle time-out", (Send(PAGE), Answer(200), StaysOpen(6.5), Send(PAGE), Answer(200)), OFF),
         Case("no write time-out", stalled, OFF, small_buffers=True),
         Case("no header time-out: the read time-out still bounds it", (Closed(due(READ)),), READ_ONLY),

@@ -78,8 +78,9 @@ def seen(peer: str | None, xff: str | None = None, forwarded: str | None = None)
         pytest.param("10.0.0.1", None, "xfor=1.1.1.1", "10.0.0.1", id="another pair that ends alike"),
         pytest.param("10.0.0.1", "1.1.1.1", "for=1.1.1.1", "1.1.1.1", id="both headers, agreed"),
         pytest.param("10.0.0.1", "1.1.1.1", "for=6.6.6.6", "10.0.0.1", id="both headers, at odds: neither"),
-        pytest.param("", "1.1.1.1", None, "", id="a Unix socket"),
-        pytest.param(None, None, None, "", id="no peer at all"),
+        pytest.param("", "1.1.1.1", None, "1.1.1.1", id="a Unix socket: the proxy before it"),
+        pytest.param("", "6.6.6.6, 1.1.1.1, 10.2.3.4", None, "1.1.1.1", id="a Unix socket, two proxies"),
+        pytest.param(None, "1.1.1.1", None, "unknown", id="a PROXY line that names no client"),
     ],
 )
 def test_the_client_is_the_rightmost_address_that_is_no_trusted_proxy(
@@ -91,6 +92,7 @@ def test_the_client_is_the_rightmost_address_that_is_no_trusted_proxy(
 def test_without_trusted_proxies_headers_mean_nothing() -> None:
     environ = {"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": "1.1.1.1", "HTTP_FORWARDED": "for=1.1.1.1"}
     assert client_address(environ, ()) == "127.0.0.1"
+    assert client_address(environ | {"REMOTE_ADDR": ""}, ()) == "", "nor from a Unix socket's peer"
 
 
 def test_a_long_chain_is_followed_only_so_far() -> None:

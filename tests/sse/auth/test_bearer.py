@@ -43,7 +43,7 @@ from .fakes import request
     ],
 )
 def test_a_credential_is_found(path: str, headers: dict[str, str], expected: Any) -> None:
-    assert find_credential(request("GET", path, **headers)) == expected
+    assert find_credential(request("GET", path, **headers), reading=True) == expected
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,18 @@ def test_a_credential_is_found(path: str, headers: dict[str, str], expected: Any
 )
 def test_unclear_credentials_are_an_invalid_request(path: str, headers: dict[str, str]) -> None:
     with pytest.raises(AccessDenied) as denied:
-        find_credential(request("GET", path, **headers))
+        find_credential(request("GET", path, **headers), reading=True)
     assert denied.value.status == 401
     assert 'error="invalid_request"' in denied.value.headers["WWW-Authenticate"]
     assert "abc" not in denied.value.detail and "xyz" not in denied.value.detail
+
+
+@pytest.mark.parametrize("query", ["access_token=abc", "access%5Ftoken=abc", "access_token=", "access_token=a&access_token=b"])
+def test_the_query_is_looked_at_for_reading_only(query: str) -> None:
+    assert find_credential(request("POST", f"/?{query}"), reading=False) is None
+    by_header = request("POST", f"/?{query}", Authorization="Bearer xyz")
+    assert find_credential(by_header, reading=False) == ("xyz", "header")
+    assert find_credential(request("POST", f"/?{query}", Cookie="sse_token=xyz"), reading=False) == ("xyz", "cookie")
 
 
 def test_a_credential_does_not_show_itself() -> None:

@@ -31,7 +31,7 @@ from sse.auth import decision
             'Bearer realm="headwater", error="insufficient_scope", error_description="why"',
             id="too little",
         ),
-        pytest.param(decision.forbidden("No", "why"), 403, None, id="nothing would help"),
+        pytest.param(decision.forbidden("No", "why", "closed"), 403, None, id="nothing would help"),
     ],
 )
 def test_a_refusal_has_its_status_and_challenge(
@@ -39,11 +39,11 @@ def test_a_refusal_has_its_status_and_challenge(
 ) -> None:
     assert denied.status == status
     assert denied.headers.get("WWW-Authenticate") == challenge
-    assert denied.title and denied.detail.startswith("why")
+    assert denied.reason in decision.REASONS and denied.detail.startswith("why")
 
 
 def test_each_refusal_has_headers_of_its_own() -> None:
-    first, second = decision.forbidden("No", "a"), decision.forbidden("No", "b")
+    first, second = decision.forbidden("No", "a", "closed"), decision.forbidden("No", "b", "closed")
     first.headers["X-Request-ID"] = "1"
     assert second.headers == {}
 

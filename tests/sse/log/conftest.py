@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sse.event import Event, Record
+from sse.events.model import Event, Record
 from sse.log import Log, open_log
-from sse.log.sqlite import SQLiteLog
+from sse.log.sqlite.engine import SQLiteLog
 from tests.sse.log.redis_place import redis_url
 from tests.support.wait import eventually
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sse.event import Event, Record, make_position
+from sse.events.model import Event, Record, make_position
 from sse.log import Bounds, IdempotencyConflict, Log, LogUnavailable
 from tests.sse.log.conftest import Follower, Place, data, events, fill, trim_all
 from tests.support.wait import eventually
@@ -28,13 +28,13 @@ def now() -> int:
 def test_new_log_is_empty_and_knows_when_it_was_made(place: Place) -> None:
     before = now()
     log = place.open()
-    oldest, latest, trimmed, lost = log.bounds()
-    assert oldest is None and latest == trimmed and lost == 0
+    oldest, latest, trimmed, lost, complete = log.bounds()
+    assert oldest is None and latest == trimmed and lost == 0 and complete
     assert before <= latest <= now() + 2000 * 2**20  # a server of its own may have a clock of its own
     assert log.read(None, 0, LIMIT, BYTES) == log.newest(None, LIMIT, BYTES) == []
     (first,) = log.append(events("a"))
     assert first > latest
-    assert log.bounds() == Bounds(first, first, trimmed)
+    assert log.bounds() == Bounds(first, first, trimmed, complete=True)
 
 
 def test_what_goes_in_comes_out(log: Log) -> None:
@@ -327,3 +327,19 @@ def test_everything_is_there_after_a_restart(shared_place: Place) -> None:
     again = shared_place.open()
     assert again.read(None, 0, LIMIT, BYTES) == before
     assert again.bounds() == bounds
+
+
+def test_what_the_log_takes_is_told_as_far_as_it_can_be(log: Log) -> None:
+    before = log.usage()
+    assert (before.oldest, before.oldest_at) == (None, None)
+    first, *_ = log.append([Event("a", "x" * 50_000)] * 4)
+    after = log.usage()
+    assert after.oldest == first
+    assert after.oldest_at is not None and abs(after.oldest_at - time.time()) < 60
+    assert (before.bytes is None) == (after.bytes is None)
+    if before.bytes is not None and after.bytes is not None:
+        assert after.bytes >= before.bytes + 200_000
+    assert after.free is None or after.free > 0
+    log.close()
+    with pytest.raises(LogUnavailable):
+        log.usage()

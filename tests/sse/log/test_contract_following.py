@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from sse.event import Event
+import pytest
+
+from sse.events.model import Event
 from sse.log import Log
 from tests.sse.log.children import run
 from tests.sse.log.conftest import Follower, Place, data, fill, trim_all
@@ -59,6 +61,25 @@ def test_follower_ends_when_told_to(log: Log, follow: Callable[..., Follower]) -
     assert time.monotonic() - started < 0.9  # its next look of its own is a second away
 
 
+@pytest.mark.parametrize("end", ["told to", "the log closes"])
+def test_follower_that_would_sleep_for_a_minute_ends_at_once(
+    place: Place, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sse.log.sqlite.engine.QUIET_SECONDS", "sse.log.memory.QUIET_SECONDS"):
+        monkeypatch.setattr(name, 60.0)
+    monkeypatch.setattr("sse.log.redis.follow.BLOCK_MS", 60_000)
+    log = place.open()
+    follower = Follower(log)
+    eventually(lambda: follower.reports)
+    time.sleep(0.05)  # it looks once more, and lies down
+    if end == "told to":
+        follower._stop.set()
+        log.wake()
+    else:
+        log.close()
+    assert follower.ended(10)
+
+
 def test_two_followers_of_one_log_get_everything_each(log: Log, follow: Callable[..., Follower]) -> None:
     followers = [follow(log), follow(log)]
     for _ in range(50):
@@ -83,7 +104,7 @@ GEVENT = """
 from gevent import monkey; monkey.patch_all()
 import sys, threading, time
 import gevent
-from sse.event import Event
+from sse.events.model import Event
 from sse.log import open_log
 
 log = open_log(sys.argv[1], retain_events=100, retain_seconds=1000)

@@ -16,9 +16,9 @@ monkey.patch_all()
 import threading
 import flask
 import gevent
-from sse.event import Event
+from sse.events.model import Event
 from sse.extension import SSE
-from sse.runtime import offload
+from sse.runtime.cooperation import offload
 from sse.settings import Settings
 sse = SSE(flask.Flask("app"), Settings.from_mapping({"SSE_LOG": sys.argv[1], "SSE_RETAIN_EVENTS": "200000"}))
 log = sse.log
@@ -68,7 +68,7 @@ import sys
 from gevent import monkey
 monkey.patch_all()
 import gevent
-from sse.event import Event
+from sse.events.model import Event
 from sse.log import open_log
 log = open_log(f"sqlite:///{sys.argv[1]}", retain_events=10**6, retain_seconds=1000)
 other = open_log(f"sqlite:///{sys.argv[1]}", retain_events=10**6, retain_seconds=1000)
@@ -105,7 +105,7 @@ monkey.patch_all()
 import flask
 import gevent
 from sse.extension import SSE
-from sse.runtime import offload
+from sse.runtime.cooperation import offload
 from sse.settings import Settings
 sse = SSE(flask.Flask("app"), Settings.from_mapping({"SSE_LOG": "memory:"}))
 sse.start()

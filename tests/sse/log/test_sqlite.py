@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from sse.event import Event, make_position
+from sse.events.model import Event, make_position
 from sse.log import IdempotencyConflict, LogUnavailable
-from sse.log import _sqlite_file as sqlite_file
-from sse.log.sqlite import SQLiteLog
+from sse.log.sqlite import file as sqlite_file
+from sse.log.sqlite.engine import SQLiteLog
 from tests.support.wait import eventually
 
 OpenSQLite = Callable[..., SQLiteLog]
@@ -208,6 +208,19 @@ def test_file_that_vanishes_under_a_running_log_is_noticed(
             next(follower)
     with pytest.raises(LogUnavailable, match="removed or replaced"):
         log.append(A)
+
+
+def test_log_that_closes_in_the_middle_of_a_read_keeps_nothing_open(path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    log = SQLiteLog(str(path), retain_events=10, retain_seconds=1000)
+    log.append(A)
+
+    def read(reader: sqlite3.Connection) -> int:
+        log.close()
+        return len(reader.execute("SELECT * FROM events").fetchall())
+
+    assert log._query(read) == 1
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_many_idle_connections_are_not_kept(open_sqlite: OpenSQLite) -> None:

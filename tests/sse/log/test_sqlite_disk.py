@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sse.event import Event
+from sse.events.model import Event
 from sse.log import LogUnavailable
-from sse.log.sqlite import SQLiteLog
+from sse.log.sqlite.engine import SQLiteLog
 from tests.sse.log.children import run
 from tests.sse.log.conftest import Follower
 from tests.support.wait import eventually
@@ -85,9 +85,9 @@ def test_log_that_cannot_be_made_on_a_full_disk_can_be_made_later(small_disk: Pa
 
 FAILING_WRITES = """
 import resource, signal, sys
-from sse.event import Event
+from sse.events.model import Event
 from sse.log import LogUnavailable
-from sse.log.sqlite import SQLiteLog
+from sse.log.sqlite.engine import SQLiteLog
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 log = SQLiteLog(sys.argv[1], retain_events=1000, retain_seconds=1000)

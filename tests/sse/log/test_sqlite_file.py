@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from sse.event import Event
+from sse.events.model import Event
 from sse.log import LogRefused, LogUnavailable
-from sse.log import _sqlite_file as sqlite_file
-from sse.log.sqlite import SQLiteLog
+from sse.log.sqlite import file as sqlite_file
+from sse.log.sqlite.engine import SQLiteLog
 from tests.sse.log.children import run, start
 
 OpenSQLite = Callable[..., SQLiteLog]
@@ -176,8 +176,8 @@ def test_what_holds_nothing_becomes_a_log(
 def test_log_that_was_killed_opens_with_all_that_it_held(path: Path, open_sqlite: OpenSQLite) -> None:
     program = """
 import os, sys
-from sse.event import Event
-from sse.log.sqlite import SQLiteLog
+from sse.events.model import Event
+from sse.log.sqlite.engine import SQLiteLog
 log = SQLiteLog(sys.argv[1], retain_events=10, retain_seconds=10)
 log.append([Event("a", "x")] * 100)
 os.kill(os.getpid(), 9)
@@ -190,8 +190,8 @@ os.kill(os.getpid(), 9)
 
 OPEN_BY_NAME = """
 import sys
-from sse.event import Event
-from sse.log.sqlite import SQLiteLog
+from sse.events.model import Event
+from sse.log.sqlite.engine import SQLiteLog
 print("ready")
 for line in sys.stdin:
     log = SQLiteLog(line.rstrip(), retain_events=10, retain_seconds=10)
@@ -230,9 +230,9 @@ def test_large_file_is_opened_without_reading_all_of_it(path: Path, monkeypatch:
 
 READ_ONLY = """
 import ctypes, os, sys
-from sse.event import Event
+from sse.events.model import Event
 from sse.log import LogUnavailable
-from sse.log.sqlite import SQLiteLog
+from sse.log.sqlite.engine import SQLiteLog
 os.setgid(65534); os.setuid(65534)
 try:
     SQLiteLog(sys.argv[1], retain_events=10, retain_seconds=10)

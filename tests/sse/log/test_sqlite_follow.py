@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-import sse.log.sqlite as sqlite_log
-from sse.event import Event, Record
-from sse.log._sqlite_follow import Commit, Follower, commits
+from sse.events.model import Event, Record
+from sse.events.trace import Trace
 from sse.log.base import FOLLOW_CHARS, FOLLOW_RECORDS, Batch
-from sse.log.sqlite import SQLiteLog
-from sse.trace import Trace
+from sse.log.sqlite import engine as sqlite_log
+from sse.log.sqlite.engine import SQLiteLog
+from sse.log.sqlite.follow import Commit, Follower, commits
 from tests.sse.log.children import start
 from tests.sse.log.conftest import Follower as Following
 from tests.support.wait import eventually
@@ -147,8 +147,8 @@ def test_own_commits_are_not_read_back(
 
 WRITER = """
 import sys
-from sse.event import Event
-from sse.log.sqlite import SQLiteLog
+from sse.events.model import Event
+from sse.log.sqlite.engine import SQLiteLog
 log = SQLiteLog(sys.argv[1], retain_events=10**6, retain_seconds=1000)
 print("ready")
 for n in range(300):
@@ -189,8 +189,8 @@ import sys
 from gevent import monkey
 monkey.patch_all()
 import gevent
-from sse.event import Event
-from sse.log.sqlite import SQLiteLog
+from sse.events.model import Event
+from sse.log.sqlite.engine import SQLiteLog
 log = SQLiteLog(sys.argv[1], retain_events=10**6, retain_seconds=1000)
 statements = []
 log._writer.set_trace_callback(statements.append)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sse.log import _sqlite_others
-from sse.log._sqlite_others import Others
-from sse.log.sqlite import SQLiteLog
+from sse.log.sqlite import others as _sqlite_others
+from sse.log.sqlite.engine import SQLiteLog
+from sse.log.sqlite.others import Others
 from tests.sse.log.children import start
 from tests.sse.log.conftest import Follower, data, fill
 from tests.support.wait import eventually
@@ -20,7 +20,7 @@ OpenSQLite = Callable[..., SQLiteLog]
 
 FOLLOWER = """
 import sys, threading
-from sse.log.sqlite import SQLiteLog
+from sse.log.sqlite.engine import SQLiteLog
 log = SQLiteLog(sys.argv[1], retain_events=100, retain_seconds=1000)
 for batch in log.follow(0, threading.Event()):
     print("following")

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from sse.event import Event
+from sse.events.model import Event
 from sse.log import LogRefused
-from sse.log import _sqlite_file as sqlite_file
-from sse.log.sqlite import SQLiteLog
+from sse.log.sqlite import file as sqlite_file
+from sse.log.sqlite.engine import SQLiteLog
 from tests.sse.log.children import run, start
 from tests.sse.log.conftest import Follower
 from tests.support.wait import eventually
@@ -26,9 +26,9 @@ OpenSQLite = Callable[..., SQLiteLog]
 # Appends at full speed, and says so after each: "<first position> <number> <writer>.<n of the first>".
 WRITER = r"""
 import os, random, sys, threading, time
-from sse.event import Event
+from sse.events.model import Event
 from sse.log import LogUnavailable
-from sse.log.sqlite import SQLiteLog
+from sse.log.sqlite.engine import SQLiteLog
 path, writer = sys.argv[1:]
 log = SQLiteLog(path, retain_events=10**9, retain_seconds=10**6)
 def keep_up():
@@ -134,8 +134,8 @@ else:
 
 PUBLISHER = """
 import sys, time
-from sse.event import Event
-from sse.log.sqlite import SQLiteLog
+from sse.events.model import Event
+from sse.log.sqlite.engine import SQLiteLog
 log = SQLiteLog(sys.argv[1], retain_events=10**9, retain_seconds=10**6)
 print("ready")
 for line in sys.stdin:
@@ -185,7 +185,7 @@ def test_without_inotify_another_process_is_noticed_about_20_ms_later(
     def none_left(path: str) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("sse.log._wakeup.Watch", none_left)
+    monkeypatch.setattr("sse.log.sqlite.wakeup.Watch", none_left)
     assert median_delay_ms(path, open_sqlite()) < 35
 
 
@@ -199,8 +199,8 @@ def test_last_other_connection_may_go_and_come_back(
         run(
             """
 import sys
-from sse.event import Event
-from sse.log.sqlite import SQLiteLog
+from sse.events.model import Event
+from sse.log.sqlite.engine import SQLiteLog
 log = SQLiteLog(sys.argv[1], retain_events=100, retain_seconds=100)
 log.append([Event("a", "x")])
 log.close()
@@ -212,9 +212,9 @@ log.close()
 
 IDLE = """
 import sys, threading, time
-from sse.event import Event
+from sse.events.model import Event
 from sse.log import _wakeup
-from sse.log.sqlite import SQLiteLog
+from sse.log.sqlite.engine import SQLiteLog
 path, way, seconds = sys.argv[1:]
 if way == "polling":
     def none_left(path):

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from sse.event import Event
-from sse.log.sqlite import SQLiteLog
+from sse.events.model import Event
+from sse.log.sqlite.engine import SQLiteLog
 
 pytestmark = pytest.mark.slow
 

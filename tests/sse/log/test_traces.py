@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from sse.event import Event, Record
+from sse.events.model import Event, Record
+from sse.events.trace import Trace
 from sse.log import Log
 from sse.log.base import Batch
-from sse.log.redis import RedisLog
-from sse.log.sqlite import SQLiteLog
-from sse.trace import Trace
+from sse.log.redis.engine import RedisLog
+from sse.log.sqlite.engine import SQLiteLog
 from tests.sse.log.conftest import Place, data, events, fill
 from tests.sse.log.redis_place import redis_server
 from tests.support.wait import eventually
@@ -135,7 +135,7 @@ def test_traces_are_forgotten_when_nobody_can_want_them_any_more(
 
     log.trim()
     assert kept() == 1
-    monkeypatch.setattr("sse.log._sqlite_upkeep._TRACE_SECONDS", -10)
+    monkeypatch.setattr("sse.log.sqlite.upkeep._TRACE_SECONDS", -10)
     log._upkeep._expire_at = 0
     assert log.trim() == 1 and kept() == 0
     assert data(log.read(None, 0, 10, 100)) == ["1"]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sse.log import _wakeup
-from sse.log._wakeup import Wakeup, touch
+from sse.log.sqlite import wakeup as _wakeup
+from sse.log.sqlite.wakeup import Wakeup, touch
 
 LONG, SOON = 10.0, 5.0  # seconds; a busy machine may take a while to run a thread
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from sse.settings import Settings, SettingsError
+from sse.settings.errors import is_live
 from sse.settings.file import MAX_FILE_BYTES, parse
-from sse.settings.report import is_live
 from sse.settings.watch import LOOK_INTERVAL, Watch
 from tests.support.configmap import ConfigMapVolume
 from tests.support.server import ROOT
@@ -274,7 +274,7 @@ def test_a_name_that_is_no_setting_is_pointed_out(watched: Watched) -> None:
 def test_a_change_of_the_log_level_does_not_silence_the_line_about_it(
     volume: ConfigMapVolume, capsys: pytest.CaptureFixture[str], levels: tuple[str, str]
 ) -> None:
-    from sse import logs
+    from sse.observe import logging as logs
 
     volume.write(f"LOG_LEVEL={levels[0]}")
     settings = Settings.from_environ()
@@ -327,7 +327,7 @@ def run(code: str, **environ: Any) -> subprocess.CompletedProcess[str]:
 
 def test_a_bad_file_ends_the_start_as_any_bad_setting_does(volume: ConfigMapVolume) -> None:
     volume.write("SSE_HEARTBEAT=soon\nSSE_PUBLISH_KEY=hunter2")
-    ended = run("import settings; settings.load()", SSE_CONFIG_FILE=volume.file)
+    ended = run("import settings; settings.load()", SSE_CONFIG_FILE=volume.file, LOG_FORMAT="text")
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 2) and "hunter2" not in ended.stderr
     assert ended.stderr.startswith("headwater: SSE_HEARTBEAT='soon' cannot be used: it must be a number of seconds")
 

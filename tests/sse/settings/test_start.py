@@ -11,7 +11,7 @@ from tests.support.server import ROOT
 
 def run(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """A process of its own with nothing of ours in its environment but ``environ``."""
-    path = {"PATH": os.environ["PATH"]}
+    path = {"PATH": os.environ["PATH"], "LOG_FORMAT": "text"}
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=ROOT,

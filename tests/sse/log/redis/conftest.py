@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sse.log.redis import RedisLog
+from sse.log.redis.engine import RedisLog
 from tests.sse.log.redis_place import redis_server
 from tests.support.redis_server import RedisServer
 

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import pytest
 
-from sse.event import Event, Record
+from sse.events.model import Event, Record
 from sse.log import Log, LogUnavailable
 from sse.log.base import LogReplaced
-from sse.log.redis import RedisLog
+from sse.log.redis.engine import RedisLog
 from tests.support.redis_server import RedisServer
 from tests.support.wait import eventually
 

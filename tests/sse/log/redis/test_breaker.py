@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sse.log import LogUnavailable
-from sse.log._redis_breaker import LONGEST, SHORTEST, Breaker
+from sse.log.redis.breaker import LONGEST, SHORTEST, Breaker
 
 
 class Clock:

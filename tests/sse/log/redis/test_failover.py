@@ -9,10 +9,10 @@ import time
 import pytest
 import redis
 
-from sse.event import Event
+from sse.events.model import Event
 from sse.log import Log, LogUnavailable
-from sse.log._redis_link import Connector
-from sse.log._redis_url import parse_url
+from sse.log.redis.link import Connector
+from sse.log.redis.url import parse_url
 from tests.sse.log.redis.play import EVENTS, KNOWN_DOWN, Open, Start, Tailer, append, failure
 from tests.support.redis_server import RedisServer
 from tests.support.wait import eventually

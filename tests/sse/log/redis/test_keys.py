@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from sse.event import Event, format_id, make_position
+from sse.events.model import Event, format_id, make_position
 from sse.log import LogUnavailable
-from sse.log._redis_link import Pool
 from sse.log.base import FOLLOW_CHARS
+from sse.log.redis.link import Pool
 from tests.sse.log.conftest import Follower
 from tests.sse.log.redis.play import EVENTS, META, Open, events, indexed, positions
 from tests.support.redis_server import RedisServer
@@ -91,11 +91,22 @@ def test_index_is_trimmed_with_the_stream_and_leaves_no_empty_keys(server: Redis
     assert server.run("XLEN", EVENTS) == 100
 
 
-def test_bite_of_trimming_ends_with_a_megabyte(server: RedisServer, open_redis: Open) -> None:
+def test_bite_of_large_events_is_as_many_as_any_but_a_megabyte_at_once(server: RedisServer, open_redis: Open) -> None:
+    """Whoever trims goes by the number: a bite that is not full is the last for a second."""
     log = open_redis(server, retain_events=1)
     for _ in range(3):
         log.append(events("a" * 20, "x" * 65536))
-    assert log.trim() == 16
+    server.run("CONFIG", "RESETSTAT")
+    assert log.trim() == 59
+    # 16, 16, 16, 11, and then there is nothing more.
+    assert server.run("INFO", "commandstats")["cmdstat_evalsha"]["calls"] == 5
+
+
+def test_bite_is_full_where_there_is_more(server: RedisServer, open_redis: Open) -> None:
+    log = open_redis(server, retain_events=1)
+    for _ in range(11):
+        log.append(events("a" * 50, "x" * 30_000))
+    assert [log.trim() for _ in range(2)] == [500, 49]
 
 
 def test_one_worker_trims_at_a_time(server: RedisServer, open_redis: Open) -> None:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from sse.log import LogRefused, LogUnavailable
+from sse.log.redis.link import Link
 from tests.sse.log.children import run
 from tests.sse.log.redis.play import KNOWN_DOWN, META, Open, Start, Tailer, append, failure, refused, until_it_works
 from tests.support.wait import eventually
@@ -67,9 +68,9 @@ GEVENT = """
 from gevent import monkey; monkey.patch_all()
 import os, signal, sys, time
 import gevent
-from sse.event import Event
+from sse.events.model import Event
 from sse.log import LogUnavailable
-from sse.log.redis import RedisLog
+from sse.log.redis.engine import RedisLog
 
 log = RedisLog.from_url(sys.argv[1], retain_events=100, retain_seconds=1000)
 late = 0.0
@@ -130,7 +131,7 @@ def test_log_closes_at_once_while_redis_is_frozen(
 def test_nothing_acknowledged_is_lost_or_repeated_when_redis_is_killed(
     start: Start, open_redis: Open, closing: contextlib.ExitStack
 ) -> None:
-    server = start()
+    server = start(appendfsync="always")  # else what it answers while it syncs is gone with it
     log = open_redis(server)
     tailer = Tailer(open_redis(server), closing)
     acknowledged: list[str] = []
@@ -168,6 +169,30 @@ def test_nothing_acknowledged_is_lost_or_repeated_when_redis_is_killed(
     assert [data for data in seen if data in set(acknowledged)] == acknowledged
     assert len(seen) - len(acknowledged) <= 3  # stored, but the connection broke before the answer: once a kill
     assert not tailer.replaced and longest < 2.0
+
+
+def test_probe_that_is_killed_leaves_the_way_to_the_next(
+    start: Start, open_redis: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its publisher hung up while it asked whether Redis is back: for ever nobody else would have asked."""
+
+    class Killed(BaseException):  # as GreenletExit is
+        pass
+
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    log = open_redis(start())
+    append(log, "before")
+    for while_it in ("call", "idle"):  # waits for the answer, looks for a connection
+        log._client.breaker.failed("gone")
+        log._client.breaker._retry_at = 0.0
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(Link, while_it, kill)
+            append(log, "killed")
+        append(log, f"after {while_it}")
+        assert log._client.breaker.closed
+    assert [record.data for record in log.read(None, 0, 10, 1000)] == ["before", "after call", "after idle"]
 
 
 def test_connections_that_redis_closed_cost_nobody_an_event(

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from sse.log import LogRefused, LogUnavailable
-from sse.log._redis_check import check
-from sse.log._redis_codec import Keys
+from sse.log.redis.check import check
+from sse.log.redis.codec import Keys
 from tests.sse.log.conftest import Follower
 from tests.sse.log.redis.play import EVENTS, META, Open, events
+from tests.support.ports import ReservedPort
 from tests.support.redis_server import RedisServer
 from tests.support.wait import eventually
 
@@ -63,14 +64,102 @@ class FakeLink:
         pytest.param("redis_version:10.0.0", None, id="two digits"),
         pytest.param("server_name:valkey\r\nredis_version:7.2.4\r\nvalkey_version:9.0.1", None, id="Valkey"),
         pytest.param("redis_version:7.0.0\r\nmaxmemory:0\r\nmaxmemory_policy:allkeys-lru", None, id="no limit"),
+        pytest.param("redis_version:7.0.0\r\nmaxmemory:0\r\nmaxmemory_policy:volatile-ttl", None, id="no limit, too"),
+        pytest.param("redis_version:7.0.0\r\nmaxmemory:9\r\nmaxmemory_policy:noeviction", None, id="refuses when full"),
         pytest.param(
-            "redis_version:7.0.0\r\nmaxmemory:9\r\nmaxmemory_policy:volatile-lru", None, id="evicts what expires"
+            "redis_version:7.0.0\r\nmaxmemory:9\r\nmaxmemory_policy:volatile-lru",
+            "evict idempotency keys, .* set maxmemory-policy noeviction",
+            id="evicts what expires",
         ),
     ],
 )
 def test_redis_that_cannot_hold_a_log_is_refused(info: str, message: str | None) -> None:
     with pytest.raises(LogRefused, match=message) if message else contextlib.nullcontext():
         check(FakeLink(info), Keys("p"), "here")  # type: ignore[arg-type]
+
+
+def test_repetition_is_stored_once_however_full_redis_is_or_that_redis_is_refused(
+    server: RedisServer, open_redis: Open
+) -> None:
+    """Under volatile-lru the keys went first: the same request was stored again and again."""
+    server.run("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+    try:
+        open_redis(server).close()  # no limit: nothing is evicted
+        server.run("CONFIG", "SET", "maxmemory", "100mb")
+        with pytest.raises(LogRefused, match="volatile-lru.*noeviction"):
+            open_redis(server)
+    finally:
+        server.run("CONFIG", "SET", "maxmemory", "0")
+        server.run("CONFIG", "SET", "maxmemory-policy", "noeviction")
+
+
+def test_policy_that_is_changed_later_is_said_once_and_so_is_its_end(
+    server: RedisServer, open_redis: Open, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = open_redis(server)
+
+    def told() -> list[str]:
+        """What one look more has to say."""
+        caplog.clear()
+        log._watch._look_at = 0
+        for _ in range(3):
+            log.trim()
+        return [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
+
+    caplog.set_level(logging.INFO, "headwater.log.redis")
+    assert told() == []
+    try:
+        server.run("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+        assert told() == []
+        server.run("CONFIG", "SET", "maxmemory", "100mb")
+        (line,) = told()
+        assert line.startswith("ERROR") and "evict idempotency keys" in line
+        assert told() == []
+        server.run("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        (line,) = told()
+        assert "lose events unnoticed" in line
+        server.run("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        (line,) = told()
+        assert line.startswith("INFO") and "evicts nothing any more" in line
+    finally:
+        server.run("CONFIG", "SET", "maxmemory", "0")
+    # Not with every bite: that would be one more command a second from each worker.
+    monkeypatch.setattr(log._watch, "look", lambda link: pytest.fail("looked again at once"))
+    log.trim()
+
+
+def test_node_of_a_cluster_is_named_as_one(closing: contextlib.ExitStack, open_redis: Open) -> None:
+    buses = [closing.enter_context(contextlib.closing(Bus())) for _ in range(2)]
+    options = {"cluster_enabled": "yes", "cluster_node_timeout": 500}
+    first, second = (
+        closing.enter_context(RedisServer(**options, cluster_port=bus.port.number))  # type: ignore[arg-type]
+        for bus in buses
+    )
+    with pytest.raises(LogRefused, match=rf"127.0.0.1:{first.port} is a node of a Redis Cluster .*is on nowhere now"):
+        open_redis(first)
+    second.run("CLUSTER", "ADDSLOTS", *range(16384))
+    eventually(lambda: b"cluster_state:ok" in second.run("CLUSTER", "INFO"), 10)
+    with pytest.raises(LogRefused, match=rf"127.0.0.1:{second.port} is a node of a Redis Cluster .*is on this one"):
+        open_redis(second)
+    first.run("CLUSTER", "MEET", "127.0.0.1", second.port, buses[1].port.number)
+    eventually(lambda: b"cluster_state:ok" in first.run("CLUSTER", "INFO"), 20)
+    with pytest.raises(LogRefused, match=rf"127.0.0.1:{first.port} is a node .*is on 127.0.0.1:{second.port}"):
+        open_redis(first)
+
+
+class Bus:
+    """A port for what the nodes of a cluster say to each other."""
+
+    def __init__(self) -> None:
+        self.port = ReservedPort()
+        self.close = self.port.release
+
+
+def test_sentinel_is_named_as_one(closing: contextlib.ExitStack, open_redis: Open, server: RedisServer) -> None:
+    monitor = f"sentinel monitor main 127.0.0.1 {server.port} 1"
+    sentinel = closing.enter_context(RedisServer(sentinel=True, monitor=monitor))
+    with pytest.raises(LogRefused, match=rf"is a Sentinel: .*redis\+sentinel://127.0.0.1:{sentinel.port}/"):
+        open_redis(sentinel)
 
 
 def test_redis_without_an_append_only_file_is_warned_of(
@@ -94,10 +183,10 @@ def test_user_needs_these_rights_and_only_for_these_keys(server: RedisServer, op
     log = open_redis(f"redis://sse:s3cret@127.0.0.1:{server.port}/0", retain_events=1)
     follower = Follower(log)
     log.append(events("abab"), key="k")
+    follower.wait_for(4)  # a follower that trimming overtakes is told, and ends
     server.run("XTRIM", EVENTS, "MAXLEN", 3)
     assert log.floor(["a", "b"], 0, 1) and log.newest(["a"], 1, 1) and log.newest(None, 1, 1)
     assert log.trim() == 2
-    assert eventually(lambda: len(follower.records) >= 3)
     with pytest.raises(LogRefused, match="lacks a right"):
         open_redis(f"redis://sse:s3cret@127.0.0.1:{server.port}/0", prefix="other")
     follower._stop.set()

@@ -9,11 +9,11 @@ from itertools import islice
 
 import pytest
 
-from sse.event import Event, format_id
+from sse.events.model import Event, format_id
 from sse.log import LogUnavailable
-from sse.log._redis_url import parse_url
 from sse.log.base import LogReplaced
-from sse.log.redis import RedisLog
+from sse.log.redis.engine import RedisLog
+from sse.log.redis.url import parse_url
 from tests.sse.log.redis.play import EVENTS, META, Open, Start, Tailer, append
 from tests.support.redis_server import RedisServer
 from tests.support.wait import eventually
@@ -91,7 +91,26 @@ def test_redis_that_came_back_with_less_is_told(
         next(iter(log.follow(position, stop)))
     bounds = log.bounds()
     assert (bounds.lost if saved else bounds.trimmed) > position
+    assert bounds.complete is not saved, "an emptied one is a new log; a copy has lost what it was given"
     assert append(log, "next") > max(position, bounds.trimmed, bounds.lost)
+
+
+def test_worker_that_has_only_read_what_is_lost_tells_of_it_too(start: Start, open_redis: Open) -> None:
+    """Who had stored it is gone, and others have written since."""
+    server = start(appendonly="no")
+    writer, reader = open_redis(server), open_redis(server)
+    first = append(writer, "saved")
+    server.run("SAVE")
+    position = append(writer, "forgotten")
+    assert len(next(iter(reader.follow(first, threading.Event())))) == 1
+    writer.close()
+    server.kill()
+    server.start()
+    ignorant = open_redis(server)
+    assert append(ignorant, "newer") > position and ignorant.bounds().lost == 0
+    with pytest.raises(LogReplaced, match="has lost"):
+        next(iter(reader.follow(position, threading.Event())))
+    assert ignorant.bounds().lost > position
 
 
 def test_loss_that_one_worker_knows_of_is_told_to_all_and_for_good(start: Start, open_redis: Open) -> None:
@@ -121,7 +140,7 @@ def test_loss_that_one_worker_knows_of_is_told_to_all_and_for_good(start: Start,
 def test_nothing_is_taken_for_lost_that_is_there_or_was_removed(
     start: Start, open_redis: Open, removal: str
 ) -> None:
-    server = start()
+    server = start(appendfsync="always")  # else what it answers while it syncs is gone with it
     log = open_redis(server, retain_events=1)
     position = append(log, "1")
     if removal == "trim":

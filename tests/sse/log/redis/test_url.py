@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from sse.log._redis_codec import Keys
-from sse.log._redis_url import RedisUrl, parse_url
+from sse.log.redis.codec import Keys
+from sse.log.redis.url import RedisUrl, parse_url
 
 
 @pytest.mark.parametrize(

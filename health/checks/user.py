@@ -1,0 +1,133 @@
+"""Checks that an app adds: ``health.add_check("database", ping)``.
+
+A user's check may block, raise, hang, or take its time; a probe never waits for it. It runs in the background
+on its own schedule, in a real thread (under gevent in a thread pool of its own, so that C code which blocks
+holds up no stream), and a probe only reads what came of it last. A check has at most one run at a time: one
+that hangs holds one thread, is reported as failed once its time-out has passed, and recovers when it returns.
+
+Nothing waits for a run to end, so no time-out has to interrupt anything: whether a run is late is worked out
+when somebody asks.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from ..signs.board import BEAT_INTERVAL
+from ..threads import Spawn, real_threads
+from .table import TABLE, Check, Question, Snapshot
+
+logger = logging.getLogger("headwater.health")
+
+CheckFunction = Callable[[], bool | str | None]
+"""A user's check: passed when it returns None or True; failed when it returns False, or the reason as a
+text, or raises."""
+
+
+class UserCheck:
+    """One added check: its schedule, its present run and its last outcome. All times in monotonic seconds."""
+
+    def __init__(self, name: str, function: CheckFunction, interval: float, timeout: float) -> None:
+        self.name = name
+        self.interval = interval
+        self.timeout = timeout
+        self._function = function
+        self._spawn: Spawn | None = None
+        self._began: float | None = None  # the present run
+        self._last_began: float | None = None
+        self._finished = False
+        self._reason: str | None = None
+
+    def due(self, now: float) -> bool:
+        """Should a run begin now? Not while one is still going on: threads must never pile up."""
+        if self._began is not None:
+            return False
+        return self._last_began is None or now - self._last_began >= self.interval
+
+    def begin(self, now: float) -> None:
+        """Begin a run in a thread of its own."""
+        self._began = self._last_began = now
+        try:
+            if self._spawn is None:
+                self._spawn = real_threads()
+            self._spawn(self._run)
+        except Exception as error:  # RuntimeError: can't start new thread
+            self._end(f"could not be run: {type(error).__name__}")
+
+    def _run(self) -> None:
+        try:
+            outcome = self._function()
+        except BaseException as error:  # sys.exit() in a check ends the check
+            # Threat: the text of an exception may hold a password (a database URL does); probes are answered
+            # without authentication. So the log gets the text and the answer the type.
+            if self._reason is None:
+                logger.warning("health check %s failed", self.name, exc_info=True)
+            self._end(f"raised {type(error).__name__}")
+        else:
+            if outcome is None or outcome is True:
+                self._end(None)
+            else:
+                self._end(outcome if isinstance(outcome, str) and outcome else "said no")
+
+    def _end(self, reason: str | None) -> None:
+        # Called in another thread. Each is one assignment, and the last one is what ends the run.
+        self._reason = reason
+        self._finished = True
+        self._began = None
+
+    def reason(self, now: float, *, pending_ok: bool) -> str | None:
+        """Why it counts as failed at this moment; None when it has passed.
+
+        :param pending_ok: does a check that has not finished its first run yet pass?
+        """
+        began = self._began
+        if began is not None and now - began > self.timeout:
+            return f"no answer for {now - began:.1f} s, the time-out is {self.timeout:g} s"
+        if not self._finished:
+            return None if pending_ok else "has not finished its first run yet"
+        return self._reason
+
+
+class UserChecks:
+    """All the checks that an app has added, and what runs them."""
+
+    def __init__(self) -> None:
+        self._checks: dict[str, UserCheck] = {}
+        self.table: tuple[Check, ...] = ()
+
+    def add(
+        self, name: str, function: CheckFunction, *, live: bool, ready: bool, interval: float, timeout: float
+    ) -> None:
+        """See :meth:`health.extension.Health.add_check`."""
+        if not name or not name.isascii() or not name.isprintable() or " " in name:
+            raise ValueError(f"a check's name is printable ASCII without spaces, not {name!r}")
+        if name in self._checks or any(name == check.name for check in TABLE):
+            raise ValueError(f"there already is a check named {name!r}")
+        if not (live or ready):
+            raise ValueError(f"check {name!r} counts for nothing: set live, ready or both")
+        if not interval >= BEAT_INTERVAL:
+            raise ValueError(f"interval of check {name!r}: at least {BEAT_INTERVAL} s, not {interval!r}")
+        if not timeout > 0:
+            raise ValueError(f"timeout of check {name!r}: more than 0 seconds, not {timeout!r}")
+        check = self._checks[name] = UserCheck(name, function, interval, timeout)
+        asks = f"an app's own check, every {interval:g} s, time-out {timeout:g} s"
+
+        def row(*questions: Question, pending_ok: bool) -> Check:
+            def verdict(snapshot: Snapshot) -> str | None:
+                return check.reason(snapshot.now, pending_ok=pending_ok)
+
+            return Check(name, frozenset(questions), verdict, asks)
+
+        # Before its first run it holds back readiness and start-up, but kills nobody.
+        rows = [row("live", pending_ok=True)] if live else []
+        rows.append(row("ready", "started", pending_ok=False) if ready else row("started", pending_ok=False))
+        self.table += tuple(rows)
+
+    def run_due(self) -> None:
+        """Begin the runs that are due; to be called every :data:`health.signs.board.BEAT_INTERVAL`."""
+        now = time.monotonic()
+        for check in list(self._checks.values()):
+            if check.due(now):
+                check.begin(now)

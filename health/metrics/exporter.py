@@ -1,0 +1,286 @@
+"""Prometheus metrics of a pod, whichever of its workers is asked.
+
+Two ways to one exposition, by what a figure means:
+
+- *Counters and histograms* count what a worker did. Each worker moves its plain numbers (``sse.stats``) once
+a second
+  into prometheus_client's multi-process files, so counting itself costs the hot path nothing; a scrape adds
+  them up, and what workers counted that have ended stays in (:mod:`health.metrics.files`). So do the gauges
+  that only a worker's own process can know; they go when it goes.
+- *Ages and lags* are read from the board at the moment of the scrape. A worker that is stuck flushes nothing:
+in a
+  file its canary would look young for ever.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from ..signs.board import BEAT_INTERVAL, BOOTING, DRAINING, RUNNING, Board
+from .files import allocate, read_values, tag
+from .processes import ProcessesCollector
+from .table import BOARD_ROWS, ROWS, Row
+
+logger = logging.getLogger("headwater.health")
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+# A scrape that meets the master moving counters begins again, this often and after this long (seconds).
+FOLD_TRIES: Final = 20
+FOLD_PAUSE: Final = 0.01
+
+# Bytes that a file has from the start; all that is counted here takes less than half of it.
+FILE_BYTES: Final = 32 * 1024
+
+# Where there is no room for the files, they are tried again after this long (seconds).
+NO_ROOM_PAUSE: Final = 60.0
+
+# These have no annotations.
+_go_float: Callable[[float], str] = floatToGoString
+_collector: Callable[[None, str], Any] = MultiProcessCollector
+
+class HistogramState(Protocol):
+    """What a histogram's row reads."""
+
+    @property
+    def bounds(self) -> Sequence[float]: ...
+    @property
+    def counts(self) -> Sequence[int]: ...
+    @property
+    def total(self) -> float: ...
+
+
+class _Counted(NamedTuple):
+    bounds: Sequence[float]
+    counts: Sequence[int]
+    total: float
+
+
+def copied(value: object) -> object:
+    """A copy of what a row reads, so that another thread can write it down while counting goes on."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "counts"):
+        state: Any = value
+        return _Counted(state.bounds, tuple(state.counts), state.total)
+    return value
+
+
+class _File(MmapedDict):
+    """prometheus_client's file, without holes (see :func:`health.metrics.files.allocate`)."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            allocate(path, FILE_BYTES)
+        super().__init__(str(path))  # type: ignore[no-untyped-call]
+
+    def _init_value(self, key: str) -> None:
+        if self._used + len(key.encode()) + 32 > self._capacity:
+            # Raises OSError when there is no room; the map that there is stays as it is.
+            os.posix_fallocate(self._f.fileno(), 0, self._capacity * 2)
+        super()._init_value(key)  # type: ignore[no-untyped-call]
+
+
+class Exporter:
+    """Moves one worker's numbers into its files. Made after the fork.
+
+    Where there is no room for them (a /dev/shm that is full), it says so once, leaves no half-written file behind, and
+    tries again every :data:`NO_ROOM_PAUSE` seconds. Values are absolute, so nothing is lost meanwhile.
+
+    :param directory: finds or makes the directory; may raise OSError.
+    """
+
+    def __init__(self, directory: Callable[[], Path]) -> None:
+        self._directory = directory
+        self._tag = tag(os.getpid())
+        self._files: dict[str, Any] = {}
+        self._keys: dict[tuple[str, str, str], str] = {}
+        self._labels: dict[str, set[str]] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        self._off_until = 0.0
+
+    def flush(self, values: Mapping[str, object]) -> None:
+        """Write the present values; nothing once it is closed.
+
+        :param values: by :attr:`Row.attribute`; a row without a value is left out. Values are absolute.
+        """
+        with self._lock:
+            if self._closed or time.monotonic() < self._off_until:
+                return
+            try:
+                for row in ROWS:
+                    if (value := values.get(row.attribute)) is not None:
+                        self._write(row, value)
+            except OSError as error:
+                self._switch_off(error)
+                return
+            if self._off_until:
+                self._off_until = 0.0
+                logger.warning("metrics are on again")
+
+    def _switch_off(self, error: OSError) -> None:
+        if not self._off_until:
+            logger.warning("metrics are off in this worker, until there is room for their files: %s", error)
+        self._off_until = time.monotonic() + NO_ROOM_PAUSE
+        names = [file._fname for file in self._files.values()]
+        self._close_files()
+        for name in names:
+            Path(name).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._close_files()
+
+    def _close_files(self) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def _write(self, row: Row, value: object) -> None:
+        family = row.name.removesuffix("_total") if row.kind == "counter" else row.name
+        if row.kind == "histogram":
+            state: HistogramState = value  # type: ignore[assignment]
+            bounds = (*state.bounds, float("inf"))
+            for bound, count in zip(bounds, state.counts, strict=True):
+                self._put(row, family, f"{family}_bucket", _go_float(bound), count)
+            self._put(row, family, f"{family}_sum", "", state.total)
+        elif isinstance(value, Mapping):
+            # A series that is there from the start, with 0, is one whose first increase a rate can see.
+            seen = self._labels.setdefault(row.name, set(row.known))
+            seen.update(value)
+            for label in seen:  # a state that nothing is in any more is 0, not what it was
+                self._put(row, family, row.name, label, value.get(label, 0))
+        elif isinstance(value, (int, float)):
+            self._put(row, family, row.name, "", value)
+
+    def _put(self, row: Row, family: str, name: str, label: str, value: float) -> None:
+        key = self._keys.get((row.name, name, label))
+        if key is None:
+            label_name = "le" if name.endswith("_bucket") else row.label
+            names, labels = ([label_name], [label]) if label_name and label else ([], [])
+            key = self._keys[row.name, name, label] = mmap_key(family, name, names, labels, row.help)
+        kind = f"{row.kind}_live{row.merge}" if row.kind == "gauge" else row.kind
+        file = self._files.get(kind)
+        if file is None:
+            file = self._files[kind] = _File(self._directory() / f"{kind}_{self._tag}.db")
+        file.write_value(key, float(value), 0.0)
+
+
+class BoardCollector(Collector):
+    """The figures of the board at the moment of the scrape."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def collect(self) -> Iterator[Metric]:
+        now = time.monotonic()
+        generation = self._board.generation
+        workers = [worker for worker in self._board.records() if worker.generation >= generation]
+        alive = [worker for worker in workers if worker.state != BOOTING]
+        tail, lag, canary = (
+            GaugeMetricFamily(name, BOARD_ROWS[name], labels=["worker"])
+            for name in ("sse_log_tail_age_seconds", "health_loop_lag_seconds", "health_canary_age_seconds")
+        )
+        for worker in alive:
+            slot = [str(worker.slot)]
+            silent = now - worker.beat
+            tail.add_metric(slot, worker.tail_age + silent)
+            # A worker that does not beat has a loop that does not turn.
+            lag.add_metric(slot, max(worker.lag, silent - BEAT_INTERVAL))
+            canary.add_metric(slot, now - (worker.canary or worker.since))
+        states = GaugeMetricFamily("health_workers", BOARD_ROWS["health_workers"], labels=["state"])
+        for state in (BOOTING, RUNNING, DRAINING):
+            states.add_metric([state], sum(worker.state == state for worker in workers))
+        name = "health_workers_expected"
+        expected = GaugeMetricFamily(name, BOARD_ROWS[name], self._board.expected)
+        return iter((tail, lag, canary, states, expected))
+
+
+class _Files(Collector):
+    """All processes' files, read anew when the master moved counters or a file went meanwhile."""
+
+    def __init__(self, directory: Path, board: Board) -> None:
+        self._directory = directory
+        self._board = board
+
+    def collect(self) -> Iterable[Metric]:
+        collector = _collector(None, str(self._directory))
+        for attempt in range(FOLD_TRIES):
+            before = self._board.folds
+            if before % 2 == 0 or attempt == FOLD_TRIES - 1:
+                try:
+                    metrics: Iterable[Metric] = collector.collect()
+                except (OSError, RuntimeError, ValueError, struct.error):
+                    metrics = ()  # a file went away, or is being made at this moment
+                else:
+                    if self._board.folds == before:
+                        return metrics
+            time.sleep(FOLD_PAUSE)
+        return metrics
+
+
+def pod_counts(directory: Path) -> dict[str, float]:
+    """What all workers have counted together, as they last flushed it: ``name`` → sum over its labels, for the
+    counters and, per bucket (``name_bucket:le``, not cumulated), the histograms of :data:`ROWS`.
+
+    A few small files are read: much less than :func:`exposition`, for those who ask every second.
+    """
+    counts: dict[str, float] = {}
+    for kind in ("counter", "histogram"):
+        for path in directory.glob(f"{kind}_sse-*.db"):
+            try:
+                values = read_values(path)
+            except (OSError, ValueError):
+                continue  # its worker has just ended, or is just making it
+            for key, (value, _) in values.items():
+                _, name, labels, _ = json.loads(key)
+                if kind == "histogram" and "le" in labels:
+                    name = f"{name}:{labels['le']}"
+                counts[name] = counts.get(name, 0.0) + value
+    return counts
+
+
+def quantile(share: float, buckets: Mapping[float, float], before: Mapping[float, float]) -> float | None:
+    """The upper bound of the bucket that holds this share of what was observed since the buckets were ``before``; for
+    what lies above the last bound twice that, and None when nothing was observed."""
+    new = {bound: count - before.get(bound, 0.0) for bound, count in sorted(buckets.items())}
+    wanted = sum(new.values()) * share
+    if wanted <= 0:
+        return None
+    reached = 0.0
+    last = 0.0
+    for bound, count in new.items():
+        reached += count
+        if reached >= wanted:
+            return bound if bound != float("inf") else last * 2
+        last = bound
+    return None
+
+
+def exposition(directory: Path | None, board: Board) -> bytes:
+    """All of the pod's metrics in Prometheus' text format (:data:`CONTENT_TYPE`); without a directory for the workers'
+    own, what else there is."""
+    registry = CollectorRegistry()
+    registry.register(BoardCollector(board))
+    if directory is not None:
+        registry.register(_Files(directory, board))
+    registry.register(ProcessesCollector(board))
+    return generate_latest(registry)

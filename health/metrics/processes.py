@@ -1,0 +1,68 @@
+"""Metrics of the pod's processes, gunicorn's master included, and of the build.
+
+prometheus_client's own process metrics are those of whichever worker answers, and it leaves them out where there are
+several; here each process has its samples, told apart by the label ``process``: ``master`` or the worker's slot.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib import metadata
+from typing import Final
+
+from prometheus_client import ProcessCollector
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ..signs import board
+from .table import PROCESS_ROWS
+
+VERSION: Final = "0.1.0"  # pyproject.toml's; the service also runs from a checkout, which is no installed package
+
+
+@cache
+def build() -> dict[str, str]:
+    """What runs: versions of the service, of Python and of the packages that matter most; of one that is not there,
+    an empty text."""
+    labels = {"version": VERSION, "python": platform.python_version()}
+    for package in ("gunicorn", "gevent"):
+        try:
+            labels[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            labels[package] = ""
+    return labels
+
+
+class ProcessesCollector(Collector):
+    """The samples of every process that is on the board, of its master, and the build's."""
+
+    def __init__(self, shared: board.Board) -> None:
+        self._board = shared
+
+    def collect(self) -> Iterator[Metric]:
+        pids = {str(worker.slot): worker.pid for worker in self._board.records() if worker.pid > 0}
+        if board.in_worker():
+            pids["master"] = os.getppid()
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for process, pid in pids.items():
+            for found in ProcessCollector(pid=_known(pid), registry=None).collect():
+                for sample in found.samples:
+                    if sample.name in PROCESS_ROWS:
+                        family = families.get(sample.name)
+                        if family is None:
+                            kind = CounterMetricFamily if found.type == "counter" else GaugeMetricFamily
+                            family = kind(sample.name, PROCESS_ROWS[sample.name], labels=["process"])
+                            families[sample.name] = family
+                        family.add_metric([process], sample.value)
+        yield from families.values()
+        labels = build()
+        info = GaugeMetricFamily("headwater_build_info", PROCESS_ROWS["headwater_build_info"], labels=[*labels])
+        info.add_metric([*labels.values()], 1)
+        yield info
+
+
+def _known(pid: int) -> Callable[[], int]:
+    return lambda: pid

@@ -1,0 +1,141 @@
+"""The metrics, as a table: what :mod:`health.metrics.exporter` exports and docs/metrics.md tells of;
+a test compares the two."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+
+class Row(NamedTuple):
+    """One metric of the workers' own numbers.
+
+    attribute: what it is called in ``sse.stats``: a number, a mapping label → number, or an object with ``bounds``,
+    ``counts`` (per bucket, one more than bounds) and ``total``, as ``sse.stats.Histogram``; label: the name of its
+    one label, or empty; known: that label's values, which are exported from the start; merge: how a gauge's values in
+    the workers make the pod's.
+    """
+
+    name: str
+    kind: Kind
+    attribute: str
+    help: str
+    label: str = ""
+    known: tuple[str, ...] = ()
+    merge: Literal["sum", "min", "max"] = "sum"
+
+
+# health imports nothing of sse: tests/health/metrics/test_docs.py sees to it that these are its words, and all of them.
+STREAM_STATES: Final = ("opening", "replaying", "live", "lagging", "ending", "lingering")
+CONNECTION_STATES: Final = ("new", "active", "idle", "stream")
+CLOSE_REASONS: Final = (
+    "client",
+    "reset",
+    "write-timeout",
+    "fell-behind",
+    "replaced",
+    "flooded",
+    "drain",
+    "cut",
+    "lease",
+    "token",
+    "done",
+    "error",
+)
+REFUSALS: Final = ("drain", "streams", "threads", "streams-per-ip", "token", "log")
+PUBLISH_REFUSALS: Final = (
+    "key",
+    "token",
+    "origin",
+    "closed",
+    "invalid",
+    "rate",
+    "size",
+    "conflict",
+    "log",
+    "error",
+)
+RESETS: Final = ("expired", "before-log", "malformed", "unknown", "too-far")
+CONNECTION_CLOSINGS: Final = (
+    "read-header-timeout",
+    "read-timeout",
+    "write-timeout",
+    "idle-timeout",
+    "bad-request",
+    "error",
+    "keepalive-requests",
+    "evicted",
+)
+
+ROWS: Final = (
+    Row("sse_streams", "gauge", "streams", "Open streams, by state.", "state", STREAM_STATES),
+    Row("sse_streams_opened_total", "counter", "opened", "Streams that were opened."),
+    Row(
+        "sse_streams_closed_total", "counter", "closed", "Streams that ended, by reason.", "reason", CLOSE_REASONS
+    ),
+    Row(
+        "sse_streams_refused_total", "counter", "refused", "Streams refused with 200 and retry.", "reason", REFUSALS
+    ),
+    Row("sse_events_published_total", "counter", "published", "Events that the log acknowledged."),
+    Row(
+        "sse_publishes_refused_total",
+        "counter",
+        "publishes_refused",
+        "Publish requests that were refused, by reason.",
+        "reason",
+        PUBLISH_REFUSALS,
+    ),
+    Row("sse_events_delivered_total", "counter", "delivered", "Events handed to streams' sockets."),
+    Row("sse_bytes_sent_total", "counter", "bytes_sent", "Bytes of events that the kernel took."),
+    Row("sse_resets_total", "counter", "resets", "stream-reset events, by reason.", "reason", RESETS),
+    Row("sse_replayed_events_total", "counter", "replayed", "Events sent again to clients that resumed."),
+    Row("sse_delivery_seconds", "histogram", "delivery", "From append to written, by event and group of streams."),
+    Row("sse_fanout_pass_seconds", "histogram", "passes", "One pass of the fan-out over a group's streams."),
+    Row(
+        "sse_connections",
+        "gauge",
+        "connections",
+        "Open connections of the main listener, by state.",
+        "state",
+        CONNECTION_STATES,
+    ),
+    Row(
+        "sse_connections_closed_total",
+        "counter",
+        "connections_closed",
+        "Connections that were closed by us, by reason.",
+        "reason",
+        CONNECTION_CLOSINGS,
+    ),
+    Row("sse_log_bytes", "gauge", "log_bytes", "Bytes that the log takes.", merge="max"),
+    Row("sse_log_free_bytes", "gauge", "log_free", "Bytes that the log has room for.", merge="min"),
+    Row(
+        "sse_log_oldest_timestamp_seconds",
+        "gauge",
+        "log_oldest",
+        "Time of the oldest event that the log holds, unix time; 0 if there is none.",
+        merge="max",
+    ),
+    Row("sse_settings_refused", "gauge", "settings_refused", "Workers whose settings file cannot be used."),
+)
+
+# From the board, one sample a worker; the label is its slot, of which there are few, and not its process id.
+BOARD_ROWS: Final = {
+    "sse_log_tail_age_seconds": "Since the log last answered this worker's tailer.",
+    "health_loop_lag_seconds": "Longest event-loop lag of the last ten seconds, the present one included.",
+    "health_canary_age_seconds": "Since an event came all the way out of this worker, or since it began.",
+    "health_workers": "Workers of the present generation, by state.",
+    "health_workers_expected": "Workers that gunicorn is told to keep.",
+}
+
+# Of each process of the pod, at the moment of the scrape; and of the build.
+PROCESS_ROWS: Final = {
+    "process_cpu_seconds_total": "User and system time of a process, in seconds.",
+    "process_resident_memory_bytes": "Memory of a process that lies in RAM; pages that processes share count in each.",
+    "process_virtual_memory_bytes": "Address space of a process.",
+    "process_open_fds": "Open file descriptors of a process: a stream is one.",
+    "process_max_fds": "The most file descriptors that a process may open.",
+    "process_start_time_seconds": "When a process began, unix time.",
+    "headwater_build_info": "1; its labels tell the versions.",
+}

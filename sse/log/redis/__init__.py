@@ -1,0 +1,1 @@
+"""The log in a Redis Stream, shared by any number of pods."""

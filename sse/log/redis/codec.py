@@ -1,0 +1,104 @@
+"""Names of keys, ids, index members and stream entries, to and fro. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, TypeAlias
+
+from ...events.model import MAX_POSITION, MAX_SEQUENCE, SEQUENCE_BITS, Record
+from ...events.trace import Trace, read_mark
+
+logger = logging.getLogger("headwater.log.redis")
+
+Entry: TypeAlias = Sequence[Any]  # [id, [field, value, …]], all of them bytes
+
+_tuple_new = tuple.__new__  # what Record() calls, without the cost of the call between
+
+_PREFIX: Final = re.compile(r"[A-Za-z0-9{][A-Za-z0-9._:{}-]{0,63}")
+
+
+class Keys:
+    """The names of a log's keys. `_redis_scripts` tells what is in them."""
+
+    def __init__(self, prefix: str) -> None:
+        if not _PREFIX.fullmatch(prefix):
+            raise ValueError(f"Redis key prefix {prefix!r}: must be 1 to 64 of A-Z a-z 0-9 . _ : - {{ }}")
+        # A hash tag keeps a log's keys in one slot: scripts must not reach over several in a Redis cluster.
+        root = prefix if re.search(r"\{[^}]+\}", prefix) else f"{{{prefix}}}"
+        self.meta = f"{root}:meta"
+        self.events = f"{root}:events"
+        self.claim = f"{root}:trim"
+        self.scratch = f"{root}:check"
+        self.index = f"{root}:ch:"
+        self._remembered = f"{root}:key:"
+
+    def channel(self, name: str) -> str:
+        return self.index + name
+
+    def remembered(self, key: str) -> str:
+        """For an idempotency key. Hashed: it is a client's text, of a client's length."""
+        return self._remembered + hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def position_of(raw: bytes) -> int:
+    """The position of a stream id. One that a foreign writer made too large is clipped as `parse_id` does."""
+    ms, _, n = raw.partition(b"-")
+    return min((int(ms) << SEQUENCE_BITS) + min(int(n), MAX_SEQUENCE), MAX_POSITION)
+
+
+def to_member(position: int) -> bytes:
+    return position.to_bytes(8, "big")
+
+
+def from_members(members: Iterable[bytes]) -> list[int]:
+    joined = b"".join(members)
+    return list(struct.unpack(f">{len(joined) // 8}Q", joined))
+
+
+def decode(entries: Iterable[Entry], traces: list[Trace] | None = None) -> list[Record]:
+    """The records of stream entries. What is not one of ours is left out: it must not stop those behind it. `traces`
+    is given the traces that these entries begin."""
+    # The hot path: each event passes here once in every worker.
+    records = []
+    names: dict[bytes, str] = {}  # a channel's text is made once, and with it its hash for those who look it up
+    last_ms, base = b"", 0
+    for raw, fields in entries:
+        try:
+            ms, _, n = raw.partition(b"-")
+            sequence = int(n)
+            event = retry = None
+            if len(fields) == 4:
+                c, channel, d, data = fields
+            else:
+                c, channel, d, data, _, kind, mark, delay = fields
+                event = kind.decode() or None
+                retry = int(delay) if delay else None
+                if mark != b"r" and traces is not None and (trace := read_mark(mark, position_of(raw))):
+                    traces.append(trace)
+            if c != b"c" or d != b"d" or sequence > MAX_SEQUENCE:
+                raise ValueError("other fields, or an id that is no position")
+            if ms != last_ms:
+                last_ms, base = ms, int(ms) << SEQUENCE_BITS
+            name = names.get(channel)
+            if name is None:
+                name = names[channel] = channel.decode()
+            records.append(_tuple_new(Record, (base | sequence, name, event, retry, data.decode())))
+        except ValueError as error:
+            logger.warning("the entry %s of the stream is not of this service, and left out: %s", raw, error)
+    return records
+
+
+def batches(records: list[Record], chars: int) -> Iterator[list[Record]]:
+    """The records, cut into lists whose data is at most so long, or that hold just one record."""
+    begin = size = 0
+    for i, record in enumerate(records):
+        size += len(record.data)
+        if size > chars and i > begin:
+            yield records[begin:i]
+            begin, size = i, len(record.data)
+    if begin < len(records):
+        yield records[begin:]

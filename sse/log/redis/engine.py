@@ -1,0 +1,326 @@
+"""The log in Redis: one stream for many workers and pods (Redis 6.2 or newer, Valkey).
+
+**Storing** is one script, so one round trip, whatever the number of events. **Following** is a blocking XREAD on a
+connection of its own; it wakes by itself, whoever appends. Everything else shares a few connections. What lies
+where in Redis is told in `_redis_scripts`, the URL's forms in `_redis_url`.
+
+**The index.** A channel is replayed from its own index, without reading other channels' events: a sorted set of
+8-byte positions. It costs 110 bytes an event (22 while a channel has no more than 128) and 3 µs of Redis's time an
+append. A stream for each channel would cost 11 bytes an event, but 4.3 KB a channel however small, and could not
+count: `floor` is O(log n) here. Index and stream are trimmed by one script, so their size is bounded by the same
+retention.
+
+**Replaced logs.** A Redis that was flushed, restored from an old dump or exchanged must not pass for a quiet one.
+The first user of an empty Redis writes a creation marker, newer than any id that it knows. With each XREAD, in the
+same write, a follower asks for marker, newest id and end of trimming (2 µs of Redis's time a batch, no round trip),
+and compares them before it hands the batch over. What does not fit, or was trimmed before it was read, raises
+`LogReplaced`.
+
+**Lost ends.** A replica that takes over may lack the newest events, acknowledged ones too (`_redis_client`,
+`_redis_follow`). The first worker that misses one marks the log, and every cursor below the mark is told. What nobody
+can tell of is an event that no process is left to miss: all workers that had stored or read it have ended, too,
+before one of them has reached the new master. Only waiting for replicas (``?replicas=1``, the default with Sentinel)
+keeps events from being lost at all.
+
+**Durable** means: in Redis's append-only file (``appendonly yes``). With ``appendfsync everysec``, its default, the
+death of the machine can cost a second, and so can ``kill -9`` of Redis where the disk is slow: while a sync is under
+way Redis answers before it has written. ``always`` closes both. Without that file Redis starts with its last dump. What
+is gone is told to clients as above.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Final
+
+import redis
+
+from ...events.model import Event, Record, format_id
+from ...events.trace import Trace
+from ...runtime.cooperation import offload
+from ..base import (
+    FOLLOW_CHARS,
+    IDEMPOTENCY_SECONDS,
+    OFFLOAD_EVENTS,
+    TRIM_BITE,
+    Batch,
+    Bounds,
+    IdempotencyConflict,
+    LogRefused,
+    LogUnavailable,
+    Usage,
+)
+from .check import Watch, read_info
+from .client import Client
+from .codec import batches, decode, position_of, to_member
+from .follow import Tail
+from .link import COMMAND_TIMEOUT, REFUSALS, RETRY_AFTER, Argument, Link, explain, wrote_nothing
+from .read import floor, floor_of_all, read_index, scan
+from .scripts import APPEND, BOUNDS, TRIM
+from .url import RedisUrl, parse_url
+
+logger = logging.getLogger("headwater.log.redis")
+
+# An append that Redis only comes to after this many seconds is dropped there: its publisher is about to be told, or
+# was told, that no answer came in time, and may have repeated it. Less than COMMAND_TIMEOUT by the time that an answer
+# may take to arrive.
+STALE_AFTER: Final = COMMAND_TIMEOUT * 0.75
+REPLICA_TIMEOUT_MS: Final = 1000  # how long an append waits for ?replicas=
+MISSING_TIMEOUT_MS: Final = 100  # and how long while they are known to be missing: a connection is held meanwhile
+CLAIM_MS: Final = 3000  # a worker that trims is relieved after this long without a bite
+TRIM_BYTES: Final = 1024 * 1024  # of data at once: Redis serves nobody else meanwhile, about 2 ms
+
+
+class RedisLog:
+    """See the module's text. How long a failure takes to show: `_redis_link`, `_redis_client`, `_redis_breaker`."""
+
+    shared = True
+    notices_gaps = True
+
+    def __init__(self, target: RedisUrl, *, prefix: str, retain_events: int, retain_seconds: float) -> None:
+        self._client = Client(target, prefix)
+        self.retain(retain_events, retain_seconds)
+        self._watch = Watch(target.where)
+        self._token = f"{os.getpid()}:{secrets.token_hex(8)}"  # claims trimming
+        self._unconfirmed = False  # were replicas missing at the last append?
+        self._followers: dict[Link, threading.Event] = {}
+        self._offset_ms: float | None = None  # Redis's clock less our monotonic one
+
+    @classmethod
+    def from_url(
+        cls, url: str, *, prefix: str = "headwater", retain_events: int, retain_seconds: float
+    ) -> RedisLog:
+        """Open the log at `url` (forms: `_redis_url`).
+
+        prefix: of all keys. retain_events, retain_seconds: what `trim` keeps. Raises `ValueError` for a URL or
+        prefix that cannot be, `LogRefused` for a Redis that cannot hold the log (version, rights, password,
+        eviction, foreign keys). A Redis that does not answer raises nothing: pods must be able to start during an
+        outage, and it is checked when it is back; until then every method raises `LogUnavailable`.
+        """
+        log = cls(parse_url(url), prefix=prefix, retain_events=retain_events, retain_seconds=retain_seconds)
+        try:
+            log.bounds()
+        except LogUnavailable as error:
+            if isinstance(error.__cause__, (LogRefused, *REFUSALS)):
+                log.close()
+                raise LogRefused(str(error)) from None
+            logger.warning("Redis %s: %s; it is tried again at each use", log._client.target.where, error)
+        return log
+
+    # ── storing ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def append(
+        self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"", trace: str | None = None
+    ) -> list[int]:
+        """See `Log.append`.
+
+        Once the request was sent, the events *may* have been stored: when no answer comes, when replicas do not
+        confirm, when the master is another one by then. (What Redis comes to too late it drops: `STALE_AFTER`.) Nothing
+        is repeated here. A publisher that sends an idempotency key may repeat the request, and gets the positions of
+        the first time.
+        """
+        if not events:
+            return []
+        if len(events) > OFFLOAD_EVENTS:
+            return offload(self._append, events, key, digest, trace)
+        return self._append(events, key, digest, trace)
+
+    def _append(self, events: Sequence[Event], key: str | None, digest: bytes, trace: str | None) -> list[int]:
+        client = self._client
+        numbers: dict[str, int] = {}  # of the channels, in the order in which the script is given them
+        body: list[Argument] = []
+        for event in events:
+            number = numbers.setdefault(event.channel, len(numbers) + 1)
+            retry = "" if event.retry is None else event.retry
+            body += (number, event.data, event.event or "", retry)
+        if trace is not None:
+            body.append(trace)
+        keys = [client.keys.meta, client.keys.events]
+        lifetime: Argument = ""
+        if key is not None:
+            keys.append(client.keys.remembered(key))
+            lifetime = int(IDEMPOTENCY_SECONDS * 1000)
+        keys += map(client.keys.channel, numbers)
+        head = lifetime, digest.hex(), len(numbers), *numbers
+
+        asked = False
+
+        def store(link: Link) -> Any:
+            nonlocal asked
+            asked = True
+            args = [format_id(client.seen), self._deadline(), *head, *body]
+            if not client.target.replicas:
+                return link.run(APPEND, keys, args)
+            patience = MISSING_TIMEOUT_MS if self._unconfirmed else REPLICA_TIMEOUT_MS
+            wait = "WAIT", client.target.replicas, patience
+            return self._confirmed(*link.run_with(APPEND, keys, args, wait))
+
+        try:
+            answer = client.call(store)
+            if answer[0] == b"late":
+                # Redis's clock was set, or our idea of it was wrong. Nothing was stored, and now we know better.
+                self._learn_clock(answer[1])
+                asked = False
+                answer = client.call(store)
+        except LogUnavailable as error:
+            if not asked or wrote_nothing(error.__cause__):
+                error.stored = "no"
+            raise
+        self._learn_clock(answer[1])
+        if answer[0] == b"late":
+            message = "Redis came to the request too late; nothing was stored"
+            raise LogUnavailable(message, RETRY_AFTER, stored="no")
+        if answer[0] == b"conflict":
+            raise IdempotencyConflict("this idempotency key came with another content before")
+        first = position_of(answer[2])
+        positions = list(range(first, first + int(answer[3])))
+        client.holds(positions[-1])
+        return positions
+
+    def _deadline(self) -> int:
+        """By Redis's clock, in unix ms; 0 as long as we do not know that."""
+        if self._offset_ms is None:
+            return 0
+        return int((time.monotonic() + STALE_AFTER) * 1000 + self._offset_ms)
+
+    def _learn_clock(self, redis_ms: int) -> None:
+        # Low by the time that the answer took: so deadlines come too soon rather than too late.
+        self._offset_ms = redis_ms - time.monotonic() * 1000
+
+    def _confirmed(self, answer: Any, replicas: int) -> Any:
+        wanted = self._client.target.replicas
+        if answer[0] not in (b"stored", b"known"):
+            return answer
+        self._unconfirmed = replicas < wanted
+        if self._unconfirmed:
+            message = f"stored, but only {replicas} of {wanted} replicas have it: a failover may lose it"
+            raise LogUnavailable(message, RETRY_AFTER)
+        return answer
+
+    # ── reading ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def read(self, channels: Collection[str] | None, after: int, limit: int, max_bytes: int) -> list[Record]:
+        """See `Log.read`. Two round trips for each 500 records of some channels, one for 5,000 of all."""
+        if channels is None:
+            return scan(self._client, format_id(after), limit, max_bytes, reverse=False)
+        return read_index(self._client, frozenset(channels), after, limit, max_bytes, reverse=False)
+
+    def newest(self, channels: Collection[str] | None, limit: int, max_bytes: int) -> list[Record]:
+        """See `Log.newest`. Costs what `read` does."""
+        if channels is None:
+            return scan(self._client, "", limit, max_bytes, reverse=True)[::-1]
+        return read_index(self._client, frozenset(channels), 0, limit, max_bytes, reverse=True)[::-1]
+
+    def floor(self, channels: Collection[str] | None, after: int, keep: int) -> int | None:
+        """See `Log.floor`."""
+        if channels is None:
+            return floor_of_all(self._client, after, keep)
+        return floor(self._client, frozenset(channels), after, keep, self.bounds().latest)
+
+    def bounds(self) -> Bounds:
+        """See `Log.bounds`. Creates the log if there is none."""
+        created, latest, trimmed, oldest, redis_ms, lost = self._client.run(BOUNDS, [])
+        self._learn_clock(redis_ms)
+        if self._client.history is None:
+            self._client.history = created, lost
+        first, mark = (position_of(id) if id else None for id in (oldest, lost))
+        complete = trimmed == created and mark is None
+        bounds = Bounds(first, position_of(latest), position_of(trimmed), mark or 0, complete)
+        self._client.knows(bounds.latest)  # streams open at this position
+        return bounds
+
+    def usage(self) -> Usage:
+        """See `Log.usage`. The bytes are those of the whole Redis, and there is room up to its maxmemory."""
+
+        info = self._client.call(lambda link: read_info(link, "memory"))
+        used, most = (int(info.get(name, 0)) for name in ("used_memory", "maxmemory"))
+        return Usage(used, max(most - used, 0) if most else None, self.bounds().oldest)
+
+    # ── following ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def follow(self, after: int, stop: threading.Event) -> Iterator[list[Record]]:
+        """See `Log.follow`. Also raises `LogReplaced`; the next call of it then takes the log as it is."""
+        client, tail = self._client, None
+        try:
+            tail = Tail(client, after)
+            self._followers[tail.link] = stop
+            tail.resume()
+            while not (stop.is_set() or client.closed):
+                entries = tail.poll()
+                if not entries:
+                    yield []
+                traces: list[Trace] = []
+                for batch in batches(decode(entries, traces), FOLLOW_CHARS):
+                    if traces:
+                        # With the first that this answer is cut into; those who get it can wait for the rest.
+                        batch, traces = Batch(batch, traces), []
+                    client.followed = batch[-1].position
+                    client.holds(client.followed)
+                    yield batch
+        except redis.RedisError as error:
+            if stop.is_set() or client.closed:
+                return
+            if isinstance(error, redis.TimeoutError):
+                client.breaker.failed(explain(error))
+            raise client.unavailable(error) from error
+        finally:
+            if tail is not None:
+                self._followers.pop(tail.link, None)
+                tail.link.close()
+
+    def wake(self) -> None:
+        """Followers need no waking, XREAD does that; but those that were told to stop are made to look."""
+        for link, stop in list(self._followers.items()):
+            if stop.is_set():
+                link.interrupt()
+
+    # ── upkeep ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def trim(self) -> int:
+        """See `Log.trim`. The work of one worker of all pods at a time, who holds the claim for `CLAIM_MS`."""
+        total = 0
+        while total < TRIM_BITE:
+            removed = self._nibble(TRIM_BITE - total)
+            if not removed:
+                break
+            total += removed
+        return total
+
+    def _nibble(self, most: int) -> int:
+        """As much of a bite as Redis does at once: fewer entries, if they are large."""
+        client = self._client
+        if self._watch.due():
+            client.call(self._watch.look)
+        limits = self._retain_events, self._retain_ms, most, TRIM_BYTES
+        args: list[Argument] = [self._token, CLAIM_MS, *limits, client.keys.index]
+        removed, foreign, trimmed = client.run(TRIM, args, client.keys.claim)
+        if foreign:
+            logger.warning("somebody else has trimmed the stream in Redis, through %s", trimmed.decode())
+            self._sweep(b"[" + to_member(position_of(trimmed)))
+        return int(removed)
+
+    def retain(self, events: int, seconds: float) -> None:
+        """See `Log.retain`."""
+        self._retain_events = events
+        self._retain_ms = int(seconds * 1000)
+
+    def _sweep(self, through: bytes) -> None:
+        """Remove what the indexes still have up to there. Walks all keys of Redis, so only in that rare case."""
+        client, cursor = self._client, b"0"
+        while True:
+            cursor, found = client.one("SCAN", cursor, "MATCH", f"{client.keys.index}*", "COUNT", 1000)
+            if found:
+                client.pipeline(*(("ZREMRANGEBYLEX", index, "-", through) for index in found))
+            if cursor == b"0":
+                return
+
+    def close(self) -> None:
+        """See `Log.close`."""
+        self._client.close()
+        for link in list(self._followers):
+            link.interrupt()

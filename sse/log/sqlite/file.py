@@ -1,0 +1,250 @@
+"""The file of a SQLite log: how it is made, recognised, connected to, and what its errors mean.
+
+**Never open this file, or its ``-shm``, by any way but SQLite's.** POSIX drops all locks that a process has
+on a file when it closes *any* descriptor of it, so a well-meant ``open(path).read(16)`` beside a live
+connection takes that connection's locks away, and two processes then write at once
+(sqlite.org/howtocorrupt.html, 2.2).
+
+A file is recognised by the application id and user version in its header. What is not recognised is looked at
+through connections that cannot write it, and stays as it is, byte for byte.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+from ...events.model import make_position
+from ..base import LogRefused, LogUnavailable, Stored
+from .place import identity, mark, note, standing
+
+T = TypeVar("T")
+
+APPLICATION_ID: Final = 0x48575452  # "HWTR"
+FORMAT: Final = 1  # user_version: raised whenever an older program could not read or write the file rightly
+
+# `position` is the rowid, so an index on `channel` alone is sorted by channel, then position: one channel's
+# replay reads that channel. A publish's positions follow each other, so `first` and `count` tell them all.
+_SCHEMA: Final = (
+    "CREATE TABLE events (position INTEGER PRIMARY KEY, channel TEXT NOT NULL, event TEXT, retry INTEGER,"
+    " data TEXT NOT NULL)",
+    "CREATE INDEX events_by_channel ON events (channel)",
+    "CREATE TABLE publishes (key TEXT PRIMARY KEY, digest BLOB NOT NULL, first INTEGER NOT NULL,"
+    " count INTEGER NOT NULL, created INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX publishes_by_age ON publishes (created)",
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+)
+
+# Added since, and made in files that have none. An older program neither sees nor needs it, so it can use the same
+# file: during a reload both do.
+_TRACES: Final = "CREATE TABLE IF NOT EXISTS traces (first INTEGER PRIMARY KEY, last INTEGER, parent TEXT)"
+
+# Every page of a file up to this size is checked when it is opened (0.1 s); of a larger one its header,
+# schema and both ends, because each worker of a pod that starts would read all of it.
+CHECK_BYTES: Final = 64 * 1024 * 1024
+
+# How long we wait for the write lock in all, and between two tries, seconds. SQLite's own busy timeout
+# would sleep in C, with the event loop's thread; ours is cooperative where time.sleep is.
+LOCK_SECONDS: Final = 5.0
+_PAUSE_FIRST, _PAUSE_MOST, _PAUSE_GROWTH = 0.0001, 0.01, 1.5
+
+_CONTENTION: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_UNTOUCHED: Final = "it was left as it is"
+# SQLITE_ERROR: a statement that does not fit the schema; a table or column of it is missing.
+_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+
+
+def connect(path: str, *, timeout: float = 0.0, **pragmas: int | str) -> sqlite3.Connection:
+    """A connection in autocommit mode with these pragmas, for use by any one thread at a time.
+
+    timeout: SQLite's own, in seconds; 0 wherever an event loop may be waiting (see `patiently`).
+    """
+    database = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+    try:
+        for name, value in pragmas.items():
+            patiently(database.execute, f"PRAGMA {name} = {value}")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def open_writer(path: str, *, wal_autocheckpoint: int) -> tuple[sqlite3.Connection, int]:
+    """The connection for writing to a log that was prepared, and the mark below which events may be missing, 0 for
+    none (`_sqlite_place`). Raises `LogRefused`, `sqlite3.Error`, `OSError`."""
+    writer = connect(path, synchronous="NORMAL", wal_autocheckpoint=wal_autocheckpoint)
+    try:
+        _write_ahead(writer, path)
+        patiently(writer.execute, _TRACES)
+        found = patiently(standing, writer, path)
+        if found.setback or found.noted is None:
+            # Of several workers that open at once one marks it, or writes the line; the others see that it has done so.
+            patiently(writer.execute, "BEGIN IMMEDIATE")
+            found = standing(writer, path)
+            if found.setback:
+                return writer, mark(writer, path, found)
+            if found.noted is None:
+                note(path, identity(path), found.latest)
+            writer.execute("COMMIT")
+        return writer, found.mark
+    except BaseException:
+        writer.close()
+        raise
+
+
+def patiently(call: Callable[..., T], *args: Any) -> T:
+    """``call(*args)``, again and again while another process has the lock, for `LOCK_SECONDS` at most."""
+    pause = _PAUSE_FIRST
+    deadline = 0.0
+    while True:
+        try:
+            return call(*args)
+        except sqlite3.OperationalError as error:
+            if code_of(error) not in _CONTENTION:
+                raise
+            now = time.monotonic()
+            deadline = deadline or now + LOCK_SECONDS
+            if now >= deadline:
+                raise
+        time.sleep(pause)
+        pause = min(pause * _PAUSE_GROWTH, _PAUSE_MOST)
+
+
+def code_of(error: sqlite3.Error) -> int:
+    """SQLite's primary result code (sqlite.org/rescode.html); 0 for an error that the Python module made."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def wrote_nothing(error: Exception) -> bool:
+    """Is a transaction whose COMMIT failed with this gone for certain? Others, such as an I/O error, may come once the
+    commit is in the write-ahead log, where the next process to open it would find it."""
+    return isinstance(error, sqlite3.Error) and code_of(error) in (_CONTENTION | {sqlite3.SQLITE_FULL})
+
+
+def unavailable(error: Exception, path: str, stored: Stored = "unknown") -> LogUnavailable:
+    """What a failed statement or system call is to the log's user. Its transaction has been rolled back."""
+    if isinstance(error, LogUnavailable):
+        return error
+    if isinstance(error, sqlite3.Error):
+        code = code_of(error)
+        if code in _CONTENTION:
+            return LogUnavailable(f"{path}: locked by another process for {LOCK_SECONDS:g} s", stored=stored)
+        if code == sqlite3.SQLITE_FULL:
+            return LogUnavailable(f"{path}: {error}", 5.0, stored=stored)
+    return LogUnavailable(f"{path}: {error}", stored=stored)
+
+
+def prepare(path: str) -> None:
+    """Make the file and its directory if there are none (or an empty file), and make sure that it is ours.
+
+    Raises `LogRefused`; `LogUnavailable` for what may pass (a full disk, a lock) or is a matter of rights.
+    """
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        size = _size(path)
+        if not (size and _examine(path, size)):
+            with closing(connect(path)) as database:
+                _create(database, path)
+    except OSError as error:
+        raise LogUnavailable(f"{path}: cannot be opened: {error.strerror}", stored="no") from error
+    except sqlite3.Error as error:
+        if code_of(error) in _DAMAGE:
+            raise LogRefused(f"{path}: damaged: {error}; {_UNTOUCHED}") from error
+        raise unavailable(error, path, "no") from error
+
+
+def _size(path: str) -> int:
+    """In bytes, 0 where there is nothing; raises `LogRefused` for what is no file."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return 0
+    if not stat.S_ISREG(found.st_mode):
+        raise LogRefused(f"{path}: is not a regular file")
+    return found.st_size
+
+
+def space(path: str) -> tuple[int, int]:
+    """Bytes that the log takes, its write-ahead log included, and bytes that are free beside it. Raises `OSError`."""
+    size = 0
+    for file in (path, f"{path}-wal"):
+        with suppress(FileNotFoundError):
+            size += os.stat(file).st_size
+    disk = os.statvfs(os.path.dirname(path))
+    return size, disk.f_bavail * disk.f_frsize
+
+
+def _examine(path: str, size: int) -> bool:
+    """True for a sound log, False for a database with nothing in it; raises `LogRefused` for all else."""
+    # First as if on a read-only medium: no lock, no -wal, no -shm is made beside a file that may be anyone's.
+    with closing(sqlite3.connect(f"file:{quote(path)}?immutable=1", uri=True)) as database:
+        # A log of ours that is in use, or was killed, may well look torn without its -wal: not to be judged yet.
+        with suppress(sqlite3.Error):
+            _recognise(database, path)
+    # Then with what its -wal holds; still without the right to write (the checkpoint at closing would).
+    with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=LOCK_SECONDS)) as database:
+        database.execute("BEGIN")  # one moment for all that follows: another worker may be making the log
+        if not _recognise(database, path):
+            return False  # whoever made it: as good as an empty file
+        if size <= CHECK_BYTES:
+            (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise LogRefused(f"{path}: damaged: {verdict.strip()}; {_UNTOUCHED}")
+        for order in ("ASC", "DESC"):
+            database.execute(f"SELECT * FROM events ORDER BY position {order} LIMIT 1").fetchone()
+        database.execute("SELECT * FROM publishes LIMIT 1").fetchone()
+        if database.execute("SELECT value FROM meta WHERE name = 'trimmed'").fetchone() is None:
+            raise LogRefused(f"{path}: damaged: its trim mark is missing; {_UNTOUCHED}")
+    return True
+
+
+def _recognise(database: sqlite3.Connection, path: str) -> bool:
+    """The same by the header alone."""
+    application, version = (
+        database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+    )
+    if application == APPLICATION_ID and version == FORMAT:
+        return True
+    if application == APPLICATION_ID:
+        raise LogRefused(f"{path}: has format {version}; this version of Headwater reads format {FORMAT}; {_UNTOUCHED}")
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application or version or tables:
+        raise LogRefused(f"{path}: is another program's SQLite database; {_UNTOUCHED}")
+    return False
+
+
+def _create(database: sqlite3.Connection, path: str) -> None:
+    # An empty file needs no journal to go back to; without one, a process that is killed here leaves behind
+    # either an empty file or a valid, empty database, and the next one starts afresh from both.
+    if patiently(database.execute, "PRAGMA page_count").fetchone()[0] == 0:
+        try:
+            database.execute("PRAGMA journal_mode = MEMORY")
+        except sqlite3.OperationalError as error:
+            if code_of(error) not in _CONTENTION:
+                raise  # else another worker has made the log since, and uses it
+    _write_ahead(database, path)
+    patiently(database.execute, "BEGIN IMMEDIATE")  # of several workers that start at once, one makes the log
+    if not _recognise(database, path):
+        for statement in _SCHEMA:
+            database.execute(statement)
+        created = make_position(time.time_ns() // 1_000_000)
+        marks = [("trimmed", created), ("removed", 0), ("checkpoints", 0)]
+        database.executemany("INSERT INTO meta VALUES (?, ?)", marks)
+        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        database.execute(f"PRAGMA user_version = {FORMAT}")
+        note(path, identity(path), created)  # before anybody sees a log here that is not noted
+    database.execute("COMMIT")
+
+
+def _write_ahead(database: sqlite3.Connection, path: str) -> None:
+    """Put the file into WAL mode, where it is not: a copy made by VACUUM INTO is in the old mode, in which readers lock
+    out commits."""
+    (mode,) = patiently(database.execute, "PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise LogRefused(f"{path}: its file system cannot share memory between processes (SQLite's WAL mode)")

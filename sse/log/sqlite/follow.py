@@ -1,0 +1,99 @@
+"""One follower of a SQLite log: what its own process has committed is handed to it, the rest it reads.
+
+A publisher knows, inside its transaction, which position was the last before its own. So what it commits can be handed
+to the followers of its process as *"after position p came these"*, and a follower that stands at p need not read them
+back. Where it stands elsewhere, because another process has committed in between or too much was waiting, the file
+tells, as ever: what is handed over is only ever a shorter way to the same rows in the same order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from ...events.model import Record
+from ...events.trace import Trace
+from ..base import FOLLOW_CHARS, FOLLOW_RECORDS, Batch
+from .read import size_of
+from .wakeup import Wakeup
+
+# What may wait to be taken, records and characters of data. A follower that is further behind reads.
+_AHEAD_RECORDS: Final = 20 * FOLLOW_RECORDS
+_AHEAD_CHARS: Final = 4 * FOLLOW_CHARS
+
+
+class Commit(NamedTuple):
+    """Records that one transaction has added, and the traces of the publishes among them. previous: the log's last
+    position before them; size: characters of data."""
+
+    previous: int
+    records: Sequence[Record]
+    traces: Sequence[Trace]
+    size: int
+
+
+class Follower:
+    """Commits are offered by one thread at a time, and taken by one. ``look``: must the file be asked?"""
+
+    def __init__(self, wakeup: Wakeup) -> None:
+        self._wakeup = wakeup
+        self._ahead: deque[Commit] = deque()
+        # Each is written by one side only; the difference is what waits.
+        self._offered = self._offered_chars = self._taken = self._taken_chars = 0
+        self.look = True
+
+    def offer(self, commit: Commit) -> None:
+        """After a commit, in the order of commits."""
+        count = len(commit.records)
+        if (
+            commit.size <= FOLLOW_CHARS
+            and self._offered - self._taken + count <= _AHEAD_RECORDS
+            and self._offered_chars - self._taken_chars + commit.size <= _AHEAD_CHARS
+        ):
+            self._offered += count
+            self._offered_chars += commit.size
+            self._ahead.append(commit)
+        else:
+            self.look = True
+        self._wakeup.ring()
+
+    def wake(self) -> None:
+        """Have it look at once; from any thread."""
+        self.look = True
+        self._wakeup.ring()
+
+    def take(self, after: int) -> Batch:
+        """What follows `after`, within a follower's bounds; empty if nothing does, or if only the file can tell."""
+        ahead = self._ahead
+        batch = Batch(whole=True)
+        traces: list[Trace] = []
+        size = 0
+        while ahead:
+            commit = ahead[0]
+            if commit.previous > after:
+                # What lies between was committed elsewhere, or did not fit.
+                self.look = self.look or not batch
+                break
+            if commit.previous == after:
+                if batch and (len(batch) + len(commit.records) > FOLLOW_RECORDS or size + commit.size > FOLLOW_CHARS):
+                    break
+                batch += commit.records
+                traces += commit.traces
+                size += commit.size
+                after = batch[-1].position
+            self._taken += len(commit.records)
+            self._taken_chars += commit.size
+            ahead.popleft()
+        batch.traces = traces
+        return batch
+
+
+def commits(previous: int, records: Sequence[Record], traces: Sequence[Trace]) -> Iterator[Commit]:
+    """What a transaction has added, in pieces that a follower may hand over at once where events are small."""
+    for begin in range(0, len(records), FOLLOW_RECORDS):
+        piece = records[begin : begin + FOLLOW_RECORDS]
+        last = piece[-1].position
+        begun = [trace for trace in traces if previous < trace.first <= last] if traces else traces
+        yield Commit(previous, piece, begun, size_of(piece))
+        previous = last

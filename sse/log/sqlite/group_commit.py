@@ -1,0 +1,39 @@
+"""Publishes that wait for a SQLite log, and the transaction that takes a group of them in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from ...events.model import Event, Record
+from ...events.trace import Trace
+from ..base import Stored
+
+
+class Publish:
+    """One call of `append` on its way through the queue. It is done when it has positions or an error."""
+
+    __slots__ = ("digest", "error", "events", "key", "positions", "trace")
+
+    def __init__(self, events: Sequence[Event], key: str | None, digest: bytes, trace: str | None) -> None:
+        self.events = events
+        self.key = key
+        self.digest = digest
+        self.trace = trace
+        self.positions: list[int] | None = None
+        self.error: Exception | None = None
+
+
+class Transaction:
+    """What one is to do and has done: for these publishes, results in their order; and what it adds to the log after
+    the position `previous`. stored: "unknown" while it commits."""
+
+    __slots__ = ("group", "previous", "records", "results", "stored", "traces")
+
+    def __init__(self) -> None:
+        self.group: list[Publish] = []
+        self.results: list[list[int] | Exception] = []
+        self.previous = 0
+        self.records: list[Record] = []
+        self.traces: list[Trace] = []
+        self.stored: Stored | Literal["yes"] = "no"

@@ -1,0 +1,135 @@
+"""Is the file at a log's place the one that was there before, and as far on? A restored backup is not.
+
+Events that were given out after a backup are gone with its restoration, and the file cannot tell: it is whole, and only
+older. So a line beside it, in ``<path>-upkeep``, says which file was the log (inode number and time of birth) and the
+newest position that it had about a second ago. Each opening compares. These set the log back:
+
+    another file          a copy in its place, alone or with its directory
+    an earlier end        a copy written into the same file; or a power cut that took the newest commits
+    no line beside it     a copy in a place of its own
+
+Then the log is *marked*, as in a Redis that has lost its end: the mark lies above all positions given out before, new
+ones lie above the mark, and whoever resumes from below it is told that events may be missing. To be told without need
+costs a client little, so what is not understood is taken for a setback. Only an empty ``-upkeep`` is not: older
+versions had no line.
+
+What goes unnoticed is a disk that was set back as a whole (a volume's snapshot): file, birth and line are then those of
+the backup. Who restores one removes ``<path>-upkeep``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import sqlite3
+import struct
+import time
+from typing import Final, NamedTuple
+
+from ...events.model import make_position
+
+logger = logging.getLogger("headwater.log.sqlite")
+
+_LATEST: Final = (
+    "SELECT ifnull((SELECT max(position) FROM events), (SELECT value FROM meta WHERE name = 'trimmed')),"
+    " ifnull((SELECT value FROM meta WHERE name = 'lost'), 0)"
+)
+_MARK: Final = "INSERT OR REPLACE INTO meta VALUES ('lost', ?)"
+
+# linux/stat.h: where the time of birth is in a struct statx, its bit in stx_mask, and "from the working directory".
+_BIRTH_AT, _BIRTH, _STATX_BTIME, _AT_FDCWD = 80, "qI", 0x800, -100
+_WIDTH: Final = 80  # characters of the line, so that a shorter one covers a longer one
+
+
+class Note(NamedTuple):
+    """The line. birth: ns, 0 where the system does not know it."""
+
+    inode: int
+    birth: int
+    latest: int
+
+
+class Standing(NamedTuple):
+    """How far a log is on: its newest position, what `-upkeep` says, the mark (0 for none), and why the log is set
+    back, None if it is not."""
+
+    latest: int
+    noted: Note | None
+    mark: int
+    setback: str | None
+
+
+def standing(database: sqlite3.Connection, path: str) -> Standing:
+    """What a log's file and the line beside it say now. Raises `sqlite3.Error`, `OSError`."""
+    newest, mark = database.execute(_LATEST).fetchone()
+    latest, noted = max(newest, mark), look(path)
+    return Standing(latest, noted, mark, _setback(noted, path, latest))
+
+
+def mark(writer: sqlite3.Connection, path: str, found: Standing) -> int:
+    """Mark a log that is set back, in the transaction that this commits. Returns the mark. Raises `sqlite3.Error`,
+    `OSError`."""
+    given_out = found.latest if found.noted is None else max(found.latest, found.noted.latest)
+    position = max(make_position(time.time_ns() // 1_000_000), given_out + 1)
+    writer.execute(_MARK, (position,))
+    # First the line, so that others do not mark it once more. Whoever is killed in between leaves a log that ends below
+    # its line, which is a setback.
+    note(path, identity(path), position)
+    writer.execute("COMMIT")
+    logger.warning("%s: %s. Clients that resume are told that events may be missing", path, found.setback)
+    return position
+
+
+def _setback(found: Note | None, path: str, latest: int) -> str | None:
+    """Why the log is not as far on as it was; None if it is."""
+    if found is None:
+        try:
+            empty = os.stat(_beside(path)).st_size == 0
+        except FileNotFoundError:
+            return "it was not here before"
+        return None if empty else f"{_beside(path)} cannot be read"
+    if (found.inode, found.birth) != identity(path):
+        return "another file was here before"
+    return "it was further on before" if found.latest > latest else None
+
+
+def look(path: str) -> Note | None:
+    """The line beside this file; None if there is none that can be read."""
+    try:
+        with open(_beside(path), encoding="ascii") as file:
+            inode, birth, latest = map(int, file.read(2 * _WIDTH).split())
+    except (FileNotFoundError, ValueError):
+        return None
+    return Note(inode, birth, latest)
+
+
+def note(path: str, file: tuple[int, int], latest: int) -> None:
+    """Write the line: this file (`identity`), and so far on. Raises `OSError`."""
+    line = " ".join(map(str, (*file, latest))).ljust(_WIDTH - 1) + "\n"
+    fd = os.open(_beside(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.pwrite(fd, line.encode("ascii"), 0)
+    finally:
+        os.close(fd)  # the locks on this file are those of other descriptors, and stay
+
+
+def identity(path: str) -> tuple[int, int]:
+    """Inode number, and time of birth in ns. A number alone is soon given to another file; the device's changes when a
+    volume is mounted elsewhere."""
+    return os.stat(path).st_ino, _birth(path)
+
+
+def _birth(path: str) -> int:
+    statx = getattr(ctypes.CDLL(None), "statx", None)  # statx(2); os.stat does not have the time of birth on Linux
+    found = ctypes.create_string_buffer(256)
+    if statx is None or statx(_AT_FDCWD, os.fsencode(path), 0, ctypes.c_uint(_STATX_BTIME), found) != 0:
+        return 0
+    if not struct.unpack_from("I", found)[0] & _STATX_BTIME:
+        return 0
+    seconds, ns = struct.unpack_from(_BIRTH, found, _BIRTH_AT)
+    return int(seconds) * 1_000_000_000 + int(ns)
+
+
+def _beside(path: str) -> str:
+    return path + "-upkeep"

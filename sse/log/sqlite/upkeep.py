@@ -1,0 +1,206 @@
+"""What a SQLite log needs done in the background: retention, and checkpoints of its write-ahead log.
+
+One worker of all that share the file does it, the one that holds a lock (flock) on ``<path>-upkeep``: the
+kernel gives it to the next when that one dies, and one that has not got it is done after one system call.
+
+**Retention.** Rows go in bites (`TRIM_BITE`), each in a transaction of its own together with the new trim
+mark. Their number is not kept by publishers, who would pay a page of the write-ahead log for it, but
+counted here: all rows once, and then only what was added since.
+
+**Checkpoints** copy the write-ahead log's pages into the database file, so that it can start again from its
+beginning. SQLite does that after a commit, in the publisher's thread, and waits for the disk twice. So
+publishers have it off (but see `AUTOCHECKPOINT_PAGES`), and it is done here in three steps:
+
+1. A passive checkpoint copies nearly everything, and keeps nobody waiting.
+2. Under constant load it never gets to the end: there are always new pages, and the file would grow without
+   bound. So a truncating one copies the little that is left with the write lock held; publishers try again.
+3. The first commit into an emptied write-ahead log waits for the disk once. It is made here, so that no
+   publisher has to.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections import deque
+from contextlib import suppress
+from typing import Final
+
+from ...events.model import make_position
+from ..base import IDEMPOTENCY_SECONDS, TRIM_BITE
+from .file import connect, patiently
+from .place import identity, note
+
+# A write-ahead log of this size is due for a checkpoint: reading gets slower with it, and so does recovery.
+CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
+
+# A smaller one, if anything is in it, after this long: commits are not synced one by one
+# (synchronous=NORMAL), so this is also about how much a power cut can take.
+CHECKPOINT_SECONDS: Final = 5.0
+
+# Where nobody calls `trim`, or it does not keep up, publishers do checkpoint, from this size on (64 MiB):
+# the disk's speed is then theirs, but the write-ahead log stays bounded.
+AUTOCHECKPOINT_PAGES: Final = 16384
+
+# How long step 2 may wait for the write lock, and then for readers, whose statements take milliseconds.
+_TRUNCATE_SECONDS: Final = 0.25
+
+_EXPIRE_SECONDS: Final = 5.0  # between two looks at old idempotency keys and traces
+_TRACE_SECONDS: Final = 60  # a trace is for followers that read its events while they are new
+
+_COUNT = "SELECT count(*) FROM events WHERE position > ?"
+_MARKS = (
+    "SELECT (SELECT max(position) FROM events), (SELECT value FROM meta WHERE name = 'trimmed'),"
+    " (SELECT value FROM meta WHERE name = 'removed')"
+)
+_OLDEST = "SELECT position FROM events ORDER BY position LIMIT ?"
+_DELETE = "DELETE FROM events WHERE position <= ?"
+_TRIMMED = "UPDATE meta SET value = ? WHERE name = 'trimmed'"
+_REMOVED = "UPDATE meta SET value = value + ? WHERE name = 'removed'"
+_EXPIRE = "DELETE FROM publishes WHERE key IN (SELECT key FROM publishes WHERE created < ? ORDER BY created LIMIT ?)"
+_FORGET = "DELETE FROM traces WHERE first IN (SELECT first FROM traces WHERE first < ? ORDER BY first LIMIT ?)"
+# It must change something: SQLite does not write a page that stays as it was.
+_RESTART = "UPDATE meta SET value = value + 1 WHERE name = 'checkpoints'"
+
+
+class Upkeep:
+    """See the module's text. path: the database file; retain_events: rows; retain_seconds: an event's age; mark: all
+    positions are above it (`_sqlite_place`)."""
+
+    def __init__(self, path: str, retain_events: int, retain_seconds: float, mark: int = 0) -> None:
+        self._path = path
+        self._file = identity(path)  # as it is now: another one that takes its place is not ours
+        self._noted = mark  # the newest position given out, as last noted beside the file
+        self.retain(retain_events, retain_seconds)
+        self._lock_fd = os.open(path + "-upkeep", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._closed = False
+        # Holds the connection while it is not in use: whoever finds it empty leaves the work to the other
+        # thread.
+        self._idle: deque[sqlite3.Connection] = deque()
+        try:
+            self._idle.append(
+                connect(
+                    path,
+                    timeout=_TRUNCATE_SECONDS,
+                    synchronous="NORMAL",
+                    wal_autocheckpoint=0,
+                    secure_delete=0,
+                )
+            )
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
+        self._count = self._counted_through = self._removed = -1
+        self._expire_at = 0.0
+        self._checkpoint_at = time.monotonic() + CHECKPOINT_SECONDS
+        self._checkpointed: tuple[int, int] | None = None
+
+    def bite(self) -> int:
+        """Do what is due, a bite of each; return the rows removed. Raises `sqlite3.Error`."""
+        try:
+            database = self._idle.popleft()
+        except IndexError:
+            return 0
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._checkpoint(database)
+            now_ms = time.time_ns() // 1_000_000
+            removed = self._trim(database, now_ms) + self._expire(database, now_ms)
+            self._note()
+            return removed
+        except BlockingIOError:
+            return 0  # another worker's duty
+        finally:
+            if database.in_transaction:
+                with suppress(sqlite3.Error):
+                    database.execute("ROLLBACK")
+            self._idle.append(database)
+            if self._closed:
+                self.close()
+
+    def close(self) -> None:
+        """A bite that is under way finishes first, and closes."""
+        self._closed = True
+        with suppress(IndexError):
+            self._idle.popleft().close()
+            os.close(self._lock_fd)
+
+    def _note(self) -> None:
+        latest = self._counted_through
+        if latest > self._noted:
+            note(self._path, self._file, latest)
+            self._noted = latest
+
+    # --- Retention ------------------------------------------------------------------------------------------
+
+    def retain(self, events: int, seconds: float) -> None:
+        """Keep so much from the next bite on."""
+        self._retain_events = events
+        self._retain_ms = int(seconds * 1000)
+
+    def _trim(self, database: sqlite3.Connection, now_ms: int) -> int:
+        surplus = self._surplus(database)
+        expired = make_position(max(now_ms - self._retain_ms, 0))
+        oldest: list[int] = [row[0] for row in database.execute(_OLDEST, (TRIM_BITE,))]
+        bite = [position for n, position in enumerate(oldest) if n < surplus or position < expired]
+        if bite:
+            patiently(database.execute, "BEGIN IMMEDIATE")
+            database.execute(_DELETE, (bite[-1],))
+            database.execute(_TRIMMED, (bite[-1],))
+            database.execute(_REMOVED, (len(bite),))
+            database.execute("COMMIT")
+        return len(bite)
+
+    def _surplus(self, database: sqlite3.Connection) -> int:
+        """How many events there are beyond those to be kept."""
+        database.execute("BEGIN")  # one snapshot for both statements
+        newest, trimmed, removed = database.execute(_MARKS).fetchone()
+        if self._count < 0 or trimmed > self._counted_through:
+            # At first; or rows that were never counted are gone, by another worker that had the duty
+            # meanwhile.
+            (self._count,) = database.execute(_COUNT, (0,)).fetchone()
+        else:
+            self._count -= removed - self._removed
+            self._count += database.execute(_COUNT, (self._counted_through,)).fetchone()[0]
+        database.execute("COMMIT")
+        self._removed = removed
+        self._counted_through = max(newest or 0, trimmed)
+        return self._count - self._retain_events
+
+    def _expire(self, database: sqlite3.Connection, now_ms: int) -> int:
+        """Forget a bite of old idempotency keys, and of traces."""
+        if time.monotonic() < self._expire_at:
+            return 0
+        before = now_ms - IDEMPOTENCY_SECONDS * 1000
+        removed: int = patiently(database.execute, _EXPIRE, (before, TRIM_BITE)).rowcount
+        new = make_position(max(now_ms - _TRACE_SECONDS * 1000, 0))
+        forgotten: int = patiently(database.execute, _FORGET, (new, TRIM_BITE)).rowcount
+        if max(removed, forgotten) < TRIM_BITE:
+            self._expire_at = time.monotonic() + _EXPIRE_SECONDS
+        return removed + forgotten
+
+    # --- Checkpoints ----------------------------------------------------------------------------------------
+
+    def _checkpoint(self, database: sqlite3.Connection) -> None:
+        size, written = found = self._write_ahead_log()
+        if found == self._checkpointed or not size:
+            return
+        if size < CHECKPOINT_BYTES and time.monotonic() < self._checkpoint_at:
+            return
+        database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        (busy, _, _) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._checkpoint_at = time.monotonic() + CHECKPOINT_SECONDS
+        if not busy:
+            patiently(database.execute, _RESTART)
+            self._checkpointed = self._write_ahead_log()
+
+    def _write_ahead_log(self) -> tuple[int, int]:
+        """Its size in bytes, and when it was last written, ns. Truncated by every checkpoint, its size
+        tells."""
+        try:
+            found = os.stat(self._path + "-wal")
+        except FileNotFoundError:
+            return 0, 0
+        return found.st_size, found.st_mtime_ns

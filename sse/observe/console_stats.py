@@ -1,0 +1,45 @@
+"""What the console shows of a worker: one ``stats`` event a second on the channel ``_stats``.
+
+Numbers only: no channel names, no clients. Who may read the channel may know how busy the service is, not with what.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ..events.model import encode_block
+from ..streams.hub import Hub
+
+
+class Reporter:
+    """Makes the blocks. ``more``: asked for further members each time (health: canary, loop lag, all workers)."""
+
+    def __init__(self, hub: Hub, engine: str) -> None:
+        self._hub = hub
+        self._engine = engine
+        self._delivery = list(hub.stats.delivery.counts)
+        self.more: Callable[[], dict[str, Any]] | None = None
+
+    def __call__(self) -> bytes:
+        hub, stats = self._hub, self._hub.stats
+        status = hub.status()
+        members: dict[str, Any] = {
+            "at": time.time_ns() // 1_000_000,
+            "pid": os.getpid(),
+            "log": self._engine,
+            "tail_age": round(status.tail_age, 3),
+            "streams": status.streams,
+            "opened": stats.opened,
+            "published": stats.published,
+            "delivered": stats.delivered,
+            "bytes": stats.bytes_sent,
+            "delivery_p99": stats.delivery.quantile(0.99, self._delivery),
+        }
+        self._delivery = list(stats.delivery.counts)
+        if self.more is not None:
+            members.update(self.more())
+        return encode_block(json.dumps(members, separators=(",", ":")), event="stats")

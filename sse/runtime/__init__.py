@@ -1,0 +1,1 @@
+"""What differs between threads and gevent: locks, spawning, sleeping, waking. Imports no other room."""

@@ -1,0 +1,1 @@
+"""HTTP in, answers out: routes, the fast path, publishing, streaming, the console."""

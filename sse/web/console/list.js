@@ -1,0 +1,119 @@
+// The list of events, newest first.
+//
+// It is for reading. Up to FAST events a second it follows each frame. Beyond that it changes once a second, and stands
+// still as long as somebody reads: the pointer or the focus is in it, or it is scrolled down. What arrives meanwhile, and
+// while it is paused, waits. All of it is bounded, and what is beyond the bound is counted and told.
+
+import { age } from "./clock.js";
+import { element } from "./row.js";
+
+const MOST_ROWS = 500; // shown; and as many may wait
+const MOST_CHARS = 8 << 20; // of data, for each of the two
+const FAST = 10; // events a second
+
+export class List {
+  // onChange: called with the list when there is something to say: new rows, a rate, what waits.
+  constructor(box, onChange) {
+    this.box = box;
+    this.onChange = onChange;
+    this.paused = false;
+    this.scheduled = false;
+    this.rate = 0; // events of the last full second
+    this.counted = 0; // of the present one
+    this.pointed = false;
+    this.clear();
+    box.addEventListener("pointerenter", ({ pointerType }) => (this.pointed = pointerType === "mouse"));
+    box.addEventListener("pointerleave", () => (this.pointed = false));
+    setInterval(() => this.tick(), 1000);
+  }
+
+  get fast() {
+    return Math.max(this.rate, this.counted) > FAST;
+  }
+
+  get reading() {
+    return this.pointed || this.box.matches(":focus-within") || this.box.scrollTop > 0;
+  }
+
+  get held() {
+    return this.paused || (this.fast && this.reading);
+  }
+
+  push(event) {
+    this.counted += 1;
+    this.total += 1;
+    this.waiting.push(event);
+    this.waitingChars += event.data.length;
+    // The last one stays, however large it is.
+    while (this.waiting.length > MOST_ROWS || (this.waitingChars > MOST_CHARS && this.waiting.length > 1)) {
+      this.waitingChars -= this.waiting.shift().data.length;
+      this.dropped += 1;
+    }
+    this.schedule();
+    if (this.held) this.onChange(this);
+  }
+
+  pause() {
+    this.paused = true;
+    this.onChange(this);
+  }
+
+  goOn() {
+    this.paused = false;
+    this.draw();
+    this.onChange(this);
+  }
+
+  clear() {
+    this.waiting = [];
+    this.waitingChars = 0;
+    this.dropped = 0; // of those that wait: too many came
+    this.total = 0;
+    this.shown = []; // { row, chars }, newest first
+    this.shownChars = 0;
+    this.box.replaceChildren();
+    this.onChange(this);
+  }
+
+  schedule() {
+    if (this.scheduled || this.held || !this.waiting.length) return;
+    this.scheduled = true;
+    const draw = () => {
+      this.scheduled = false;
+      if (!this.held) this.draw();
+    };
+    if (this.fast) setTimeout(draw, 1000);
+    else requestAnimationFrame(draw);
+  }
+
+  draw() {
+    if (!this.waiting.length) return;
+    const events = this.waiting.reverse();
+    this.waiting = [];
+    this.waitingChars = 0;
+    this.dropped = 0;
+    const made = events.map((event) => ({ row: element(event), chars: event.data.length }));
+    this.shown.unshift(...made);
+    this.box.prepend(...made.map(({ row }) => row));
+    for (const { chars } of made) this.shownChars += chars;
+    while (this.shown.length > MOST_ROWS || (this.shownChars > MOST_CHARS && this.shown.length > 1)) {
+      const { row, chars } = this.shown.pop();
+      this.shownChars -= chars;
+      row.remove();
+    }
+    this.onChange(this);
+  }
+
+  tick() {
+    this.rate = this.counted;
+    this.counted = 0;
+    for (const made of this.box.querySelectorAll(".age")) {
+      const text = age(Number(made.dataset.at));
+      if (made.textContent !== text) made.textContent = text;
+    }
+    // Read aloud as they come, but for a flood.
+    this.box.ariaLive = this.fast ? "off" : "polite";
+    this.schedule();
+    this.onChange(this);
+  }
+}

@@ -1,0 +1,217 @@
+import { copy, select } from "./clipboard.js";
+import { learn, now, timeOf } from "./clock.js";
+import { List } from "./list.js";
+import { draw } from "./machine.js";
+import { follow } from "./service.js";
+import { Stream } from "./stream.js";
+import { Timeline } from "./timeline.js";
+import { learnNeed } from "./token.js";
+
+const $ = (id) => document.getElementById(id);
+const base = new URL("./events", document.baseURI);
+const WORDS = {
+  expired: "Some of what you ask for is no longer kept. What follows is everything that is",
+  "before-log": "What you ask for is from before this log began. What follows is everything that is in it",
+  malformed: "The id to resume from is no id. What follows is everything that is kept",
+  unknown: "The id to resume from lies in the future: it is not from this log. What follows is everything that is kept",
+  "too-far": "Too many events were missed to replay them all. What follows are the newest",
+};
+
+const authorization = () => ($("token").value ? { Authorization: `Bearer ${$("token").value}` } : {});
+const words = (text) => text.split(/[\s,]+/).filter(Boolean);
+const number = (value) => value.toLocaleString("en");
+const channels = () => words($("channels").value);
+
+let stream = null;
+let subscribed = []; // its channels
+let received = 0;
+let opened = 0; // when this connection was opened, in the server's time
+let resumed = ""; // the id that it was resumed after
+let replayed = 0; // missed events that it has brought
+let heard = 0; // when anything last came, by this page's own clock
+let beaten = 0; // when the last heartbeat did, but for the opening's
+let beat = Infinity; // milliseconds from one heartbeat to the next, as seen so far
+
+const timeline = new Timeline($("timeline"));
+const list = new List($("events"), onList);
+
+// ── the stream and its state machine ──────────────────────────────────────────────────────────────────────────
+
+function listenUrl() {
+  const url = new URL(base);
+  for (const channel of subscribed) url.searchParams.append("channel", channel);
+  for (const type of words($("types").value)) url.searchParams.append("event", type);
+  const since = $("since").value;
+  if (since) url.searchParams.set("since", since === "earliest" ? since : String(Math.round(now() - Number(since) * 1000)));
+  return url;
+}
+
+function notice(text, kind = "") {
+  $("notice").textContent = text;
+  $("notice").className = `notice ${kind}`;
+  $("notice").hidden = !text;
+}
+
+// A new stream, and nothing of the last one: its history would be there twice.
+function listen() {
+  stream?.close();
+  notice("");
+  subscribed = channels();
+  resumed = "";
+  replayed = 0;
+  received = 0;
+  beat = Infinity;
+  for (const [id, text] of Object.entries({ "last-id": "none", retry: "–", heartbeat: "–", received: "0" })) $(id).textContent = text;
+  $("heartbeat").classList.remove("bad");
+  timeline.clear();
+  empty();
+  const mine = (stream = new Stream(listenUrl(), authorization));
+  mine.addEventListener("state", ({ detail }) => mine === stream && onState(detail));
+  mine.addEventListener("block", ({ detail }) => mine === stream && onBlock(detail));
+  if (!$("publish-channel").value) $("publish-channel").value = subscribed[0] ?? "";
+  mine.open();
+}
+
+function onState({ state, from, why, due, wait, status }) {
+  let caption = state;
+  if (state === "reconnecting") {
+    resumed = stream.lastId;
+    replayed = 0;
+    caption = why;
+  } else if (state === "open") {
+    opened = now();
+    heard = beaten = 0;
+    caption = resumed ? `open, resumed after ${resumed}` : `open: ${subscribed.join(", ")}`;
+  } else if (state === "closed") {
+    if (why && why !== "closed") notice(why, "bad");
+  }
+  if (status) learnNeed("read", status, Boolean($("token").value));
+  draw({ state, from, caption, due, wait });
+  timeline.become(state);
+  $("drop").disabled = state !== "open";
+  $("close").disabled = state === "closed";
+  $("connect").textContent = state === "closed" ? "Connect" : "Restart";
+  $("waiting").textContent = `${state === "open" ? "Connected; nothing" : "Nothing"} yet. ${state === "open" ? "Publish" : "Connect, then publish"} something here, or from a terminal:`;
+}
+
+function onReset(data) {
+  const told = JSON.parse(data);
+  const oldest = told.oldest ? `, since ${new Date(timeOf(told.oldest)).toLocaleString()}` : "";
+  notice(told.reason in WORDS ? `${WORDS[told.reason]}${oldest}.` : data);
+}
+
+function onBlock(block) {
+  heard = performance.now();
+  if (block.retry !== null) $("retry").textContent = `${block.retry} ms`;
+  if (block.id !== null) $("last-id").textContent = block.id;
+  if (block.data === null) return;
+  if (block.event === "heartbeat") {
+    learn(Number(block.data));
+    if (beaten) beat = Math.min(beat, heard - beaten);
+    beaten = block.retry === null ? heard : 0;
+    $("heartbeat").textContent = new Date(Number(block.data)).toLocaleTimeString();
+    return;
+  }
+  if (block.event === "stream-reset") return onReset(block.data);
+  $("received").textContent = (received += 1).toLocaleString();
+  const at = timeOf(stream.lastId);
+  // An event from before this connection was opened was missed, and has just been replayed.
+  const missed = Boolean(resumed) && at < opened;
+  replayed += missed;
+  timeline.mark(at, missed);
+  // The stream does not say which of several channels an event is from.
+  const channel = subscribed.length === 1 ? subscribed[0] : `one of ${subscribed.length} channels`;
+  list.push({ ...block, id: stream.lastId, missed, channel, channels: subscribed.join(", ") });
+}
+
+// A connection to a server that is gone can stay open for minutes. Three heartbeats that did not come are no chance.
+setInterval(() => {
+  const silence = performance.now() - heard;
+  const late = stream?.state === "open" && heard && silence > Math.max(3 * beat, 3000);
+  $("heartbeat").classList.toggle("bad", Boolean(late));
+  if (late) $("heartbeat").textContent = `none for ${(silence / 1000).toFixed(0)} s`;
+}, 1000);
+
+$("listen").addEventListener("submit", (event) => {
+  event.preventDefault();
+  listen();
+});
+$("drop").addEventListener("click", () => stream?.drop());
+$("close").addEventListener("click", () => stream?.close());
+
+// ── the events ────────────────────────────────────────────────────────────────────────────────────────────────
+
+function onList({ paused, held, fast, rate, waiting, dropped, shown, total }) {
+  const waits = `${number(waiting.length)} waiting${dropped ? `, ${number(dropped)} older ones dropped` : ""}`;
+  let told = "";
+  if (paused) told = `paused, ${waits}`;
+  else if (held) told = `${number(rate)} a second; standing still while you read, ${waits}`;
+  else if (fast && rate) told = `${number(rate)} a second; renewed once a second`;
+  $("held").textContent = told;
+  const gone = total - shown.length - waiting.length - dropped;
+  $("kept").textContent = gone > 0 ? `The newest ${number(shown.length)} of ${number(total)}` : "";
+  $("empty").hidden = shown.length > 0;
+  if (replayed && shown.length) notice(`The gap is filled: ${replayed} missed ${replayed === 1 ? "event" : "events"} replayed after ${resumed}.`, "good");
+}
+
+function empty() {
+  replayed = 0;
+  list.clear();
+}
+
+$("pause").addEventListener("click", () => {
+  if (list.paused) list.goOn();
+  else list.pause();
+  $("pause").setAttribute("aria-pressed", String(list.paused));
+});
+$("clear").addEventListener("click", () => {
+  empty();
+  notice("");
+});
+
+// ── publishing ────────────────────────────────────────────────────────────────────────────────────────────────
+
+$("publish").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const url = new URL(`${base}/${encodeURIComponent($("publish-channel").value)}`);
+  if ($("publish-type").value) url.searchParams.set("event", $("publish-type").value);
+  let told;
+  try {
+    const answer = await fetch(url, { method: "POST", body: $("publish-data").value, headers: authorization() });
+    const said = await answer.json().catch(() => ({}));
+    learnNeed("publish", answer.status, Boolean($("token").value));
+    told = answer.ok ? `stored as ${said.id}` : said.detail || `refused with ${answer.status}`;
+    $("published").classList.toggle("bad", !answer.ok);
+  } catch {
+    told = "the server cannot be reached";
+    $("published").classList.add("bad");
+  }
+  $("published").textContent = told;
+});
+
+function example() {
+  const token = $("token").value ? `-H "Authorization: Bearer $TOKEN" ` : "";
+  return `curl ${token}-d '{"item":1}' '${base}/${encodeURIComponent(channels()[0] ?? "orders")}?event=created'`;
+}
+const renew = () => ($("example").textContent = example());
+$("channels").addEventListener("input", renew);
+$("copy").addEventListener("click", () => copy(example(), $("copy"), () => select($("example"))));
+
+// ── the start ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+const stats = follow(base, authorization, (status) => learnNeed("read", status, Boolean($("token").value)));
+$("who").addEventListener("submit", (event) => event.preventDefault());
+$("token").addEventListener("change", () => {
+  renew();
+  stats.close();
+  stats.open();
+});
+
+// A link may say what to listen to: /?channel=orders&channel=stock&event=created&since=earliest
+const asked = new URLSearchParams(location.search);
+if (asked.has("channel")) $("channels").value = asked.getAll("channel").join(" ");
+$("types").value = asked.getAll("event").join(" ");
+if ([...$("since").options].some(({ value }) => value === asked.get("since"))) $("since").value = asked.get("since");
+renew();
+draw({ state: "closed", from: "", caption: "closed" });
+if (asked.has("channel")) listen();

@@ -1,0 +1,32 @@
+// Rates from counters that are reported once a second.
+//
+// A counter starts again from zero with its process, and another pod's or another set of workers' counters do not go on
+// from these. A difference across such a break is no rate: negative, or millions at once.
+
+const OVER = 3; // reports: the workers count once a second, and not in step
+
+export class Rates {
+  constructor(names) {
+    this.names = names;
+    this.reports = [];
+  }
+
+  // After a connection was lost, whoever answers now may be somebody else.
+  forget() {
+    this.reports = [];
+  }
+
+  // report: the counters by name, `at` (milliseconds) and `from` (whose counters they are).
+  // Returns each name's rate (1/s), or null as long as it is unknown.
+  add(report) {
+    const last = this.reports.at(-1);
+    const continues = last && report.from === last.from && report.at > last.at && this.names.every((name) => report[name] >= last[name]);
+    if (!continues) this.reports = [];
+    const first = this.reports[0];
+    const rate = (name) => (first ? ((report[name] - first[name]) * 1000) / (report.at - first.at) : null);
+    const rates = Object.fromEntries(this.names.map((name) => [name, rate(name)]));
+    this.reports.push(report);
+    if (this.reports.length > OVER) this.reports.shift();
+    return rates;
+  }
+}

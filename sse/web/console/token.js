@@ -1,0 +1,12 @@
+// What the page knows of whether a token is needed. It learns it from answers: of requests without one.
+
+const field = document.getElementById("token");
+const known = { read: "", publish: "" };
+
+export function learnNeed(action, status, shown) {
+  if (status === 401) known[action] = "needed";
+  else if (status < 300 && !shown) known[action] = "none needed";
+  const needed = Object.keys(known).filter((name) => known[name] === "needed");
+  if (needed.length) field.placeholder = `needed to ${needed.join(" and ")}`;
+  else field.placeholder = known.read && known.publish ? "none needed" : "if one is needed";
+}

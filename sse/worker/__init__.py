@@ -1,0 +1,5 @@
+"""gunicorn's worker for streams: ``worker_class = "sse.worker.SSEWorker"``."""
+
+from .worker import SSEWorker
+
+__all__ = ["SSEWorker"]

@@ -1,0 +1,115 @@
+"""What a request must be beyond what gunicorn's parser asks, and a body whose faults are the client's.
+
+Each rule closes a gap between what we and a proxy in front of us might read in the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.http.body import Body as GunicornBody
+from gunicorn.http.body import LengthReader
+from gunicorn.http.errors import InvalidHeader, NoMoreData, ParseException, UnsupportedTransferCoding
+from werkzeug.exceptions import BadRequest
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .response import Reader
+
+
+def check(request: Any) -> None:
+    """Refuse a request that is ambiguous, and see what gunicorn overlooks. Raises InvalidHeader (400),
+    UnsupportedTransferCoding (501)."""
+    has_host = False
+    for name, value in request.headers:
+        if name == "HOST":
+            has_host = True
+        elif name == "CONNECTION":
+            # A list of tokens, in any case (RFC 9110 §7.6.1); gunicorn compares the whole value.
+            if any(token.strip().lower() == "close" for token in value.split(",")):
+                request.force_close()
+        elif name == "TRANSFER-ENCODING" and value.strip().lower() != "chunked":
+            # gunicorn takes "gzip, chunked" and hands the app compressed bytes.
+            raise UnsupportedTransferCoding(value)
+    if not has_host and request.version >= (1, 1):
+        # RFC 9112 §3.2: MUST be answered with 400.
+        raise InvalidHeader("HOST", req=request)
+
+
+class Body:
+    """``wsgi.input``: gunicorn's body, whose parse errors become 400s instead of the app's 500s, and after which the
+    connection is not used again."""
+
+    def __init__(self, body: Any, connection: Connection) -> None:
+        self._body = body
+        self._connection = connection
+
+    @property
+    def failed(self) -> bool:
+        """Where the next request begins is unknown (gunicorn's parser asks)."""
+        return bool(self._body.failed) or self._connection.broken is not None
+
+    def is_read(self) -> bool:
+        """Is its length known, and all of it read? (If not, it may be: a chunked body's end has to be looked for.)"""
+        body = self._body
+        return isinstance(body.reader, LengthReader) and body.reader.length == 0 == body.buf.tell() and not self.failed
+
+    def _guarded(self, read: Any, *args: Any) -> Any:
+        try:
+            return read(*args)
+        except NoMoreData:
+            self._connection.broken = "bad-request"
+            raise BadRequest("the body ended in the middle of a chunk") from None
+        except ParseException as error:
+            self._connection.broken = "bad-request"
+            raise BadRequest(f"the body's chunks cannot be read: {error}") from None
+
+    def read(self, size: int | None = None) -> bytes:
+        data: bytes = self._guarded(self._body.read, size)
+        return data
+
+    def readline(self, size: int | None = None) -> bytes:
+        line: bytes = self._guarded(self._body.readline, size)
+        return line
+
+    def readlines(self, size: int | None = None) -> list[bytes]:
+        lines: list[bytes] = self._guarded(self._body.readlines, size)
+        return lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        while line := self.readline():
+            yield line
+
+
+class SizedBody(Body):
+    """A body whose length is known. Read as a whole, as views do, it comes without gunicorn's buffers of buffers; read
+    in any other way, it is gunicorn's."""
+
+    def __init__(self, reader: Reader, length: int, connection: Connection) -> None:
+        self._reader = reader
+        self._left = length
+        self._connection = connection
+
+    @cached_property
+    def _body(self) -> Any:
+        return GunicornBody(LengthReader(self._reader, self._left))
+
+    @property
+    def failed(self) -> bool:
+        return self._connection.broken is not None or ("_body" in self.__dict__ and super().failed)
+
+    def is_read(self) -> bool:
+        if "_body" in self.__dict__:
+            return super().is_read()
+        return self._left == 0 and self._connection.broken is None
+
+    def read(self, size: int | None = None) -> bytes:
+        left = self._left
+        if "_body" in self.__dict__ or not (size is None or size < 0 or size >= left):
+            return super().read(size)
+        if left == 0:
+            return b""
+        self._left = 0
+        return self._reader.take(left)

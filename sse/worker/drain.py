@@ -1,0 +1,118 @@
+"""The end of a worker: everything is served for a while longer, then streams and connections end one by one, and what
+is left at the end is cut. These are the last three states of :mod:`sse.worker.worker`."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import gevent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gevent.server import StreamServer
+
+    from ..extension import SSE
+    from ..fanout.passes import Fanout
+    from ..runtime.cooperation import Failures
+    from ..settings import Settings
+    from ..streams.hub import Hub
+    from .connection import Connection
+
+# Seconds that a hurried drain may take: gunicorn's master kills 2 s after it has passed SIGQUIT on.
+HURRY: Final = 1.5
+# Seconds beyond the drain's window for what is still being written; more than the fan-out's LINGER, and with the exit
+# itself below the margin in `graceful_timeout`.
+AFTER_WINDOW: Final = 1.2
+
+
+class Worker(Protocol):
+    """What is drained.
+
+    hurried    all that is left is to end now; signals change it at any time
+    replaced   after a reload: do the successors run?
+    """
+
+    settings: Settings
+    extensions: list[SSE]
+    log: Any
+    hurried: bool
+    replaced: Callable[[], bool]
+    connections: set[Connection]
+    fanouts: dict[Hub, Fanout]
+    failures: Failures
+
+    def notify(self) -> None: ...
+
+    def is_health(self, server: StreamServer) -> bool: ...
+
+    def for_health(self, connection: Connection) -> bool: ...
+
+
+def drain(worker: Worker, servers: Sequence[StreamServer]) -> None:
+    """End everything; returns when nothing is left, or the time is over."""
+    settings = worker.settings
+    began = time.monotonic()
+    delay = settings.sse_drain_delay
+    while time.monotonic() < began + delay and not worker.hurried and not worker.replaced():
+        worker.notify()
+        gevent.sleep(0.1)
+    for server in servers:
+        if not worker.is_health(server):
+            server.close()
+    for connection in list(worker.connections):
+        if connection.state == "idle" and not worker.for_health(connection):
+            connection.hang_up()
+    window = 0.0 if worker.hurried else settings.sse_drain_window
+    _end_streams(worker, window)
+    deadline = time.monotonic() + (HURRY if worker.hurried else window + AFTER_WINDOW)
+    last_call = time.monotonic() + window
+    while _busy(worker) and time.monotonic() < deadline:
+        worker.notify()
+        if worker.hurried and window:
+            window = 0.0
+            _end_streams(worker, 0.0)
+            deadline = last_call = min(deadline, time.monotonic() + HURRY)
+        if time.monotonic() >= last_call or worker.hurried:
+            try:
+                _last_call(worker)
+            except Exception:
+                worker.failures.report("the drain's last call failed; it goes on")
+        gevent.sleep(0.05)
+    left = _busy(worker)
+    worker.log.info("drained in %.1f s%s", time.monotonic() - began, f", {left} connections cut" if left else "")
+    for server in servers:
+        server.stop(timeout=0.1)
+    for fanout in worker.fanouts.values():
+        fanout.stop()
+    for sse in worker.extensions:
+        sse.stop()
+
+
+def _end_streams(worker: Worker, window: float) -> None:
+    for hub, fanout in worker.fanouts.items():
+        fanout.drain(window)
+        for stream in list(hub.pulling):
+            gevent.spawn_later(random.uniform(0, window), stream.end, "drain")
+
+
+def _last_call(worker: Worker) -> None:
+    """End what greenlets of their own serve: they see it when they next write."""
+    for sse in worker.extensions:
+        sse.end_responses()
+    for hub in worker.fanouts:
+        for stream in list(hub.pulling):
+            stream.end("drain")
+
+
+def _busy(worker: Worker) -> int:
+    """How many streams and requests have not ended."""
+    streams = sum(fanout.busy() + len(hub.pulling) for hub, fanout in worker.fanouts.items())
+    return streams + sum(
+        1
+        for connection in worker.connections
+        # A new one's request may be on its way; its header timer bounds the wait.
+        if connection.state in ("new", "active") and not worker.for_health(connection)
+    )

@@ -1,0 +1,397 @@
+"""``SSEWorker``: gunicorn's gevent worker with Go's time-outs, the takeover of streams, and a drain that loses nothing.
+
+Theory of operation.
+
+*Listeners.* Each has a pool of its own (``worker_connections``), so a full one starves nobody else. A stream that was
+taken over has left the pool: the pool bounds connections that are being read or answered, SSE_MAX_STREAMS the rest.
+
+*Life of a worker*, forced on by signals:
+
+    serving    until SIGTERM (drain), SIGQUIT or SIGINT (hurried drain), or until gunicorn's master is gone
+    delaying   SSE_DRAIN_DELAY: readiness fails, everything is still accepted and served, because endpoints are removed
+               with a delay; a new stream is sent away with 200, its opening and a clean end
+    ending     the main listeners are closed; streams end one by one over SSE_DRAIN_WINDOW, requests in flight finish;
+               health goes on answering
+    gone       when nothing is left, or the window and a margin are over
+
+Only SIGQUIT hurries a drain, and SIGINT, which is Ctrl-C: all that is left ends now. A repeated SIGTERM changes
+nothing, because it is often no wish to hurry: dumb-init, ``tini -g`` and systemd signal master and workers, and the
+master passes its own on; with SIGTTOU it signals the worker that is to go once a second until that is gone. After a
+reload (SIGHUP) the new workers accept on the same sockets, so an old one's delay ends as soon as they run.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import signal
+import ssl
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib import metadata
+from typing import Any, Final
+
+import gevent
+from gevent.event import Event
+from gevent.pool import Pool
+from gevent.server import StreamServer
+from gevent.socket import wait_read
+from gunicorn.http.wsgi import FileWrapper
+from gunicorn.sock import ssl_context
+from gunicorn.util import write_error
+from gunicorn.workers.base_async import ALREADY_HANDLED
+from gunicorn.workers.ggevent import GeventWorker
+
+from .. import registry
+from ..auth.redact import redact
+from ..extension import SSE
+from ..fanout.passes import Fanout
+from ..gunicorn import refuse_company, starting, tell_listening
+from ..observe import access as accesslog
+from ..observe.request_id import request_id
+from ..runtime.cooperation import Failures, settle_collector
+from ..settings import Settings
+from ..settings.watch import Watch
+from ..streams.hub import Hub
+from ..streams.stats import Stats
+from .connection import Connection, why_lost
+from .drain import drain
+from .head_memory import Heads, create
+from .response import HeaderTimeout, Remembered, Response
+
+# Connections accepted before others have their turn. gevent's hundred would all be served before a probe that comes
+# after them: a second and more, when a crowd of clients comes back at once.
+ACCEPTS_PER_TURN = 4
+# Of the connections of a full pool, the idle ones are closed, so that new ones come in.
+EVICT_SHARE = 0.1
+
+
+class SSEWorker(GeventWorker):
+    """See the module's text. ``worker_class = "sse.worker.SSEWorker"`` in gunicorn's configuration."""
+
+    takes_blocked_signals = True
+    # Extensions are started here, and not by a hook.
+    adopts = True
+    # Shared by the master and its workers: is the log in one worker's memory? The master learns it from that worker.
+    _alone: Final = mmap.mmap(-1, 1)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.draining = False
+        self.hurried = False
+        # Set in gunicorn.conf.py (sse does not know health): after a reload, do the successors run?
+        self.replaced: Callable[[], bool] = lambda: False
+        self._health_names: frozenset[Any] = frozenset()  # addresses of the listeners that are health's
+        # Where a proxy shows the app; gunicorn takes this prefix off each path.
+        self._mount = os.environ.get("SCRIPT_NAME", "")
+        self._unwanted = self._is_one_too_many()
+        self.extensions: list[SSE] = []
+        self._woken: Event | None = None
+        self._tls: ssl.SSLContext | None = None
+        self.connections: set[Connection] = set()
+        self.failures = Failures(self.log)
+        self.fanouts: dict[Hub, Fanout] = {}
+
+    def patch(self) -> None:
+        """gevent's patches. For each module that it patches, gevent looks for plugins in the metadata of every
+        installed package: that was half of a worker's start. Once is enough."""
+        found = metadata.entry_points()
+        look = metadata.entry_points
+        metadata.entry_points = found.select
+        try:
+            super().patch()
+        finally:
+            metadata.entry_points = look
+
+    # ── start ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _is_one_too_many(self) -> bool:
+        """In the master, before the fork: was another worker asked for (SIGTTIN) beside one whose log is in its memory?
+        Then the master goes back to the workers it had, and ends the oldest of those it has: this one."""
+        master = getattr(signal.getsignal(signal.SIGTTIN), "__self__", None)
+        self._additional = master is not None and master.num_workers > self.cfg.workers
+        if master is None or not (self._alone[0] and self._additional):
+            return False
+        self.log.error("no further worker: SSE_LOG=memory: is for one, since each would have a log of its own")
+        master.num_workers = self.cfg.workers
+        self.age = -1
+        return True
+
+    def init_process(self) -> None:
+        """In the worker: its whole life."""
+        if self._unwanted:
+            sys.exit(0)
+        super().init_process()
+
+    def load_wsgi(self) -> None:
+        """Load the app, and open its log before the first request: a log that cannot be opened ends the start."""
+        with starting(self):
+            super().load_wsgi()
+            self._load()
+
+    def _load(self) -> None:
+        """What follows once there is an app."""
+        settle_collector()
+        self._request_cfg = Remembered(self.cfg)
+        self._heads = Heads(self._request_cfg)
+        self._health_names = tell_listening(self.wsgi, self.sockets)
+        if self.cfg.max_requests and self.age == 1:
+            self.log.warning(
+                "max_requests=%d is ignored: a worker that is replaced stops accepting until its last stream has ended",
+                self.cfg.max_requests,
+            )
+        registry.follow(self._adopt)
+        if not self.extensions:
+            # Somebody else's app: the time-outs of connections are ours all the same.
+            self.settings, self._stats = Settings.from_environ(), Stats()
+            Watch(self.settings).start()
+
+    def _adopt(self, sse: SSE) -> None:
+        """Serve an extension of this process. Raises LogRefused, LogUnavailable."""
+        self._health_names |= tell_listening(sse.app, self.sockets)
+        refuse_company(sse, self)
+        self._alone[0] = not sse.log.shared
+        if self._alone[0] and self._additional:
+            sys.exit(0)  # it was asked for before any worker could say so; the master now makes no other
+        sse.connection_counts = self._connection_counts
+        if not self.extensions:
+            self.settings, self._stats = sse.settings, sse.stats  # connections go by those of the first
+        self.extensions.append(sse)
+        self._fanout(sse.start())
+
+    def _fanout(self, hub: Hub) -> Fanout:
+        fanout = self.fanouts.get(hub)
+        if fanout is None:
+            fanout = self.fanouts[hub] = Fanout(hub)
+            fanout.start()
+        return fanout
+
+    def run(self) -> None:
+        """The worker's main loop."""
+        self._woken = Event()
+        if self.cfg.is_ssl:
+            self._tls = ssl_context(self.cfg)
+            self.log.info("TLS on the listeners: streams keep their greenlets (no takeover)")
+        servers = [self._serve(sock) for sock in self.sockets]
+        gevent.spawn(self._watch_signals)
+        while self.alive:
+            self.notify()
+            try:
+                self._heads.forget()
+                self._evict(servers)
+            except Exception:
+                self.failures.report("a worker's look at its connections failed; it goes on")
+            self._woken.wait(1.0)
+        drain(self, servers)
+
+    def _serve(self, sock: Any) -> StreamServer:
+        sock.setblocking(True)
+        pool = Pool(self.worker_connections)
+        server = StreamServer(sock, handle=partial(self.handle, sock), spawn=pool)
+        # With several workers the others are to have their share.
+        server.max_accept = 1 if self.cfg.workers > 1 else ACCEPTS_PER_TURN
+        server.start()
+        return server
+
+    def _evict(self, servers: list[StreamServer]) -> None:
+        if all(server.pool.free_count() for server in servers):
+            return
+        idle = sorted((c for c in self.connections if c.state == "idle"), key=lambda c: c.opened)
+        for connection in idle[: max(1, int(len(idle) * EVICT_SHARE))] if idle else ():
+            self._stats.connections_closed["evicted"] += 1
+            connection.hang_up()
+
+    # ── signals ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _watch_signals(self) -> None:
+        """Python runs signal handlers between bytecodes; gevent's loop may sleep long before the next one. The wake-up
+        pipe that gunicorn sets makes it look at once."""
+        while True:
+            wait_read(self.PIPE[0])
+            try:
+                os.read(self.PIPE[0], 512)
+            except BlockingIOError:
+                pass
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """SIGTERM: drain. A repeated one changes nothing."""
+        self._leave()
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """SIGQUIT, SIGINT: drain now, or hurry the drain that is under way."""
+        self.hurried = True
+        self._leave()
+
+    def _leave(self) -> None:
+        self.alive = False
+        self.draining = True
+        for hub in self.fanouts:
+            hub.draining = True
+        if self._woken is not None:
+            self._woken.set()
+
+    def init_signals(self) -> None:
+        """Ours instead of the master's; and what has come for us meanwhile (see :func:`sse.gunicorn.when_ready`)."""
+        super().init_signals()
+        signal.siginterrupt(signal.SIGQUIT, False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT))
+
+    def notify(self) -> None:
+        """Tell the master that the loop turns; leave when there is no master any more."""
+        self.tmp.notify()
+        if self.ppid != os.getppid():
+            self.log.warning("the master is gone, leaving")
+            self.hurried = True
+            self._leave()
+
+    def _connection_counts(self) -> dict[str, int]:
+        """The main listener's connections by state, as in Go's ``ConnState``; all states, also those nothing is in."""
+        counts = {"new": 0, "active": 0, "idle": 0}
+        for connection in self.connections:
+            if connection.state in counts and not self.for_health(connection):
+                counts[connection.state] += 1
+        counts["stream"] = sum(fanout.busy() for fanout in self.fanouts.values())
+        return counts
+
+    def is_health(self, server: StreamServer) -> bool:
+        """Is this listener health's?"""
+        return server.socket.getsockname() in self._health_names
+
+    def for_health(self, connection: Connection) -> bool:
+        """Did it come in by health's listener?"""
+        return connection.listener in self._health_names
+
+    # ── connections ───────────────────────────────────────────────────────────────────────────────────────
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """One connection, from accept to close or takeover."""
+        name = listener.getsockname()
+        if not isinstance(addr, tuple):
+            addr = ""  # the name of a Unix peer's own end is that peer's choice, and could look like an address
+        connection = Connection(client, addr, self.settings, lambda: self.draining)
+        connection.listener = name
+        self.connections.add(connection)
+        closed = self._stats.connections_closed
+        request = None
+        reason = "bad-request"
+
+        def answer(req: Any) -> bool:
+            nonlocal request, reason
+            request, reason = req, "error"
+            keep = self._answer(name, connection, req)
+            reason = "bad-request"
+            return keep
+
+        def count(reason: str) -> None:
+            closed[reason] += 1
+
+        try:
+            if self._tls is not None:
+                # Not by gevent's server, which waits for a handshake for ever.
+                connection.sock = client = self._tls.wrap_socket(client, True, do_handshake_on_connect=False)
+                client.settimeout(connection.header_time_left())
+                try:
+                    client.do_handshake()
+                except TimeoutError:
+                    raise HeaderTimeout from None
+            connection.requests(self._request_cfg, answer, count, self._heads, name)
+        except HeaderTimeout:
+            count("read-header-timeout")
+        except gevent.GreenletExit:
+            pass
+        except TimeoutError:
+            count("write-timeout")
+        except ssl.SSLError as error:
+            self.log.debug("TLS error: %s", error)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF):
+                self.log.exception("socket error")
+        except Exception as error:
+            # What the parser refuses, and exceptions the app let escape before the head was sent. An app that has no
+            # answer to a body that is late (408) lets that escape; from one that was cut off the client is gone.
+            if connection.broken != "client":
+                count(connection.broken or reason)
+            connection.broken = connection.broken or reason
+            client.settimeout(1.0)
+            self.handle_error(request, client, addr, error)
+        finally:
+            self.connections.discard(connection)
+            if connection.takeover is None:
+                connection.finish()
+
+    def _answer(self, listener_name: Any, connection: Connection, req: Any) -> bool:
+        """Have the app answer one request; says whether the connection may be kept."""
+        began = time.monotonic()
+        sock = connection.sock
+        environ: dict[str, Any] = {}
+        resp: Response | None = None
+        try:
+            self._request_cfg.pre_request(self, req)
+            if self._mount and not _is_below(req.path, self._mount):
+                if not self.for_health(connection):
+                    write_error(sock, 404, "Not Found", "this service is at another path")
+                    return False
+                # Whoever probes asks for /readyz, wherever a proxy shows the app.
+                req.path = self._mount + req.path
+            resp, environ = create(req, connection, listener_name, self._request_cfg)
+            if not self.for_health(connection):
+                resp.request_id = request_id(environ)
+            environ["wsgi.multithread"] = True
+            environ["sse.hung_up"] = connection.hung_up
+            environ["sse.why_lost"] = connection.why_lost
+            if self._tls is None:
+                environ["sse.takeover"] = resp.take_over
+            if "HTTP_UPGRADE" in environ:
+                # The app may take the socket for a websocket: the header's time-out, which it still has, must not end
+                # that. What we read and write sets its own.
+                sock.settimeout(None)
+            self.nr += 1
+            body = self.wsgi(environ, resp.start_response)
+            if body is ALREADY_HANDLED:
+                raise StopIteration
+            try:
+                if req.method == "HEAD":
+                    pass  # a generator that never ends would never end
+                elif isinstance(body, FileWrapper):
+                    resp.write_file(body)
+                else:
+                    resp.write_all(body)
+                if connection.takeover is not None:
+                    hub, stream = connection.takeover
+                    self._fanout(hub).adopt(stream, sock.detach())
+                    return False
+                resp.close()
+            except (OSError, gevent.GreenletExit) as error:
+                connection.lost = why_lost(error)
+                raise
+            finally:
+                if hasattr(body, "close"):
+                    body.close()
+            return not resp.should_close()
+        except OSError:
+            raise
+        except Exception as error:
+            if isinstance(error, StopIteration) and resp is not None and resp.status is None:
+                # gunicorn's convention: the app has answered on environ["gunicorn.socket"], and may still read there.
+                connection.reading_body = False
+                return False
+            if resp is None or not resp.headers_sent:
+                raise
+            # A second head in the middle of a body would be worse than a body that is visibly cut.
+            self.log.exception("the app failed in the middle of its answer")
+            connection.broken = connection.broken or "error"
+            return False
+        finally:
+            # A generator stream has logged itself, as those that are taken over do at their end.
+            logged = connection.takeover is not None or "sse.stream" in environ
+            if resp is not None and not logged and accesslog.enabled() and not self.for_health(connection):
+                target = redact(req.uri)
+                accesslog.request_answered(environ, target, str(resp.status), resp.sent, began)
+            self._request_cfg.post_request(self, req, environ, resp)
+
+
+def _is_below(path: str, mount: str) -> bool:
+    return path == mount or path.startswith(f"{mount.rstrip('/')}/")

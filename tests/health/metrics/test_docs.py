@@ -1,0 +1,89 @@
+"""docs/metrics.md, the table in the code and the service's own words say the same."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from health.metrics.processes import VERSION, build
+from health.metrics.table import (
+    BOARD_ROWS,
+    CLOSE_REASONS,
+    CONNECTION_CLOSINGS,
+    CONNECTION_STATES,
+    PROCESS_ROWS,
+    PUBLISH_REFUSALS,
+    REFUSALS,
+    RESETS,
+    ROWS,
+    STREAM_STATES,
+    Row,
+)
+from health.signs.board import BOOTING, DRAINING, RUNNING
+from sse.events import model as event
+from sse.streams import stream
+from sse.web import streaming as endpoints
+from sse.worker import connection
+
+ROOT = Path(__file__).parents[3]
+
+
+class Documented(NamedTuple):
+    kind: str
+    label: str
+    values: tuple[str, ...]
+
+
+def documented() -> dict[str, Documented]:
+    found = {}
+    for line in (ROOT / "docs" / "metrics.md").read_text().splitlines():
+        if line.startswith("| `"):
+            name, kind, label, _unit, tells, _hint = (cell.strip() for cell in line.strip("|").split("|"))
+            assert tells, name
+            key, _, values = label.partition(":")
+            assert name not in found
+            found[name.strip("`")] = Documented(kind, key.strip("`"), tuple(re.findall(r"[\w-]+", values)))
+    return found
+
+
+def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
+    assert set(documented()) == {row.name for row in ROWS} | set(BOARD_ROWS) | set(PROCESS_ROWS)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
+def test_type_label_and_its_values_are_documented(row: Row) -> None:
+    assert documented()[row.name] == Documented(row.kind, row.label, row.known)
+
+
+def test_the_labels_values_are_the_services_own_words() -> None:
+    assert set(CLOSE_REASONS) == set(stream.CLOSE_REASONS)
+    assert set(STREAM_STATES) == set(stream.STATES) - {stream.CLOSED}
+    assert set(RESETS) == set(event.RESET_REASONS)
+    assert set(CONNECTION_CLOSINGS) == set(connection.CLOSINGS)
+    assert PUBLISH_REFUSALS == endpoints.PUBLISH_REFUSALS
+    assert documented()["health_workers"].values == (BOOTING, RUNNING, DRAINING)
+    # Those have no list of their own there; each is a word in the code that refuses or counts.
+    code = "".join((ROOT / "sse" / name).read_text() for name in ("streams/hub.py", "web/streaming.py", "worker/worker.py", "worker/connection.py"))
+    assert all(f'"{word}"' in code for word in (*REFUSALS, *CONNECTION_STATES))
+    assert set(re.findall(r'refused\["([\w-]+)"\]', code)) <= set(REFUSALS)
+
+
+def test_the_build_is_this_one() -> None:
+    assert VERSION == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert all(build().values())
+    assert documented()["headwater_build_info"].label.replace("`", "").split(", ") == list(build())
+
+
+def test_dashboards_and_alerts_use_metrics_that_exist() -> None:
+    files = [path for path in (ROOT / "k8s" / "variants" / "monitoring").rglob("*") if path.is_file()]
+    asked = {
+        re.sub(r"_(bucket|sum|count)$", "", name)
+        for path in files
+        for name in re.findall(r"\b(?:sse|health|headwater)_[a-z_]+", path.read_text())
+    }
+    assert asked
+    assert asked - set(documented()) == set()

@@ -1,0 +1,95 @@
+"""Rounds of passes: what comes while one is written waits for the next, and is then one chunk for each stream."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from sse.events.model import Event
+from sse.fanout import passes as fanout_module
+from tests.sse.worker_parts import Parts, Stepped
+from tests.support.wait import eventually
+
+
+class Site(Stepped):
+    """Live streams whose chunks are counted."""
+
+    def __init__(self, closing: ExitStack, streams: int) -> None:
+        super().__init__(closing)
+        self.ours = [self.open(self.hub.window.position).sock for _ in range(streams)]
+        self.chunks()
+
+    def chunks(self) -> list[bytes]:
+        """What each socket got since the last look: one ``recv`` takes one write, or several; each chunk has a size."""
+        got = []
+        for sock in self.ours:
+            try:
+                got.append(sock.recv(1_000_000))
+            except BlockingIOError:
+                got.append(b"")
+        return got
+
+
+def test_what_comes_during_a_pass_is_joined_into_the_next(closing: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(closing, 40)
+    monkeypatch.setattr(fanout_module, "PASS_SLICE", 0.0)  # the loop is let run again and again
+    monkeypatch.setattr(fanout_module, "CLOCK_EVERY", 8)
+    come = iter(range(1000))
+    monkeypatch.setattr(fanout_module, "breathe", lambda: site.append(f"later {next(come)}"))
+    site.append("first")
+    site.fanout.run_passes()
+    assert all(got.count(b"data: ") == 1 and b"data: first\n" in got for got in site.chunks())
+    later = next(come)
+    assert later >= 5
+    monkeypatch.setattr(fanout_module, "breathe", lambda: None)
+    site.fanout.run_passes()
+    for got in site.chunks():
+        assert got.count(b"data: later ") == later
+        size, _, body = got.partition(b"\r\n")
+        assert len(body) == int(size, 16) + 2, "more than one chunk"
+
+
+def test_the_log_is_not_read_for_each_event_of_a_gap(closing: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(closing, 4)
+    slept = []
+    monkeypatch.setattr(fanout_module.gevent, "sleep", slept.append)
+    monkeypatch.setattr(fanout_module, "PASS_SLICE", 0.0)
+    monkeypatch.setattr(fanout_module, "CLOCK_EVERY", 4)
+
+    def comes_once() -> None:
+        if not site.fanout._work.is_set():
+            site.append("more")
+
+    monkeypatch.setattr(fanout_module, "breathe", comes_once)
+    site.append("first")
+    site.fanout.run_passes()
+    assert not slept  # once may be chance
+    before = time.monotonic()
+    site.fanout.run_passes()
+    (gap,) = slept
+    assert 0 < gap <= fanout_module.GAP_MOST
+    assert site.hub.tailer.hold_until == pytest.approx(before + gap - fanout_module.READ_AHEAD, abs=0.05)
+    # Without load there is no gap, and the log is read at once.
+    slept.clear()
+    monkeypatch.setattr(fanout_module, "breathe", lambda: None)
+    site.fanout.run_passes()
+    site.append("later")
+    site.fanout.run_passes()
+    assert not slept
+
+
+def test_the_tailer_waits_while_it_is_held_and_then_reads_all_at_once(closing: ExitStack) -> None:
+    parts = closing.enter_context(Parts("memory:"))
+    dispatched: list[int] = []
+    dispatch = parts.hub.dispatch
+    parts.hub.dispatch = lambda records: (dispatched.append(len(records)), dispatch(records))[1]  # type: ignore[method-assign]
+    parts.hub.tailer.hold_until = until = time.monotonic() + 0.6
+    last = parts.log.append([Event("a", "first")])[-1]
+    eventually(lambda: parts.hub.window.position >= last, 5)  # it was asleep in the log already
+    for number in range(20):
+        last = parts.log.append([Event("a", f"more {number}")])[-1]
+    eventually(lambda: parts.hub.window.position >= last, 5)
+    assert time.monotonic() >= until
+    assert dispatched[0] == 1 and max(dispatched) >= 19

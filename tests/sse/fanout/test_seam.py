@@ -1,0 +1,213 @@
+"""The seam of the fan-out, with everything that may happen in between made to happen in between.
+
+No server, no event loop: the fan-out's own steps are called one by one in a random order, and wherever it would let
+others run (a pass over many sockets, a read of the log), random other steps run. The sockets are real and small, so
+writes fall short everywhere. What each client must have seen is known from a list.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+
+from sse.events.model import Event, format_id, parse_id
+from sse.fanout import passes as fanout_module
+from sse.streams.group import Subscription
+from sse.streams.stream import CLOSED, LINGERING
+from tests.sse.worker_parts import SocketClient, Stepped
+
+CHANNELS = ("a", "b", "c")
+TYPES = (None, "x", "y")
+SMALL = 2048  # bytes: the kernel makes it 4,608 at least
+
+
+class World(Stepped):
+    """Clients, and a sequence of events; :meth:`something` does one random thing."""
+
+    def __init__(self, seed: int, closing: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.random = random.Random(seed)
+        window = self.random.choice([1024, 20_000, 10_000_000])
+        super().__init__(closing, SSE_WINDOW_BYTES=window, SSE_HEARTBEAT=0.01, SSE_MAX_STREAM_AGE=0)
+        self.clients: list[SocketClient] = []
+        self.events: list[tuple[int, Event]] = []
+        self.start = self.hub.window.position
+        self.depth = 0
+        self.reading_log = self.in_passes = False
+        self.steps: list[tuple[int, Callable[[], None]]] = [
+            (8, self.publish),
+            (4, self.dispatch_some),
+            (3, self.client_comes),
+            (8, self.read),
+            (5, self.poll),
+            (6, self.run_pass),
+            (3, self.read_log),
+            (1, self.heartbeats),
+            (1, self.end_one),
+            (1, self.client_goes),
+        ]
+        monkeypatch.setattr(fanout_module, "PASS_SLICE", 0.0)
+        monkeypatch.setattr(fanout_module, "CLOCK_EVERY", 1)
+        monkeypatch.setattr(fanout_module, "MAX_CHUNK_BYTES", 6000)
+        monkeypatch.setattr("sse.fanout.catchup.PAGE_BYTES", 1500)
+        monkeypatch.setattr(fanout_module, "breathe", self.others)
+        self.parts.log.on_read = lambda *_: self.others()
+
+    # ── what may happen ───────────────────────────────────────────────────────────────────────────────────────
+
+    def something(self) -> None:
+        (step,) = self.random.choices([s for _, s in self.steps], [w for w, _ in self.steps])
+        step()
+
+    def others(self) -> None:
+        """What runs while the fan-out waits for the loop."""
+        if self.depth < 2:
+            self.depth += 1
+            for _ in range(self.random.randrange(4)):
+                self.something()
+            self.depth -= 1
+
+    def publish(self) -> None:
+        events = [
+            Event(
+                self.random.choice(CHANNELS),
+                str(len(self.events) + n) + "." * self.random.choice([0, 0, 200, 3000]),
+                self.random.choice(TYPES),
+            )
+            for n in range(self.random.randrange(1, 8))
+        ]
+        self.events += zip(self.parts.log.append(events), events, strict=True)
+
+    def dispatch_some(self) -> None:
+        self.dispatch(self.random.randrange(1, 30))
+
+    def client_comes(self) -> None:
+        if len(self.clients) >= 12:
+            return
+        channels = frozenset(self.random.sample(CHANNELS, self.random.randrange(1, 4)))
+        types = self.random.choice([None, None, frozenset({"x", "message"})])
+        known = [self.start] + [position for position, _ in self.events if position <= self.hub.window.position]
+        cursor = self.random.choice([None, known[-1], self.random.choice(known)])
+        group = self.hub.join(Subscription(channels, types))
+        text = None if cursor is None else format_id(cursor)
+        begin = self.hub.replay.resolve(group, text, cursor)
+        assert begin.reset is None
+        if cursor is not None:
+            assert begin.cursor == cursor
+        self.clients.append(self.open(begin.cursor, group, send_buffer=SMALL))
+
+    def read(self) -> None:
+        if self.clients:
+            self.random.choice(self.clients).read(self.random.choice([50, 3000, 100_000]))
+
+    def run_pass(self) -> None:
+        if not self.in_passes:  # there is one greenlet for it
+            self.in_passes = True
+            self.fanout._work.set()
+            self.fanout.run_passes()
+            self.in_passes = False
+
+    def read_log(self) -> None:
+        if self.fanout.catchup._want_log and not self.reading_log:  # two would wait for each other, in one thread
+            self.reading_log = True
+            self.fanout.catchup.read_log()
+            self.reading_log = False
+
+    def heartbeats(self) -> None:
+        time.sleep(0.011)
+        self.fanout.upkeep.sweep(time.monotonic(), 10.0)
+
+    def end_one(self) -> None:
+        if self.clients and self.random.random() < 0.3:
+            self.fanout.catchup.end(self.random.choice(self.clients).stream, "lease")
+
+    def client_goes(self) -> None:
+        if len(self.clients) > 3 and self.random.random() < 0.3:
+            self.clients.pop(self.random.randrange(len(self.clients))).sock.close()
+
+    # ── what must be true ─────────────────────────────────────────────────────────────────────────────────────
+
+    def expected(self, client: SocketClient) -> list[int]:
+        channels, types = client.stream.group.subscription
+        return [
+            position
+            for position, event in self.events
+            if position > client.begin
+            and event.channel in channels
+            and (types is None or (event.event or "message") in types)
+        ]
+
+    def check(self, client: SocketClient, *, complete: bool) -> None:
+        owed = self.expected(client)
+        seen, position = 0, client.begin
+        for block in client.blocks:
+            if block.id is None:
+                continue
+            previous, position = position, parse_id(block.id)
+            if block.is_control:
+                assert position >= previous, "an id that says less than what was sent"
+                assert not [p for p in owed[seen:] if p <= position], "an id that says more than what was sent"
+            else:
+                assert seen < len(owed) and position == owed[seen], "not the next event"
+                seen += 1
+        if complete:
+            assert seen == len(owed), f"{len(owed) - seen} events never came"
+
+    def settle(self) -> None:
+        """Let everything come to rest; nothing new happens."""
+        self.depth = 2
+        deadline = time.monotonic() + 10
+        quiet = 0
+        while quiet < 3:
+            assert time.monotonic() < deadline, "it does not come to rest"
+            self.dispatch_some()
+            self.run_pass()
+            self.read_log()
+            self.poll()
+            got = sum([client.read(1_000_000) for client in self.clients])
+            behind = self.hub.window.position < self.parts.log.inner.bounds().latest
+            quiet = 0 if got or behind or self.hub.dirty or self.fanout.catchup._want_log else quiet + 1
+
+
+def play(seed: int, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    with ExitStack() as closing:
+        world = World(seed, closing, monkeypatch)
+        for _ in range(steps):
+            world.something()
+            for client in world.clients:
+                world.check(client, complete=False)
+        world.settle()
+        for client in world.clients:
+            ended = client.stream.state in (LINGERING, CLOSED)
+            assert ended or client.stream.state == "live", client.stream.state
+            world.check(client, complete=not ended)
+            if ended and client.finished:
+                assert client.decoder.terminated and client.blocks[-1].retry is not None
+        # And live means live.
+        world.publish()
+        world.settle()
+        for client in world.clients:
+            world.check(client, complete=client.stream.state not in (LINGERING, CLOSED))
+        for client in world.clients:
+            world.fanout.sockets.close(client.stream, "client")
+        world.poll()
+        assert world.fanout.sockets.count == 0 and world.hub.streams == 0 and not world.hub.groups
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_whatever_happens_in_between_each_client_sees_exactly_its_events_in_order(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(seed, monkeypatch, 150)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_whatever_happens_in_between_a_thousand_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(1000, 2000):
+        play(seed, monkeypatch, 200)
+
+

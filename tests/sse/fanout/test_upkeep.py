@@ -1,0 +1,301 @@
+"""What time asks of sockets that were taken over, without waiting for it."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from sse.events.model import Event, format_id
+from sse.fanout import catchup
+from sse.fanout import epoll as transport
+from sse.streams.stream import CLOSED, LAGGING, LINGERING, LIVE, OWN_CLIENT, REPLAYING
+from tests.sse.worker_parts import SocketClient, Stepped
+
+BIG = "." * 400  # three of these are more than the window holds
+
+
+@pytest.fixture
+def site(closing: ExitStack) -> Stepped:
+    return Stepped(closing, SSE_WINDOW_BYTES=1024, SSE_WRITE_TIMEOUT=1, SSE_MAX_STREAM_AGE=0)
+
+
+def now_open(site: Stepped, **options: object) -> SocketClient:
+    client = site.open(site.hub.window.position, **options)  # type: ignore[arg-type]
+    assert client.stream.state is LIVE
+    return client
+
+
+def test_the_workers_own_streams_are_not_waited_for_and_count_until_they_close(site: Stepped) -> None:
+    own, theirs = now_open(site, client=OWN_CLIENT), now_open(site)
+    sockets, fanout = site.fanout.sockets, site.fanout
+    assert (sockets.count, fanout.busy()) == (2, 1)
+    sockets.close(own.stream, "client")
+    assert (sockets.count, fanout.busy()) == (1, 1)
+    again = now_open(site, client=OWN_CLIENT)
+    sockets.close(theirs.stream, "client")
+    assert (sockets.count, fanout.busy()) == (1, 0)
+    sockets.close(again.stream, "client")
+    assert (sockets.count, fanout.busy()) == (0, 0)
+    assert not sockets.counts() and set(sockets.streams) == {None}
+
+
+def test_the_workers_own_streams_are_not_drained(site: Stepped) -> None:
+    own, theirs = now_open(site, client=OWN_CLIENT), now_open(site)
+    site.fanout.drain(0.0)
+    assert (own.stream.state, theirs.stream.state) == (LIVE, LINGERING)
+    late = now_open_anyway(site, OWN_CLIENT)
+    site.fanout.upkeep.turn(time.monotonic() + 10, 0.05)
+    assert late.stream.state is LIVE
+
+
+def now_open_anyway(site: Stepped, client: str = "-") -> SocketClient:
+    """A stream whose request was under way when the drain began."""
+    return site.open(site.hub.window.position, client=client)
+
+
+def test_a_stream_that_joins_during_the_drain_is_ended_in_its_window(site: Stepped) -> None:
+    window = 10.0
+    streams = [now_open(site).stream for _ in range(4)]
+    began = time.monotonic()
+    site.fanout.drain(window)
+    streams += [now_open_anyway(site).stream for _ in range(2)]
+    site.fanout.upkeep.turn(began + window * 0.6, 0.05)
+    ended = [stream for stream in streams if stream.state is LINGERING]
+    assert len(ended) == 4 and set(streams[4:]) <= set(ended), "two of four, and both that came late"
+    streams.append(now_open_anyway(site).stream)
+    site.fanout.upkeep.turn(began + window + 0.1, 0.05)
+    assert {stream.state for stream in streams} <= {LINGERING, CLOSED}
+
+
+def test_a_stream_that_joins_a_drain_of_nothing_is_ended(site: Stepped) -> None:
+    site.fanout.drain(10.0)
+    late = now_open_anyway(site).stream
+    site.fanout.upkeep.turn(time.monotonic() + 0.05, 0.05)
+    assert late.state is LINGERING
+
+
+def test_a_hurried_drain_ends_what_is_left(site: Stepped) -> None:
+    streams = [now_open(site).stream for _ in range(4)]
+    site.fanout.drain(60.0)
+    assert LINGERING not in {stream.state for stream in streams}
+    site.fanout.drain(0.0)
+    assert {stream.state for stream in streams} == {LINGERING}
+
+
+def lagging_behind_the_window(site: Stepped) -> SocketClient:
+    """A stream that was live, and waits for a page of the log."""
+    site.append(BIG)
+    client = now_open(site, send_buffer=1)
+    site.append(*[BIG] * 12)
+    site.fanout.run_passes()
+    site.append(*[BIG] * 12)  # not in the chunk of which it has the rest
+    assert client.stream.state is LAGGING
+    deadline = time.monotonic() + 5
+    while client.stream.backlog is not None and not client.stream.backlog.reading:
+        assert time.monotonic() < deadline
+        client.read(100_000)
+        site.poll()
+    return client
+
+
+def test_a_stream_that_waits_for_the_log_is_not_timed_out_and_goes_on_when_it_is_back(
+    site: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catchup, "LOG_PAUSE", 0.0)
+    client = lagging_behind_the_window(site)
+    site.parts.log.down = True
+    for _ in range(3):
+        site.fanout.catchup.read_log()
+        site.fanout.upkeep.turn(time.monotonic() + 3600, 0.05)
+    assert client.stream.state is LAGGING
+    site.parts.log.down = False
+    # What is waited for from here on is the client's fault again, but not what was.
+    deadline = time.monotonic() + 5
+    while client.stream.state is not LIVE:
+        assert time.monotonic() < deadline
+        if client.stream.backlog is not None and client.stream.backlog.reading:
+            site.fanout.catchup.read_log()
+        site.fanout.upkeep.turn(time.monotonic(), 0.05)
+        client.read(100_000)
+        site.poll()
+    client.read(100_000)
+    assert len([block for block in client.blocks if block.data]) == 24
+
+
+def test_a_stream_that_is_to_end_while_it_waits_for_the_log_ends_when_that_is_back(site: Stepped) -> None:
+    client = lagging_behind_the_window(site)
+    site.fanout.catchup.end(client.stream, "lease")
+    deadline = time.monotonic() + 5
+    while not client.finished:
+        assert time.monotonic() < deadline
+        if client.stream.backlog is not None and client.stream.backlog.reading:
+            site.fanout.catchup.read_log()
+        client.read(100_000)
+        site.poll()
+    assert len([block for block in client.blocks if block.data]) == 24
+    assert client.decoder.terminated
+
+
+def fill(site: Stepped, client: SocketClient) -> int:
+    """Publish small events, a pass for each, until the socket takes nothing at all of one; how many there were."""
+    count = 0
+    while client.stream.state is LIVE:
+        site.append(f"{count}")
+        site.fanout.run_passes()
+        count += 1
+        assert count < 5000
+    assert client.stream.backlog is not None and not client.stream.backlog.rest, "it took a part of it"
+    return count
+
+
+def test_what_a_full_socket_did_not_take_is_not_counted_as_delivered(closing: ExitStack) -> None:
+    site = Stepped(closing)
+    client = now_open(site, send_buffer=1)
+    brisk = now_open(site)
+    count = fill(site, client)
+    site.fanout.sockets.close(client.stream, "client")
+    assert site.parts.ended == [("client", count - 1)]
+    assert site.hub.stats.delivered == 2 * count - 1
+    site.fanout.sockets.close(brisk.stream, "client")
+    assert site.parts.ended[1:] == [("client", count)]
+
+
+def test_a_stream_that_lagged_has_each_event_counted_once(closing: ExitStack) -> None:
+    site = Stepped(closing)
+    client = now_open(site, send_buffer=1)
+    count = fill(site, client)
+    deadline = time.monotonic() + 5
+    while client.stream.state is not LIVE:
+        assert time.monotonic() < deadline
+        client.read(100_000)
+        site.poll()
+    site.append("one more")
+    site.fanout.run_passes()
+    client.read(100_000)
+    events = [block for block in client.blocks if not block.is_control]
+    assert len(events) == count + 1
+    site.fanout.sockets.close(client.stream, "client")
+    assert site.parts.ended == [("client", count + 1)]
+    assert site.hub.stats.delivered == count + 1
+
+
+def test_what_waits_for_a_pass_has_its_turn_in_one_that_has_nothing_to_send(site: Stepped) -> None:
+    """A stream that has seen more than its group waits for that; then retention overtakes what was to be sent."""
+    site.append("before")
+    on_time = now_open(site)
+    early = site.open(site.append("pending")[-1])
+    assert early.stream.state is REPLAYING
+    trimmed = site.parts.log.append([Event("a", "trimmed away")])[-1]
+    site.hub.overtaken(trimmed)
+    assert on_time.stream.state is LINGERING
+    site.fanout.run_passes()
+    site.fanout.catchup.read_log()
+    assert early.stream.state is LIVE
+    site.append("after")
+    site.fanout.run_passes()
+    early.read(100_000)
+    assert [block.data for block in early.blocks if not block.is_control] == ["trimmed away", "after"]
+
+
+def test_a_byte_that_is_taken_is_progress_though_as_much_waits_again(
+    site: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "unacknowledged", lambda fd: 1000)
+    site.append(BIG)
+    client = now_open(site, send_buffer=1)
+    site.append(*[BIG] * 40)
+    site.fanout.run_passes()
+    backlog = client.stream.backlog
+    assert backlog is not None and backlog.rest
+    backlog.progress_at -= 3600
+    rest = len(backlog.rest)
+    while len(backlog.rest) == rest:
+        client.read(2000)
+        site.poll()
+    assert backlog.rest
+    site.fanout.upkeep.turn(time.monotonic(), 0.05)
+    assert client.stream.state is LAGGING
+    backlog.progress_at -= 3600
+    site.fanout.upkeep.turn(time.monotonic(), 0.05)
+    assert site.parts.ended[0][0] == "write-timeout"
+
+
+def nothing_taken(*_: object) -> int:
+    raise BlockingIOError
+
+
+def test_the_time_to_take_a_page_begins_when_the_page_is_there(site: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = lagging_behind_the_window(site)
+    assert client.stream.backlog is not None
+    client.stream.backlog.progress_at -= 3600
+    with monkeypatch.context() as full:
+        full.setattr(catchup.os, "write", nothing_taken)
+        site.fanout.catchup.read_log()
+    assert client.stream.backlog.rest
+    site.fanout.upkeep.turn(time.monotonic(), 0.05)
+    assert client.stream.state is LAGGING
+
+
+@pytest.mark.parametrize("taken", [pytest.param(0, id="nothing"), pytest.param(5, id="a part")])
+def test_a_heartbeat_that_a_socket_does_not_take_whole(
+    site: Stepped, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    position = site.append("before")[-1]
+    client = now_open(site)
+    write = os.write
+    with monkeypatch.context() as short:
+        short.setattr(os, "write", lambda fd, data: write(fd, data[:taken]) if taken else nothing_taken())
+        site.fanout.upkeep.sweep(time.monotonic() + 3600, 10.0)
+    assert client.stream.state is LAGGING
+    site.append("after")
+    site.poll()
+    assert client.stream.state is LIVE
+    client.read(100_000)
+    heartbeats = [block for block in client.blocks if block.event == "heartbeat"]
+    assert [block.id for block in heartbeats] == ([format_id(position)] if taken else [])
+    assert [block.data for block in client.blocks if not block.is_control] == ["after"]
+
+
+def test_a_live_stream_costs_nothing_between_events(closing: ExitStack) -> None:
+    site = Stepped(closing)
+    client = now_open(site, send_buffer=1)
+    fill(site, client)
+    sockets = site.fanout.sockets
+    assert sockets.backlogged == {client.stream}
+    while client.stream.state is not LIVE:
+        client.read(100_000)
+        site.poll()
+    site.append("x")
+    site.fanout.run_passes()
+    client.read(100_000)
+    assert not sockets.backlogged
+    assert sockets.poller.poll() == [], "it is told of room that nobody waits for"
+
+
+def test_a_fast_reader_with_much_to_catch_up_on_takes_turns(
+    closing: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catchup, "PAGE_BYTES", 1)  # one event
+    site = Stepped(closing)
+    first, *_ = site.append(*[str(number) for number in range(12)])
+    client = site.open(first)
+    got = []
+    while client.stream.state is not LIVE:
+        client.read(100_000)
+        got.append(len(client.blocks))
+        site.poll()
+    assert got == [catchup.PAGES_PER_TURN, 2 * catchup.PAGES_PER_TURN]
+    client.read(100_000)
+    assert len(client.blocks) == 11
+
+
+def test_what_a_stream_that_has_gone_did_not_get_is_not_counted(site: Stepped) -> None:
+    client = now_open(site)
+    client.sock.close()
+    site.append("too late")
+    site.fanout.run_passes()
+    assert site.parts.ended == [("client", 0)]
+    assert site.hub.stats.delivered == 0

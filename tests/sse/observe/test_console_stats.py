@@ -1,0 +1,70 @@
+"""What the console is told of a worker, block by block."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from sse.observe.console_stats import Reporter
+from tests.sse.worker_parts import Parts
+from tests.support.sse_parser import EventParser
+
+
+@pytest.fixture
+def worker(closing: ExitStack) -> Parts:
+    return closing.enter_context(Parts("memory:"))
+
+
+def told(report: Callable[[], bytes]) -> dict[str, Any]:
+    """The members of a report's one block."""
+    (block,) = EventParser().feed(report())
+    assert block.event == "stats" and block.id is None, "it is in no log, so it must not move a client's cursor"
+    members: dict[str, Any] = json.loads(block.data or "")
+    return members
+
+
+def test_a_report_has_a_worker_s_numbers(worker: Parts) -> None:
+    stream = worker.open(None)
+    worker.append("1")
+    stream.read(1)
+    stats = worker.hub.stats
+    stats.opened, stats.published, stats.delivered, stats.bytes_sent = 5, 4, 3, 2
+    before = time.time()
+    members = told(Reporter(worker.hub, "memory"))
+    assert -1 < members.pop("at") - before * 1000 < 10_000
+    assert 0 <= members.pop("tail_age") < 3
+    assert members == {
+        "pid": os.getpid(),
+        "log": "memory",
+        "streams": {"replaying": 1},
+        "opened": 5,
+        "published": 4,
+        "delivered": 3,
+        "bytes": 2,
+        "delivery_p99": None,
+    }
+
+
+def test_the_time_that_most_deliveries_took_is_that_since_the_last_report(worker: Parts) -> None:
+    delivery = worker.hub.stats.delivery
+    delivery.observe(9.0, 1000)
+    report = Reporter(worker.hub, "memory")
+    assert told(report)["delivery_p99"] is None, "nothing since it was made"
+    delivery.observe(0.02, 100)
+    assert told(report)["delivery_p99"] == 0.025
+    delivery.observe(0.002, 100)
+    assert told(report)["delivery_p99"] == 0.0025
+    assert told(report)["delivery_p99"] is None
+
+
+def test_somebody_else_s_members_are_added_and_win(worker: Parts) -> None:
+    report = Reporter(worker.hub, "memory")
+    report.more = lambda: {"canary_age": 0.5, "delivered": 77}
+    members = told(report)
+    assert (members["canary_age"], members["delivered"], members["log"]) == (0.5, 77, "memory")

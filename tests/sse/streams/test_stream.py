@@ -1,0 +1,114 @@
+"""A stream's life: the transition table, leases, and the reasons for an end."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from sse.streams.group import Group, Subscription
+from sse.streams.stream import (
+    CLEAN_ENDS,
+    CLOSE_REASONS,
+    CLOSED,
+    ENDING,
+    LAGGING,
+    LINGERING,
+    LIVE,
+    OPENING,
+    REPLAYING,
+    STATES,
+    TRANSITIONS,
+    IllegalTransition,
+    Stream,
+    lease,
+    spread_retry,
+)
+
+# Written out a second time, as sentences of the module's text: a slip in the table does not also slip in here.
+MAY = {
+    (OPENING, REPLAYING): "the takeover, or the generator's first turn",
+    (OPENING, ENDING): "it is to end before it has begun",
+    (OPENING, CLOSED): "the client went before the first byte",
+    (REPLAYING, LIVE): "it has reached its group",
+    (REPLAYING, ENDING): "the drain does not wait for a replay",
+    (REPLAYING, CLOSED): "the client went",
+    (LIVE, LAGGING): "its socket is full",
+    (LIVE, ENDING): "drain, lease, token",
+    (LIVE, CLOSED): "the client went",
+    (LAGGING, LIVE): "it has caught up",
+    (LAGGING, ENDING): "drain, lease, token",
+    (LAGGING, CLOSED): "write time-out, or the client went",
+    (ENDING, LINGERING): "all is sent",
+    (ENDING, CLOSED): "the client went, or does not read the end",
+    (LINGERING, CLOSED): "its FIN came, or did not come in time",
+}
+
+
+def stream_in(state: str) -> Stream:
+    stream = Stream(Group(Subscription(frozenset("a")), 0.0), 0, now=0.0, ends_at=float("inf"), client="-")
+    stream.state = state
+    return stream
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [pytest.param(a, b, id=f"{a} to {b}") for a, b in itertools.product(STATES, repeat=2)],
+)
+def test_a_stream_becomes_what_the_table_allows_and_nothing_else(before: str, after: str) -> None:
+    stream = stream_in(before)
+    if (before, after) in MAY:
+        stream.become(after)
+        assert stream.state == after
+    else:
+        with pytest.raises(IllegalTransition, match=f"{before} cannot become {after}"):
+            stream.become(after)
+        assert stream.state == before, "a refused transition changes nothing"
+
+
+def test_every_state_can_be_reached_and_can_end() -> None:
+    assert set(TRANSITIONS) == set(STATES)
+    reached = {OPENING}
+    for _ in STATES:
+        reached |= {after for state in reached for after in TRANSITIONS[state]}
+    assert reached == set(STATES)
+    assert all(CLOSED in TRANSITIONS[state] for state in STATES if state != CLOSED), "a client can always go"
+    assert not TRANSITIONS[CLOSED]
+
+
+def test_clean_ends_are_close_reasons() -> None:
+    assert set(CLOSE_REASONS) >= CLEAN_ENDS
+
+
+@pytest.mark.parametrize(
+    ("max_age", "expires_in", "earliest", "latest", "reason"),
+    [
+        pytest.param(100.0, None, 80, 100, "lease", id="lease"),
+        pytest.param(100.0, 50.0, 50, 50, "token", id="token ends before the lease"),
+        pytest.param(100.0, 500.0, 80, 100, "lease", id="token outlives the lease"),
+        pytest.param(0.0, 50.0, 50, 50, "token", id="token without a lease"),
+        pytest.param(100.0, -5.0, 0, 0, "token", id="token has expired already"),
+        pytest.param(0.0, None, float("inf"), float("inf"), None, id="neither"),
+    ],
+)
+def test_a_stream_ends_with_its_lease_and_never_later_than_its_token(
+    max_age: float, expires_in: float | None, earliest: float, latest: float, reason: str | None
+) -> None:
+    now = 1000.0
+    for _ in range(200):
+        ends_at, ends_as = lease(now, max_age, expires_in)
+        assert now + earliest <= ends_at <= now + latest
+        assert reason in (ends_as, None)
+
+
+def test_leases_and_retries_of_streams_that_opened_together_are_spread() -> None:
+    ends = [lease(0.0, 1000.0, None).ends_at for _ in range(500)]
+    assert max(ends) - min(ends) > 150
+    assert {lease(0.0, 100.0, 90.0).reason for _ in range(500)} == {"lease", "token"}, "whichever is earlier"
+    retries = [spread_retry(2000) for _ in range(500)]
+    assert min(retries) >= 1000 and max(retries) <= 3000
+    assert max(retries) - min(retries) > 1500
+
+
+def test_the_smallest_retry_that_can_be_set_is_not_rounded_to_a_storm() -> None:
+    assert min(spread_retry(10) for _ in range(500)) >= 5

@@ -1,0 +1,317 @@
+"""The tailer over a log that does what a test tells it: what it hands on, what it says, and what it survives."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from sse.events.model import Record, format_id
+from sse.events.trace import Trace
+from sse.log import Bounds, LogUnavailable
+from sse.log.base import FOLLOW_CHARS, FOLLOW_RECORDS, Batch, LogReplaced
+from sse.streams import tailer as tailer_module
+from sse.streams.hub import RECORDS_PER_STEP
+from sse.streams.tailer import WARMED_PER_STEP, Tailer
+from sse.streams.window import Window
+from tests.support.wait import eventually
+
+Step = list[Record] | Exception
+
+
+def records(first: int, last: int, data: str = "x") -> list[Record]:
+    return [Record(position, "a", None, None, data) for position in range(first, last + 1)]
+
+
+class FakeLog:
+    """Yields what it is given, one after the other, whichever call of `follow` asks."""
+
+    notices_gaps = False
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.trimmed = self.latest = 0
+        self.oldest: int | None = None
+        self.held: list[Record] = []
+        self.asked: list[int] = []  # the positions that were followed from
+        self.looks = 0  # at the bounds
+
+    def follow(self, after: int, stop: threading.Event) -> Iterator[list[Record]]:
+        self.asked.append(after)
+        while not stop.is_set():
+            if not self.steps:
+                time.sleep(0.001)
+                continue
+            step = self.steps.pop(0)
+            if isinstance(step, Exception):
+                raise step
+            yield step
+
+    def bounds(self) -> Bounds:
+        self.looks += 1
+        return Bounds(self.oldest, max(self.latest, self.trimmed), self.trimmed, lost=1)
+
+    def newest(self, channels: object, limit: int, max_bytes: int) -> list[Record]:
+        return self.held
+
+
+class FakeHub:
+    """What the tailer sees of a hub, and what it was told."""
+
+    def __init__(self) -> None:
+        self.log: Any = FakeLog()
+        self.settings: Any = type("Settings", (), {"sse_window_bytes": 10**6, "sse_retain_events": 10**6})
+        self.window = Window(10**6)
+        self.deliveries: Any = self
+        self.retention: Any = self
+        self.least: Callable[[], tuple[float, float]] = lambda: (10**6, 10**6)
+        self.advanced = threading.Condition(threading.RLock())
+        self.got: list[int] = []
+        self.told: list[Any] = []
+        self.failures: list[Exception] = []
+
+    def took(self, traces: list[Trace]) -> None:
+        self.told.append(traces)
+
+    def step(self, records: list[Record], begin: int) -> int:
+        return min(begin + RECORDS_PER_STEP, len(records))
+
+    def dispatch(self, records: list[Record]) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        assert len(records) <= RECORDS_PER_STEP
+        self.got += [record.position for record in records]
+        self.window.position = records[-1].position
+
+    def overtaken(self, trimmed: int) -> None:
+        self.told.append(("overtaken", trimmed))
+
+    def replaced(self) -> None:
+        self.told.append("replaced")
+        if self.failures:
+            raise self.failures.pop(0)
+
+
+class Site:
+    """A tailer that runs, quick to try again."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, closing: ExitStack) -> None:
+        monkeypatch.setattr(tailer_module, "RETRY_FIRST", 0.01)
+        monkeypatch.setattr(tailer_module, "RETRY_MOST", 0.02)
+        self.hub = FakeHub()
+        self.log: FakeLog = self.hub.log
+        self._stop = threading.Event()
+        self.tailer = Tailer(self.hub, self._stop)
+        self._thread = threading.Thread(target=self.tailer.run, daemon=True)
+        closing.callback(self.stop)
+        self._thread.start()
+        assert self.tailer.ready.wait(5)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(5)
+        assert not self._thread.is_alive()
+
+    def through(self, *steps: Step, failures: tuple[Exception, ...] = (), quiet: bool = True) -> None:
+        """Let the log do these, and wait until the tailer is done with them, and with a quiet second after them: that
+        is so when it takes the next one."""
+        self.hub.failures += failures
+        self.log.steps += [*steps, [], []] if quiet else steps
+        eventually(lambda: not self.log.steps and not self.hub.failures, 5, "the tailer does not go on")
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch, closing: ExitStack) -> Site:
+    return Site(monkeypatch, closing)
+
+
+def lines(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= level]
+
+
+# ── what goes wrong ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_outage_is_said_once_and_its_end_with_the_id_that_everybody_knows(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    position = 1883239929437224960
+    site.through(records(position, position))
+    site.through(*[LogUnavailable("away")] * 3, records(position + 1, position + 1))
+    assert lines(caplog) == [
+        "the log cannot be followed, streams stay open: away",
+        f"the log is followed again, after {format_id(position)}",
+    ]
+    assert site.hub.got == [position, position + 1]
+    site.through(LogUnavailable("away again"))
+    assert len(lines(caplog)) == 4
+
+
+def test_whatever_goes_wrong_in_the_tailer_is_said_once_and_it_goes_on(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.through(*[ZeroDivisionError("a bug")] * 3)
+    site.through(records(1, 1), failures=(ValueError("another"),))
+    site.through(records(2, 2))
+    assert site.hub.got == [2]
+    assert [line.partition(":")[0] for line in lines(caplog, logging.ERROR)] == [
+        "the tailer failed, it starts again"
+    ] * 2
+    assert "a bug" in caplog.text and "Traceback" in caplog.text
+
+
+def test_what_the_hub_could_not_take_in_is_no_answer_of_the_log(site: Site) -> None:
+    """A pod that reads and cannot deliver must not look as if all were well."""
+    site.through(records(1, 1))
+    answered = site.tailer.answered_at
+    site.through(*[records(2, 2)] * 3, failures=(ValueError("a bug"),) * 3, quiet=False)
+    assert site.tailer.answered_at == answered
+
+
+def test_streams_of_a_log_that_was_replaced_are_let_go_even_if_that_fails_at_first(site: Site) -> None:
+    site.through(LogReplaced("another one"), failures=(ValueError("a bug"),) * 2)
+    site.through(records(5, 5))
+    assert site.hub.got == [5]
+    assert site.hub.told == ["replaced"] * 3, "until it has worked, and not again"
+
+
+def test_a_log_that_was_replaced_is_read_anew_from_where_it_ends(site: Site) -> None:
+    site.through(records(7, 7))
+    site.log.trimmed = 3
+    site.through(LogReplaced("another one"))
+    assert site.hub.told == ["replaced"] and site.log.asked == [0, 3]
+
+
+# ── gaps ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_records_from_before_a_gap_are_not_handed_on(site: Site) -> None:
+    """The streams have ended: who gets events from both sides of the gap would take them for all there is."""
+    site.hub.least = lambda: (3, 10**6)
+    site.through(records(1, 2))
+    assert site.log.looks == 1, "at the start; a batch that is smaller than the retention has no gap before it"
+    site.log.trimmed = 6
+    site.through(records(5, 8))
+    assert site.hub.got == [1, 2, 7, 8]
+    assert site.hub.told == [("overtaken", 6)]
+
+
+def test_a_log_that_was_trimmed_through_what_has_been_read_has_no_gap(site: Site) -> None:
+    site.hub.least = lambda: (2, 10**6)
+    site.through(records(1, 2))
+    site.log.trimmed = 2
+    site.through(records(3, 4))
+    assert site.log.looks == 3 and site.hub.told == []
+    assert site.hub.got == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("batch", "looks"),
+    [
+        pytest.param(records(1, 9), False, id="a small one"),
+        pytest.param(records(1, 10), True, id="as many as are kept"),
+        pytest.param(records(1, FOLLOW_RECORDS), True, id="as many as fit"),
+        pytest.param(records(1, 2, "x" * FOLLOW_CHARS), True, id="as much as fits"),
+        pytest.param(Batch(records(1, 10), whole=True), False, id="handed over in memory"),
+        pytest.param(Batch(records(1, 10)), True, id="traced, and as many as are kept"),
+    ],
+)
+def test_a_gap_is_looked_for_only_where_one_can_be(site: Site, batch: list[Record], looks: bool) -> None:
+    kept = 10 if len(batch) < FOLLOW_RECORDS else 10**6
+    site.hub.least = lambda: (kept, 10**6)
+    before = site.log.looks
+    site.through(batch)
+    assert len(site.hub.got) == len(batch)
+    assert (site.log.looks > before) is looks
+
+
+def test_a_log_that_notices_gaps_is_asked_only_after_a_silence(site: Site) -> None:
+    site.log.notices_gaps = True
+    site.hub.least = lambda: (1, 10**6)
+    before = site.log.looks
+    site.through(records(1, 10))
+    assert site.log.looks == before
+    site.tailer.answered_at -= tailer_module.STALL
+    site.through(records(11, 11))
+    assert site.log.looks == before + 1
+
+
+def test_after_half_the_time_that_events_are_kept_the_log_may_have_a_gap(site: Site) -> None:
+    site.hub.least = lambda: (10**6, 4.0)
+    before = site.log.looks
+    site.tailer.answered_at -= 2.0
+    site.through(records(1, 1))
+    assert site.log.looks == before + 1
+    site.through(records(2, 2))
+    assert site.log.looks == before + 1
+
+
+# ── the start ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_window_is_filled_in_steps_between_which_others_run_and_see_none_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A full one takes a second; and a stream that saw half of it would begin in the past."""
+    hub = FakeHub()
+    hub.log.held = records(10, 10 + 2 * WARMED_PER_STEP)
+    tailer = Tailer(hub, threading.Event())
+    seen = list[tuple[int, int]]()
+    monkeypatch.setattr(tailer_module, "breathe", lambda: seen.append((len(hub.window), hub.window.position)))
+    tailer.warm()
+    assert seen == [(0, 0)] * 3
+    assert len(hub.window) == 2 * WARMED_PER_STEP + 1
+    assert (hub.window.position, hub.window.lost) == (10 + 2 * WARMED_PER_STEP, 1)
+
+
+@pytest.mark.parametrize(
+    ("held", "oldest", "floor"),
+    [
+        pytest.param(records(10, 12), 10, 4, id="all that the log has: from where it was trimmed"),
+        pytest.param(records(10, 12), 5, 9, id="the newest of it: from the first one"),
+        pytest.param([], None, 4, id="nothing"),
+    ],
+)
+def test_a_window_is_complete_from_its_floor_to_the_end_of_the_log(
+    held: list[Record], oldest: int | None, floor: int
+) -> None:
+    """The end may lie beyond the last event: new ids begin after what a failover has lost."""
+    hub = FakeHub()
+    hub.log.held, hub.log.oldest, hub.log.trimmed, hub.log.latest = held, oldest, 4, 20
+    Tailer(hub, threading.Event()).warm()
+    assert (hub.window.floor, hub.window.position) == (floor, 20)
+
+
+# ── pace ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_large_batch_is_taken_in_steps_between_which_others_run(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaths = list[int]()
+    monkeypatch.setattr(tailer_module, "breathe", lambda: breaths.append(len(site.hub.got)))
+    count = 2 * RECORDS_PER_STEP + 1
+    site.through(records(1, count))
+    assert len(site.hub.got) == count
+    assert breaths == [RECORDS_PER_STEP, 2 * RECORDS_PER_STEP]
+
+
+def test_while_nobody_is_there_to_write_the_next_batch_waits(site: Site) -> None:
+    began = time.monotonic()
+    site.tailer.hold_until = began + 0.2
+    site.through(records(1, 1))
+    site.through(records(2, 2))
+    assert site.hub.got == [1, 2]
+    assert time.monotonic() - began >= 0.2
+
+
+def test_traces_are_handed_on_before_the_events_that_begin_them(site: Site) -> None:
+    trace = Trace(1, 1, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    site.through(Batch(records(1, 1), [trace]))
+    assert site.hub.got == [1]
+    assert site.hub.told == [[trace]]

@@ -1,0 +1,216 @@
+"""The window against a model that cannot be wrong: one plain list of all that ever came."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from sse.events.model import Frame
+from sse.streams.window import COMPACT_AFTER, FRAME_OVERHEAD_BYTES, LOOK, Window, matches
+
+CHANNELS = ("a", "b", "c", "d")
+TYPES = (None, "x", "y", "message")
+
+channel_sets = st.sets(st.sampled_from((*CHANNELS, "never-used")), min_size=1, max_size=5).map(frozenset)
+type_sets = st.none() | st.sets(st.sampled_from(("x", "y", "message", "z")), min_size=1).map(frozenset)
+
+
+def frame(position: int, channel: str = "a", event: str | None = None, size: int = 10) -> Frame:
+    return Frame(position, channel, event, b"." * size)
+
+
+def cost(frames: list[Frame]) -> int:
+    return sum(len(one.wire) + FRAME_OVERHEAD_BYTES for one in frames)
+
+
+class WindowAgainstAList(RuleBasedStateMachine):
+    """Every operation is done on the window and, the slow way, on a list."""
+
+    @initialize(max_bytes=st.integers(300, 20_000), start=st.integers(0, 50))
+    def begin(self, max_bytes: int, start: int) -> None:
+        self.max_bytes = max_bytes
+        self.window = Window(max_bytes)
+        self.window.reset(start)
+        self.came: list[Frame] = []
+        self.position = self.floor = start
+
+    @rule(
+        events=st.lists(
+            st.tuples(
+                st.integers(1, 3), st.sampled_from(CHANNELS), st.sampled_from(TYPES), st.sampled_from((1, 40, 900))
+            ),
+            max_size=40,
+        )
+    )
+    def events_come(self, events: list[tuple[int, str, str | None, int]]) -> None:
+        frames = []
+        for step, channel, event, size in events:
+            self.position += step
+            frames.append(frame(self.position, channel, event, size))
+        self.window.extend(frames)
+        self.came += frames
+        while cost(self.came) > self.max_bytes:
+            self.floor = self.came.pop(0).position
+
+    def _expected(
+        self, channels: frozenset[str], types: frozenset[str] | None, after: int, through: int
+    ) -> list[Frame]:
+        return [
+            one
+            for one in self.came
+            if after < one.position <= through
+            and one.channel in channels
+            and (types is None or (one.event or "message") in types)
+        ]
+
+    @rule(
+        channels=channel_sets,
+        types=type_sets,
+        at=st.floats(0, 1),
+        upto=st.floats(0, 1),
+        max_bytes=st.sampled_from((1, 30, 500, 10**9)),
+    )
+    def paging_from_anywhere_gives_each_frame_once(
+        self, channels: frozenset[str], types: frozenset[str] | None, at: float, upto: float, max_bytes: int
+    ) -> None:
+        after = self.floor + int((self.position - self.floor) * at)
+        through = after + int((self.position - after) * upto)
+        expected = self._expected(channels, types, after, through)
+        seen: list[Frame] = []
+        cursor = after
+        for _ in range(len(self.came) + 2):
+            page = self.window.read(channels, types, cursor, through, max_bytes)
+            seen += page.frames
+            assert page.frames == self._expected(channels, types, cursor, page.position)
+            read = self._expected(channels, None, cursor, page.position)
+            assert sum(len(one.wire) for one in read[:-1]) < max_bytes or not read, "a page over its bound"
+            if page.position == through:
+                break
+            assert cursor < page.position < through, "a page that was cut must advance, and not beyond the end"
+            cursor = page.position
+        assert page.position == through, "the pages come to an end"
+        assert seen == expected
+
+    @rule(channels=channel_sets, types=type_sets, at=st.floats(0, 1), keep=st.integers(0, 30))
+    def keeping_the_newest_cuts_right_before_them(
+        self, channels: frozenset[str], types: frozenset[str] | None, at: float, keep: int
+    ) -> None:
+        after = self.floor + int((self.position - self.floor) * at)
+        following = self._expected(channels, types, after, self.position)
+        if types is None:
+            cut = self.window.keep_newest(channels, after, keep)
+        else:
+            cut = self.window.following(channels, after).keep_newest(types, after, keep, lambda: None)
+        if len(following) <= keep:
+            assert cut is None
+        else:
+            assert cut is not None
+            assert after < cut
+            assert self._expected(channels, types, cut, self.position) == following[len(following) - keep :]
+
+    @invariant()
+    def what_it_says_of_itself_is_true(self) -> None:
+        if hasattr(self, "window"):
+            assert (self.window.floor, self.window.position) == (self.floor, self.position)
+            assert len(self.window) == len(self.came)
+            assert self.window.size == cost(self.came) <= self.max_bytes
+
+
+WindowAgainstAList.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+TestWindowAgainstAList = WindowAgainstAList.TestCase
+
+
+@pytest.mark.parametrize("at_once", [1, 40])
+def test_a_long_run_of_one_channel_is_compacted_and_still_read_in_full(at_once: int) -> None:
+    window = Window(max_bytes=300 * (10 + FRAME_OVERHEAD_BYTES))
+    for first in range(1, 20 * COMPACT_AFTER, at_once):
+        position = first + at_once - 1
+        window.extend(frame(each) for each in range(first, first + at_once))
+        if first % 97 == 1:
+            held = window.read({"a"}, None, window.floor, position, 10**9).frames
+            assert [one.position for one in held] == list(range(window.floor + 1, position + 1))
+    (run,) = window._runs.values()
+    assert len(run.frames) <= 2 * 300 + COMPACT_AFTER, "evicted frames must not stay in memory"
+
+
+def test_channels_that_have_nothing_left_leave_nothing_behind() -> None:
+    window = Window(max_bytes=20 * (10 + FRAME_OVERHEAD_BYTES))
+    window.extend(frame(position, f"once-{position}") for position in range(1, 1000))
+    assert len(window._runs) == len(window) == 20
+
+
+def test_a_frame_larger_than_the_whole_window_moves_the_floor_beyond_itself() -> None:
+    window = Window(max_bytes=1024)
+    window.extend([frame(1), frame(2, size=5000)])
+    assert (len(window), window.floor, window.position, window.size) == (0, 2, 2, 0)
+
+
+def test_many_channels_are_merged_in_order_whatever_each_of_them_holds() -> None:
+    window = Window(max_bytes=10**9)
+    channels = [f"c{n}" for n in range(64)]
+    window.extend(frame(p, channels[p * 7 % 64], size=1 + p % 300) for p in range(1, 2000))
+    cursor, seen = 0, []
+    while cursor < window.position:
+        page = window.read(channels, None, cursor, window.position, 4000)
+        seen += [one.position for one in page.frames]
+        cursor = page.position
+    assert seen == list(range(1, 2000))
+
+
+def test_of_a_thousand_busy_channels_a_page_looks_at_no_more_frames_than_it_holds() -> None:
+    """Threat: 1,024 channels, each with a page of its own, made one page of a stream cost tens of milliseconds."""
+    window = Window(max_bytes=10**9)
+    looked = Counter[str]()
+
+    class Wire(bytes):
+        def __len__(self) -> int:
+            looked["length"] += 1
+            return super().__len__()
+
+    channels = [f"c{n}" for n in range(100)]
+    window.extend(Frame(p, channels[p % 100], None, Wire(b"." * 100)) for p in range(1, 10_000))
+    looked.clear()
+    assert len(window.read(channels, None, 0, window.position, 2000).frames) == 20
+    assert looked["length"] == 20
+
+
+@pytest.mark.parametrize("channels", [pytest.param(1, id="one channel"), pytest.param(300, id="many channels")])
+def test_looking_for_a_type_lets_others_run(channels: int) -> None:
+    window = Window(max_bytes=10**9)
+    window.extend(frame(p, f"c{p % channels}", "rare" if p % 500 == 0 else None) for p in range(1, 10 * LOOK + 1))
+    pauses = list[int]()
+    following = window.following([f"c{n}" for n in range(channels)], 0)
+    cut = following.keep_newest(frozenset({"rare"}), 0, 10, lambda: pauses.append(1))
+    assert cut == 10 * LOOK - 5000
+    assert 9 <= len(pauses) <= 10
+
+
+@pytest.mark.parametrize(
+    ("event", "types", "kept"),
+    [
+        pytest.param("x", None, True, id="no filter keeps all"),
+        pytest.param(None, None, True, id="no filter keeps the untyped"),
+        pytest.param("x", frozenset({"x", "y"}), True, id="named"),
+        pytest.param("z", frozenset({"x", "y"}), False, id="not named"),
+        pytest.param(None, frozenset({"x"}), False, id="untyped is not another type"),
+        pytest.param(None, frozenset({"message"}), True, id="untyped is a message"),
+    ],
+)
+def test_a_filter_keeps_the_types_that_it_names(event: str | None, types: frozenset[str] | None, kept: bool) -> None:
+    assert matches(frame(1, event=event), types) is kept
+
+
+@given(st.lists(st.integers(1, 5), max_size=30), st.integers(0, 100))
+def test_reading_beyond_the_end_is_complete_through_what_was_asked_for(steps: list[int], beyond: int) -> None:
+    window = Window(max_bytes=10**9)
+    positions = [sum(steps[: n + 1]) for n in range(len(steps))]
+    window.extend(frame(position) for position in positions)
+    page = window.read({"a"}, None, 0, window.position + beyond, 10**9)
+    assert [one.position for one in page.frames] == positions
+    assert page.position == window.position + beyond

@@ -1,0 +1,57 @@
+"""Which Accept headers allow an event stream: what real clients send, and what excludes it."""
+
+from __future__ import annotations
+
+import pytest
+
+from sse.web.streaming import accepts_stream
+
+ALLOWED = [
+    "",
+    ",",
+    "text/event-stream",
+    "TEXT/Event-Stream",
+    "text/event-stream;charset=UTF-8",  # RxNetty, Spring
+    "text/event-stream; charset=utf-8",
+    'text/event-stream; charset="utf-8"',
+    "text/event-stream ; q=0.5",
+    "text/event-stream;level=1",
+    "text/event-stream;charset=UTF-8, application/json",
+    "application/json, text/event-stream",
+    ",text/event-stream,",
+    "text/*",
+    "text/*;q=0.1",
+    "*/*;q=0.1",
+    "*",
+    "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2",  # HttpURLConnection before JDK 18
+    "text/html;q=0.9,*/*;q=0.001",
+    "*/*;q=0, text/event-stream",
+    "text/*;q=0, text/event-stream;q=1",
+    "text/event-stream;q=0, text/event-stream;charset=utf-8",
+    "text/event-stream;v=b3;q=0.9,*/*;q=0.8",
+    "text/event-stream;q=high",
+    "text/event-stream;q=",
+]
+
+EXCLUDED = [
+    "application/json",
+    "text/html, application/xhtml+xml",
+    "*/*;q=0",
+    "text/plain, */*;q=0",
+    "*/*, text/event-stream;q=0",
+    "*/*, text/*; q=0.000",
+    "text/event-stream;q=0.0, application/json",
+    "text/event-stream;charset=utf-8;q=0, */*",
+    "text/event-streams",
+    "application/*",
+]
+
+
+@pytest.mark.parametrize("accept", ALLOWED)
+def test_a_stream_is_allowed_by(accept: str) -> None:
+    assert accepts_stream(accept)
+
+
+@pytest.mark.parametrize("accept", EXCLUDED)
+def test_a_stream_is_excluded_by(accept: str) -> None:
+    assert not accepts_stream(accept)

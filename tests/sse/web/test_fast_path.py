@@ -1,0 +1,214 @@
+"""The lane: what is served without Flask's dispatch is answered as Flask does, and only where nobody would notice."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from contextlib import ExitStack
+from typing import Any
+
+import flask
+import pytest
+from werkzeug.test import Client, EnvironBuilder
+from werkzeug.wrappers import Request
+
+from health import Health
+from sse import SSE
+from sse.web.fast_path import LaneRequest
+from sse.web.plain_app import is_plain
+from sse.web.routes import RAISED
+
+ID = re.compile(r"\d{13}-\d+")
+
+
+def make(closing: ExitStack, **config: Any) -> flask.Flask:
+    app = flask.Flask("lane")
+    app.config.update({"SSE_LOG": "memory:", "SSE_AUTH": "none", **config})
+    closing.callback(SSE(app).stop)
+    return app
+
+
+def client(app: flask.Flask) -> Client:
+    """Not Flask's test client, whose requests keep their contexts, and so go through Flask."""
+    return Client(app, flask.Response)
+
+
+def publish(app: flask.Flask, path: str = "/events/orders", **request: Any) -> Any:
+    return client(app).post(path, **{"data": "hello", **request})
+
+
+# ── where it is taken ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_app_of_its_own_is_plain(closing: ExitStack) -> None:
+    app = make(closing)
+    closing.callback(Health(app).stop)  # its hook keeps publishing off the health port, and can say so without Flask
+    app.register_error_handler(404, lambda error: ("nowhere", 404))
+    app.add_url_rule("/other", "other", lambda: "other")
+    app.add_url_rule("/<path:rest>", "rest", lambda rest: rest, methods=["POST"])  # less specific than ours
+    assert is_plain(app)
+    assert publish(app).status_code == 201
+
+
+def test_a_hook_that_comes_after_the_first_publish_is_refused_as_flask_does(closing: ExitStack) -> None:
+    app = make(closing)
+    assert publish(app).status_code == 201
+    with pytest.raises(AssertionError, match="before_request"):
+        app.before_request(lambda: None)
+
+
+def test_publishing_stays_off_the_health_port(closing: ExitStack) -> None:
+    for first in ("sse", "health"):
+        app = flask.Flask("lane")
+        app.config.update(SSE_LOG="memory:", SSE_AUTH="none", HEALTH_PORT=8081)
+        for extension in (SSE, Health) if first == "sse" else (Health, SSE):
+            closing.callback(extension(app).stop)
+        assert is_plain(app)
+        assert publish(app, base_url="http://localhost:8081").status_code == 404
+        assert publish(app, base_url="http://localhost:8080").status_code == 201
+
+
+# ── and answers as Flask does ─────────────────────────────────────────────────────────────────────────────────
+
+REQUESTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "type-and-retry": {"path": "/events/orders?event=created&retry=500"},
+    "empty-type": {"path": "/events/orders?event="},
+    "bad-retry": {"path": "/events/orders?retry=soon"},
+    "query-not-utf-8": {"path": "/events/orders?event=%ff"},
+    "line-feed-in-type": {"path": "/events/orders?event=a%0Ab"},
+    "body-not-utf-8": {"data": b"\xff"},
+    "too-large": {"data": "x" * 100},
+    "empty-body": {"data": ""},
+    "nul": {"data": "a\0b"},
+    "bad-key": {"headers": {"Idempotency-Key": "a b"}},
+    "key": {"headers": {"Idempotency-Key": "k"}},
+    "reserved-channel": {"path": "/events/_stats"},
+    "bad-channel": {"path": "/events/a%20b"},
+    "long-channel": {"path": "/events/" + "a" * 129},
+    "slash-in-channel": {"path": "/events/a/b"},
+    "encoded-slash": {"path": "/events/a%2Fb"},
+    "line-feed-after-channel": {"path": "/events/a%0A"},
+    "no-channel": {"path": "/events/"},
+    "form-body": {"data": {"a": "b"}},
+    "origin": {"headers": {"Origin": "https://page.example"}},
+    "foreign-origin": {"headers": {"Origin": "https://other.example"}},
+    "refused-with-origin": {"path": "/events/orders?retry=x", "headers": {"Origin": "https://page.example"}},
+}
+
+
+READS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "resumed": {"headers": {"Last-Event-ID": "1795635980627-0"}},
+    "malformed-cursor": {"headers": {"Last-Event-ID": "x"}},
+    "cursor-in-query": {"path": "/events/orders?lastEventId=1795635980627-0"},
+    "since": {"path": "/events/orders?since=earliest"},
+    "types": {"path": "/events/orders?event=a&event=b"},
+    "empty-type": {"path": "/events/orders?event="},
+    "query-not-utf-8": {"path": "/events/orders?event=%ff"},
+    "accepted": {"headers": {"Accept": "text/html, text/event-stream;q=0.5"}},
+    "not-accepted": {"headers": {"Accept": "text/html"}},
+    "excluded": {"headers": {"Accept": "*/*, text/event-stream;q=0"}},
+    "reserved-channel": {"path": "/events/_secret"},
+    "canary": {"path": "/events/_canary"},
+    "bad-channel": {"path": "/events/a%20b"},
+    "no-channel": {"path": "/events"},
+    "two-channels": {"path": "/events?channel=a&channel=b"},
+    "two-slashes": {"path": "//events/orders"},
+    "origin": {"headers": {"Origin": "https://page.example"}},
+    "draining": {"headers": {"X-Test": "draining"}},
+    "head": {"method": "HEAD"},
+    "head-of-nothing": {"method": "HEAD", "path": "/events/a%20b"},
+}
+
+
+def read(app: flask.Flask, path: str = "/events/orders", method: str = "GET", **request: Any) -> tuple[Any, ...]:
+    """Status, headers and first block of a stream, whose client then goes."""
+    hub = app.extensions["sse"].hub
+    hub.draining = "X-Test" in request.get("headers", {})
+    answer = client(app).open(path, method=method, **request, buffered=False)
+    first = b"".join(itertools.islice(answer.iter_encoded(), 1))
+    answer.close()
+    assert hub.streams == 0 and not hub.groups  # whoever was there is accounted for
+    return answer.status, sorted(answer.headers), re.sub(rb"(id|retry|data|latest|oldest)\W+[\d-]+", b"\\1", first)
+
+
+@pytest.mark.parametrize("name", READS)
+def test_the_lanes_stream_is_flasks(name: str, closing: ExitStack) -> None:
+    limits = {"SSE_CORS_ORIGINS": "https://page.example"}
+    lane, through_flask = make(closing, **limits), make(closing, **limits)
+    through_flask.teardown_request(lambda error: None)
+    request = {**READS[name], "headers": {"X-Request-ID": "r-1", **READS[name].get("headers", {})}}
+    assert read(lane, **request) == read(through_flask, **request)
+    assert lane.extensions["sse"].stats.closed == through_flask.extensions["sse"].stats.closed
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_the_lanes_answer_is_flasks(name: str, closing: ExitStack) -> None:
+    limits = {"SSE_MAX_EVENT_BYTES": 64, "SSE_CORS_ORIGINS": "https://page.example"}
+    lane, through_flask = make(closing, **limits), make(closing, **limits)
+    through_flask.teardown_request(lambda error: None)
+    assert is_plain(lane) and not is_plain(through_flask)
+    request = {**REQUESTS[name], "headers": {"X-Request-ID": "r-1", **REQUESTS[name].get("headers", {})}}
+    answers = [publish(app, **request) for app in (lane, through_flask)]
+    ours, theirs = ((a.status, sorted(a.headers), ID.sub("ID", a.text)) for a in answers)
+    assert ours == theirs
+
+
+def test_a_bug_on_the_way_is_flasks_500_and_in_its_log(
+    closing: ExitStack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make(closing)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(app.extensions["sse"], "append", fail)
+    assert is_plain(app)
+    assert publish(app).status_code == 500
+    assert "Exception on /events/orders [POST]" in caplog.text and "ZeroDivisionError" in caplog.text
+
+
+def test_a_refusal_leaves_nothing_of_its_error_in_the_environ(closing: ExitStack) -> None:
+    app = make(closing)
+    environ = EnvironBuilder("/events/orders?retry=x", method="POST", data="x").get_environ()
+    told: list[str] = []
+    app(environ, lambda status, headers, exc_info=None: told.append(status))
+    # Error, traceback, frame and environ would be a circle, one for each refusal of a flood.
+    assert told[0].startswith("400") and RAISED not in environ
+
+
+# ── the lane's request ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("terminated", [True, False])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({}, id="no length"),
+        *(pytest.param({"CONTENT_LENGTH": value}, id=repr(value)) for value in ("5", "005", "", "x", "-1", "+5", "٣", "5 ")),
+        pytest.param({"CONTENT_LENGTH": "5", "HTTP_TRANSFER_ENCODING": "chunked"}, id="chunked, and a length"),
+        pytest.param({"CONTENT_LENGTH": "5", "HTTP_TRANSFER_ENCODING": "gzip"}, id="another coding"),
+        pytest.param({"QUERY_STRING": "a=%C3%A9&b=%E9"}, id="query"),
+        pytest.param({"HTTP_COOKIE": "a=b", "HTTP_ACCEPT": "text/plain;q=0.5", "CONTENT_TYPE": "a/b; c=d"}, id="fields"),
+    ],
+)
+def test_the_lanes_request_is_werkzeugs_for_whoever_asks(fields: dict[str, str], terminated: bool) -> None:
+    def environ() -> dict[str, Any]:
+        made = EnvironBuilder("/events/orders", method="POST").get_environ()
+        for name in ("CONTENT_LENGTH", "CONTENT_TYPE"):
+            made.pop(name, None)
+        made["wsgi.input"] = io.BytesIO(b"hello, world")
+        return {**made, **({"wsgi.input_terminated": True} if terminated else {}), **fields}
+
+    ours, theirs = LaneRequest(environ()), Request(environ(), populate_request=False)
+    names = ["content_length", "query_string", "method", "path", "args", "cookies", "accept_mimetypes", "mimetype"]
+    names += ["remote_addr", "scheme", "server", "root_path", "shallow", "url"]
+    for name in names:
+        assert getattr(ours, name) == getattr(theirs, name), name
+        assert getattr(LaneRequest(environ()), name) == getattr(theirs, name), f"{name}, asked for first"
+    assert dict(ours.headers) == dict(theirs.headers)
+    assert ours.stream.read() == theirs.stream.read()
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        ours.no_such_thing  # noqa: B018
