@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import copy
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -152,6 +153,13 @@ class _Editor:
     def __init__(self, text: str, root: Node) -> None:
         self._lines = edit.split(text)
         self._root = root
+        self._json = text.lstrip().startswith("{")  # which has no comments, and quotes everything
+
+    def _scalar(self, value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False) if self._json else edit.scalar(value)
+
+    def _flow(self, value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False) if self._json else edit.flow(value)
 
     def edits(self, path: tuple[str | int, ...], value: Any, why: str) -> list[Edit]:
         node, depth = self._root, 0
@@ -178,7 +186,7 @@ class _Editor:
     def _above(self, line: int, why: str) -> Edit:
         """A comment above a line, as far in as it."""
         indent = edit.indent_of(self._lines[line])
-        text = "".join(f"{row}\n" for row in edit.comment(why, indent))
+        text = "" if self._json else "".join(f"{row}\n" for row in edit.comment(why, indent))
         return Edit(Mark(line, 0), Mark(line, 0), text)
 
     def _replace(self, node: Node, key: str, new_key: str, value: Any, why: str) -> list[Edit]:
@@ -186,35 +194,34 @@ class _Editor:
         above = self._above(key_node.start.line, why)
         if isinstance(value, list) and old.kind == "list" and not old.flow and new_key == key:
             return [above, *self._list(old, value)]
-        name = edit.scalar(new_key)
+        name = self._scalar(new_key)
         if node.flow:
-            return [above, Edit(key_node.start, old.end, f"{name}: {edit.flow(value)}")]
+            return [above, Edit(key_node.start, old.end, f"{name}: {self._flow(value)}")]
         if old.flow and old.style not in ("|", ">") and not old.null:
             if not isinstance(value, dict) and new_key == key:
                 return [above, Edit(old.start, old.end, self._like(old, value))]
             if old.kind == "map" and isinstance(value, dict):
-                return [above, Edit(key_node.start, old.end, f"{name}: {edit.flow(value)}")]
+                return [above, Edit(key_node.start, old.end, f"{name}: {self._flow(value)}")]
             if old.kind == "text" and isinstance(value, str) and "\n" not in value:
-                return [above, Edit(key_node.start, old.end, f"{name}: {edit.flow(value)}")]
+                return [above, Edit(key_node.start, old.end, f"{name}: {self._flow(value)}")]
         column = key_node.start.column
         rows = edit.entry(new_key, value, column)
         end = Mark(edit.extent(old, key_node.start.line, self._lines), 0)
         return [above, Edit(key_node.start, end, "\n".join(rows)[column:] + "\n")]
 
-    @staticmethod
-    def _like(old: Node, value: Any) -> str:
+    def _like(self, old: Node, value: Any) -> str:
         """A scalar in the quotes of the one it replaces."""
         if isinstance(value, str) and old.style == "'" and "'" not in value and "\n" not in value:
             return f"'{value}'"
         if isinstance(value, str) and old.style == '"':
             return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-        return edit.flow(value)
+        return self._flow(value)
 
     def _insert(self, node: Node, key: str, value: Any, why: str) -> list[Edit]:
         if node.flow:
             end = Mark(node.end.line, node.end.column - 1)
             comma = ", " if node.entries else ""
-            text = f"{comma}{edit.scalar(key)}: {edit.flow(value)}"
+            text = f"{comma}{self._scalar(key)}: {self._flow(value)}"
             return [self._above(node.start.line, why), Edit(end, end, text)]
         column = min(entry.start.column for entry, _ in node.entries.values() if entry.start >= node.start)
         at = Mark(edit.extent(node, node.start.line, self._lines), 0)

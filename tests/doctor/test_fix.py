@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,13 @@ def test_a_fault_of_the_doctors_own_is_one_line(
     assert cli.main(["-f", str(path)]) == 2
     error = capsys.readouterr().err
     assert "a fault of its own" in error and "ZeroDivisionError" in error and error.count("\n") == 1
+
+
+def test_json_stays_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    documents = list(yaml.safe_load_all(MANIFEST))
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents}, indent=4)
+    fixed, _, status = fix(text, tmp_path, capsys)
+    items = json.loads(fixed)["items"]
+    assert status == 0
+    assert items[1]["metadata"]["annotations"] == {"nginx.ingress.kubernetes.io/proxy-read-timeout": "3600"}
+    assert fix(fixed, tmp_path, capsys)[0] == fixed
