@@ -159,3 +159,6 @@ finds("HW105", "Quarkus' aggregate", web(livenessProbe=probe("/q/health", failur
 finds("HW105", "by its query", web(livenessProbe=probe("/health?check=db", failureThreshold=6)), "livenessProbe.httpGet.path", "risks")
 finds("HW105", "a script that asks Redis", web(livenessProbe=run("python", "-c", "import redis; redis.Redis(host='cache').ping()", timeoutSeconds=5)), "livenessProbe.exec.command", "risks")
 silent("HW105", "a script that asks itself", web(livenessProbe=run("python", "-c", "import urllib.request as u; u.urlopen('http://localhost:8080/healthz')", timeoutSeconds=5)))
+silent("HW112", "a pipe swallows the 127", web(image=SLIM, livenessProbe=run("sh", "-c", "curl -f http://localhost/ | cat")))
+finds("HW112", "a pipe whose end notices", web(image=SLIM, livenessProbe=run("sh", "-c", "curl -s http://localhost/ | grep -q ok")), "livenessProbe.exec.command", "breaks")
+silent("HW111", "it passes whatever happens", web(image=SLIM, livenessProbe=run("sh", "-c", "echo > /dev/tcp/localhost/80 || true")))

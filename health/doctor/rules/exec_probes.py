@@ -88,6 +88,8 @@ def _dev_tcp(container: Container, command: list[str]) -> tuple[str, bool]:
         return "", False
     found = shell.invocation(command)
     script = found.script if found else text
+    if shell.Script(script).cannot_fail:
+        return "", False  # HW113: it passes whatever /dev/tcp does
     nested = re.search(r"\bbash\s+(-\w+\s+)*-\w*c\b", script)
     for each in shell.Script(script).commands:
         for before, word in zip(each.words, each.words[1:], strict=False):
@@ -157,6 +159,8 @@ def _missing(image: images.Image, command: list[str]) -> tuple[str, bool] | None
     found = shell.invocation(command)
     if found is None:
         return None
+    if shell.Script(found.script).cannot_fail:
+        return None  # HW113: 127 is not what the script ends with
     commands = shell.Script(found.script).commands
     for each, following in zip(commands, [*commands[1:], None], strict=False):
         names = [each.program]
