@@ -152,3 +152,6 @@ silent("HW302", "uWSGI with gevent", web(command=["uwsgi", "--http", ":8080", "-
 finds("HW313", "a variable, in ms", [web(image="node:22", env=[{"name": "KEEP_ALIVE_TIMEOUT", "value": "5000"}]), service(), ingress("alb")], "env[KEEP_ALIVE_TIMEOUT].value", "risks")
 silent("HW313", "a variable that is longer", [web(image="node:22", env=[{"name": "KEEP_ALIVE_TIMEOUT", "value": "75000"}]), service(), ingress("alb")])
 finds("HW201", "a hook that never ends", web(lifecycle={"preStop": {"exec": {"command": ["sleep", "infinity"]}}}), "terminationGracePeriodSeconds", "breaks")
+finds("HW211", "a program that is not there, and then the pause", hook("sh", "-c", "curl -X POST localhost:8080/drain && sleep 10", image=SLIM), "preStop.exec.command", "breaks")
+silent("HW211", "the pause comes anyway", hook("sh", "-c", "curl -X POST localhost:8080/drain; sleep 10", image=SLIM))
+silent("HW211", "curl may have been added", hook("sh", "-c", "curl localhost:8080/drain && sleep 10", image=ALPINE))

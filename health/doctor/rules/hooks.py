@@ -30,10 +30,19 @@ def broken_hook(container: Container) -> str:
     if why:
         return why
     image = images.read(container.image)
-    first = shell.program(command[0])
-    if image.has(first) is False:
-        where = "a distroless image" if image.base == "distroless" else f"{image.name}:{image.tag}"
+    where = "a distroless image" if image.base == "distroless" else f"{image.name}:{image.tag}"
+    if image.has(shell.program(command[0])) is False:
         return f"no {command[0]} in {where}: FailedPreStopHook"
+    found = shell.invocation(command)
+    script = shell.Script(found.script) if found else None
+    if script is None or not script.clear:
+        return ""
+    for number, each in enumerate(script.commands):
+        if image.has(each.program) is False:
+            sleeps = any(later.program == "sleep" for later in script.commands[number:])
+            if each.after == "&&" or not (sleeps or script.pause):
+                return f"no `{each.program}` in {where}: exit"
+                " 127" + (", and nothing behind the && runs" if sleeps else "")
     return ""
 
 
