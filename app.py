@@ -14,13 +14,13 @@ from sse.web.problems import problem_of
 
 
 def create_app(settings: Settings) -> Flask:
-    """The app with these settings. Opens no log and starts no thread: the worker does, after the fork."""
+    """Create the app. Opens no log and starts no thread: the worker does both, after the fork."""
     app = Flask(__name__, static_folder=None)
-    # `//` is not `/`: a path that only looks like a route is no route, and no redirect shows where it would go.
+    # `//` is not `/`: answer 404 to a path that merely looks like a route, without a redirect to the real one.
     app.url_map.merge_slashes = False
     app.register_error_handler(HTTPException, problem_of)
-    SSE(app, settings)
+    sse = SSE(app, settings)
     logs.follow(settings)
     app.register_blueprint(pages.blueprint)
-    app.extensions["sse"].report_more = Health(app, settings).report
+    sse.report_more(Health(app, settings).report)
     return app

@@ -3,8 +3,8 @@
     gunicorn -c gunicorn.conf.py examples.llm_tokens:app     (or: flask --app examples.llm_tokens run -p 8080)
     curl -N 'localhost:8080/answer?question=why'
 
-While the model is silent the client gets heartbeats; when the client goes, the generator is closed, and with it
-the call to the model that it is in.
+While the model is silent, the client gets heartbeats. When the client leaves, the generator is closed, and with it the
+call to the model.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""A Flask app of one's own with live updates: the streams, and a view that publishes.
+"""A Flask app with live updates: the streams, and a view that publishes.
 
     gunicorn -c gunicorn.conf.py examples.own_app:app        (or: flask --app examples.own_app run -p 8080)
     curl -N localhost:8080/events/orders

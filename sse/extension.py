@@ -32,8 +32,8 @@ class SSE(Service):
     """Server-Sent Events for a Flask app: the routes under ``/events``, and :meth:`publish` and :meth:`response`
     for the app's own views.
 
-    settings: by default read from ``app.config`` (the names of docs/settings.md), else their defaults.
-    Raises SettingsError for a setting that cannot be.
+    settings: read from ``app.config`` by default (docs/settings.md has the names).
+    Raises SettingsError for an invalid setting.
     """
 
     app: flask.Flask
@@ -74,17 +74,20 @@ class SSE(Service):
     ) -> str:
         """Append one event; returns its id once the log holds it.
 
-        retry: the client's reconnection time in milliseconds. traceparent: of the request that this is done for; when
-        it is sampled, the event's deliveries are logged. Raises InvalidEvent; LogUnavailable, whose ``stored`` is "no"
-        or "unknown" (:meth:`append`).
+        retry: the client's reconnection time in milliseconds; traceparent: that of the request on whose behalf this is
+        published: if it is sampled, the event's deliveries are logged.
+        Raises InvalidEvent, and LogUnavailable, whose ``stored`` is "no" or "unknown" (:meth:`append`).
         """
         (position,) = self.append([Event(channel, data, event, retry)], trace=self.trace(traceparent))
         return f"{position >> 20}-{position & 0xFFFFF}"
 
     def response(self, iterable: Iterable[Item]) -> flask.Response:
-        """Stream a view's own iterable of strings, :class:`sse.Message` or mappings as events, with heartbeats while it
-        is silent. The iterable is closed when the client goes; when it raises, the stream ends with an ``error``
-        event and the log has the traceback. To be called in a view; the request stays available to the iterable."""
+        """Stream a view's own iterable of strings, :class:`sse.Message` or mappings as events.
+
+        Sends heartbeats while the iterable is silent, and closes it when the client leaves. If it raises, the stream
+        ends with an ``error`` event, and the traceback is logged. Call it in a view; the request stays available to
+        the iterable.
+        """
         environ = flask.request.environ
         settings = self.settings
         target = redact(environ.get("RAW_URI") or flask.request.full_path)
@@ -98,7 +101,7 @@ class SSE(Service):
         def opened() -> None:
             nonlocal began
             began = time.monotonic()
-            environ[STREAM] = True  # it logs itself at its end
+            environ[STREAM] = True
             self.stats.opened += 1
 
         def closed(reason: str, events: int, size: int) -> None:
@@ -122,29 +125,31 @@ class SSE(Service):
         return flask.Response(body, headers=STREAM_HEADERS)
 
     def end_responses(self) -> None:
-        """Let every :meth:`response` end at its next turn: the end of a drain."""
+        """End every :meth:`response` at its next item or check; called at the end of a drain."""
         self._last_call.set()
 
-    # ── the one interface that health looks through ───────────────────────────────────────────────────────
+    # ── what health reads ───────────────────────────────────────────────────────
 
     def status(self) -> Status:
-        """What this worker's hub is doing, without touching the log."""
+        """Return what this worker's hub is doing, without touching the log."""
         if self._hub is None:
             return Status(False, False, 0.0, 0, {}, False)
         return self._hub.status()
 
     def log_usage(self) -> Usage | None:
-        """What the log takes and has room for; None while it cannot say, or is not open. Waits for it."""
+        """Return the space that the log uses and has left; None if it is not open or cannot say. Waits for the log."""
         if self._log is None:
             return None
         try:
             return offload(self._log.usage)
         except LogUnavailable:
-            return None  # the tailer has said so
+            return None  # the tailer has logged it
 
     def attach(self, sock: socket.socket, channel: str = CANARY_CHANNEL) -> None:
-        """Hand one end of a socket pair to the hub as a real, close-delimited stream of a channel; the hub owns it from
-        then on. Raises RuntimeError where streams are not taken over."""
+        """Hand one end of a socket pair to the hub, as a real, close-delimited stream of a channel.
+
+        The hub then owns the socket. Raises RuntimeError if this worker does not take streams over.
+        """
         hub = self.hub
         if hub.adopt is None:
             raise RuntimeError("this worker does not take sockets over")
@@ -152,14 +157,14 @@ class SSE(Service):
         hub.adopt(stream, sock.detach())
 
     def open(self, channel: str = CANARY_CHANNEL) -> Iterator[bytes]:
-        """The same through the generator path: what a stream of the channel is sent."""
+        """Open the same stream through the generator path; yields what it is sent."""
         stream = self._own_stream(self.hub, channel, pull=True)
         assert isinstance(stream, PullStream)
         return stream.chunks()
 
     @staticmethod
     def _own_stream(hub: Hub, channel: str, *, pull: bool) -> Stream:
-        """A stream of the process itself: outside every limit and lease."""
+        """Open a stream for the process itself, exempt from every limit and lease."""
         group = hub.join(Subscription(frozenset({channel})))
         now = time.monotonic()
         position = group.position(hub.window.position)

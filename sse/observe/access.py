@@ -1,4 +1,4 @@
-"""The access log: one line per ordinary request, one line per stream at its end. docs/logs.md tells the fields."""
+"""The access log: one line for each ordinary request, one for each stream at its end. docs/logs.md has the fields."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ logger = logging.getLogger("headwater.access")
 
 
 def enabled() -> bool:
-    """Is anybody listening? Spares making what goes into a line."""
+    """Tell whether the access log is on, to save building a line that nobody reads."""
     return logger.isEnabledFor(logging.INFO)
 
 
 def stream_ended(stream: Stream, reason: str, now: float) -> None:
-    """One stream's line: who, what, how long (seconds), how much, why it ended. ``now``: monotonic seconds."""
+    """Log one stream: who, what, how long (seconds), how much, why it ended. ``now``: monotonic seconds."""
     if logger.isEnabledFor(logging.INFO):
         logger.info(
             Line(
@@ -40,8 +40,10 @@ def stream_ended(stream: Stream, reason: str, now: float) -> None:
 def response_ended(
     environ: dict[str, Any], client: str, target: str, reason: str, events: int, size: int, duration: float
 ) -> None:
-    """The line of a view's own stream (:meth:`sse.extension.SSE.response`). ``target``: path and query with secrets
-    already redacted; ``duration``: seconds."""
+    """Log a view's own stream (``SSE.response``).
+
+    target: path and query, secrets redacted; duration: seconds.
+    """
     if logger.isEnabledFor(logging.INFO):
         logger.info(
             Line(
@@ -58,15 +60,17 @@ def response_ended(
 
 
 def request_answered(environ: dict[str, Any], target: str, status: str, size: int, began: float) -> None:
-    """One ordinary request's line. ``target``: path and query with secrets already redacted; ``size``: body bytes sent;
-    ``began``: monotonic seconds."""
+    """Log one ordinary request.
+
+    target: path and query, secrets redacted; size: body bytes sent; began: monotonic seconds.
+    """
     if logger.isEnabledFor(logging.INFO):
         line = Line(
             "request",
             client=peer_address(environ) or "-",
             method=environ.get("REQUEST_METHOD", "-"),
             target=target,
-            status=int(status[:3]) if status[:1].isdigit() else 0,  # 0: the app gave none
+            status=int(status[:3]) if status[:1].isdigit() else 0,  # 0: the app set no status
             bytes=size,
             duration=round(time.monotonic() - began, 4),
             request_id=request_id(environ),

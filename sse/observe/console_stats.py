@@ -1,6 +1,6 @@
-"""What the console shows of a worker: one ``stats`` event a second on the channel ``_stats``.
+"""The console's statistics: one ``stats`` event a second for each worker, on the channel ``_stats``.
 
-Numbers only: no channel names, no clients. Who may read the channel may know how busy the service is, not with what.
+They are numbers only, without channel names or clients: a reader learns how busy the service is, not with what.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from ..streams.hub import Hub
 
 
 class Reporter:
-    """Makes the blocks. ``more``: asked for further members each time (health: canary, loop lag, all workers)."""
+    """Makes the blocks.
 
-    def __init__(self, hub: Hub, engine: str) -> None:
+    more: returns further members for each block (health: canary, loop lag, all workers); they win over the own ones.
+    """
+
+    def __init__(self, hub: Hub, engine: str, more: Callable[[], dict[str, Any]] | None = None) -> None:
         self._hub = hub
         self._engine = engine
         self._delivery = list(hub.stats.delivery.counts)
-        self.more: Callable[[], dict[str, Any]] | None = None
+        self._more = more
 
     def __call__(self) -> bytes:
         hub, stats = self._hub, self._hub.stats
@@ -40,6 +43,6 @@ class Reporter:
             "delivery_p99": stats.delivery.quantile(0.99, self._delivery),
         }
         self._delivery = list(stats.delivery.counts)
-        if self.more is not None:
-            members.update(self.more())
+        if self._more is not None:
+            members.update(self._more())
         return encode_block(json.dumps(members, separators=(",", ":")), event="stats")

@@ -1,7 +1,7 @@
-"""Request ids: what ties an answer, its log line and the caller's own log together.
+"""Request ids, which tie an answer to its log line and to the caller's own log.
 
-An id is a name for logs and no authority: whoever calls chooses it, and may choose one that somebody else has used.
-So all that is asked of it is that it cannot harm a log.
+An id is a name for logs and proves nothing: the caller chooses it, and may choose one that somebody else has used. So
+the only requirement is that it cannot harm a log.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from .environ import REQUEST_ID
 HEADER: Final = "X-Request-ID"
 
 # UUIDs, hex, base64 and the forms of the usual proxies; nothing that could end a line, a field or a quotation. At most
-# 64 characters: longer than any of those, and shorter than a signed JSON Web Token, which is not to get into a log.
+# 64 characters: longer than any of those, and shorter than a signed JSON Web Token, which must not reach a log.
 _GIVEN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,63}")
 
 
 def request_id(environ: dict[str, Any]) -> str:
-    """This request's id: the caller's ``X-Request-ID`` if it is a plain one, else a new one; the same at each call."""
+    """Return this request's id: the caller's ``X-Request-ID`` if well-formed, else a new one; the same at each call."""
     known: str | None = environ.get(REQUEST_ID)
     if known is None:
         given = environ.get("HTTP_X_REQUEST_ID")
         if given is not None and _GIVEN.fullmatch(given):
             known = given
         else:
-            # No system call, as uuid4 would make for each request. Python seeds this generator anew in each worker. A
-            # counter would be as cheap, and tell every client how many others there are.
+            # No system call, unlike uuid4. Python reseeds this generator in each worker. A counter would be as cheap,
+            # but tell every client how many others there are.
             known = f"{random.getrandbits(64):016x}"
         environ[REQUEST_ID] = known
     return known

@@ -20,9 +20,11 @@ logger = logging.getLogger("headwater")
 
 
 def check_log(service: Service, request: Request) -> None:
-    """Refuse to serve a log that is in this process's memory where the server has others: what one acknowledges, the
-    streams of another would never see. (Our worker refuses to start then; PEP 3333 has every server say so.) Raises
-    Problem (500)."""
+    """Refuse a log in this process's memory on a server with several: streams of one process would never see what
+    another acknowledged. (Our own worker refuses to start then; PEP 3333 has every server tell.)
+
+    Raises Problem (500).
+    """
     if request.environ.get("wsgi.multiprocess") and not service.log.shared:
         detail = "SSE_LOG=memory: is for one process, and this server has several"
         logger.error("%s: set sqlite:///… or redis://…", detail)
@@ -30,15 +32,15 @@ def check_log(service: Service, request: Request) -> None:
 
 
 def common_headers(service: Service, environ: dict[str, Any]) -> dict[str, str]:
-    """What every answer has beside its own headers."""
+    """Return the headers that every answer has beside its own."""
     headers = cors_headers(service.settings, environ.get("HTTP_ORIGIN"))
-    # Our own worker names every answer, those of other views and Flask's own errors, too.
+    # Our own worker adds the request id to every answer, including those of other views.
     if HUNG_UP not in environ:
         headers[HEADER] = request_id(environ)
     return headers
 
 
-# What a publisher is told, by what is known (`LogUnavailable.stored`).
+# What a publisher is told, by what is known to be stored (``LogUnavailable.stored``).
 _NOT_STORED: Final[dict[Stored, str]] = {
     "no": "the log cannot be written now, nothing was stored. Repeating is safe, and with an Idempotency-Key always",
     "unknown": "the log did not confirm in time: this may have been stored or not. Repeating it is safe with the "
@@ -47,14 +49,14 @@ _NOT_STORED: Final[dict[Stored, str]] = {
 
 
 def refusal(service: Service, error: Exception) -> Response | None:
-    """The answer to what publishing and streaming raise; None for what is a bug."""
+    """Return the answer to an exception of publishing or streaming; None if the exception is a bug."""
     match error:
         case Problem():
             return error.response()
         case AccessDenied():
             return Problem(error.status, error.detail, headers=error.headers).response()
         case LogUnavailable():
-            service.complain(error)  # it names files and hosts, which are the operator's business and not the client's
+            service.complain(error)  # for operators only: it names files and hosts
             headers = {"Retry-After": str(max(1, round(error.retry_after)))}
             return Problem(503, _NOT_STORED[error.stored], headers=headers, stored=error.stored).response()
         case IdempotencyConflict():

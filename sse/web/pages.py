@@ -1,4 +1,4 @@
-"""The service's own pages, which an app that only takes the extension does not get: console and API description."""
+"""The service's own pages: the console and the API description. An app that uses only the extension has neither."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ blueprint = Blueprint("pages", __name__)
 
 _FILES: Final = Path(__file__).parent / "console"
 
-# Threat: an event's data, shown in the console, that tries to be a script. Nothing inline runs, nothing foreign loads,
-# no text can be made HTML (trusted types), and no other site can frame the page to have its buttons clicked.
+# Threat: event data that runs as a script in the console. Nothing inline runs, nothing foreign loads, no text becomes
+# HTML (trusted types), and no other site can frame the page to steal clicks.
 SECURITY_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -34,7 +34,7 @@ def console() -> Response:
 
 @blueprint.get("/console/<path:name>")
 def console_file(name: str) -> Response:
-    """What the console's page loads."""
+    """A file of the console's page."""
     return send_from_directory(_FILES, name)
 
 

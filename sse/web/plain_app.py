@@ -88,7 +88,7 @@ _OWN_ATTRIBUTES: Final = frozenset(vars(Flask(__name__, static_folder=None))) | 
     "jinja_env",
     "logger",
     "name",
-    "wsgi_app",  # what is around the lane has its turn before it
+    "wsgi_app",  # what wraps the fast path runs before it
 }
 
 # Flask's own, and those of the libraries that it is made of.

@@ -11,8 +11,11 @@ from werkzeug.http import HTTP_STATUS_CODES
 
 
 class Problem(Exception):
-    """An answer that refuses. ``status``: HTTP status; ``detail``: one sentence that names the thing and the limit;
-    ``headers``: such as Retry-After; ``extra``: further members of the problem object (RFC 9457 §3.2)."""
+    """A refusal, raised to be answered.
+
+    status: the HTTP status; detail: one sentence that names the thing and the limit; headers: such as Retry-After;
+    extra: further members of the problem object. RFC 9457 §3.2.
+    """
 
     def __init__(
         self,
@@ -39,7 +42,7 @@ class Problem(Exception):
 
 
 def problem_of(error: HTTPException) -> Response:
-    """Flask's own errors (404, 405, 413, …) in the same form, with the headers that they carry (Allow)."""
+    """Answer Flask's own errors (404, 405, 413, …) in the same form, keeping their headers (Allow)."""
     original = error.get_response()
     headers = {
         name: value for name, value in original.headers if name.lower() not in ("content-type", "content-length")

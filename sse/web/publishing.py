@@ -28,7 +28,7 @@ from .service import Service
 
 P = ParamSpec("P")
 
-# Why publish requests are refused: the label of sse_publishes_refused_total.
+# Why publishes are refused: the label values of ``sse_publishes_refused_total``.
 PUBLISH_REFUSALS: Final = (*REASONS, "rate", "size", "conflict", "log", "error")
 
 
@@ -38,7 +38,7 @@ def _counted(publishing: Callable[Concatenate[Service, P], str]) -> Callable[Con
         try:
             return publishing(service, *args, **kwargs)
         except LogUnavailable:
-            raise  # counted where the log is asked, as an app's own publishing is
+            raise  # counted by Service.append, which an app's own publishing uses too
         except Exception as error:
             service.stats.publishes_refused[_why_refused(error)] += 1
             raise
@@ -59,7 +59,7 @@ def _why_refused(error: Exception) -> str:
 
 @_counted
 def publish_event(service: Service, request: Request, channel: str) -> str:
-    """The whole of a single publish; returns the answer's JSON. Raises what :func:`refusal` knows."""
+    """Publish one event, and return the answer's JSON. Raises what :func:`sse.web.answers.refusal` answers."""
     check_log(service, request)
     checked_channel(channel)
     _admitted(service, service.authenticator.may_publish(request, (channel,)))
@@ -71,19 +71,19 @@ def publish_event(service: Service, request: Request, channel: str) -> str:
     event = single(channel, body, kind, retry)
     key = idempotency_key(request.environ.get("HTTP_IDEMPOTENCY_KEY"))
     (position,) = service.append([event], key=key, trace=_trace(service, request.environ))
-    # An id and a checked channel hold nothing that JSON would escape.
+    # Neither an id nor a checked channel contains anything that JSON would escape.
     return f'{{"id": "{position >> 20}-{position & 0xFFFFF}", "channel": "{channel}"}}\n'
 
 
 @_counted
 def publish_batch(service: Service, request: Request) -> str:
-    """The whole of a batch; returns the answer's JSON. Raises what :func:`refusal` knows."""
+    """Publish a batch, and return the answer's JSON. Raises what :func:`sse.web.answers.refusal` answers."""
     check_log(service, request)
     if request.mimetype != "application/x-ndjson":
         accepted = {"Accept-Post": "application/x-ndjson"}
         raise Problem(415, "a batch is application/x-ndjson; one event goes to /events/<channel>", headers=accepted)
     limits = service.settings
-    # Who may not publish at all is refused before a body of megabytes is read.
+    # Refuse a caller who may not publish at all before reading megabytes of body.
     _admitted(service, service.authenticator.may_publish(request, ()))
     body = _body(request, limits.sse_max_batch_bytes, "a batch", "SSE_MAX_BATCH_BYTES")
     events = ndjson.batch(
@@ -97,7 +97,7 @@ def publish_batch(service: Service, request: Request) -> str:
 
 
 def _admitted(service: Service, grant: Grant) -> None:
-    """Count a publish request. Raises Problem (429)."""
+    """Count a publish request against its rate. Raises Problem (429)."""
     wait = service.rate.wait(grant.subject)
     if wait:
         raise Problem(
@@ -108,7 +108,7 @@ def _admitted(service: Service, grant: Grant) -> None:
 
 
 def _trace(service: Service, environ: dict[str, Any]) -> str | None:
-    """The request's trace, if its events are to carry it; the request's log line then has it, too."""
+    """Return the trace to store with the events, if any; the request's log line then names it, too."""
     header = environ.get("HTTP_TRACEPARENT")
     trace = None if header is None else service.trace(header)
     if trace is not None:
@@ -117,10 +117,13 @@ def _trace(service: Service, environ: dict[str, Any]) -> str | None:
 
 
 def _body(request: Request, limit: int, what: str, setting: str) -> bytes:
-    """The request's body, at most ``limit`` bytes of it. Raises Problem (413)."""
+    """Read the request's body, at most ``limit`` bytes.
+
+    Raises Problem: 413 if it is longer, 400 if it ends early.
+    """
     length = request.content_length
     if length is None:
-        body = request.stream.read(limit + 1)  # one more than allowed: a chunked body says no length
+        body = request.stream.read(limit + 1)  # one more than allowed: a chunked body does not declare its length
     else:
         body = b"" if length > limit else request.stream.read(length)
     if len(body) > limit or (length is not None and length > limit):
@@ -132,19 +135,19 @@ def _body(request: Request, limit: int, what: str, setting: str) -> bytes:
 
 # ── what bytes and headers mean ──────────────────────────────────────────────────────────────────────────────
 
-# Printable ASCII, as the IETF draft on the header has it for its string form; 255 keeps an index entry small.
+# Printable ASCII, as in the IETF draft's string form of the header; 255 keeps an index entry small.
 KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 def idempotency_key(value: str | None) -> str | None:
-    """The header's value, checked. Raises Problem (400)."""
+    """Check the Idempotency-Key header, and return it. Raises Problem (400)."""
     if value is not None and not KEY_PATTERN.fullmatch(value):
         raise Problem(400, "Idempotency-Key must be 1 to 255 printable ASCII characters without spaces")
     return value
 
 
 def single(channel: str, body: bytes, event: str | None, retry: str | None) -> Event:
-    """The event of ``POST /events/<channel>``. Raises Problem (400)."""
+    """Make the event of ``POST /events/<channel>``. Raises Problem (400)."""
     if retry is not None and not (retry.isascii() and retry.isdigit() and len(retry) <= 10):
         raise Problem(400, f"retry must be a number of milliseconds, digits only, not {retry[:32]!r}", field="retry")
     try:
@@ -154,7 +157,7 @@ def single(channel: str, body: bytes, event: str | None, retry: str | None) -> E
 
 
 def decoded(body: bytes) -> str:
-    """UTF-8 text. Raises Problem (400) that names the offset of the first bad byte."""
+    """Decode UTF-8. Raises Problem (400), which names the offset of the first bad byte."""
     try:
         return body.decode()
     except UnicodeDecodeError as error:

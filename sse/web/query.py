@@ -14,8 +14,10 @@ from .problems import Problem
 
 
 def check_query(request: Request) -> None:
-    """Refuse a query that is not UTF-8: read leniently, it would be another event type than was asked for. Raises
-    Problem (400)."""
+    """Refuse a query that is not UTF-8: read leniently, it would name another event type than the client meant.
+
+    Raises Problem (400).
+    """
     query = request.query_string
     try:
         (unquote_to_bytes(query) if b"%" in query else query).decode()
@@ -31,8 +33,10 @@ def checked_channel(channel: str, *, reading: bool = False) -> str:
 
 
 def asked_cursor(request: Request) -> tuple[str | None, int | None]:
-    """Where the client asks to begin: as it said it, and parsed (None when it cannot be). The header first: it is what
-    a reconnecting EventSource sends, while the query is still that of its first connection."""
+    """Return where the client asks to begin: the text it sent, and its position (None if malformed).
+
+    The header wins: a reconnecting EventSource sends it, while the query is still that of its first connection.
+    """
     header = request.environ.get("HTTP_LAST_EVENT_ID")
     if header:
         return header, _parsed(parse_id, header)
@@ -53,15 +57,15 @@ def _parsed(parse: Callable[[str], int], text: str) -> int | None:
         return None
 
 
-# The ranges that text/event-stream falls into, the most specific first: that one's weight counts (RFC 9110 §12.5.1).
-# `*` is what old JDKs send for `*/*`.
+# The media ranges that match text/event-stream, most specific first: its weight counts (RFC 9110 §12.5.1).
+# Old JDKs send ``*`` for ``*/*``.
 _RANGES: Final = (("text/event-stream",), ("text/*",), ("*/*", "*"))
 
 
 def accepts_stream(accept: str) -> bool:
-    """Tell whether an Accept header allows text/event-stream, whatever parameters it names (a charset, a version).
+    """Tell whether an Accept header allows text/event-stream, whatever parameters it has (a charset, a version).
 
-    Lenient about weights (`q=.2`, which HttpURLConnection sent for years): only a weight of zero excludes.
+    Lenient about weights (``q=.2``, which HttpURLConnection sent for years): only a weight of zero excludes.
     """
     allowed: dict[str, bool] = {}
     for part in accept.lower().split(","):

@@ -1,4 +1,4 @@
-"""The routes, as Flask has them; what they do is in :mod:`sse.web.publishing` and :mod:`sse.web.streaming`."""
+"""The routes of the Flask app; what they do is in :mod:`sse.web.publishing` and :mod:`sse.web.streaming`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .problems import Problem
 from .service import Service
 from .view_streams import STREAM_HEADERS
 
-# Not "sse": an app may have flask-sse's blueprint beside ours, and names are taken once.
+# Not "sse", which is the name of flask-sse's blueprint: an app may have both.
 blueprint = Blueprint("headwater", __name__)
 
 
@@ -26,12 +26,13 @@ def _service() -> Service:
 
 
 def _begin() -> None:
-    """Raise what the fast path did.
+    """Raise the fast path's error again, and refuse paths that begin with two slashes.
 
-    Refuse ``//events/a`` and ``/%2fevents/a``, which Werkzeug takes for ``/events/a`` (threat: a proxy's rules for
-    the paths of ``/events`` do not see these). Raises Problem (404)."""
+    Werkzeug takes ``//events/a`` and ``/%2fevents/a`` for ``/events/a`` (threat: a proxy's rules for ``/events`` do not
+    match these). Raises Problem (404).
+    """
     if RAISED in request.environ:
-        raise request.environ.pop(RAISED)  # no variable: it would be in a cycle with its traceback
+        raise request.environ.pop(RAISED)  # a variable would make a reference cycle with the traceback
     if request.environ["PATH_INFO"].startswith("//"):
         raise Problem(404, "the path begins with more than one slash")
 

@@ -44,8 +44,7 @@ class Service:
         self.spans: Spans | None = None
         # Returns the connections by state (new, active, idle, stream). Set by a server that can count them.
         self.connection_counts: Callable[[], dict[str, int]] | None = None
-        # Returns further members of the events on ``_stats``; health sets it.
-        self.report_more: Callable[[], dict[str, Any]] | None = None
+        self._report_more: Callable[[], dict[str, Any]] | None = None
         self._listening: Sequence[Any] | None = None
         self._lock = threading.Lock()
         self._log: Log | None = None
@@ -66,6 +65,10 @@ class Service:
     def listen(self, names: Sequence[Any]) -> None:
         """Tell which addresses the server listens on (``getsockname()`` of each), without those that are health's."""
         self._listening = names
+
+    def report_more(self, more: Callable[[], dict[str, Any]]) -> None:
+        """Add members to each event on the channel ``_stats``; to be called before the hub starts."""
+        self._report_more = more
 
     def _prepare(self, new: Settings) -> Callable[[], None]:
         """Prepare keys and rates for new settings (:mod:`sse.settings.live`); the change itself cannot fail."""
@@ -115,9 +118,7 @@ class Service:
                     hub = Hub(
                         log, self.settings, self.stats, on_close=accesslog.stream_ended, site_of=address_bucket
                     )
-                    reporter = Reporter(hub, self.settings.sse_log.partition(":")[0])
-                    reporter.more = self.report_more
-                    hub.report = reporter
+                    hub.report = Reporter(hub, self.settings.sse_log.partition(":")[0], self._report_more)
                     if self.spans is not None:
                         hub.deliveries.on_delivered = self.spans.delivered
                     hub.start()
@@ -128,20 +129,26 @@ class Service:
         return self._hub
 
     def start(self) -> Hub:
-        """Open the log and begin to follow it now, rather than with the first request. To be called in each worker,
-        after the fork. Raises LogRefused, LogUnavailable."""
+        """Open the log and follow it now rather than at the first request. Call it in each worker, after the fork.
+
+        Raises LogRefused, LogUnavailable.
+        """
         return self.hub
 
     def before_fork(self) -> None:
-        """Close a log that nothing follows yet: the app has published while it was loaded, before the server forks. A
-        log in memory goes along, with its events."""
+        """Close a log that the app opened by publishing while it was loaded, before the server forks.
+
+        A log in memory stays open: the child gets a copy, with its events.
+        """
         if self._log is not None and self._hub is None and self._log.shared:
             self._log.close()
             self._log = None
 
     def forked(self) -> None:
-        """In the child: what only works in the process that made it is left to the parent. It must not be closed here,
-        so it is kept (SQLite forbids even that, of a connection that was carried across a fork)."""
+        """Leave the parent's log and hub to the parent; called in the child after a fork.
+
+        The child keeps references to them: SQLite forbids to close a connection that was carried across a fork.
+        """
         self._lock = threading.Lock()
         if self._hub is not None:
             self._inherited.append((self._hub, self._log))
@@ -171,11 +178,11 @@ class Service:
         return sampled(traceparent) if traceparent is not None and wanted else None
 
     def append(self, events: Sequence[Event], *, key: str | None = None, trace: str | None = None) -> list[int]:
-        """Append events in order, all or none, and return their positions. ``key``: idempotency key, among
-        those of the same channels; ``trace``: what :meth:`trace` returned.
+        """Append events in order, all or none, and return their positions.
 
-        Raises LogUnavailable, IdempotencyConflict. ``LogUnavailable.stored`` is "no" where nothing was stored for
-        certain, else "unknown"; a repetition with the same ``key`` is stored once.
+        key: an idempotency key, unique among the same channels; trace: what :meth:`trace` returned.
+        Raises IdempotencyConflict, and LogUnavailable, whose ``stored`` is "no" if certainly nothing was stored,
+        else "unknown". Repeating with the same ``key`` stores the events once.
         """
         if self.spans is not None and trace is not None:
             with self.spans.appending(events, trace) as (carried, positions):

@@ -22,18 +22,19 @@ from .problems import Problem
 from .query import accepts_stream, asked_cursor, check_query, checked_channel
 from .service import Service
 
-# How long a stream that comes while the worker still reads its log is kept waiting, seconds, before it is sent away
-# with a retry:.
+# How long a new stream waits for a worker that is still reading its log, seconds, before it is sent away with retry:.
 START_PATIENCE: Final = 2.0
 
-# Streams that were taken over are looked at once a second, in ticks: one is due that much before its token ends,
-# seconds, so that it never outlives it.
+# End a token's stream this many seconds early, so it never outlives the token: taken-over streams are checked once a
+# second only.
 TOKEN_MARGIN: Final = 1.1
 
 
 def open_stream(service: Service, request: Request, channels: tuple[str, ...]) -> Iterable[bytes]:
-    """The body of a stream of these channels, whose answer is 200 with ``STREAM_HEADERS``; it must be closed, as WSGI
-    has it. Raises what :func:`refusal` knows."""
+    """Return the body of a stream of these channels, for an answer 200 with ``STREAM_HEADERS``.
+
+    The body must be closed, as WSGI requires. Raises what :func:`sse.web.answers.refusal` answers.
+    """
     check_log(service, request)
     limit = service.settings.sse_max_channels
     if not channels:
@@ -46,7 +47,7 @@ def open_stream(service: Service, request: Request, channels: tuple[str, ...]) -
     if len(set(channels)) > 1 and not INJECTED_CHANNELS.isdisjoint(channels):
         raise Problem(400, f"a reserved channel ({', '.join(sorted(INJECTED_CHANNELS))}) is streamed alone")
     accept = request.environ.get("HTTP_ACCEPT")
-    # Most send one of these: an EventSource the first, curl the second.
+    # The usual values need no parsing: an EventSource sends the first, curl the second.
     if accept not in (None, "text/event-stream", "*/*") and not accepts_stream(accept):
         raise Problem(406, "this is a text/event-stream, which the Accept header excludes")
     types = None
@@ -57,7 +58,7 @@ def open_stream(service: Service, request: Request, channels: tuple[str, ...]) -
         raise Problem(400, "event: a type has at least one character; leave event out to get all", field="event")
     grant = service.authenticator.may_subscribe(request, channels)
     if request.method == "HEAD":
-        # Not a body of length 0: a stream has no length (RFC 9110 §8.6).
+        # No Content-Length of 0: a stream has no length (RFC 9110 §8.6).
         return iter(())
     return _open(service, request, Subscription(frozenset(channels), types), grant)
 
@@ -66,7 +67,7 @@ def _open(service: Service, request: Request, subscription: Subscription, grant:
     hub = service.hub
     client = client_address(request.environ, service.trusted_networks)
     if service.settings.sse_max_streams_per_ip:
-        # The limit is a site's: whoever has one IPv6 address has 2^64 of them. (The access log then has the /64, too.)
+        # Limit by site: a client with one IPv6 address has 2^64 of them. (The access log then shows the /64, too.)
         client = address_bucket(client)
     asked = asked_cursor(request)
     if not hub.wait_ready(START_PATIENCE):
@@ -75,7 +76,7 @@ def _open(service: Service, request: Request, subscription: Subscription, grant:
     expires_in = None if grant.expires_at is None else grant.expires_at - time.time() - TOKEN_MARGIN
     if expires_in is not None and expires_in <= 0:
         hub.stats.refused["token"] += 1
-        return _send_away(service, asked)  # no time is left to end it in; when it comes back, the answer is 401
+        return _send_away(service, asked)  # too little time is left; when the client returns, the answer is 401
     if hub.admit(client, count=False) is not None:
         return _send_away(service, asked)
     return _serve(service, request.environ, subscription, client, expires_in, asked)
@@ -89,10 +90,10 @@ def _serve(
     expires_in: float | None,
     asked: tuple[str | None, int | None],
 ) -> Iterator[bytes]:
-    """The body of a stream: the opening, then whoever serves it from there on.
+    """Yield the opening, then hand the stream to the fan-out, or serve it here.
 
-    It takes its place among SSE_MAX_STREAMS with its first byte and not before: a response that a hook of the app
-    replaces, or that is lost with an exception, is dropped without being closed, and would keep its place for ever.
+    The stream counts towards SSE_MAX_STREAMS only from its first byte: a response that a hook of the app replaces, or
+    that an exception discards, is dropped without being closed, and would count for ever.
     """
     hub = service.hub
     if hub.admit(client) is not None:
@@ -100,7 +101,7 @@ def _serve(
         return
     now = time.monotonic()
     ends_at, ends_as = lease(now, service.settings.sse_max_stream_age, expires_in)
-    # Until the worker takes the connection over, if it does.
+    # Replaced below by a PullStream, unless the worker takes the connection over.
     stream = Stream(
         hub.join(subscription),
         0,
@@ -114,7 +115,7 @@ def _serve(
     try:
         start = hub.replay.resolve(stream.group, *asked)
     except LogUnavailable:
-        # Only the log could say where this client was; a 503 would make an EventSource give up for ever.
+        # Only the log knows where this client was. On a 503 an EventSource would give up for ever.
         hub.leave(stream)
         hub.stats.refused["log"] += 1
         yield from _send_away(service, asked)
@@ -124,13 +125,13 @@ def _serve(
         raise
     stream.cursor = start.cursor
     hub.stats.opened += 1
-    environ[STREAM] = True  # it logs itself at its end
+    environ[STREAM] = True
     opening = opening_block(start.cursor, service.settings.sse_retry, time.time_ns() // 1_000_000)
     opening += start.reset or b""
     try:
         yield opening
     except BaseException:
-        # The client went before a byte of it could be sent; nobody else will account for this stream.
+        # The client left before the first byte was sent; nobody else will account for this stream.
         hub.closed(stream, "client")
         raise
     takeover: Callable[[Hub, Stream, int], bool] | None = environ.get(TAKEOVER)
@@ -140,11 +141,12 @@ def _serve(
 
 
 def _send_away(service: Service, asked: tuple[str | None, int | None]) -> Iterable[bytes]:
-    """A stream that cannot be had now: 200, an opening with a randomised ``retry:`` and a clean end, after which an
-    EventSource reconnects; on any other status it gives up for ever (WHATWG HTML §9.2.3).
+    """Return the body that sends a client away for now: an opening with a randomised ``retry:``, and a clean end.
 
-    A client that came without a cursor is given one: else it would miss what happens until it is let in. It gets its
-    own cursor back if it has one, and none if that is malformed, or before the worker has read the log."""
+    The status is 200, so that an EventSource reconnects; on any other it gives up for ever (WHATWG HTML §9.2.3).
+    A client without a cursor is given one, so that it misses nothing until it is let in. One with a cursor gets it
+    back, unless it is malformed. Nobody gets a cursor before the worker has read the log.
+    """
     requested, position = asked
     if requested is None:
         position = service.hub.window.position or None

@@ -1,8 +1,8 @@
 """``sse.response(iterable)``: a view's own generator as an event stream (LLM tokens, the progress of a job).
 
-The iterable runs in a greenlet or thread of its own, one item ahead of the client at most, because a generator that
-is silent cannot be asked for a heartbeat. The response's generator hands items on, sends a comment when the iterable
-has been silent for a heartbeat's time, and notices between items that the client has gone or the worker drains.
+The iterable runs in its own greenlet or thread, at most one item ahead of the client, because a silent generator cannot
+send heartbeats. The response's generator passes items on, sends a comment after a heartbeat's time of silence, and
+notices between items that the client has left or that the worker drains.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ STREAM_HEADERS: Final = {
 
 
 class Message(NamedTuple):
-    """One event of a view's own stream. ``retry`` in milliseconds. An ``id`` is the app's own business: what a client
-    sends back as Last-Event-ID is the view's to interpret."""
+    """One event of a view's own stream.
+
+    id: chosen by the app; the view interprets what a client sends back as Last-Event-ID. retry: milliseconds.
+    """
 
     data: str
     event: str | None = None
@@ -49,8 +51,10 @@ _DONE: Final = object()
 
 
 def encode_item(item: Item) -> bytes:
-    """The wire form of what an iterable yields: a string is data; a mapping has the fields of :class:`Message`.
-    Raises TypeError for anything else, InvalidEvent for what a field must not contain."""
+    """Encode what an iterable yields: a string is data; a mapping has the fields of :class:`Message`.
+
+    Raises TypeError for anything else, InvalidEvent for an invalid field.
+    """
     if isinstance(item, str):
         return encode_block(item)
     if isinstance(item, Message):
@@ -64,7 +68,7 @@ def encode_item(item: Item) -> bytes:
 
 
 def close_iterable(iterable: Any) -> None:
-    """Close it if it can be closed; what that raises is logged."""
+    """Close an iterable if it has a ``close``; log what that raises."""
     close = getattr(iterable, "close", None)
     try:
         if close is not None:
@@ -74,7 +78,7 @@ def close_iterable(iterable: Any) -> None:
 
 
 class Pump:
-    """Runs the iterable beside the response; holds one item at most, so a slow client slows the iterable down."""
+    """Runs the iterable beside the response. Holds at most one item, so a slow client slows the iterable down."""
 
     def __init__(self, iterable: Iterable[Item], run: Callable[[Callable[[], None]], None]) -> None:
         self._iterable = iterable
@@ -95,12 +99,12 @@ class Pump:
                 if not self._put(item):
                     break
         except BaseException as error:
-            # BaseException: gevent's Timeout and asyncio's CancelledError are errors of the iterable, too. When it was
-            # closed, what ends it is our own doing.
+            # BaseException, because gevent's Timeout and asyncio's CancelledError are errors of the iterable, too.
+            # After a close, the exception is our own.
             if not self._closed:
                 self.error = error
         finally:
-            # A client library's stream is often an iterable that is to be closed itself.
+            # A client library's stream is often an iterable that must itself be closed.
             close_iterable(iterator)
             if iterator is not self._iterable:
                 close_iterable(self._iterable)
@@ -117,7 +121,7 @@ class Pump:
             return True
 
     def get(self, timeout: float) -> Any:
-        """The next item, ``_DONE``, or None when there is none within ``timeout`` seconds."""
+        """Return the next item, ``_DONE``, or None if there is none within ``timeout`` seconds."""
         with self._changed:
             if not self._slot:
                 self._changed.wait(timeout)
@@ -128,19 +132,22 @@ class Pump:
             return item
 
     def close(self) -> None:
-        """Stop the iterable: at its next item; under gevent right where it waits (GreenletExit)."""
+        """Stop the iterable: at its next item, or under gevent where it waits (GreenletExit)."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         if self._greenlet is not None:
             if not self._begun:
-                close_iterable(self._iterable)  # a greenlet that is killed before its first turn has none
+                close_iterable(self._iterable)  # a greenlet that is killed before its first turn never runs
             self._greenlet.kill(block=False)
 
 
 class Body:
-    """The body of the response: :func:`respond`'s generator, which closes the iterable even if it never begins (a HEAD
-    request; a hook of the app's that replaced the response, or raised: then nobody closes the body, it is dropped)."""
+    """The response's body: :func:`respond`'s generator, plus closing the iterable if that generator never starts.
+
+    That happens for HEAD, and when a hook of the app replaces the response or raises: then nobody closes the body, it
+    is dropped.
+    """
 
     def __init__(self, iterable: Iterable[Item], **options: Any) -> None:
         self._iterable = iterable
@@ -150,7 +157,7 @@ class Body:
         return self._chunks
 
     def close(self) -> None:
-        """End the response where it is. Idempotent."""
+        """End the response now. Idempotent."""
         begun = inspect.getgeneratorstate(self._chunks) != inspect.GEN_CREATED
         self._chunks.close()
         iterable, self._iterable = self._iterable, ()
@@ -173,12 +180,12 @@ def respond(
     on_open: Callable[[], None] = lambda: None,
     why_lost: Callable[[], str] = lambda: "client",
 ) -> Generator[bytes]:
-    """The body's chunks.
+    """Yield the body's chunks.
 
-    run: calls what the iterable runs in (with the request's context); heartbeat: seconds of silence before a comment,
-    0 = never; hung_up: can tell that the client has gone, None where nobody can; should_end: the worker is at the
-    end of its drain; on_open: called before the first chunk; on_close: called once after that, with reason, events and
-    bytes; why_lost: the reason of a response that is closed in the middle.
+    run: calls its argument with the request's context, for the iterable to run in; heartbeat: seconds of silence before
+    a comment, 0 for never; hung_up: tells whether the client has left, None if the server cannot tell; should_end:
+    tells whether the drain is over; on_open: called before the first chunk; on_close: called once after that, with
+    reason, events and bytes; why_lost: returns the reason when the response is closed early.
     """
     on_open()
     pump = Pump(iterable, run)
@@ -196,7 +203,7 @@ def respond(
                 if pump.error is not None:
                     reason = "error"
                     logger.error("a response's iterable raised after %d events", events, exc_info=pump.error)
-                    # What went wrong is the log's business: its text may hold what no client should see.
+                    # The client is not told why: the text may contain secrets. The log has it.
                     yield encode_block('{"title":"the stream ended by an error"}', event="error")
                 else:
                     reason = "done"

@@ -23,7 +23,7 @@ SAMPLES = [
     pytest.param(f"{FLASK};Response.write (sse/worker/response.py:111)", "answer: head, body, send", id="answering"),
     pytest.param(f"{FLASK}", "Flask: context, routing, response", id="Flask"),
     pytest.param(f"{VIEW};dumps (json/__init__.py:183)", "view: publish or stream", id="json on behalf of the view"),
-    pytest.param(f"{FLASK};publish_event (sse/web/streaming.py:45)", "view: publish or stream", id="the lane's view"),
+    pytest.param(f"{FLASK};publish_event (sse/web/publishing.py:45)", "view: publish or stream", id="the fast path's view"),
     pytest.param(f"{VIEW};SQLiteLog.append (sse/log/sqlite/engine.py:125)", "log append", id="append"),
     pytest.param(f"{VIEW};Authenticator.grant (sse/auth/authenticator.py:9)", "auth and limits", id="auth"),
     pytest.param(

@@ -1,4 +1,4 @@
-"""The service over a log that counts what is asked of it: ``/reads`` tells, for the worker that answers."""
+"""The service over a log that counts reads: ``/reads`` returns the count of the worker that answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Headwater with routes that stand for what waits: all threads of the pool, and a console whose report fails."""
+"""Headwater with routes that occupy every thread of the pool, or make the console's report fail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from settings import load
 
 app = create_app(load())
 _sse = app.extensions["sse"]
-_report = _sse.report_more
+_report = app.extensions["health"].report
 _fails = False
 
 
@@ -22,12 +22,12 @@ def _more() -> dict[str, Any]:
     return dict(_report())
 
 
-_sse.report_more = _more
+_sse.report_more(_more)
 
 
 @app.post("/test/report/<state>")
 def report(state: str) -> str:
-    """From now on the console's report fails, or not."""
+    """Make the console's report fail from now on, or work again."""
     global _fails
     _fails = state == "fails"
     return state
@@ -35,7 +35,7 @@ def report(state: str) -> str:
 
 @app.post("/test/full-pool/<float:seconds>")
 def full_pool(seconds: float) -> str:
-    """Every thread of the worker's pool waits for something that does not come, and a queue is behind them."""
+    """Keep every thread of the worker's pool waiting, with a queue behind them."""
     pool = get_hub().threadpool
     for _ in range(pool.maxsize * 2):
         pool.spawn(get_original("time", "sleep"), seconds)

@@ -1,4 +1,4 @@
-"""What the console is told of a worker, block by block."""
+"""The blocks that a worker sends to the console."""
 
 from __future__ import annotations
 
@@ -64,7 +64,6 @@ def test_the_time_that_most_deliveries_took_is_that_since_the_last_report(worker
 
 
 def test_somebody_else_s_members_are_added_and_win(worker: Parts) -> None:
-    report = Reporter(worker.hub, "memory")
-    report.more = lambda: {"canary_age": 0.5, "delivered": 77}
+    report = Reporter(worker.hub, "memory", lambda: {"canary_age": 0.5, "delivered": 77})
     members = told(report)
     assert (members["canary_age"], members["delivered"], members["log"]) == (0.5, 77, "memory")

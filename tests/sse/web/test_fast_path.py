@@ -1,4 +1,4 @@
-"""The lane: what is served without Flask's dispatch is answered as Flask does, and only where nobody would notice."""
+"""The fast path answers as Flask does, and is taken only when the answer cannot differ."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ID = re.compile(r"\d{13}-\d+")
 
 
 def make(closing: ExitStack, **config: Any) -> flask.Flask:
-    app = flask.Flask("lane")
+    app = flask.Flask("fast")
     app.config.update({"SSE_LOG": "memory:", "SSE_AUTH": "none", **config})
     closing.callback(SSE(app).stop)
     return app
@@ -60,7 +60,7 @@ def test_a_hook_that_comes_after_the_first_publish_is_refused_as_flask_does(clos
 
 def test_publishing_stays_off_the_health_port(closing: ExitStack) -> None:
     for first in ("sse", "health"):
-        app = flask.Flask("lane")
+        app = flask.Flask("fast")
         app.config.update(SSE_LOG="memory:", SSE_AUTH="none", HEALTH_PORT=8081)
         for extension in (SSE, Health) if first == "sse" else (Health, SSE):
             closing.callback(extension(app).stop)
@@ -137,21 +137,21 @@ def read(app: flask.Flask, path: str = "/events/orders", method: str = "GET", **
 @pytest.mark.parametrize("name", READS)
 def test_the_lanes_stream_is_flasks(name: str, closing: ExitStack) -> None:
     limits = {"SSE_CORS_ORIGINS": "https://page.example"}
-    lane, through_flask = make(closing, **limits), make(closing, **limits)
+    fast, through_flask = make(closing, **limits), make(closing, **limits)
     through_flask.teardown_request(lambda error: None)
     request = {**READS[name], "headers": {"X-Request-ID": "r-1", **READS[name].get("headers", {})}}
-    assert read(lane, **request) == read(through_flask, **request)
-    assert lane.extensions["sse"].stats.closed == through_flask.extensions["sse"].stats.closed
+    assert read(fast, **request) == read(through_flask, **request)
+    assert fast.extensions["sse"].stats.closed == through_flask.extensions["sse"].stats.closed
 
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_the_lanes_answer_is_flasks(name: str, closing: ExitStack) -> None:
     limits = {"SSE_MAX_EVENT_BYTES": 64, "SSE_CORS_ORIGINS": "https://page.example"}
-    lane, through_flask = make(closing, **limits), make(closing, **limits)
+    fast, through_flask = make(closing, **limits), make(closing, **limits)
     through_flask.teardown_request(lambda error: None)
-    assert is_plain(lane) and not is_plain(through_flask)
+    assert is_plain(fast) and not is_plain(through_flask)
     request = {**REQUESTS[name], "headers": {"X-Request-ID": "r-1", **REQUESTS[name].get("headers", {})}}
-    answers = [publish(app, **request) for app in (lane, through_flask)]
+    answers = [publish(app, **request) for app in (fast, through_flask)]
     ours, theirs = ((a.status, sorted(a.headers), ID.sub("ID", a.text)) for a in answers)
     assert ours == theirs
 
@@ -179,7 +179,7 @@ def test_a_refusal_leaves_nothing_of_its_error_in_the_environ(closing: ExitStack
     assert told[0].startswith("400") and RAISED not in environ
 
 
-# ── the lane's request ────────────────────────────────────────────────────────────────────────────────────────
+# ── the fast path's request ────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("terminated", [True, False])
