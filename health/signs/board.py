@@ -1,21 +1,20 @@
-"""The board: one page of shared memory on which every worker of a pod writes how it is, so that whichever
-worker answers a probe can speak for all of them.
+"""The board: shared memory in which each worker of a pod writes its state, so that any worker can answer a probe for
+all of them.
 
-The gunicorn master makes it before the first fork (anonymous shared memory: no file, no name, gone with the
-last process), gives each worker a slot as it forks it and takes the slot back when it has reaped it. So
-nobody competes for a slot, and each place has exactly one writer: the master writes the header and the slots
-of workers that are not there yet or no more; a worker writes its own slot.
+The gunicorn master makes it before the first fork (anonymous shared memory: no file, no name, gone with the last
+process). It reserves a slot for each worker that it forks and releases the slot when it has reaped the worker. So each
+place has exactly one writer: the master writes the header and the slots of workers that have not started or have ended;
+a worker writes its own slot.
 
-Reading without locks. A place holds two copies of its record, each with a sequence number and a checksum. The
-writer overwrites the older copy; the reader takes both in and believes the newer one that is whole. A writer
-that is stopped or killed in the middle of a write therefore costs its readers nothing: the other copy is
-still there. (The usual seqlock has one copy, and a writer that dies with an odd number leaves its readers
-waiting.) The checksum, not the order of the stores, is what proves a copy whole, because processors other
-than x86 may reorder them.
+Readers take no lock. A place holds two copies of its record, each with a sequence number and a checksum. The writer
+overwrites the older copy; a reader reads both and uses the newer whole one. If a writer is stopped or killed in the
+middle of a write, the other copy is still whole. (A seqlock has one copy, and a writer that dies with an odd number
+blocks its readers.) The checksum proves that a copy is whole; the order of the stores does not, because processors
+other than x86 may reorder them.
 
-Times are seconds of CLOCK_MONOTONIC, which is what ``time.monotonic`` reads on Linux. It counts from boot
-for all processes of the machine alike, so one process may compare its own reading with another's, and no
-clock that is set or stepped can make a dead worker look alive.
+Times are seconds of CLOCK_MONOTONIC, which ``time.monotonic`` reads on Linux. It is the same clock for all processes of
+a machine, so a process can compare another's times with its own, and no change of the wall clock can make a dead worker
+look alive.
 """
 
 from __future__ import annotations
@@ -32,9 +31,8 @@ from typing import Final, NamedTuple, Protocol, Self
 
 from ..listeners import Name
 
-# A worker writes its slot this often, and is taken for dead, stopped or stuck once its slot is older than the
-# second figure. Four beats may be missed, so that a busy moment is no alarm; and a probe at any moment shows
-# a dead worker within three seconds of its death.
+# Seconds between two writes of a worker's slot, and the age of a slot beyond which its worker is dead, stopped or stuck.
+# A busy worker may miss four beats; a dead one shows within three seconds.
 BEAT_INTERVAL: Final = 0.5
 BEAT_MAX_AGE: Final = 2.5
 
@@ -52,13 +50,13 @@ _COPY_BYTES: Final = 128  # the two copies lie on different cache lines
 _PLACE_BYTES: Final = 2 * _COPY_BYTES
 _NEVER_USED: Final = bytes(_PLACE_BYTES)
 
-# A reader that meets two broken copies has been overtaken twice while it copied 256 bytes; the writers write
-# twice a second. More than a few tries would be waiting, and a probe does not wait.
+# Two broken copies mean that the writer overtook the reader twice within one copy of 256 bytes, and it writes only
+# twice a second. A probe must not wait, so the tries are few.
 READ_TRIES: Final = 8
 
 
 class Record(NamedTuple):
-    """How one worker is. Times are monotonic seconds; 0.0 stands for never.
+    """The state of one worker. Times are monotonic seconds; 0.0: never.
 
     slot: its place on the board; pid: 0 until it runs; generation: see ``Board.generation``;
     state: ``booting`` | ``running`` | ``draining``; hub_alive: its hub's threads run; since: when it began;
@@ -82,8 +80,7 @@ class Record(NamedTuple):
 
 
 class Board:
-    """See the module's text. ``Board.create(slots)`` makes one; forked processes share it by inheriting
-    it."""
+    """See the module's docstring. ``Board.create(slots)`` makes one; forked processes inherit and share it."""
 
     def __init__(self, memory: mmap.mmap, slots: int) -> None:
         self._memory = memory
@@ -91,10 +88,10 @@ class Board:
 
     @classmethod
     def create(cls, slots: int) -> Self:
-        """A new board with room for ``slots`` workers (256 bytes each)."""
+        """Make a board for ``slots`` workers (256 bytes each)."""
         # One place for the header, one whose first byte is the `started` latch, then the slots.
         memory = mmap.mmap(-1, _PLACE_BYTES * (slots + 2))
-        # Anonymous memory is not bounded by /dev/shm. Its pages are taken now, so that a write later needs none.
+        # Anonymous memory is not limited by /dev/shm. Allocate all pages now, so that later writes need none.
         memory[:] = bytes(len(memory))
         return cls(memory, slots)
 
@@ -102,18 +99,17 @@ class Board:
 
     @property
     def generation(self) -> int:
-        """How often the configuration was reloaded (SIGHUP). Workers of an older generation are on their way
-        out."""
+        """Raised by each reload (SIGHUP). Workers of an older generation are about to end."""
         return self._header()[0]
 
     @property
     def expected(self) -> int:
-        """How many workers there should be, so that one which is missing shows."""
+        """The number of workers that gunicorn is told to keep."""
         return self._header()[1]
 
     @property
     def folds(self) -> int:
-        """Odd while the master moves a dead worker's counters; see ``folding``."""
+        """Odd while the master adds up a dead worker's counters; see ``folding``."""
         return self._header()[2]
 
     def set_expected(self, workers: int) -> None:
@@ -121,14 +117,14 @@ class Board:
         self._write_header(generation, workers, folds)
 
     def bump_generation(self) -> None:
-        """A reload begins: whoever is forked from now on is of a new generation."""
+        """Begin a reload: workers forked from now on belong to a new generation."""
         generation, expected, folds = self._header()
         self._write_header(generation + 1, expected, folds)
 
     @contextmanager
     def folding(self) -> Iterator[None]:
-        """While the master moves counters from one file to another, a reader would count them twice or not at
-        all."""
+        """Mark the time in which the master moves counters between files, when a reader would miss them or count them
+        twice."""
         generation, expected, folds = self._header()
         self._write_header(generation, expected, folds | 1)
         try:
@@ -142,16 +138,15 @@ class Board:
         return self._memory[_PLACE_BYTES] == 1
 
     def mark_started(self) -> None:
-        self._memory[_PLACE_BYTES] = 1  # one byte that only ever becomes 1: any worker may write it
+        self._memory[_PLACE_BYTES] = 1  # a single byte, only ever set to 1: any worker may write it
 
     # ── slots ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def reserve(self, taken: Collection[int]) -> int | None:
-        """Give a slot to the worker that is forked next; None when all are taken.
+        """Reserve a slot for the next worker; None if all are taken.
 
-        taken: the slots of the workers that the master still has. Any other is free, whatever it says:
-        so the
-            slot of a worker that vanished without a word is used again.
+        taken: the slots of the workers that the master still has. All others are free, whatever they hold, so the slot
+            of a worker that vanished is used again.
         """
         free = [slot for slot in range(self.slots) if slot not in taken]
         for slot in free:
@@ -164,16 +159,16 @@ class Board:
         return free[0]
 
     def release(self, slot: int) -> None:
-        """Take back the slot of a worker that has been reaped."""
+        """Free the slot of a worker that has been reaped."""
         self._write(2 + slot, _SLOT, (0,) * 11)
 
     def write(self, record: Record) -> None:
-        """Put a record into its slot."""
+        """Write a record to its slot."""
         slot, pid, generation, state, hub_alive, *numbers = record
         self._write(2 + slot, _SLOT, (generation, pid, _STATES.index(state), hub_alive, *numbers))
 
     def read(self, slot: int) -> Record | None:
-        """What is in a slot; None when it is free."""
+        """Return the record in a slot; None if it is free."""
         found = self._read(2 + slot, _SLOT)
         if found is None or not found[2]:
             return None
@@ -181,8 +176,8 @@ class Board:
         return Record(slot, pid, generation, _STATES[state], bool(hub_alive), *numbers)
 
     def records(self) -> list[Record]:
-        """All workers that have a slot."""
-        # Most slots have never been used: one look at the whole page tells which (0.1 µs a slot instead of 4).
+        """Return the records of all workers that have a slot."""
+        # Most slots have never been used: comparing with zeros skips them (0.1 µs a slot instead of 4).
         page = self._memory[2 * _PLACE_BYTES :]
         used = [
             slot for slot in range(self.slots) if page[slot * _PLACE_BYTES : (slot + 1) * _PLACE_BYTES] != _NEVER_USED
@@ -199,9 +194,9 @@ class Board:
         self._write(0, _HEADER, (generation, expected, folds))
 
     def _copies(self, place: int) -> list[tuple[int, bytes]]:
-        """The two copies of a place, each as (sequence, bytes); sequence 0: never written."""
+        """Return both copies of a place as (sequence, bytes); sequence 0: never written."""
         start = place * _PLACE_BYTES
-        both = self._memory[start : start + _PLACE_BYTES]  # one memcpy: as near to one moment as can be
+        both = self._memory[start : start + _PLACE_BYTES]  # one memcpy: as close to a single moment as possible
         halves = (both[:_COPY_BYTES], both[_COPY_BYTES:])
         return [(_SEQUENCE.unpack_from(half)[0], half) for half in halves]
 
@@ -216,7 +211,7 @@ class Board:
         return None
 
     def _write(self, place: int, layout: struct.Struct, values: tuple[float, ...]) -> None:
-        # A copy that is torn counts as older than any: the other one must not be touched.
+        # A torn copy counts as the older one: the whole one must stay.
         sequences = [sequence if _is_whole(copy, layout) else 0 for sequence, copy in self._copies(place)]
         older = sequences.index(min(sequences))
         packed = layout.pack(max(sequences) + 1, *values)
@@ -231,7 +226,7 @@ def _is_whole(copy: bytes, layout: struct.Struct) -> bool:
 
 
 class Seat(NamedTuple):
-    """A worker's place: the board, and its slot on it (None when the board is full)."""
+    """A worker's place: the board, and its slot there (None if the board is full)."""
 
     board: Board
     slot: int | None
@@ -245,14 +240,16 @@ class Extension(Protocol):
 
 
 class _Process:
-    """What this process has of the board. It lives in a module because gunicorn executes its configuration
-    file anew on SIGHUP, while modules stay: a board made there would be a second one, that no old worker
-    writes on."""
+    """This process's state: the board, and who shares it.
+
+    It lives in a module because gunicorn runs its configuration file again on SIGHUP, and a second board made there
+    would miss the old workers. Modules stay.
+    """
 
     board: Board | None = None
     listening: tuple[Name, ...] = ()  # gunicorn's listeners, in the order of its `bind`
     worker: tuple[int, int | None] | None = None  # (pid, slot), set in the worker after the fork
-    # The extensions in this process: the server's callable may be middleware around their apps.
+    # The extensions of this process, which cannot be found from the server's callable: it may be middleware.
     extensions: Final[list[weakref.ref[Extension]]] = []
 
 
@@ -260,28 +257,27 @@ process: Final = _Process()
 
 
 def shared() -> Board | None:
-    """The pod's board, if a master has made one in this process or before it was forked."""
+    """Return the pod's board, if the gunicorn master made one."""
     return process.board
 
 
 def in_worker() -> bool:
-    """Is this process a worker that was forked with a seat at the board?"""
+    """True in a worker that the gunicorn master forked."""
     return process.worker is not None and process.worker[0] == os.getpid()
 
 
 def listening() -> tuple[Name, ...]:
-    """The listeners of the server that forked this worker; empty in any other process."""
+    """Return the listeners of this worker's server; empty in any other process."""
     return process.listening if in_worker() else ()
 
 
 def extensions() -> list[Extension]:
-    """All of this process, in the order in which they came."""
+    """Return this process's extensions, in the order of their ``init_app``."""
     return [extension for known in process.extensions if (extension := known()) is not None]
 
 
 def take_seat() -> Seat:
-    """This worker's seat; without a master that made a board, a board of its own with one slot: a process
-    that nobody watches speaks for itself alone."""
+    """Return this worker's seat; without a gunicorn master, the only seat of a board of its own."""
     if process.board is not None and process.worker is not None and in_worker():
         return Seat(process.board, process.worker[1])
     board = Board.create(1)

@@ -1,8 +1,7 @@
-"""The canary: in every worker a real subscriber, on a real socket pair, through hub, group and write path.
+"""The canary: a real subscriber in every worker, on a socket pair, behind the hub, its group and the write path.
 
-The hub sends each subscriber of ``_canary`` a heartbeat a second. What is judged is the age of the newest
-that came
-out at the other end: "200, but no events" is the failure that this exists for.
+The hub sends each subscriber of ``_canary`` a heartbeat a second. Readiness judges the age of the newest one that
+arrived at the other end, and so detects a worker that answers 200 but delivers no events.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ logger = logging.getLogger("headwater.health")
 
 CHANNEL: Final = "_canary"
 
-# A canary that cannot subscribe tries again after this long; the hub may not be up yet.
+# Seconds until a canary that could not subscribe tries again; the hub may not have started yet.
 RETRY: Final = 0.5
 
-# A wait for bytes is cut into pieces of this length, to notice that the process ends.
+# Seconds after which a wait for bytes checks whether the process is ending.
 POLL: Final = 1.0
 
-# After this long without a heartbeat it subscribes anew, as a client does that waits in vain. Longer than
-# HEALTH_CANARY_MAX_AGE, so that a stream which went dead is reported before it is replaced.
+# Seconds without a heartbeat after which it subscribes again, as a client would. Longer than HEALTH_CANARY_MAX_AGE, so
+# that a dead stream is reported before it is replaced.
 RESUBSCRIBE: Final = 10.0
 
 
 class Canary:
-    """One subscriber, in a thread (a greenlet under gevent) until it is stopped."""
+    """One subscriber; ``run`` is its thread (a greenlet under gevent)."""
 
     def __init__(self, source: Callable[[], Source | None], stop: threading.Event) -> None:
         self._source = source
@@ -47,7 +46,7 @@ class Canary:
             try:
                 if source is not None:
                     self._listen(source)
-            except Exception as error:  # whatever the stream does, the canary comes back
+            except Exception as error:  # whatever the stream raises, subscribe again
                 if repr(error) != self._complained:
                     self._complained = repr(error)
                     logger.warning("the canary lost its stream and subscribes again: %r", error)
@@ -94,8 +93,8 @@ class Canary:
 
     def _note(self, made: list[int]) -> bool:
         for unix_ms in made:
-            # A heartbeat that lay in a buffer is as old as its own time says. A clock that is stepped
-            # falsifies one heartbeat at most, because the next is made by the new time.
+            # A heartbeat may have waited in a buffer, so use its own time. A step of the wall clock falsifies at most
+            # one heartbeat, because the next one carries the new time.
             delay = max(time.time() - unix_ms / 1000, 0.0)
             self.seen = max(self.seen, time.monotonic() - delay)
             self._complained = ""

@@ -1,8 +1,7 @@
-"""The event-loop lag probe: it sleeps a known time and measures by how much it overslept.
+"""The event-loop lag probe: it sleeps for a known time and measures how much longer the sleep took.
 
-Under gevent it is a greenlet, and what it measures is how long the loop was kept from switching: a view that
-computes, or blocks in C code, without yielding. In a process with threads the same figure says how long this
-thread waited for the interpreter lock and a processor.
+Under gevent it is a greenlet and measures how long something kept the loop from switching, such as a view that computes
+or blocks in C code. With threads it measures how long its thread waited for the interpreter lock and a processor.
 """
 
 from __future__ import annotations
@@ -11,16 +10,16 @@ import threading
 import time
 from typing import Final
 
-# How long one sleep takes. A stall is seen as far as it reaches beyond the end of a sleep, so a stall of
-# 100 ms or more is always seen; ten wake-ups a second cost less than 0.1 % of a core.
+# Seconds of one sleep. Only the part of a stall beyond the end of a sleep is measured, so every stall of 100 ms or more
+# shows. Ten wake-ups a second cost less than 0.1 % of a core.
 INTERVAL: Final = 0.1
 
-# The longest lag is remembered this long, in one-second steps: longer than a probe's usual period.
+# Seconds for which the longest lag is remembered, in one-second steps: longer than a probe's usual period.
 REMEMBER: Final = 10
 
 
 class LagWindow:
-    """The pure part: what the samples say at a given moment. All times in monotonic seconds."""
+    """The lag at a given moment, computed from the samples; pure. All times in monotonic seconds."""
 
     def __init__(self) -> None:
         self._last = 0.0
@@ -29,11 +28,11 @@ class LagWindow:
         self._seconds = [-1] * REMEMBER
 
     def sleeping(self, until: float) -> None:
-        """A sleep began that should end at ``until``."""
+        """Note that a sleep began that should end at ``until``."""
         self._due = until
 
     def woke(self, now: float) -> None:
-        """The sleep ended."""
+        """Note that the sleep ended."""
         if self._due is None:
             return
         self._last = max(now - self._due, 0.0)
@@ -45,19 +44,18 @@ class LagWindow:
         self._longest[place] = max(self._longest[place], self._last)
 
     def current(self, now: float) -> float:
-        """The lag now, s: that of the last sleep, or by how much the present one is overdue if that is
-        more."""
+        """Return the lag of the last sleep, or of the present one if that is overdue by more; seconds."""
         return max(self._last, now - self._due if self._due is not None else 0.0)
 
     def longest(self, now: float) -> float:
-        """The longest lag of the last ten seconds."""
+        """Return the longest lag of the last ten seconds."""
         oldest = int(now) - REMEMBER
         recent = (lag for second, lag in zip(self._seconds, self._longest, strict=True) if second > oldest)
         return max(self.current(now), *recent, 0.0)
 
 
 class LagProbe:
-    """Samples the lag in a thread (a greenlet under gevent) until it is stopped."""
+    """Samples the lag; ``run`` is its thread (a greenlet under gevent)."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._window = LagWindow()

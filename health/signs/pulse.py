@@ -1,8 +1,8 @@
-"""A worker's vital signs: what runs in the background, and the snapshot that a probe is answered from.
+"""A worker's background work, and the snapshot from which probes are answered.
 
-Threads (greenlets under gevent), each with one duty, so that none waits for another's: the lag probe; the canary; the
-pulse, which writes the board twice a second and begins the runs of an app's own checks; and one for each chore that may
-wait for a disk or a network. A probe only reads. A duty that fails is begun again.
+Each duty has a thread (a greenlet under gevent), so that none waits for another: the lag probe; the canary; the pulse,
+which writes the board twice a second and starts the app's own checks; and one for each chore that may wait for a disk
+or a network. A probe only reads. A duty that fails is started again.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from .lag import LagProbe
 
 logger = logging.getLogger("headwater.health")
 
-# Until its first canary is on the board a worker looks this often, this long (seconds): it answers for itself at once,
-# and the others must not call the pod unready meanwhile.
+# A new worker looks for its first canary this often, for this long (seconds), to write it to the board quickly: until
+# then other workers may call the pod unready.
 EARLY_INTERVAL: Final = 0.05
 EARLY_SECONDS: Final = 10.0
 
-RESTART: Final = 1.0  # seconds until a duty that failed is begun again
+RESTART: Final = 1.0  # seconds until a duty that failed is started again
 
 
 class Pulse:
-    """One process's signs; made and started in the process itself, after the fork.
+    """One process's background work; made and started in the process itself, after the fork.
 
-    source: finds the service that is watched; None when there is none.
-    chores: what else is done every so many seconds and may wait for a disk or a network, by name.
+    source: returns the watched service, or None.
+    chores: name → (seconds between two runs, function that may wait for a disk or a network).
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Pulse:
         self._stop = threading.Event()
         self._since = time.monotonic()
         own = None if self.seat.slot is None else self.seat.board.read(self.seat.slot)
-        # The generation that this worker was forked in, which a reload since then must not change.
+        # The generation at the fork; a later reload must not change it.
         self._generation = self.seat.board.generation if own is None else own.generation
         self.lag = LagProbe(self._stop)
         self.canary = Canary(source, self._stop)
@@ -71,13 +71,13 @@ class Pulse:
             threading.Thread(target=self._for_ever, args=(name, run), name=f"health-{name}", daemon=True).start()
 
     def _for_ever(self, name: str, run: Callable[[], None]) -> None:
-        """Run a duty until all stop. What it does not catch itself must not end it for good."""
+        """Run a duty until ``stop``; start it again after an exception."""
         while not self._stop.is_set():
             self._guarded(name, run)
             self._stop.wait(RESTART)
 
     def stop(self) -> None:
-        """Let the threads end; they are not waited for."""
+        """Tell the threads to end, without waiting for them."""
         self._stop.set()
 
     # ── the pulse ─────────────────────────────────────────────────────────────────────────────────────────
@@ -104,7 +104,7 @@ class Pulse:
                 return
 
     def _guarded(self, name: str, work: Callable[[], None]) -> None:
-        """One part that fails must not end the others; it is logged once, until it has worked again."""
+        """Run one part and log its failure, once until it works again; the other parts go on."""
         try:
             work()
         except Exception:
@@ -120,12 +120,12 @@ class Pulse:
             self.seat.board.write(record)
 
     def _latch(self) -> None:
-        """``/startupz`` stays passed, also when nobody asked in time and for workers that come later."""
+        """Set the pod's ``started`` latch, even if nobody has asked ``/startupz`` yet."""
         if not self.seat.board.started and ask("started", self.table(), self.snapshot()).ok:
             self.seat.board.mark_started()
 
     def _record(self) -> tuple[Record, bool]:
-        """This worker as it is now, and whether its log is ready."""
+        """Return this worker's present state, and whether its log is ready."""
         source = self._source()
         record = Record(
             slot=-1 if self.seat.slot is None else self.seat.slot,
@@ -151,17 +151,17 @@ class Pulse:
     # ── for the probes ────────────────────────────────────────────────────────────────────────────────────
 
     def table(self) -> tuple[Check, ...]:
-        """All checks: the built-in ones, then the app's own."""
+        """Return all checks: the built-in ones, then the app's own."""
         return TABLE + self._user_checks.table
 
     def snapshot(self) -> Snapshot:
-        """Everything that a verdict looks at. Reads memory only: no lock, no log, no network."""
+        """Return everything that verdicts read. Reads memory only: no lock, no log, no network."""
         shared = self.seat.board
         log_ready = False
         try:
             own, log_ready = self._record()
         except Exception as error:
-            # The service cannot even say how it is.
+            # The service cannot report its state.
             own = Record(-1, self.pid, self._generation, RUNNING, hub_alive=False, beat=time.monotonic())
             logger.warning("health: the status cannot be read: %r", error)
         return Snapshot(
@@ -178,8 +178,8 @@ class Pulse:
         )
 
     def _merged(self, own: Record) -> list[Record]:
-        """The board, on which the answering worker counts as it is this moment, not as it last wrote: a drain
-        shows with the first answer. Its beat is what it wrote, so that every worker judges it alike."""
+        """Return the board's records, with this worker's present state in place of what it last wrote, so that a drain
+        shows in the next answer. Its beat stays as written, so that all workers judge it alike."""
         records = self.seat.board.records()
         return [
             own._replace(slot=record.slot, beat=record.beat) if record.slot == self.seat.slot else record
