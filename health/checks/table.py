@@ -1,18 +1,17 @@
 """The checks: small pure functions over a snapshot, in one table that the code, ``?verbose`` and
 docs/health.md share.
 
-Three questions, answered apart:
+There are three separate questions:
 
-    live      can this process make progress? Never a dependency: a restart must be able to mend it.
-    ready     does this *pod* deliver? Every worker counts, whichever of them answers.
-    started   has it been up once? It latches.
+    live      Can this process make progress? Never a dependency: a restart must be able to repair it.
+    ready     Does this *pod* deliver? Every worker counts, whichever answers.
+    started   Has the pod been up once? Latched.
 
-A verdict is None, or the reason for the failure in words.
+A verdict is None if the check passed, else the reason in words.
 
-The rule for several workers. The pod is *complete* when as many workers of the present generation run and
-beat as gunicorn is told to keep. Workers that drain count only against a pod that is not complete: on SIGTERM
-all drain, so the first to hear of it makes the pod unready; on SIGHUP and TTOU the ones that drain are
-surplus.
+The rule for several workers: the pod is *complete* if as many workers of the present generation run and beat as
+gunicorn is told to keep. Draining workers make the pod unready only if it is not complete. On SIGTERM all workers drain, so the
+first one makes the pod unready; on SIGHUP and TTOU the draining workers are surplus.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ from ..signs.board import BEAT_MAX_AGE, BOOTING, DRAINING, RUNNING, Record
 
 Question = Literal["live", "ready", "started"]
 
-# The log answers its tailer at least once a second, also when nothing happens. Beyond this it is called
-# unreachable.
+# Seconds without an answer after which the log counts as unreachable. It answers its tailer at least once a second,
+# even without events.
 TAIL_MAX_AGE: Final = 5.0
 
-# An append that was refused counts for so long, unless a later one has succeeded: nobody may publish for an hour.
+# Seconds for which a refused append counts, unless a later one succeeds: the next publish may be an hour away.
 APPEND_FAILED_MAX_AGE: Final = 30.0
 
-# The kubelet reads no more than 10 KB of an answer. A reason is one short line.
+# A reason is one short line: the kubelet reads only 10 KB of an answer.
 REASON_MAX_CHARS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What counts as too much; seconds.
+    """Limits, in seconds.
 
     strict: HEALTH_READY_STRICT, an unreachable log makes the pod unready instead of degraded.
     """
@@ -52,12 +51,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that a verdict may look at, taken in one moment. Times are monotonic seconds.
+    """Everything that a verdict may read, taken at one moment. Times are monotonic seconds.
 
-    now; workers: the board, with the answering worker's own record as it is this very moment; expected,
-    generation: the board's; lag: this process's loop lag, s; has_hub: there is an ``sse`` extension to watch;
-    log_ready,
-    canary: this process's own, for ``started``.
+    workers: the board's records, with the present state of the answering worker.
+    expected, generation, started: the board's.
+    lag: this process's loop lag, seconds.
+    has_hub: there is an ``sse`` extension to watch.
+    log_ready, canary: this process's own, for ``started``.
     """
 
     now: float
@@ -79,8 +79,7 @@ class Snapshot:
         return self.now - worker.beat <= self.limits.beat_max_age
 
     def running(self) -> list[Record]:
-        """The workers that the pod's clients depend on: of the present generation, not draining, and
-        alive."""
+        """Return the workers of the present generation that run and beat."""
         return [worker for worker in self.current(RUNNING) if self.beats(worker)]
 
     @property
@@ -95,9 +94,11 @@ Verdict = Callable[[Snapshot], str | None]
 class Check:
     """One row of the table.
 
-    name: as ``?verbose`` shows it; questions: which answers it counts for; verdict: see the module's text;
-    asks: what it asks, for the docs; degrades: failing makes a pod degraded, not unready, unless
-    HEALTH_READY_STRICT is set.
+    name: as ``?verbose`` shows it.
+    questions: the answers it counts for.
+    verdict: see the module's docstring.
+    asks: what it asks, for the docs.
+    degrades: a failure makes the pod degraded, not unready, unless HEALTH_READY_STRICT is set.
     """
 
     name: str
@@ -200,8 +201,7 @@ TABLE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One check's outcome: ``reason`` is None when it passed, ``counted`` False when it only degrades the
-    pod."""
+    """One check's outcome. ``reason``: None if it passed; ``counted``: False if it only degrades the pod."""
 
     name: str
     reason: str | None
@@ -220,10 +220,8 @@ class Report:
         return all(line.reason is None or not line.counted for line in self.lines)
 
     def text(self, *, verbose: bool = False) -> str:
-        """The answer's body, in the form of the Kubernetes API server's health endpoints.
-
-        ``ok`` when all is well; else a line per failing check; a line per check and a summary with
-        ``verbose``.
+        """Return the answer's body, in the form of the Kubernetes API server's health endpoints: ``ok``, or a line for
+        each failing check; with ``verbose`` a line for each check and a summary.
         """
         if self.ok and not verbose:
             return "ok\n"
@@ -239,21 +237,20 @@ _NAMES: Final[dict[Question, str]] = {"live": "healthz", "ready": "readyz", "sta
 def _shown(line: Line) -> str:
     if line.reason is None:
         return f"[+]{line.name} ok\n"
-    # Threat: a reason from a user's check must not forge a line of this answer, nor push the rest out of the
-    # 10 KB.
+    # Threat: the reason of a user's check could forge a line of this answer, or push the rest beyond the 10 KB.
     reason = " ".join(line.reason.split())[:REASON_MAX_CHARS]
     degraded = "" if line.counted else " (degraded, not counted: HEALTH_READY_STRICT is off)"
     return f"[-]{line.name} failed: {reason}{degraded}\n"
 
 
 def ask(question: Question, checks: Iterable[Check], snapshot: Snapshot) -> Report:
-    """Put one question to all the checks that count for it."""
+    """Answer one question from all checks that count for it."""
     lines = []
     for check in checks:
         if question in check.questions:
             try:
                 reason = check.verdict(snapshot)
-            except Exception as error:  # a check that is broken has not passed
+            except Exception as error:  # a broken check has failed
                 reason = f"the check itself failed: {type(error).__name__}"
             lines.append(Line(check.name, reason, snapshot.limits.strict or not check.degrades))
     return Report(question, tuple(lines))

@@ -1,12 +1,11 @@
 """Checks that an app adds: ``health.add_check("database", ping)``.
 
-A user's check may block, raise, hang, or take its time; a probe never waits for it. It runs in the background
-on its own schedule, in a real thread (under gevent in a thread pool of its own, so that C code which blocks
-holds up no stream), and a probe only reads what came of it last. A check has at most one run at a time: one
-that hangs holds one thread, is reported as failed once its time-out has passed, and recovers when it returns.
+A user's check may block, raise or hang; a probe never waits for it. It runs in the background on its own schedule, in a
+real thread (under gevent in its own thread pool, so that blocking C code delays no stream), and a probe only reads its
+last outcome. A check has at most one run at a time. One that hangs holds one thread, counts as failed once its time-out
+has passed, and recovers when it returns.
 
-Nothing waits for a run to end, so no time-out has to interrupt anything: whether a run is late is worked out
-when somebody asks.
+Nothing waits for a run to end, so a time-out interrupts nothing: a probe computes whether the run is late.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ from .table import TABLE, Check, Question, Snapshot
 logger = logging.getLogger("headwater.health")
 
 CheckFunction = Callable[[], bool | str | None]
-"""A user's check: passed when it returns None or True; failed when it returns False, or the reason as a
-text, or raises."""
+"""A user's check. It passes by returning None or True; it fails by returning False or a text, or by raising."""
 
 
 class UserCheck:
@@ -41,13 +39,13 @@ class UserCheck:
         self._reason: str | None = None
 
     def due(self, now: float) -> bool:
-        """Should a run begin now? Not while one is still going on: threads must never pile up."""
+        """True if a run should begin now. Never during a run, so that threads cannot pile up."""
         if self._began is not None:
             return False
         return self._last_began is None or now - self._last_began >= self.interval
 
     def begin(self, now: float) -> None:
-        """Begin a run in a thread of its own."""
+        """Begin a run in its own thread."""
         self._began = self._last_began = now
         try:
             if self._spawn is None:
@@ -60,8 +58,8 @@ class UserCheck:
         try:
             outcome = self._function()
         except BaseException as error:  # sys.exit() in a check ends the check
-            # Threat: the text of an exception may hold a password (a database URL does); probes are answered
-            # without authentication. So the log gets the text and the answer the type.
+            # Threat: an exception's text may hold a password (in a database URL), and probes need no authentication.
+            # So the log gets the text, the answer only the type.
             if self._reason is None:
                 logger.warning("health check %s failed", self.name, exc_info=True)
             self._end(f"raised {type(error).__name__}")
@@ -72,15 +70,15 @@ class UserCheck:
                 self._end(outcome if isinstance(outcome, str) and outcome else "said no")
 
     def _end(self, reason: str | None) -> None:
-        # Called in another thread. Each is one assignment, and the last one is what ends the run.
+        # Called in another thread. Each assignment is atomic, and the last one ends the run.
         self._reason = reason
         self._finished = True
         self._began = None
 
     def reason(self, now: float, *, pending_ok: bool) -> str | None:
-        """Why it counts as failed at this moment; None when it has passed.
+        """Return why the check counts as failed now; None if it passes.
 
-        pending_ok: does a check that has not finished its first run yet pass?
+        pending_ok: True if it passes before its first run has ended.
         """
         began = self._began
         if began is not None and now - began > self.timeout:
@@ -91,7 +89,7 @@ class UserCheck:
 
 
 class UserChecks:
-    """All the checks that an app has added, and what runs them."""
+    """The checks that an app has added; starts their runs."""
 
     def __init__(self) -> None:
         self._checks: dict[str, UserCheck] = {}
@@ -120,13 +118,13 @@ class UserChecks:
 
             return Check(name, frozenset(questions), verdict, asks)
 
-        # Before its first run it holds back readiness and start-up, but kills nobody.
+        # Before its first run it delays readiness and start-up, but restarts nothing.
         rows = [row("live", pending_ok=True)] if live else []
         rows.append(row("ready", "started", pending_ok=False) if ready else row("started", pending_ok=False))
         self.table += tuple(rows)
 
     def run_due(self) -> None:
-        """Begin the runs that are due; to be called every ``health.signs.board.BEAT_INTERVAL``."""
+        """Begin the runs that are due. Call it every ``health.signs.board.BEAT_INTERVAL`` seconds."""
         now = time.monotonic()
         for check in list(self._checks.values()):
             if check.due(now):

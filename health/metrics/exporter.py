@@ -1,15 +1,13 @@
 """Prometheus metrics of a pod, whichever of its workers is asked.
 
-Two ways to one exposition, by what a figure means:
+A figure reaches the exposition in one of two ways:
 
-- *Counters and histograms* count what a worker did. Each worker moves its plain numbers (``sse.stats``) once
-a second
-  into prometheus_client's multi-process files, so counting itself costs the hot path nothing; a scrape adds
-  them up, and what workers counted that have ended stays in (``health.metrics.files``). So do the gauges
-  that only a worker's own process can know; they go when it goes.
-- *Ages and lags* are read from the board at the moment of the scrape. A worker that is stuck flushes nothing:
-in a
-  file its canary would look young for ever.
+- *Counters and histograms* count what a worker did. Once a second each worker writes its plain numbers (its source's
+  ``stats``) to prometheus_client's multi-process files, so counting costs the hot path nothing. A scrape adds them up;
+  the counts of workers that have ended are kept (``health.metrics.files``). Gauges that only the worker itself knows
+  take the same way and disappear with the worker.
+- *Ages and lags* are read from the board at the moment of the scrape. A stuck worker flushes nothing, so in a file its
+  canary would look young for ever.
 """
 
 from __future__ import annotations
@@ -41,14 +39,14 @@ logger = logging.getLogger("headwater.health")
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-# A scrape that meets the master moving counters begins again, this often and after this long (seconds).
+# How often, and after how many seconds, a scrape starts again because the master was moving counters.
 FOLD_TRIES: Final = 20
 FOLD_PAUSE: Final = 0.01
 
-# Bytes that a file has from the start; all that is counted here takes less than half of it.
+# Initial size of a file in bytes; our metrics take less than half of it.
 FILE_BYTES: Final = 32 * 1024
 
-# Where there is no room for the files, they are tried again after this long (seconds).
+# Seconds until the files are tried again after there was no room for them.
 NO_ROOM_PAUSE: Final = 60.0
 
 # These have no annotations.
@@ -56,7 +54,7 @@ _go_float: Callable[[float], str] = floatToGoString
 _collector: Callable[[None, str], Any] = MultiProcessCollector
 
 class HistogramState(Protocol):
-    """What a histogram's row reads."""
+    """What the exporter reads of a histogram."""
 
     @property
     def bounds(self) -> Sequence[float]: ...
@@ -73,7 +71,7 @@ class _Counted(NamedTuple):
 
 
 def copied(value: object) -> object:
-    """A copy of what a row reads, so that another thread can write it down while counting goes on."""
+    """Copy a row's value, so that another thread can write it while counting goes on."""
     if isinstance(value, Mapping):
         return dict(value)
     if hasattr(value, "counts"):
@@ -83,7 +81,7 @@ def copied(value: object) -> object:
 
 
 class _File(MmapedDict):
-    """prometheus_client's file, without holes (see ``health.metrics.files.allocate``)."""
+    """prometheus_client's file, fully allocated (see ``health.metrics.files.allocate``)."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
@@ -92,18 +90,18 @@ class _File(MmapedDict):
 
     def _init_value(self, key: str) -> None:
         if self._used + len(key.encode()) + 32 > self._capacity:
-            # Raises OSError when there is no room; the map that there is stays as it is.
+            # Raises OSError if there is no room; the present map stays as it is.
             os.posix_fallocate(self._f.fileno(), 0, self._capacity * 2)
         super()._init_value(key)  # type: ignore[no-untyped-call]
 
 
 class Exporter:
-    """Moves one worker's numbers into its files. Made after the fork.
+    """Writes one worker's numbers to its files. Made after the fork.
 
-    Where there is no room for them (a /dev/shm that is full), it says so once, leaves no half-written file behind, and
-    tries again every ``NO_ROOM_PAUSE`` seconds. Values are absolute, so nothing is lost meanwhile.
+    If there is no room for them (/dev/shm is full), it logs that once, removes its files, and tries again every
+    ``NO_ROOM_PAUSE`` seconds. Values are absolute, so nothing is lost meanwhile.
 
-    directory: finds or makes the directory; may raise OSError.
+    directory: returns the directory and makes it if needed; may raise OSError.
     """
 
     def __init__(self, directory: Callable[[], Path]) -> None:
@@ -117,16 +115,16 @@ class Exporter:
         self._off_until = 0.0
 
     def flush(self, values: Mapping[str, object]) -> None:
-        """Write the present values; nothing once it is closed.
+        """Write the present values; do nothing once closed.
 
-        values: by ``Row.attribute``; a row without a value is left out. Values are absolute.
+        values: absolute values by ``Row.attribute``; a row without a value is left out.
         """
         with self._lock:
             if self._closed or time.monotonic() < self._off_until:
                 return
             try:
                 for row in ROWS:
-                    self._file(row)  # all of them at once: a gauge that is known later needs no more room then
+                    self._file(row)  # allocate all files now: a value that is known later then needs no more room
                 for row in ROWS:
                     if (value := values.get(row.attribute)) is not None:
                         self._write(row, value)
@@ -165,10 +163,10 @@ class Exporter:
                 self._put(row, family, f"{family}_bucket", _go_float(bound), count)
             self._put(row, family, f"{family}_sum", "", state.total)
         elif isinstance(value, Mapping):
-            # A series that is there from the start, with 0, is one whose first increase a rate can see.
+            # Export a series from the start, with 0, so that rate() sees its first increase.
             seen = self._labels.setdefault(row.name, set(row.known))
             seen.update(value)
-            for label in seen:  # a state that nothing is in any more is 0, not what it was
+            for label in seen:  # a state that is empty again is 0, not its last value
                 self._put(row, family, row.name, label, value.get(label, 0))
         elif isinstance(value, (int, float)):
             self._put(row, family, row.name, "", value)
@@ -190,7 +188,7 @@ class Exporter:
 
 
 class BoardCollector(Collector):
-    """The figures of the board at the moment of the scrape."""
+    """Collects the board's figures at the moment of the scrape."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
@@ -208,7 +206,7 @@ class BoardCollector(Collector):
             slot = [str(worker.slot)]
             silent = now - worker.beat
             tail.add_metric(slot, worker.tail_age + silent)
-            # A worker that does not beat has a loop that does not turn.
+            # The loop of a worker that does not beat is stuck.
             lag.add_metric(slot, max(worker.lag, silent - BEAT_INTERVAL))
             canary.add_metric(slot, now - (worker.canary or worker.since))
         states = GaugeMetricFamily("health_workers", BOARD_ROWS["health_workers"], labels=["state"])
@@ -220,7 +218,7 @@ class BoardCollector(Collector):
 
 
 class _Files(Collector):
-    """All processes' files, read anew when the master moved counters or a file went meanwhile."""
+    """Collects all processes' files; reads them again if the master moved counters or a file disappeared meanwhile."""
 
     def __init__(self, directory: Path, board: Board) -> None:
         self._directory = directory
@@ -234,7 +232,7 @@ class _Files(Collector):
                 try:
                     metrics: Iterable[Metric] = collector.collect()
                 except (OSError, RuntimeError, ValueError, struct.error):
-                    metrics = ()  # a file went away, or is being made at this moment
+                    metrics = ()  # a file has just disappeared or is just being made
                 else:
                     if self._board.folds == before:
                         return metrics
@@ -243,10 +241,10 @@ class _Files(Collector):
 
 
 def pod_counts(directory: Path) -> dict[str, float]:
-    """What all workers have counted together, as they last flushed it: ``name`` → sum over its labels, for the
-    counters and, per bucket (``name_bucket:le``, not cumulated), the histograms of ``ROWS``.
+    """Return the sums of all workers' counters and histograms, as last flushed: ``name`` → sum over its labels; for a
+    histogram one entry per bucket, ``name_bucket:le``, not cumulated.
 
-    A few small files are read: much less than ``exposition``, for those who ask every second.
+    Much cheaper than ``exposition``, for callers that ask every second.
     """
     counts: dict[str, float] = {}
     for kind in ("counter", "histogram"):
@@ -264,8 +262,12 @@ def pod_counts(directory: Path) -> dict[str, float]:
 
 
 def quantile(share: float, buckets: Mapping[float, float], before: Mapping[float, float]) -> float | None:
-    """The upper bound of the bucket that holds this share of what was observed since the buckets were ``before``; for
-    what lies above the last bound twice that, and None when nothing was observed."""
+    """Return the upper bound of the bucket with this quantile of the observations since ``before``; twice the last
+    bound for what lies above it; None if there were none.
+
+    share: the quantile, 0 to 1.
+    buckets, before: bound → count, not cumulated.
+    """
     new = {bound: count - before.get(bound, 0.0) for bound, count in sorted(buckets.items())}
     wanted = sum(new.values()) * share
     if wanted <= 0:
@@ -281,8 +283,10 @@ def quantile(share: float, buckets: Mapping[float, float], before: Mapping[float
 
 
 def exposition(directory: Path | None, board: Board) -> bytes:
-    """All of the pod's metrics in Prometheus' text format (``CONTENT_TYPE``); without a directory for the workers'
-    own, what else there is."""
+    """Return the pod's metrics in Prometheus' text format (``CONTENT_TYPE``).
+
+    directory: the workers' files; None: leave out what they hold.
+    """
     registry = CollectorRegistry()
     registry.register(BoardCollector(board))
     if directory is not None:

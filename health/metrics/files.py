@@ -1,14 +1,12 @@
-"""Where the workers' counters lie: prometheus_client's multi-process files, in memory, one set for each
-process.
+"""The files of the workers' counters: prometheus_client's multi-process files, in memory, one set for each process.
 
-The gunicorn master makes the directory and, when a worker has ended, adds its counters to a common file: a
-pod whose workers are replaced for weeks keeps its totals, and no more files than it has workers.
+The gunicorn master makes the directory. When a worker has ended, the master adds its counters to a common file, so a
+pod whose workers are replaced for weeks keeps its totals, and only as many files as it has workers.
 
-The master must not import prometheus_client: that loads ``ssl``, and workers that gevent patches after the
-fork would inherit a half-patched one. So this module reads and writes the files by itself
-(``prometheus_client/ mmap_dict.py``): an int32 with the bytes in use, 4 bytes of padding, then entries of an
-int32 key length, the key (JSON), spaces up to a multiple of 8, and two doubles, value and time stamp, in
-native byte order.
+The master must not import prometheus_client: it loads ``ssl``, and workers that gevent patches after the fork would
+inherit it half-patched. So this module reads and writes the files itself. Their format
+(prometheus_client/mmap_dict.py): an int32 with the bytes in use, 4 bytes of padding, then entries of an int32 key
+length, the key (JSON), spaces up to a multiple of 8, and two doubles, value and time stamp, all in native byte order.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ logger = logging.getLogger("headwater.health")
 PREFIX: Final = "headwater-metrics-"
 VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
-# The kinds whose values outlive their process. A gauge of a process that is no more says nothing.
+# The kinds whose values outlive their process. The gauges of an ended process mean nothing.
 LASTING: Final = ("counter", "histogram", "summary")
 
 _INT: Final = struct.Struct("i")
@@ -38,22 +36,24 @@ _VALUE: Final = struct.Struct("dd")
 
 
 def tag(pid: int) -> str:
-    """What marks this service's own files, so that they never are those of an app's own prometheus metrics,
-    which may lie in the same directory (file names end in ``_<pid>.db`` there)."""
+    """Return the mark of this service's files, which tells them from the app's own prometheus metrics: these may be in
+    the same directory, with names that end in ``_<pid>.db``."""
     return f"sse-{pid}"
 
 
 def base() -> Path:
-    """A directory in memory where there is one, else the temporary directory."""
+    """Return a directory in memory if there is one, else the temporary directory."""
     memory = Path("/dev/shm")
     return memory if os.access(memory, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
 
 
 def allocate(path: Path, size: int) -> None:
-    """Make a file that has all its bytes, so that writing to a map of it needs no more room. Raises OSError.
+    """Make a file and allocate all its bytes, so that writing to a map of it needs no more room.
 
-    A map of a file with holes is a trap: where the file system is full (a container's /dev/shm has 64 MB), writing to
-    a hole is a SIGBUS, which ends the process.
+    Threat: if the file system is full (a container's /dev/shm has 64 MB), writing to a hole in a mapped file raises
+    SIGBUS, which kills the process.
+
+    Raises OSError if there is no room.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -66,7 +66,7 @@ def allocate(path: Path, size: int) -> None:
 
 
 class _Process:
-    """The directory that this process made, or that its master made before the fork."""
+    """The directory that this process or its master made."""
 
     directory: Path | None = None
     owner = 0
@@ -76,7 +76,7 @@ _process: Final = _Process()
 
 
 def pod_directory() -> Path | None:
-    """The directory of this pod's counters; None where no master has made one."""
+    """Return the directory of this pod's counters; None if no master has made one."""
     return _process.directory
 
 

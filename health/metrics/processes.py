@@ -1,7 +1,7 @@
 """Metrics of the pod's processes, gunicorn's master included, and of the build.
 
-prometheus_client's own process metrics are those of whichever worker answers, and it leaves them out where there are
-several; here each process has its samples, told apart by the label ``process``: ``master`` or the worker's slot.
+prometheus_client exports only the process that answers, and nothing in multi-process mode. Here each process has its
+own samples, with the label ``process``: ``master`` or the worker's slot.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ VERSION: Final = "0.1.0"  # pyproject.toml's; the service also runs from a check
 
 @cache
 def build() -> dict[str, str]:
-    """What runs: versions of the service, of Python and of the packages that matter most; of one that is not there,
-    an empty text."""
+    """Return the versions of the service, of Python, gunicorn and gevent; empty for a package that is not installed."""
     labels = {"version": VERSION, "python": platform.python_version()}
     for package in ("gunicorn", "gevent"):
         try:
@@ -37,7 +36,7 @@ def build() -> dict[str, str]:
 
 
 class ProcessesCollector(Collector):
-    """The samples of every process that is on the board, of its master, and the build's."""
+    """Collects samples of each process on the board, of the master, and of the build."""
 
     def __init__(self, shared: board.Board) -> None:
         self._board = shared

@@ -1,5 +1,4 @@
-"""The metrics, as a table: what ``health.metrics.exporter`` exports and docs/metrics.md tells of;
-a test compares the two."""
+"""The table of metrics that ``health.metrics.exporter`` exports; a test compares it with docs/metrics.md."""
 
 from __future__ import annotations
 

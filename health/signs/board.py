@@ -31,8 +31,8 @@ from typing import Final, NamedTuple, Protocol, Self
 
 from ..listeners import Name
 
-# Seconds between two writes of a worker's slot, and the age of a slot beyond which its worker is dead, stopped or stuck.
-# A busy worker may miss four beats; a dead one shows within three seconds.
+# Seconds between two writes of a worker's slot, and the age of a slot beyond which the worker is dead, stopped or
+# stuck. A busy worker may miss four beats; a dead one shows within three seconds.
 BEAT_INTERVAL: Final = 0.5
 BEAT_MAX_AGE: Final = 2.5
 
