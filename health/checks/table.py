@@ -10,8 +10,8 @@ There are three separate questions:
 A verdict is None if the check passed, else the reason in words.
 
 The rule for several workers: the pod is *complete* if as many workers of the present generation run and beat as
-gunicorn is told to keep. Draining workers make the pod unready only if it is not complete. On SIGTERM all workers drain, so the
-first one makes the pod unready; on SIGHUP and TTOU the draining workers are surplus.
+gunicorn is told to keep. Draining workers make the pod unready only if it is not complete. On SIGTERM all workers
+drain, so the first one makes the pod unready; on SIGHUP and TTOU the draining workers are surplus.
 """
 
 from __future__ import annotations
