@@ -1,4 +1,4 @@
-"""The memory engine: for one process, forgotten when it ends. For trying things out, and for tests."""
+"""The memory engine: a log for one process, lost when it ends. For trying things out, and for tests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .base import (
     Usage,
 )
 
-# The newest traced publishes that are held for followers that have not read them yet.
+# Traced publishes kept for followers that have not read them yet, the newest only.
 _TRACES_MOST: Final = 1000
 
 _POSITION: Final[Callable[[Record], int]] = lambda record: record.position  # noqa: E731
@@ -45,7 +45,11 @@ def open_url(url: str, *, retain_events: int, retain_seconds: float, options: Ma
 
 
 class MemoryLog:
-    """retain_events: events to keep; retain_seconds: how long."""
+    """A log in this process's memory.
+
+    retain_events: how many events to keep.
+    retain_seconds: how long to keep them.
+    """
 
     shared = False
     notices_gaps = False
@@ -120,7 +124,7 @@ class MemoryLog:
             return Bounds(oldest, self._latest, self._trimmed, complete=self._trimmed == self._began)
 
     def usage(self) -> Usage:
-        """Its bytes are the process's, and are not kept apart."""
+        """See ``Log.usage``. The bytes are part of the process's memory and not counted separately."""
         return Usage(None, None, self.bounds().oldest)
 
     def follow(self, after: int, stop: threading.Event) -> Iterator[list[Record]]:
@@ -134,7 +138,7 @@ class MemoryLog:
                 del self._followers[bell]
 
     def _follow(self, bell: Bell, after: int, stop: threading.Event) -> Iterator[list[Record]]:
-        quiet_at = 0.0  # the first answer comes at once, even if it is empty
+        quiet_at = 0.0  # the first batch is yielded at once, even if it is empty
         while not (stop.is_set() or self._closed):
             batch = self.read(None, after, FOLLOW_RECORDS, FOLLOW_CHARS)
             now = time.monotonic()
@@ -195,7 +199,7 @@ class MemoryLog:
 def _page(
     records: Iterable[Record], channels: Collection[str] | None, limit: int, max_chars: int
 ) -> list[Record]:
-    """The first matching records, through the one whose data brings their sum to ``max_chars`` characters."""
+    """Take the first matching records, through the one that brings their data to ``max_chars`` characters."""
     page: list[Record] = []
     if limit > 0:
         for record in records:

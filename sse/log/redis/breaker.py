@@ -5,15 +5,15 @@
        │                  └────── it failed: twice the delay, up to LONGEST
        └───────────────────────── it succeeded
 
-One failure opens it, because only two kinds are reported here: a connection that was refused, and an answer that
-did not come in time. A lost connection says nothing of the server, and an error reply says that it is alive. Opening
-costs little: the first delay is a tenth of a second.
+One failure opens it, because only two kinds are reported here: a refused connection, and an answer that did not
+arrive in time. A lost connection says nothing about the server, and an error reply proves it alive. Opening costs
+little: the first delay is a tenth of a second.
 
-Own code and no library: the ones at hand (pybreaker, circuitbreaker, purgatory) open for one fixed time. Without
-growth that is too long for a hiccup or too short for an outage, and without jitter the workers of all pods probe in
-step. Nor do they know when to come back, which publishers are told as Retry-After.
+Why not a library: pybreaker, circuitbreaker and purgatory open for one fixed time. Without growth that is too long
+for a hiccup or too short for an outage, and without jitter the workers of all pods probe in step. They also cannot
+say when to come back, which publishers are told as Retry-After.
 
-There is no lock that anyone waits for: callers may be greenlets of different event loops (gevent's thread pool),
+Nobody waits for a lock: callers may be greenlets of different event loops (gevent's thread pool),
 where waiting for one another is not safe everywhere. Single assignments are atomic, and the one race that matters,
 who probes, is decided by a lock that is only ever tried.
 """
@@ -34,7 +34,11 @@ SPREAD: Final = 0.5  # a delay is this share of itself to all of it: spreads the
 
 
 class Breaker:
-    """See the module's text. clock: monotonic seconds; chance: uniform in [0, 1)."""
+    """The breaker that the module's text describes.
+
+    clock: monotonic seconds.
+    chance: uniform in [0, 1).
+    """
 
     def __init__(
         self, *, clock: Callable[[], float] = time.monotonic, chance: Callable[[], float] = random.random
@@ -63,19 +67,19 @@ class Breaker:
         return True
 
     def forgo(self) -> None:
-        """The probe ended without an answer to its question (its greenlet was killed); the next one may try."""
+        """Give the probe up without a result (its greenlet was killed), so that the next request may probe."""
         self._probe.release()
 
     def succeeded(self, *, probe: bool = False) -> None:
-        """Redis answered."""
+        """Note that Redis answered."""
         self._delay = 0.0
         if probe:
             self._probe.release()
 
     def failed(self, reason: str, *, probe: bool = False) -> None:
-        """Redis could not be reached, or did not answer in time. reason: for those who are refused now.
+        """Note that Redis could not be reached, or did not answer in time. reason: told to those refused from now on.
 
-        Requests that were under way together fail together: only the first of them, and probes, count.
+        Requests under way at the same time fail together: only the first of them, and probes, count.
         """
         if self._delay and not probe:
             return

@@ -1,4 +1,4 @@
-"""What is looked at before the first use of a Redis (can it hold this log, and may we?), and now and then later on."""
+"""Checks whether a Redis can hold this log: before its first use, and now and then later."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _PASSING: Final = ("OOM", "READONLY", "LOADING", "MISCONF", "NOREPLICAS", "MASTE
 
 
 def check(link: Link, keys: Keys, where: str, replicas: int = 0) -> None:
-    """Raise ``LogRefused`` when this Redis cannot hold the log: too old, evicting, a node of a cluster, a Sentinel, a
-    right is missing, foreign keys.
+    """Raise ``LogRefused`` if this Redis cannot hold the log.
 
-    Other errors of redis-py pass through: they say that it cannot be told now.
+    It is too old, evicts keys, is a node of a cluster or a Sentinel, lacks a right, or holds foreign keys. Other errors
+    of redis-py pass through: they mean that the check cannot be made now.
     """
     try:
         info = read_info(link, "server", "memory", "persistence", "cluster")
@@ -56,7 +56,7 @@ def check(link: Link, keys: Keys, where: str, replicas: int = 0) -> None:
 
 
 def read_info(link: Link, *sections: str) -> dict[str, str]:
-    """What INFO answers about these sections, by name."""
+    """Return what INFO answers about these sections, by name."""
     text = b"\n".join(link.call([("INFO", section) for section in sections])).decode("utf-8", "replace")
     pairs = (line.strip().partition(":") for line in text.splitlines())
     return {name: value for name, colon, value in pairs if colon}
@@ -92,8 +92,11 @@ def _check_mode(info: dict[str, str], link: Link, keys: Keys, where: str) -> Non
 
 
 def eviction(info: dict[str, str]) -> str | None:
-    """What this Redis may forget when it is full; None if nothing. An evicted index is history that is silently gone,
-    an evicted idempotency key (the only keys of ours that expire, which is what volatile-… takes) an event twice."""
+    """Return what this Redis may forget when it is full, None if nothing.
+
+    Evicting an index silently loses history. Evicting an idempotency key lets an event be stored twice (volatile-…
+    evicts keys that expire, and these are the only ones of ours).
+    """
     policy = info.get("maxmemory_policy", "noeviction")
     if policy == "noeviction" or info.get("maxmemory", "0") == "0":
         return None
@@ -105,7 +108,7 @@ def eviction(info: dict[str, str]) -> str | None:
 
 class Watch:
     """Looks every ``WATCH_SECONDS`` whether this Redis may evict: its policy can change, and a server that takes over
-    has one of its own. It is said, and no more: to refuse publishers would be an outage for a risk."""
+    has its own. It only logs that: refusing publishers would turn a risk into an outage."""
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -113,7 +116,7 @@ class Watch:
         self._risk: str | None = None
 
     def due(self) -> bool:
-        """Is it time to look again? True once each time."""
+        """Return True, once, when it is time to look again."""
         now = time.monotonic()
         if now < self._look_at:
             return False
@@ -121,7 +124,7 @@ class Watch:
         return True
 
     def look(self, link: Link) -> None:
-        """Look, and say what has changed. Redis-py's errors."""
+        """Look, and log what has changed. Raises redis-py's errors."""
         risk = eviction(read_info(link, "memory"))
         if risk != self._risk:
             self._risk = risk

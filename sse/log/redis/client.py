@@ -108,23 +108,27 @@ class Client:
             self.held = max(self.held, position)
 
     def pipeline(self, *commands: Sequence[Argument]) -> list[Any]:
-        """The replies to commands sent in one write."""
+        """Send commands in one write and return their replies."""
         return self.call(lambda link: link.call(commands))
 
     def one(self, *command: Argument) -> Any:
-        """The reply to one command."""
+        """Send one command and return its reply."""
         return self.pipeline(command)[0]
 
     def run(self, script: Script, args: Sequence[Argument], *keys: str) -> Any:
-        """What a script returns. keys: beyond the two that every script has; args: beyond ``seen``."""
+        """Run a script and return its result.
+
+        keys: beyond the two that every script has.
+        args: beyond ``seen``.
+        """
         return self.call(lambda link: self.run_on(link, script, args, *keys))
 
     def run_on(self, link: Link, script: Script, args: Sequence[Argument], *keys: str) -> Any:
-        """The same on a certain connection, with redis-py's errors."""
+        """Run a script on the given connection. Raises redis-py's errors."""
         return link.run(script, [self.keys.meta, self.keys.events, *keys], [format_id(self.seen), *args])
 
     def connect(self, timeout: float) -> Link:
-        """A new connection outside of the pool and the breaker, which learns how it went. Redis-py's errors."""
+        """Open a connection outside the pool; tell the breaker the outcome. Raises redis-py's errors."""
         if self.closed:
             raise LogUnavailable("the log is closed")
         try:
@@ -146,7 +150,7 @@ class Client:
             raise
 
     def unavailable(self, error: redis.RedisError) -> LogUnavailable:
-        """What the log says of an error of redis-py."""
+        """Translate an error of redis-py."""
         if error_word(error) == "READONLY":
             self._pool.clear()  # the master is another one now: new connections find it
         return LogUnavailable(explain(error), RETRY_AFTER)
@@ -156,7 +160,7 @@ class Client:
         self._pool.clear()
 
     def _join(self, link: Link) -> None:
-        """See the module's text."""
+        """Ask a new connection's Redis whether it has lost events, as the module's text describes."""
         if not self._checked:
             check(link, self.keys, self.target.where, self.target.replicas)
             self._checked = True

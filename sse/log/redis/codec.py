@@ -1,4 +1,4 @@
-"""Names of keys, ids, index members and stream entries, to and fro. Pure."""
+"""Encodes and decodes names of keys, ids, index members and stream entries. Pure."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Keys:
         return self.index + name
 
     def remembered(self, key: str) -> str:
-        """For an idempotency key. Hashed: it is a client's text, of a client's length."""
+        """Return the name for an idempotency key, hashed because clients choose its text and length."""
         return self._remembered + hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def position_of(raw: bytes) -> int:
-    """The position of a stream id. One that a foreign writer made too large is clipped as ``parse_id`` does."""
+    """Return the position of a stream id; clip one that a foreign writer made too large, as ``parse_id`` does."""
     ms, _, n = raw.partition(b"-")
     return min((int(ms) << SEQUENCE_BITS) + min(int(n), MAX_SEQUENCE), MAX_POSITION)
 
@@ -61,11 +61,13 @@ def from_members(members: Iterable[bytes]) -> list[int]:
 
 
 def decode(entries: Iterable[Entry], traces: list[Trace] | None = None) -> list[Record]:
-    """The records of stream entries. What is not one of ours is left out: it must not stop those behind it. ``traces``
-    is given the traces that these entries begin."""
+    """Decode stream entries; leave out foreign ones, which must not stop those behind them.
+
+    traces: a list to which the traces that begin in these entries are added.
+    """
     # The hot path: each event passes here once in every worker.
     records = []
-    names: dict[bytes, str] = {}  # a channel's text is made once, and with it its hash for those who look it up
+    names: dict[bytes, str] = {}  # decode a channel's name once, so that its hash is computed once, too
     last_ms, base = b"", 0
     for raw, fields in entries:
         try:
@@ -94,7 +96,7 @@ def decode(entries: Iterable[Entry], traces: list[Trace] | None = None) -> list[
 
 
 def batches(records: list[Record], chars: int) -> Iterator[list[Record]]:
-    """The records, cut into lists whose data is at most so long, or that hold just one record."""
+    """Split records into lists of at most ``chars`` characters of data, or of one record."""
     begin = size = 0
     for i, record in enumerate(records):
         size += len(record.data)

@@ -275,7 +275,7 @@ class RedisLog:
                 tail.link.close()
 
     def wake(self) -> None:
-        """Followers need no waking, XREAD does that; but those that were told to stop are made to look."""
+        """Interrupt the followers that were told to stop; the others are woken by XREAD."""
         for link, stop in list(self._followers.items()):
             if stop.is_set():
                 link.interrupt()
@@ -293,7 +293,7 @@ class RedisLog:
         return total
 
     def _nibble(self, most: int) -> int:
-        """As much of a bite as Redis does at once: fewer entries, if they are large."""
+        """Trim as much of a bite as Redis does at once: fewer entries, if they are large."""
         client = self._client
         if self._watch.due():
             client.call(self._watch.look)
@@ -311,7 +311,7 @@ class RedisLog:
         self._retain_ms = int(seconds * 1000)
 
     def _sweep(self, through: bytes) -> None:
-        """Remove what the indexes still have up to there. Walks all keys of Redis, so only in that rare case."""
+        """Remove what the indexes still hold up to there. Walks all keys of Redis, so only after a foreign trim."""
         client, cursor = self._client, b"0"
         while True:
             cursor, found = client.one("SCAN", cursor, "MATCH", f"{client.keys.index}*", "COUNT", 1000)

@@ -1,10 +1,10 @@
-"""Following the Redis log on a connection of its own, and noticing when it is not the same log any more.
+"""Follows the Redis log on a connection of its own, and notices when it is no longer the same log.
 
-Three kinds of change end in ``LogReplaced``, whereupon a worker's streams end, resume, and are told where they missed
+Three kinds of change raise ``LogReplaced``, so that a worker's streams end, resume, and learn where they missed
 something: another log (``created``), one that was trimmed before it was read (``trimmed``), and one that has lost its
-newest events (``lost``). The last is what a replica that lagged leaves when it takes over, or a Redis whose disk was
-behind: the log looks whole and is only shorter. Whichever worker knows better marks it (``client``); the others
-see the mark here, before they hand on anything that came after it.
+newest events (``lost``). A lagging replica that takes over, or a Redis whose disk was behind, leaves the last: the log
+looks whole and is only shorter. A worker that knows better marks it (``client``); the others see the mark here,
+before they hand on any later event.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .link import Command
 from .read import FIRST_PAGE, fitting
 from .scripts import BOUNDS
 
-BLOCK_MS: Final = 900  # a quiet follower hears from Redis this often: below QUIET_SECONDS
-MARGIN: Final = 1.1  # seconds beyond that, after which a follower's Redis is taken for dead
+BLOCK_MS: Final = 900  # how often a quiet follower hears from Redis; below QUIET_SECONDS
+MARGIN: Final = 1.1  # seconds after that until a follower's Redis counts as dead
 
 
 class Tail:
-    """Where one follower is in the log.
+    """One follower's place in the log.
 
-    ``Client.history`` and ``Client.followed`` outlive it: they say what log it was, and how far this worker has read.
+    ``Client.history`` and ``Client.followed`` outlive it: which log it was, and how far this worker has read.
     """
 
     def __init__(self, client: Client, after: int) -> None:
@@ -38,12 +38,12 @@ class Tail:
         self._beyond = format_id(after)
         self._count = FIRST_PAGE
         self._asked = False  # is an answer on its way?
-        self._block_ms = 1  # the first answer comes at once, even if it is empty
+        self._block_ms = 1  # the first answer arrives at once, even if it is empty
         self._last = self._trimmed = b"0-0"  # of the log, when it answered last
-        self._whole = False  # has nothing been trimmed beyond ``after`` that this follower was not given?
+        self._whole = False  # True if nothing beyond ``after`` was trimmed before this follower read it
 
     def resume(self) -> None:
-        """Is this still the log that was followed through ``after``? Raises ``LogReplaced``."""
+        """Raise ``LogReplaced`` unless this is still the log that was followed through ``after``."""
         client, after, link = self._client, self._after, self.link
         created, latest, self._trimmed, _, _, lost = client.run_on(link, BOUNDS, [])
         self._whole = after >= position_of(self._trimmed)
@@ -56,7 +56,7 @@ class Tail:
             raise self._overtaken()
 
     def _same(self, known: tuple[bytes, bytes]) -> None:
-        """Is the log's history the one that was known? Raises ``LogReplaced``."""
+        """Raise ``LogReplaced`` unless the log's history is the known one."""
         created, lost = self._client.history or known
         if created != known[0]:
             raise LogReplaced(f"the log in Redis is another one, of {created.decode()}")
@@ -99,7 +99,7 @@ class Tail:
     def _compare(self, history: tuple[bytes | None, bytes], last: bytes, trimmed: bytes) -> None:
         known = self._client.history
         if history != known or (last != self._last and position_of(last) < position_of(self._last)):
-            # If it is gone it is created anew, and if it went back it is marked, before anybody is told.
+            # Create a log that is gone, and mark one that went back, before anybody is told.
             self._client.knows(position_of(self._last))
             created, *_, lost = self._client.run_on(self.link, BOUNDS, [])
             self._client.history = created, lost
@@ -112,5 +112,5 @@ class Tail:
                 raise self._overtaken()
 
     def _overtaken(self) -> LogReplaced:
-        # The events between are gone. A batch tells nothing of them: it just begins later.
+        # The events between are gone, and a batch does not show it: it just begins later.
         return LogReplaced(f"the log was trimmed through {self._trimmed.decode()}, but read only to {self._beyond}")

@@ -148,16 +148,18 @@ def _lost(error: OSError) -> redis.RedisError:
 
 
 class Connector:
-    """Makes connections to the master that a URL means."""
+    """Opens connections to the master that a URL names."""
 
     def __init__(self, target: RedisUrl) -> None:
         self.target = target
         self._sentinels = list(target.hosts) if target.service else []
 
     def connect(self, *, timeout: float = COMMAND_TIMEOUT, patience: float = CONNECT_TIMEOUT) -> Link:
-        """A new connection, authenticated, its database selected.
+        """Open a connection, authenticated, its database selected.
 
-        timeout: seconds that an answer may take; patience: that connecting may, with a Sentinel for each of them.
+        timeout: seconds that an answer may take.
+        patience: seconds that connecting may take, for the server and for each Sentinel.
+
         Raises redis-py's ``ConnectionError`` (``REFUSALS`` are such) and ``TimeoutError``.
         """
         target = self.target
@@ -240,7 +242,7 @@ def _open(kind: Any, **options: Any) -> Link:
 
 
 class Pool:
-    """A few connections for short requests. Under gevent each native thread has its own few: see above."""
+    """A few connections for short requests. Under gevent, each native thread has its own."""
 
     def __init__(self, connector: Connector, size: int = POOL_SIZE) -> None:
         self._connector = connector
@@ -267,7 +269,7 @@ class Pool:
             raise
 
     def clear(self) -> None:
-        """Close what is idle here: after a failover it leads to the wrong server."""
+        """Close idle connections: after a failover they lead to the wrong server."""
         links = self._shelf().links
         while links:
             links.pop().close()
@@ -282,7 +284,7 @@ class Pool:
 
     def _shelf(self) -> Shelf:
         if os.getpid() != self._pid:
-            # Forked with open connections: they are the parent's. Only forgotten, their descriptors close with us.
+            # After a fork, open connections are the parent's: forget them; their descriptors close at exit.
             self._shelves, self._pid = {}, os.getpid()
         thread = threading.get_native_id() if self._patched else 0
         shelf = self._shelves.get(thread)
@@ -292,7 +294,7 @@ class Pool:
 
 
 class Lease:
-    """A connection of a pool, for the length of a ``with``. (``contextlib`` would cost more than all the rest.)"""
+    """A pool's connection, for the length of a ``with``. (``contextlib`` would cost more than all the rest.)"""
 
     __slots__ = ("_link", "_shelf")
 
@@ -304,7 +306,7 @@ class Lease:
         return self._link
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        # After anything else, a greenlet that was killed too, an answer may still be on its way.
+        # After any other exception, such as a killed greenlet's, an answer may still be on its way.
         if kind is None or issubclass(kind, (redis.ResponseError, LogUnavailable)):
             self._shelf.links.append(self._link)
         else:
@@ -329,7 +331,7 @@ def _patched() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
-# What error replies mean, and what helps; found by their first word.
+# What error replies mean and what helps, by their first word.
 _REPLIES: Final = {
     "OOM": "Redis is full (maxmemory): give it more, or retain less",
     "READONLY": "this Redis is a replica",
@@ -343,15 +345,15 @@ _REPLIES: Final = {
     "WRONGTYPE": "another program's key is in the way",
     "FORMAT": "the log in Redis is of another version",
 }
-# What Redis answers instead of a script's first write, and never later: it does not stop a script that has written. No
-# reply to WAIT is among these. After any other error reply, events may have been stored.
+# Replies that Redis gives only before a script's first write, since it does not stop a script that has written. No
+# reply to WAIT is among them. After any other error reply, events may have been stored.
 NOTHING_WRITTEN: Final = frozenset({"OOM", "READONLY", "MISCONF", "NOREPLICAS", "WRONGTYPE", "FORMAT"})
 # NOPERM as Redis 7 and Valkey say it of a command inside a script.
 _NO_RIGHT: Final = ("can't run this command", "can't access at least one of the keys", "has no permissions")
 
 
 def error_word(error: Exception) -> str:
-    """The word that tells error replies apart. That of a script's command can stand anywhere in the text."""
+    """Return the word that tells error replies apart; for a command in a script, it may be anywhere in the text."""
     text = str(error)
     if any(words in text for words in _NO_RIGHT):
         return "NOPERM"
@@ -360,12 +362,12 @@ def error_word(error: Exception) -> str:
 
 
 def wrote_nothing(error: BaseException | None) -> bool:
-    """Does this error reply say that a script wrote nothing? False where that is not certain."""
+    """Return True if this error reply proves that a script wrote nothing."""
     return isinstance(error, redis.ResponseError) and error_word(error) in NOTHING_WRITTEN
 
 
 def explain(error: Exception) -> str:
-    """One line on a redis-py error: what it means, and Redis's own words."""
+    """Explain a redis-py error in one line: what it means, and Redis's own words."""
     text = str(error) or type(error).__name__
     if isinstance(error, redis.TimeoutError):
         return f"Redis did not answer in time ({text})"

@@ -21,7 +21,7 @@ COUNT_BYTES: Final = 1024 * 1024  # of data in a page that is only counted
 
 
 def scan(client: Client, beyond: str, limit: int, max_bytes: int, *, reverse: bool) -> list[Record]:
-    """All channels' records beyond an id, oldest first; or reversed, from the newest on, with "" for ``beyond``."""
+    """Read all channels' records beyond an id, oldest first; or reversed from the newest, with "" for ``beyond``."""
     records: list[Record] = []
     size, count, max_bytes = 0, FIRST_PAGE, max(max_bytes, 1)
     while len(records) < limit and size < max_bytes:
@@ -45,7 +45,7 @@ def scan(client: Client, beyond: str, limit: int, max_bytes: int, *, reverse: bo
 def read_index(
     client: Client, channels: frozenset[str], after: int, limit: int, max_bytes: int, *, reverse: bool
 ) -> list[Record]:
-    """Some channels' records after a position, oldest first; or reversed, from the newest on."""
+    """Read some channels' records after a position, oldest first; or reversed from the newest."""
     command = "ZREVRANGEBYLEX" if reverse else "ZRANGEBYLEX"
     start, end = (b"+", b"-") if reverse else (b"(" + to_member(after), b"+")
     records: list[Record] = []
@@ -66,7 +66,7 @@ def read_index(
 
 
 def floor(client: Client, channels: frozenset[str], after: int, keep: int, latest: int) -> int | None:
-    """The position that exactly ``keep`` of some channels' events follow, None if no more than that follow ``after``.
+    """Find the position that exactly ``keep`` of these channels' events follow; None if no more follow ``after``.
 
     latest: of the log. One round trip and O(log n) for one channel; for several the position is found by halving
     the span until a page holds what is left of it, a dozen round trips.
@@ -95,13 +95,13 @@ def floor(client: Client, channels: frozenset[str], after: int, keep: int, lates
     span = b"(" + to_member(low), b"[" + to_member(high)
     parts = client.pipeline(*(("ZRANGEBYLEX", index, *span) for index in indexes))
     between = sorted(p for part in parts for p in from_members(part))
-    # Of these, the newest are kept, as many as ``keep`` has room for. (Trimming may have taken some meanwhile.)
+    # Keep the newest of these, as many as ``keep`` has room for. (Some may have been trimmed meanwhile.)
     dropped = len(between) - (keep - beyond_high)
     return between[dropped - 1] if dropped > 0 else low
 
 
 def floor_of_all(client: Client, after: int, keep: int) -> int | None:
-    """The same for all channels. A stream cannot count: its newest ``keep`` are walked. Nobody subscribes to all."""
+    """Find it for all channels by walking the newest ``keep`` entries, since a stream cannot count. Rarely used."""
     kept, beyond, count = 0, "+", FIRST_PAGE
     while True:
         page = client.one("XREVRANGE", client.keys.events, beyond, f"({format_id(after)}", "COUNT", count)
@@ -115,6 +115,6 @@ def floor_of_all(client: Client, after: int, keep: int) -> int | None:
 
 
 def fitting(entries: Sequence[Entry], size: int, most: int) -> int:
-    """How many more entries like these fit into so many bytes of data; at least one, at most ``most``."""
+    """Estimate how many more entries like these fit into so many bytes of data; from 1 to ``most``."""
     average = sum(len(fields[3]) for _, fields in entries if len(fields) > 3) // max(len(entries), 1)
     return max(1, min(size // max(average, 1), most))

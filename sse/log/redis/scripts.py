@@ -1,6 +1,6 @@
-"""The Lua scripts of the Redis log: all that has to be atomic, and what may be in no other place.
+"""The Lua scripts of the Redis log: everything that must be atomic.
 
-What a log is made of, for the prefix ``headwater``; the braces are a hash tag, so that all of it lies in one slot:
+A log's keys, for the prefix ``headwater``; the braces are a hash tag, which keeps all keys in one slot:
 
     {headwater}:events        stream; an entry's fields are c (channel), d (data) and, when the event has a type or
                               a retry, e and r as well (an empty one stands for none). In the first entry of a
@@ -11,7 +11,7 @@ What a log is made of, for the prefix ``headwater``; the braces are a hash tag, 
     {headwater}:meta          hash: format, created (the creation marker), last (id given out last), oldest (id of
                               the stream's first entry, empty for none), trimmed (removed through this id), and
                               once Redis has lost events (see ``follow``) lost: above all ids given out by then
-    {headwater}:key:<hash>    what an idempotency key was answered; expires
+    {headwater}:key:<hash>    the answer to an idempotency key; expires
     {headwater}:trim          which worker trims; expires
 
 Rules that every script keeps:
@@ -31,7 +31,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-FORMAT: Final = "1"  # of the keys above; another one is refused, never rewritten
+FORMAT: Final = "1"  # of the keys above; any other is refused, never rewritten
 
 _HEAD: Final = f"local FORMAT = '{FORMAT}'\n" + """
 local META, EVENTS = KEYS[1], KEYS[2]

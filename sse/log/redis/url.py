@@ -15,7 +15,7 @@ The user needs the keys ``~{prefix}:*`` (braces included) and these commands: in
 exists xadd xread xrange xrevrange xtrim xinfo zadd zlexcount zrangebylex zrevrangebylex zrevrange zremrangebylex
 hset hmget set get del pexpire; unless ``replicas`` is 0, wait as well. (role, if allowed, is used with Sentinel.)
 
-Anything else in a URL is refused: an option that is silently ignored is a promise that is silently broken.
+Anything else in a URL is refused: silently ignoring an option would silently break what it promises.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class RedisUrl:
 
     @property
     def where(self) -> str:
-        """For messages: never with credentials."""
+        """The servers, for messages: never with credentials."""
         hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
         return f"{self.service} (Sentinel {hosts})" if self.service else hosts
 

@@ -1,12 +1,12 @@
-"""The file of a SQLite log: how it is made, recognised, connected to, and what its errors mean.
+"""The file of a SQLite log: making it, recognising it, connecting to it, and what its errors mean.
 
-**Never open this file, or its ``-shm``, by any way but SQLite's.** POSIX drops all locks that a process has
+**Never open this file, or its ``-shm``, except through SQLite.** POSIX drops all locks that a process has
 on a file when it closes *any* descriptor of it, so a well-meant ``open(path).read(16)`` beside a live
-connection takes that connection's locks away, and two processes then write at once
+connection removes that connection's locks, and two processes then write at once
 (sqlite.org/howtocorrupt.html, 2.2).
 
-A file is recognised by the application id and user version in its header. What is not recognised is looked at
-through connections that cannot write it, and stays as it is, byte for byte.
+A file is recognised by the application id and user version in its header. Any other file is only examined
+through connections that cannot write, and stays as it is, byte for byte.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _SCHEMA: Final = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
 )
 
-# Added since, and made in files that have none. An older program neither sees nor needs it, so it can use the same
-# file: during a reload both do.
+# Added later, and created in files without it. An older program neither sees nor needs it, so both can use the same
+# file, as they do during a reload.
 _TRACES: Final = "CREATE TABLE IF NOT EXISTS traces (first INTEGER PRIMARY KEY, last INTEGER, parent TEXT)"
 
 # Every page of a file up to this size is checked when it is opened (0.1 s); of a larger one its header,
@@ -61,7 +61,7 @@ _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlit
 
 
 def connect(path: str, *, timeout: float = 0.0, **pragmas: int | str) -> sqlite3.Connection:
-    """A connection in autocommit mode with these pragmas, for use by any one thread at a time.
+    """Open a connection in autocommit mode with these pragmas, for any one thread at a time.
 
     timeout: SQLite's own, in seconds; 0 wherever an event loop may be waiting (see ``patiently``).
     """
@@ -76,15 +76,17 @@ def connect(path: str, *, timeout: float = 0.0, **pragmas: int | str) -> sqlite3
 
 
 def open_writer(path: str, *, wal_autocheckpoint: int) -> tuple[sqlite3.Connection, int]:
-    """The connection for writing to a log that was prepared, and the mark below which events may be missing, 0 for
-    none (``place``). Raises ``LogRefused``, ``sqlite3.Error``, ``OSError``."""
+    """Open the writing connection of a prepared log. Return it, and the mark below which events may be missing.
+
+    The mark is 0 for none (``place``). Raises ``LogRefused``, ``sqlite3.Error``, ``OSError``.
+    """
     writer = connect(path, synchronous="NORMAL", wal_autocheckpoint=wal_autocheckpoint)
     try:
         _write_ahead(writer, path)
         patiently(writer.execute, _TRACES)
         found = patiently(standing, writer, path)
         if found.setback or found.noted is None:
-            # Of several workers that open at once one marks it, or writes the line; the others see that it has done so.
+            # If several workers open at once, one marks it or writes the line, and the others see that.
             patiently(writer.execute, "BEGIN IMMEDIATE")
             found = standing(writer, path)
             if found.setback:
@@ -99,7 +101,7 @@ def open_writer(path: str, *, wal_autocheckpoint: int) -> tuple[sqlite3.Connecti
 
 
 def patiently(call: Callable[..., T], *args: Any) -> T:
-    """``call(*args)``, again and again while another process has the lock, for ``LOCK_SECONDS`` at most."""
+    """Repeat ``call(*args)`` while another process holds the lock, for ``LOCK_SECONDS`` at most."""
     pause = _PAUSE_FIRST
     deadline = 0.0
     while True:
@@ -122,13 +124,16 @@ def code_of(error: sqlite3.Error) -> int:
 
 
 def wrote_nothing(error: Exception) -> bool:
-    """Is a transaction whose COMMIT failed with this gone for certain? Others, such as an I/O error, may come once the
-    commit is in the write-ahead log, where the next process to open it would find it."""
+    """Return True if a transaction whose COMMIT failed with this error certainly left nothing.
+
+    Other errors, such as an I/O error, may occur once the commit is in the write-ahead log, where the next process to
+    open it would find it.
+    """
     return isinstance(error, sqlite3.Error) and code_of(error) in (_CONTENTION | {sqlite3.SQLITE_FULL})
 
 
 def unavailable(error: Exception, path: str, stored: Stored = "unknown") -> LogUnavailable:
-    """What a failed statement or system call is to the log's user. Its transaction has been rolled back."""
+    """Translate the error of a statement or system call, whose transaction was rolled back."""
     if isinstance(error, LogUnavailable):
         return error
     if isinstance(error, sqlite3.Error):
@@ -141,7 +146,7 @@ def unavailable(error: Exception, path: str, stored: Stored = "unknown") -> LogU
 
 
 def prepare(path: str) -> None:
-    """Make the file and its directory if there are none (or an empty file), and make sure that it is ours.
+    """Create the file and its directory if there are none (or the file is empty), and make sure that it is ours.
 
     Raises ``LogRefused``; ``LogUnavailable`` for what may pass (a full disk, a lock) or is a matter of rights.
     """
@@ -160,7 +165,7 @@ def prepare(path: str) -> None:
 
 
 def _size(path: str) -> int:
-    """In bytes, 0 where there is nothing; raises ``LogRefused`` for what is no file."""
+    """Return the file's size in bytes, 0 without a file. Raises ``LogRefused`` for anything but a file."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
@@ -171,7 +176,7 @@ def _size(path: str) -> int:
 
 
 def space(path: str) -> tuple[int, int]:
-    """Bytes that the log takes, its write-ahead log included, and bytes that are free beside it. Raises ``OSError``."""
+    """Return the log's bytes, with its write-ahead log, and the bytes free on its disk. Raises ``OSError``."""
     size = 0
     for file in (path, f"{path}-wal"):
         with suppress(FileNotFoundError):
@@ -181,7 +186,7 @@ def space(path: str) -> tuple[int, int]:
 
 
 def _examine(path: str, size: int) -> bool:
-    """True for a sound log, False for a database with nothing in it; raises ``LogRefused`` for all else."""
+    """Return True for a sound log, False for an empty database. Raises ``LogRefused`` for anything else."""
     # First as if on a read-only medium: no lock, no -wal, no -shm is made beside a file that may be anyone's.
     with closing(sqlite3.connect(f"file:{quote(path)}?immutable=1", uri=True)) as database:
         # A log of ours that is in use, or was killed, may well look torn without its -wal: not to be judged yet.
@@ -205,7 +210,7 @@ def _examine(path: str, size: int) -> bool:
 
 
 def _recognise(database: sqlite3.Connection, path: str) -> bool:
-    """The same by the header alone."""
+    """Decide the same as ``_examine`` by the header alone."""
     application, version = (
         database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
     )
@@ -243,8 +248,10 @@ def _create(database: sqlite3.Connection, path: str) -> None:
 
 
 def _write_ahead(database: sqlite3.Connection, path: str) -> None:
-    """Put the file into WAL mode, where it is not: a copy made by VACUUM INTO is in the old mode, in which readers lock
-    out commits."""
+    """Put the file into WAL mode.
+
+    A copy made by VACUUM INTO is in the old mode, in which readers lock out commits.
+    """
     (mode,) = patiently(database.execute, "PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise LogRefused(f"{path}: its file system cannot share memory between processes (SQLite's WAL mode)")

@@ -1,9 +1,9 @@
-"""One follower of a SQLite log: what its own process has committed is handed to it, the rest it reads.
+"""One follower of a SQLite log: it is handed the commits of its own process, and reads the rest.
 
 A publisher knows, inside its transaction, which position was the last before its own. So what it commits can be handed
 to the followers of its process as *"after position p came these"*, and a follower that stands at p need not read them
-back. Where it stands elsewhere, because another process has committed in between or too much was waiting, the file
-tells, as ever: what is handed over is only ever a shorter way to the same rows in the same order.
+back. If it stands elsewhere, because another process has committed in between or too much was queued, it reads the
+file as usual. Handing over is only a shortcut to the same rows in the same order.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from ..base import FOLLOW_CHARS, FOLLOW_RECORDS, Batch
 from .read import size_of
 from .wakeup import Wakeup
 
-# What may wait to be taken, records and characters of data. A follower that is further behind reads.
+# Limits on what is queued for a follower: records, and characters of data. A follower further behind reads the file.
 _AHEAD_RECORDS: Final = 20 * FOLLOW_RECORDS
 _AHEAD_CHARS: Final = 4 * FOLLOW_CHARS
 
 
 class Commit(NamedTuple):
-    """Records that one transaction has added, and the traces of the publishes among them. previous: the log's last
-    position before them; size: characters of data."""
+    """Records that one transaction has added, and the traces of the publishes among them.
+
+    previous: the log's last position before them.
+    size: characters of data.
+    """
 
     previous: int
     records: Sequence[Record]
@@ -34,17 +37,20 @@ class Commit(NamedTuple):
 
 
 class Follower:
-    """Commits are offered by one thread at a time, and taken by one. ``look``: must the file be asked?"""
+    """A queue of commits: one thread at a time offers, one takes.
+
+    look: True if the file must be read.
+    """
 
     def __init__(self, wakeup: Wakeup) -> None:
         self._wakeup = wakeup
         self._ahead: deque[Commit] = deque()
-        # Each is written by one side only; the difference is what waits.
+        # Each is written by one side only; the difference is what is queued.
         self._offered = self._offered_chars = self._taken = self._taken_chars = 0
         self.look = True
 
     def offer(self, commit: Commit) -> None:
-        """After a commit, in the order of commits."""
+        """Queue a commit; call it in the order of commits."""
         count = len(commit.records)
         if (
             commit.size <= FOLLOW_CHARS
@@ -59,12 +65,12 @@ class Follower:
         self._wakeup.ring()
 
     def wake(self) -> None:
-        """Have it look at once; from any thread."""
+        """Make the follower look at once, from any thread."""
         self.look = True
         self._wakeup.ring()
 
     def take(self, after: int) -> Batch:
-        """What follows ``after``, within a follower's bounds; empty if nothing does, or if only the file can tell."""
+        """Take what follows ``after``, within a follower's bounds; empty if nothing does, or the file must be read."""
         ahead = self._ahead
         batch = Batch(whole=True)
         traces: list[Trace] = []
@@ -72,7 +78,7 @@ class Follower:
         while ahead:
             commit = ahead[0]
             if commit.previous > after:
-                # What lies between was committed elsewhere, or did not fit.
+                # The events between were committed by another process, or did not fit into the queue.
                 self.look = self.look or not batch
                 break
             if commit.previous == after:
@@ -90,7 +96,7 @@ class Follower:
 
 
 def commits(previous: int, records: Sequence[Record], traces: Sequence[Trace]) -> Iterator[Commit]:
-    """What a transaction has added, in pieces that a follower may hand over at once where events are small."""
+    """Split what a transaction added into pieces that a follower may hand over at once if events are small."""
     for begin in range(0, len(records), FOLLOW_RECORDS):
         piece = records[begin : begin + FOLLOW_RECORDS]
         last = piece[-1].position

@@ -1,4 +1,4 @@
-"""Publishes that wait for a SQLite log, and the transaction that takes a group of them in."""
+"""Publishes that wait for a SQLite log, and the transaction that stores a group of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..base import Stored
 
 
 class Publish:
-    """One call of ``append`` on its way through the queue. It is done when it has positions or an error."""
+    """One call of ``append`` in the queue. It is done once it has positions or an error."""
 
     __slots__ = ("digest", "error", "events", "key", "positions", "trace")
 
@@ -25,8 +25,12 @@ class Publish:
 
 
 class Transaction:
-    """What one is to do and has done: for these publishes, results in their order; and what it adds to the log after
-    the position ``previous``. stored: "unknown" while it commits."""
+    """One transaction: the publishes in it, and what became of them.
+
+    results: positions or an error for each publish of ``group``, in the same order.
+    records, traces: what it adds to the log after the position ``previous``.
+    stored: "unknown" while it commits.
+    """
 
     __slots__ = ("group", "previous", "records", "results", "stored", "traces")
 

@@ -1,5 +1,4 @@
-"""Linux's inotify, as much of it as a follower needs: a descriptor that turns readable when a file is
-touched.
+"""The part of Linux's inotify that a follower needs: a descriptor that becomes readable when a file is touched.
 
 "Touched" is a change of its times or other attributes (IN_ATTRIB), not of its content; see ``wakeup`` for why.
 See inotify(7).
@@ -22,7 +21,7 @@ _EVENT_BYTES: Final = struct.calcsize("iIII")
 
 
 class Watch:
-    """Watches one file. Raises ``OSError`` where there is no inotify, or no instance left to have.
+    """Watches one file. Raises ``OSError`` without inotify, or when no instance is left.
 
     (The kernel's default is 128 instances for all processes of a user,
     /proc/sys/fs/inotify/max_user_instances, and on a shared node others may hold them.)
@@ -43,7 +42,7 @@ class Watch:
             raise error
 
     def drain(self) -> None:
-        """Forget what has been reported."""
+        """Discard the reported events."""
         try:
             while len(os.read(self.fd, 16 * _EVENT_BYTES)) == 16 * _EVENT_BYTES:
                 pass

@@ -1,12 +1,11 @@
-"""Does any other process follow this SQLite log? Only then must a commit be announced outside of its own.
+"""Tells whether another process follows this SQLite log: only then must a commit be announced to other processes.
 
-Who follows holds a read lock on ``<path>-upkeep`` for as long as it does, and a publisher asks, in one system call
-after its commit, whether anybody else has one. A follower locks before it looks for the first time: what was committed
-before the question and not announced, it sees; of what is committed after the lock, it is told. When a process dies,
-the kernel lets its lock go.
+Each follower holds a read lock on ``<path>-upkeep``; after a commit, a publisher checks with one system call whether
+another process holds one. A follower takes its lock before its first look at the file: so it sees every commit
+checked before the lock, and is told of every later one. When a process dies, the kernel releases its lock.
 
-The locks are those of an open file description (fcntl(2), F_OFD_SETLK): they know two logs of one process apart, and
-outlive the closing of other descriptors of the file. They are no concern of ``upkeep``'s flock on the same file.
+The locks belong to an open file description (fcntl(2), F_OFD_SETLK): they tell two logs of one process apart, and
+survive the closing of other descriptors of the file. They do not affect ``upkeep``'s flock on the same file.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ import struct
 from contextlib import suppress
 from typing import Final
 
-# struct flock of Linux (64-bit offsets): type, whence, start, length (0: all there is), process. On other systems the
-# commands are not there; then nobody is asked, and every commit is announced.
+# struct flock of Linux (64-bit offsets): type, whence, start, length (0: all there is), process. Other systems lack
+# the commands; there every commit is announced.
 _FLOCK: Final = "hhqqi4x"
 
 
@@ -32,14 +31,14 @@ _READ, _WRITE, _NONE = _flock(fcntl.F_RDLCK), _flock(fcntl.F_WRLCK), _flock(fcnt
 
 
 class Others:
-    """Who follows the log at ``path``. One for each log that is open; raises ``OSError``."""
+    """The followers of the log at ``path``. Make one for each open log. Raises ``OSError``."""
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path + "-upkeep", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._followers = 0  # here
 
     def follow_too(self) -> None:
-        """Be seen by other processes' publishers, from now on until as many calls of ``stop_following``."""
+        """Be seen by other processes' publishers, until ``stop_following`` was called as many times."""
         self._followers += 1
         if self._followers == 1:
             self._lock(_READ)
@@ -50,7 +49,7 @@ class Others:
             self._lock(_NONE)
 
     def exist(self) -> bool:
-        """Does anybody follow the log, apart from this one? True where that cannot be known."""
+        """Return True if another log object follows the file, or if that cannot be known."""
         if _ASK is None:
             return True
         try:
@@ -59,12 +58,12 @@ class Others:
             return True
 
     def close(self) -> None:
-        """The lock goes with it, whoever still follows."""
+        """Close the file, which also releases the lock."""
         fd, self._fd = self._fd, -1
         os.close(fd)
 
     def _lock(self, kind: bytes) -> None:
-        # Where it fails, asking does, too, and nobody relies on it.
+        # If this fails, the check fails, too, and every commit is announced.
         if _SET is not None and self._fd >= 0:
             with suppress(OSError):
                 fcntl.fcntl(self._fd, _SET, kind)

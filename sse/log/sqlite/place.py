@@ -1,20 +1,20 @@
-"""Is the file at a log's place the one that was there before, and as far on? A restored backup is not.
+"""Tells whether a log's file was replaced by a restored backup.
 
-Events that were given out after a backup are gone with its restoration, and the file cannot tell: it is whole, and only
-older. So a line beside it, in ``<path>-upkeep``, says which file was the log (inode number and time of birth) and the
-newest position that it had about a second ago. Each opening compares. These set the log back:
+Restoring a backup loses the events given out since, and the file does not show it: it is whole, only older. So a line
+beside it, in ``<path>-upkeep``, records which file was the log (inode number and time of birth) and the newest position
+that it had about a second ago. Each opening compares. These set the log back:
 
     another file          a copy in its place, alone or with its directory
     an earlier end        a copy written into the same file; or a power cut that took the newest commits
     no line beside it     a copy in a place of its own
 
-Then the log is *marked*, as in a Redis that has lost its end: the mark lies above all positions given out before, new
-ones lie above the mark, and whoever resumes from below it is told that events may be missing. To be told without need
-costs a client little, so what is not understood is taken for a setback. Only an empty ``-upkeep`` is not: older
-versions had no line.
+Then the log is *marked*, like a Redis log that has lost its end: the mark lies above all positions given out before,
+new ones lie above the mark, and clients that resume from below it are told that events may be missing. A needless
+warning costs a client little, so anything unclear counts as a setback. Only an empty ``-upkeep`` does not: older
+versions wrote no line.
 
-What goes unnoticed is a disk that was set back as a whole (a volume's snapshot): file, birth and line are then those of
-the backup. Who restores one removes ``<path>-upkeep``.
+A disk that was set back as a whole (a volume's snapshot) goes unnoticed: file, birth and line are then all the
+backup's. After restoring one, remove ``<path>-upkeep``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _WIDTH: Final = 80  # characters of the line, so that a shorter one covers a lon
 
 
 class Note(NamedTuple):
-    """The line. birth: ns, 0 where the system does not know it."""
+    """The line beside the file. birth: ns, 0 if the system does not know it."""
 
     inode: int
     birth: int
@@ -51,8 +51,13 @@ class Note(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How far a log is on: its newest position, what ``-upkeep`` says, the mark (0 for none), and why the log is set
-    back, None if it is not."""
+    """A log and the line beside it, compared.
+
+    latest: the log's newest position.
+    noted: what ``-upkeep`` says.
+    mark: the mark of a loss, 0 for none.
+    setback: why the log counts as set back, None if it does not.
+    """
 
     latest: int
     noted: Note | None
@@ -61,20 +66,22 @@ class Standing(NamedTuple):
 
 
 def standing(database: sqlite3.Connection, path: str) -> Standing:
-    """What a log's file and the line beside it say now. Raises ``sqlite3.Error``, ``OSError``."""
+    """Compare a log's file with the line beside it. Raises ``sqlite3.Error``, ``OSError``."""
     newest, mark = database.execute(_LATEST).fetchone()
     latest, noted = max(newest, mark), look(path)
     return Standing(latest, noted, mark, _setback(noted, path, latest))
 
 
 def mark(writer: sqlite3.Connection, path: str, found: Standing) -> int:
-    """Mark a log that is set back, in the transaction that this commits. Returns the mark. Raises ``sqlite3.Error``,
-    ``OSError``."""
+    """Mark a log that was set back; commit the caller's transaction; return the mark.
+
+    Raises ``sqlite3.Error``, ``OSError``.
+    """
     given_out = found.latest if found.noted is None else max(found.latest, found.noted.latest)
     position = max(make_position(time.time_ns() // 1_000_000), given_out + 1)
     writer.execute(_MARK, (position,))
-    # First the line, so that others do not mark it once more. Whoever is killed in between leaves a log that ends below
-    # its line, which is a setback.
+    # First the line, so that other processes do not mark the log again. A process killed in between leaves a log that
+    # ends below its line, which is a setback.
     note(path, identity(path), position)
     writer.execute("COMMIT")
     logger.warning("%s: %s. Clients that resume are told that events may be missing", path, found.setback)
@@ -82,7 +89,7 @@ def mark(writer: sqlite3.Connection, path: str, found: Standing) -> int:
 
 
 def _setback(found: Note | None, path: str, latest: int) -> str | None:
-    """Why the log is not as far on as it was; None if it is."""
+    """Return why the log counts as set back, None if it does not."""
     if found is None:
         try:
             empty = os.stat(_beside(path)).st_size == 0
@@ -95,7 +102,7 @@ def _setback(found: Note | None, path: str, latest: int) -> str | None:
 
 
 def look(path: str) -> Note | None:
-    """The line beside this file; None if there is none that can be read."""
+    """Read the line beside this file; None if there is none, or it cannot be read."""
     try:
         with open(_beside(path), encoding="ascii") as file:
             inode, birth, latest = map(int, file.read(2 * _WIDTH).split())
@@ -105,18 +112,20 @@ def look(path: str) -> Note | None:
 
 
 def note(path: str, file: tuple[int, int], latest: int) -> None:
-    """Write the line: this file (``identity``), and so far on. Raises ``OSError``."""
+    """Write the line: the file's ``identity`` and its newest position. Raises ``OSError``."""
     line = " ".join(map(str, (*file, latest))).ljust(_WIDTH - 1) + "\n"
     fd = os.open(_beside(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         os.pwrite(fd, line.encode("ascii"), 0)
     finally:
-        os.close(fd)  # the locks on this file are those of other descriptors, and stay
+        os.close(fd)  # the locks on this file belong to other descriptors, and stay
 
 
 def identity(path: str) -> tuple[int, int]:
-    """Inode number, and time of birth in ns. A number alone is soon given to another file; the device's changes when a
-    volume is mounted elsewhere."""
+    """Return inode number and time of birth, ns.
+
+    An inode number alone is soon reused for another file, and the device number changes with the mount.
+    """
     return os.stat(path).st_ino, _birth(path)
 
 

@@ -1,4 +1,4 @@
-"""What a SQLite log is asked when it is read: the statements, and pages of rows that are bounded in size."""
+"""Reading a SQLite log: the queries, and pages of rows that are bounded in size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...events.model import Record
 # limit on the terms of a compound is 500, and preparing one takes 15 µs a term.
 _MERGE_MOST: Final = 128
 
-# Rows fetched at once, between two looks at their size: growing, as the last ones may be large and not wanted.
+# Rows fetched between two checks of their size: growing, since rows beyond the limit may be large and unneeded.
 _CHUNK_FIRST, _CHUNK_MOST = 16, 512
 
 # Record(*row), without a Python call for each.
@@ -24,13 +24,13 @@ _data: Final = itemgetter(4)
 
 
 def size_of(rows: Iterable[tuple[Any, ...]]) -> int:
-    """Characters of data in these rows or records."""
+    """Count the characters of data in these rows or records."""
     return sum(map(len, map(_data, rows)))
 
 
 @lru_cache(maxsize=256)
 def _statement(what: str, channels: int | None, order: str) -> str:
-    """Events after a position, in order: of all channels, or of so many."""
+    """Build the query for events after a position, in order: of all channels, or of ``channels`` many."""
     tail = f"ORDER BY position {order} LIMIT ? OFFSET ?"
     if channels is None:
         return f"SELECT {what} FROM events WHERE position > ? {tail}"
@@ -64,7 +64,7 @@ def all_rows(reader: sqlite3.Connection, statement: str, values: Sequence[Any]) 
 
 
 def page(reader: sqlite3.Connection, statement: str, values: Sequence[Any], max_chars: int) -> list[Record]:
-    """The rows, through the one whose data brings their sum to ``max_chars`` characters."""
+    """Read rows, up to and including the one that brings their data to ``max_chars`` characters."""
     found: list[Record] = []
     rows = _CHUNK_FIRST
     with closing(reader.execute(statement, values)) as cursor:

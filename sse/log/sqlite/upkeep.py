@@ -1,20 +1,20 @@
-"""What a SQLite log needs done in the background: retention, and checkpoints of its write-ahead log.
+"""A SQLite log's background work: retention, and checkpoints of its write-ahead log.
 
-One worker of all that share the file does it, the one that holds a lock (flock) on ``<path>-upkeep``: the
-kernel gives it to the next when that one dies, and one that has not got it is done after one system call.
+Of the workers that share the file, the one that holds a lock (flock) on ``<path>-upkeep`` does the work. If it
+dies, the kernel releases the lock for the next; the others find it taken with one system call.
 
-**Retention.** Rows go in bites (``TRIM_BITE``), each in a transaction of its own together with the new trim
-mark. Their number is not kept by publishers, who would pay a page of the write-ahead log for it, but
-counted here: all rows once, and then only what was added since.
+**Retention.** Rows are removed in bites (``TRIM_BITE``), each in its own transaction together with the new trim
+mark. Publishers do not keep count, which would cost each a page of the write-ahead log. Rows are counted
+here instead: all of them once, and then only those added since.
 
 **Checkpoints** copy the write-ahead log's pages into the database file, so that it can start again from its
 beginning. SQLite does that after a commit, in the publisher's thread, and waits for the disk twice. So
-publishers have it off (but see ``AUTOCHECKPOINT_PAGES``), and it is done here in three steps:
+publishers have it switched off (but see ``AUTOCHECKPOINT_PAGES``), and this module does it in three steps:
 
 1. A passive checkpoint copies nearly everything, and keeps nobody waiting.
-2. Under constant load it never gets to the end: there are always new pages, and the file would grow without
-   bound. So a truncating one copies the little that is left with the write lock held; publishers try again.
-3. The first commit into an emptied write-ahead log waits for the disk once. It is made here, so that no
+2. Under constant load it never reaches the end: there are always new pages, and the file would grow without
+   bound. So a truncating checkpoint copies the rest while it holds the write lock; publishers try again.
+3. The first commit into an emptied write-ahead log waits for the disk once. This module makes it, so that no
    publisher has to.
 """
 
@@ -33,15 +33,15 @@ from ..base import IDEMPOTENCY_SECONDS, TRIM_BITE
 from .file import connect, patiently
 from .place import identity, note
 
-# A write-ahead log of this size is due for a checkpoint: reading gets slower with it, and so does recovery.
+# A write-ahead log of this size is due for a checkpoint: it slows down reading and recovery.
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
 
-# A smaller one, if anything is in it, after this long: commits are not synced one by one
-# (synchronous=NORMAL), so this is also about how much a power cut can take.
+# A smaller one that is not empty is due after this long: commits are not synced one by one
+# (synchronous=NORMAL), so this is also about how much a power cut can lose.
 CHECKPOINT_SECONDS: Final = 5.0
 
-# Where nobody calls ``trim``, or it does not keep up, publishers do checkpoint, from this size on (64 MiB):
-# the disk's speed is then theirs, but the write-ahead log stays bounded.
+# If nobody calls ``trim``, or it does not keep up, publishers do checkpoint from this size on (64 MiB):
+# they then wait for the disk, but the write-ahead log stays bounded.
 AUTOCHECKPOINT_PAGES: Final = 16384
 
 # How long step 2 may wait for the write lock, and then for readers, whose statements take milliseconds.
@@ -66,8 +66,13 @@ _RESTART = "UPDATE meta SET value = value + 1 WHERE name = 'checkpoints'"
 
 
 class Upkeep:
-    """See the module's text. path: the database file; retain_events: rows; retain_seconds: an event's age; mark: all
-    positions are above it (``place``)."""
+    """Does the work that the module's text describes.
+
+    path: the database file.
+    retain_events: rows to keep.
+    retain_seconds: age of an event.
+    mark: all positions are above it (``place``).
+    """
 
     def __init__(self, path: str, retain_events: int, retain_seconds: float, mark: int = 0) -> None:
         self._path = path
@@ -76,8 +81,7 @@ class Upkeep:
         self.retain(retain_events, retain_seconds)
         self._lock_fd = os.open(path + "-upkeep", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._closed = False
-        # Holds the connection while it is not in use: whoever finds it empty leaves the work to the other
-        # thread.
+        # Holds the connection while it is not in use: a thread that finds it empty leaves the work to the other.
         self._idle: deque[sqlite3.Connection] = deque()
         try:
             self._idle.append(
@@ -98,7 +102,7 @@ class Upkeep:
         self._checkpointed: tuple[int, int] | None = None
 
     def bite(self) -> int:
-        """Do what is due, a bite of each; return the rows removed. Raises ``sqlite3.Error``."""
+        """Do the work that is due, one bite of each kind; return the rows removed. Raises ``sqlite3.Error``."""
         try:
             database = self._idle.popleft()
         except IndexError:
@@ -121,7 +125,7 @@ class Upkeep:
                 self.close()
 
     def close(self) -> None:
-        """A bite that is under way finishes first, and closes."""
+        """Close, once a bite that is under way has finished."""
         self._closed = True
         with suppress(IndexError):
             self._idle.popleft().close()
@@ -136,7 +140,7 @@ class Upkeep:
     # ── retention ───────────────────────────────────────────────────────────────────────────────────────
 
     def retain(self, events: int, seconds: float) -> None:
-        """Keep so much from the next bite on."""
+        """Change the limits, from the next bite on."""
         self._retain_events = events
         self._retain_ms = int(seconds * 1000)
 
@@ -154,12 +158,11 @@ class Upkeep:
         return len(bite)
 
     def _surplus(self, database: sqlite3.Connection) -> int:
-        """How many events there are beyond those to be kept."""
+        """Count the events beyond those to keep."""
         database.execute("BEGIN")  # one snapshot for both statements
         newest, trimmed, removed = database.execute(_MARKS).fetchone()
         if self._count < 0 or trimmed > self._counted_through:
-            # At first; or rows that were never counted are gone, by another worker that had the duty
-            # meanwhile.
+            # The first time, or when another worker did the work meanwhile and removed rows never counted here.
             (self._count,) = database.execute(_COUNT, (0,)).fetchone()
         else:
             self._count -= removed - self._removed
@@ -197,8 +200,7 @@ class Upkeep:
             self._checkpointed = self._write_ahead_log()
 
     def _write_ahead_log(self) -> tuple[int, int]:
-        """Its size in bytes, and when it was last written, ns. Truncated by every checkpoint, its size
-        tells."""
+        """Return the size of the write-ahead log in bytes, and the time of its last write, ns."""
         try:
             found = os.stat(self._path + "-wal")
         except FileNotFoundError:

@@ -1,18 +1,18 @@
 """How a follower of a SQLite log sleeps, and how a commit of any process on the machine wakes it.
 
-A publisher rings for the followers of its own process. Where others follow, too (``others``), it *touches* the
-database file (utime) after its commit, and they watch that by inotify: no polling, so an idle follower costs nothing,
+A publisher rings for the followers of its own process. If others follow, too (``others``), it *touches* the database
+file (utime) after its commit, and they watch the file with inotify: no polling, so an idle follower costs nothing,
 and one system call a transaction reaches every worker.
 
 Why not watch the ``-wal`` file for writes, which would need no touch? A transaction of ten thousand events
-writes it hundreds of times, and each would wake every worker for nothing; the last write comes *before* the
-commit shows in the shared index, so a follower that is quick looks too early and then sleeps on; and the
-file comes and goes with the first and the last connection. The touch comes once, after the commit can be
-seen, on a file that stays.
+writes it hundreds of times, and each write would wake every worker for nothing; the last write happens *before*
+the commit shows in the shared index, so a quick follower would look too early and then sleep on; and the
+file is created with the first connection and removed with the last. The touch happens once, after the commit is
+visible, on a file that stays.
 
-Where there is no inotify, followers ask SQLite for its data version every ``POLL_SECONDS`` instead (0.7 % of a
-core, while idle). A publisher that is killed between commit and touch delays what it had stored until the next event or
-the follower's next look of its own, within ``QUIET_SECONDS``.
+Without inotify, followers ask SQLite for its data version every ``POLL_SECONDS`` instead (0.7 % of a
+core, while idle). If a publisher is killed between commit and touch, its events are seen with the next event or at
+the follower's next regular look, within ``QUIET_SECONDS``.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ POLL_SECONDS: Final = 0.02
 
 
 def touch(path: str) -> None:
-    """Wake whoever watches this file, in any process; raises ``OSError``."""
+    """Wake the followers that watch this file, in all processes. Raises ``OSError``."""
     os.utime(path)
 
 
 class Wakeup:
-    """What one follower waits with: a bell for its own process, and a watch on the file for all others."""
+    """What one follower waits on: a bell for its own process, and a watch on the file for all others."""
 
     def __init__(self, path: str) -> None:
         self._version = -1  # as of the end of the last wait, so before the look that follows it
@@ -42,7 +42,7 @@ class Wakeup:
         try:
             self._watch = Watch(path)
         except OSError:
-            pass  # polls instead; nothing is lost by it but a little time
+            pass  # poll instead; that only costs a little time
         self._bell = make_bell([] if self._watch is None else [self._watch.fd])
 
     def ring(self) -> None:
@@ -50,8 +50,7 @@ class Wakeup:
         self._bell.ring()
 
     def wait(self, database: sqlite3.Connection, seconds: float) -> bool:
-        """Sleep until a commit, a ring, or the end of ``seconds``. Says whether the file may have
-        something new."""
+        """Sleep until a commit, a ring, or the end of ``seconds``. Return whether the file may hold something new."""
         if self._watch is not None:
             if self._bell.wait(seconds) != "readable":
                 return False

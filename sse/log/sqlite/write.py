@@ -1,8 +1,8 @@
-"""How events get into a SQLite log's table: many rows a statement, and no value bound that is not there.
+"""Writes events into a SQLite log's table: many rows a statement, and NULL written out instead of bound.
 
-Python's module gives up the interpreter lock and takes it again for every step of a statement, and for each bound None
-it looks for an adapter: a thousand rows of five columns by ``executemany`` took three times as long as a few statements
-that have as many rows as fit, and NULL written out.
+Python's module releases and takes the interpreter lock for every step of a statement, and looks for an adapter for each
+bound None: ``executemany`` with a thousand rows of five columns took three times as long as a few statements with as
+many rows as fit and NULL written out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 
 from ...events.model import Record
 
-# Rows a statement, largest first. SQLite's own limit is 32,766 parameters; beyond a few hundred rows nothing is gained.
+# Rows a statement, largest first. SQLite's own limit is 32,766 parameters; more than a few hundred rows gain nothing.
 _STEPS: Final = (256, 64, 16, 4, 1)
 
 _Columns: TypeAlias = tuple[int, ...]
@@ -37,7 +37,7 @@ def _statement(columns: _Columns, rows: int) -> str:
 
 
 def insert(writer: sqlite3.Connection, records: Sequence[Record]) -> None:
-    """Add these rows, in ascending order, within a transaction of the caller's. Raises ``sqlite3.Error``."""
+    """Insert these rows, in ascending order, within the caller's transaction. Raises ``sqlite3.Error``."""
     if len(records) == 1:
         position, channel, event, retry, data = records[0]
         if event is None and retry is None:
@@ -54,7 +54,7 @@ def insert(writer: sqlite3.Connection, records: Sequence[Record]) -> None:
 
 
 def _columns(records: Sequence[Record]) -> _Columns:
-    """Those that some of these have."""
+    """Find the columns that at least one of these records uses."""
     if not _NONE.issuperset(map(_retry, records)):
         return _WHOLE
     return _PLAIN if _NONE.issuperset(map(_event, records)) else _TYPED
