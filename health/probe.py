@@ -1,14 +1,14 @@
-"""An exec probe: does an event come all the way out of this pod?
+"""An exec probe: checks that this pod delivers events.
 
     python -m health.probe [--url URL] [--max-age SECONDS] [--timeout SECONDS]
 
-It opens ``GET /events/_canary`` as any client would (on PORT, below SCRIPT_NAME, unless there is a URL), and exits 0
-when a heartbeat younger than ``--max-age`` arrives within ``--timeout``; 1 when none does; 2 when called wrongly. It
-prints one line, which ``kubectl describe pod`` shows when the probe fails.
+It opens ``GET /events/_canary`` as any client would (on PORT, below SCRIPT_NAME, unless a URL is given). It exits with
+0 if a heartbeat younger than ``--max-age`` arrives within ``--timeout``, with 1 if none does, and with 2 for wrong
+arguments. It prints one line, which ``kubectl describe pod`` shows if the probe fails.
 
-The kubelet starts this process for every probe, so it is written for a cheap start: standard library only,
-and ``_socket`` (the C half of ``socket``) because importing ``socket`` itself costs more CPU time than
-everything else here. It also runs as a file, without site-packages: ``python -I -S health/probe.py``.
+The kubelet starts this process for every probe, so it must start cheaply: it uses only the standard library, and
+``_socket`` (the C half of ``socket``), because importing ``socket`` costs more CPU time than everything else here. It
+also runs as a file, without site-packages: ``python -I -S health/probe.py``.
 """
 
 from __future__ import annotations
@@ -23,21 +23,20 @@ except ImportError:  # another Python than CPython
 
 USAGE = "usage: python -m health.probe [--url URL] [--max-age SECONDS] [--timeout SECONDS]"
 
-# Threat: whatever answers on the port is not ours and never ends a line or its headers.
+# Threat: another program answers on the port and never ends a line or its headers.
 MAX_HEAD_BYTES = 16384
 MAX_LINE_BYTES = 65536
 
 
 class Failed(Exception):
-    """The probe's verdict, in words for whoever reads the pod's events."""
+    """The probe failed; the text is the reason, for the pod's events."""
 
 
 class Heartbeats:
-    """Finds heartbeats in an event stream that comes in pieces (WHATWG HTML §9.2.6, "interpreting an event
-    stream").
+    """Finds heartbeats in an event stream that arrives in pieces.
 
-    The heartbeat's data is the time it was made, unix milliseconds. A heartbeat with a ``retry`` is a stream's
-    opening: the request makes it, so it says nothing about the events that should follow, and does not count.
+    A heartbeat's data is the time it was made, unix milliseconds. One with a ``retry`` opens the stream: the request
+    makes it, so it proves nothing about later events and does not count. Source: WHATWG HTML §9.2.6.
     """
 
     def __init__(self) -> None:
@@ -49,8 +48,8 @@ class Heartbeats:
         self._opening = False
 
     def feed(self, piece: bytes) -> list[int]:
-        """The times (unix ms) of the heartbeats that this piece completes. Raises ValueError on an endless
-        line."""
+        """Return the times (unix ms) of the heartbeats that this piece completes. Raises ValueError for a line that is
+        too long."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
         if len(self._rest) > MAX_LINE_BYTES:
             raise ValueError(f"a line of more than {MAX_LINE_BYTES} bytes")
@@ -71,8 +70,8 @@ class Heartbeats:
 
 
 class Dechunk:
-    """Takes the chunked coding off a body that comes in pieces (RFC 9112 §7.1), strictly: a stream whose
-    framing is broken reaches no browser, so it must not satisfy this probe either."""
+    """Decodes a chunked body that arrives in pieces (RFC 9112 §7.1). It is strict: no browser reads a stream with
+    broken framing, so the probe must not pass on one."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -80,7 +79,7 @@ class Dechunk:
         self.ended = False
 
     def feed(self, piece: bytes) -> bytes:
-        """The data in this piece. Raises ValueError when it is not chunked coding."""
+        """Return the data in this piece. Raises ValueError if it is not chunked coding."""
         self._rest += piece
         data = b""
         while self._rest and not self.ended:
@@ -108,7 +107,7 @@ class Dechunk:
 
 
 def split_url(url: str) -> tuple[str, int, str]:
-    """Host, port and request target of an ``http://`` URL. Raises ValueError."""
+    """Return host, port and request target of an ``http://`` URL. Raises ValueError."""
     scheme, found, rest = url.partition("://")
     if not found or scheme != "http":
         raise ValueError(f"the URL must begin with http://, not {url!r}")
@@ -127,11 +126,12 @@ def split_url(url: str) -> tuple[str, int, str]:
 
 
 def probe(url: str, max_age: float, timeout: float) -> str:
-    """Wait for a heartbeat that is younger than ``max_age`` s; at most ``timeout`` s in all. Returns what was
-    seen.
+    """Wait for a heartbeat and return a line about it.
 
-    Raises Failed with what was not.
-    Raises ValueError when the URL is not one.
+    max_age: the heartbeat's greatest age, seconds.
+    timeout: seconds in all.
+
+    Raises Failed with the reason; ValueError for an invalid URL.
     """
     host, port, target = split_url(url)
     began = time.monotonic()
@@ -182,7 +182,7 @@ def _receive(connection: socket.socket, deadline: float) -> bytes:
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError
-    connection.settimeout(left)  # what is left: a server that drips a byte a second gains nothing
+    connection.settimeout(left)  # the remaining time: a server that drips a byte a second gains nothing
     piece = connection.recv(65536)
     if not piece:
         raise Failed("the server closed the connection")
