@@ -11,7 +11,8 @@ import flask
 
 from . import registry
 from .auth import client_address, sse_commands
-from .events.model import Event
+from .events.model import Event, format_id
+from .events.names import CANARY_CHANNEL
 from .log import LogUnavailable, Usage
 from .observe import access as accesslog
 from .observe.environ import HUNG_UP, STREAM, WHY_LOST
@@ -19,7 +20,7 @@ from .runtime.cooperation import offload
 from .runtime.redaction import redact
 from .settings import Settings
 from .streams.group import Subscription
-from .streams.hub import CANARY_CHANNEL, Hub, Status
+from .streams.hub import Hub, Status
 from .streams.pull import PullStream
 from .streams.stream import OWN_CLIENT, Stream
 from .web.fast_path import FastPath
@@ -79,7 +80,7 @@ class SSE(Service):
         Raises InvalidEvent, and LogUnavailable, whose ``stored`` is "no" or "unknown" (:meth:`append`).
         """
         (position,) = self.append([Event(channel, data, event, retry)], trace=self.trace(traceparent))
-        return f"{position >> 20}-{position & 0xFFFFF}"
+        return format_id(position)
 
     def response(self, iterable: Iterable[Item]) -> flask.Response:
         """Stream a view's own iterable of strings, :class:`sse.Message` or mappings as events.

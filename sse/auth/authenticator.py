@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from werkzeug.wrappers import Request
 
 from ..events.model import CHANNEL_PATTERN
+from ..events.names import CANARY_CHANNEL, STATS_CHANNEL
 from ..runtime.redaction import one_line
 from . import publish_key
 from .address import address_bucket, client_address, parse_networks
@@ -19,7 +20,7 @@ from .bearer import Credential, find_credential
 from .configure import AuthSettings, Source, checked, publish_keys, token_keys, token_verifier
 from .decision import BadAuthSetting, Grant, credentials_missing, forbidden, insufficient_scope, invalid_token
 from .origin import is_allowed, is_own, local_publish_refusal, parse_allow_list
-from .policy import CANARY, STATS, Patterns, Publishing, Reading, Rule, check_pattern, decide, is_reserved
+from .policy import Patterns, Publishing, Reading, Rule, check_pattern, decide, is_reserved
 
 if TYPE_CHECKING:
     from .keys import Key
@@ -163,9 +164,9 @@ class Authenticator:
         Credentials are not looked at where everybody may read: a bad token does no harm there, and a good one
         does not end the stream.
         """
-        guarded = [channel for channel in channels if channel != CANARY]
+        guarded = [channel for channel in channels if channel != CANARY_CHANNEL]
         if self._reachable.reading is Reading.PUBLIC:
-            _no_reserved([channel for channel in guarded if channel != STATS])
+            _no_reserved([channel for channel in guarded if channel != STATS_CHANNEL])
             return self._anonymous(request)
         guarded = [channel for channel in guarded if not self._public.covers(channel)]
         if channels and not guarded:

@@ -10,7 +10,7 @@ row for every combination is there. An unknown listening address counts as reach
 
 Channels whose names begin with "_" are reserved for the service's own use. No ``*`` reaches them: a token
 must spell the underscore. Anybody may read ``_canary``, which carries heartbeats only and is what the probes
-open.
+open. ``_stats`` has numbers about the service itself: public where reading is, else for patterns that name it.
 """
 
 import enum
@@ -18,10 +18,6 @@ from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 
 from ..events.model import CHANNEL_PATTERN, RESERVED_CHANNEL_PATTERN
-
-CANARY: Final = "_canary"
-# Numbers about the service itself: public where reading is, else for patterns that name it.
-STATS: Final = "_stats"
 
 # A batch is checked channel by channel (10,000 at most) against each pattern: this bounds the product, which
 # is time in the event loop that the holder of one token could take from everybody.

@@ -25,9 +25,10 @@ import gevent
 from gevent.event import Event as GeventEvent
 
 from ..events.model import SEQUENCE_BITS
+from ..events.names import INJECTED_CHANNELS
 from ..runtime.cooperation import breathe
 from ..streams.group import Group
-from ..streams.hub import INJECTED_CHANNELS, Hub
+from ..streams.hub import Hub
 from ..streams.stream import CLOSED, LAGGING, LIVE, REPLAYING, Backlog, Stream
 from . import epoll as transport
 from .catchup import LOG_READERS, CatchUp

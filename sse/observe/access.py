@@ -7,9 +7,9 @@ import time
 from typing import Any
 
 from ..auth.address import peer_address
+from ..runtime.lines import Line
 from ..streams.stream import Stream
 from .environ import TRACE
-from .logging import Line
 from .request_id import request_id
 
 logger = logging.getLogger("headwater.access")

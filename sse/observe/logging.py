@@ -16,39 +16,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.lines import Line
 from ..settings import Settings
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 logger = logging.getLogger("headwater")
-
-# What may stand in a text line unquoted.
-_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-:/*,@+~[]")
-
-
-class Line:
-    """A log line that is made of fields: ``logger.info(Line("stream", client=…, events=…))``. As JSON they are members
-    beside ``message``, which is the kind; as text they are ``name=value`` pairs after it.
-
-    Whatever came from outside is quoted by JSON's rules, so that no request can forge a line or a field (threat: log
-    injection).
-    """
-
-    __slots__ = ("fields", "kind")
-
-    def __init__(self, kind: str, **fields: str | int | float) -> None:
-        self.kind = kind
-        self.fields = fields
-
-    def __str__(self) -> str:
-        return " ".join([self.kind, *(f"{name}={quoted(value)}" for name, value in self.fields.items())])
-
-
-def quoted(value: object) -> str:
-    """A value that cannot end its field or its line."""
-    text = str(value)
-    return text if text and _PLAIN.issuperset(text) else json.dumps(text)
 
 
 class JsonFormatter(logging.Formatter):

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from ..events.model import SEQUENCE_BITS, Frame, format_id
 from ..events.trace import Trace
-from ..observe.logging import Line
+from ..runtime.lines import Line
 from .group import Group
 from .window import matches
 

@@ -24,6 +24,7 @@ from typing import NamedTuple, Protocol
 
 from ..events.batch import encode_frames
 from ..events.model import Frame, Record, heartbeat_block
+from ..events.names import CANARY_CHANNEL, STATS_CHANNEL
 from ..log import Log
 from ..runtime.cooperation import repeat
 from ..settings import Settings
@@ -38,11 +39,6 @@ from .window import Window, matches
 
 logger = logging.getLogger("headwater.hub")
 
-CANARY_CHANNEL = "_canary"
-# Reserved channels whose blocks are injected and are in no log. A stream of one has no other channel, because their
-# frames have no place in the order of ids.
-STATS_CHANNEL = "_stats"
-INJECTED_CHANNELS = frozenset({CANARY_CHANNEL, STATS_CHANNEL})
 FIRST_CANARY = 0.05  # seconds between looks for the first subscriber: a start waits for its canary
 CANARY_INTERVAL = 1.0  # seconds between two canary heartbeats; /readyz tolerates five
 # A large batch enters the worker in steps, between which the event loop is let run: of so many events at most, given so

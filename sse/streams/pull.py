@@ -13,12 +13,13 @@ from collections.abc import Callable, Generator, Iterator
 from ..events.model import heartbeat_block, retry_block
 from ..log import LogUnavailable
 from ..runtime.cooperation import breathe
-from ..web.view_streams import HANG_UP_CHECK
 from .group import Group
 from .hub import Hub
 from .replay import FellBehind
 from .stream import CLOSED, ENDING, LIVE, REPLAYING, Stream, spread_retry
 
+# How often a silent stream checks whether its client is still there, where the worker can tell. Seconds.
+HANG_UP_CHECK = 0.5
 # A stream whose log is down looks again after this long; its heartbeats go on.
 LOG_RETRY = 0.5
 # Pages that a stream reads in a row before others have their turn, as `sse.fanout.catchup` does.

@@ -16,7 +16,7 @@ from werkzeug.wrappers import Request
 from ..auth import AccessDenied, Grant
 from ..auth.decision import REASONS
 from ..events.batch import format_ids
-from ..events.model import Event, InvalidEvent
+from ..events.model import Event, InvalidEvent, format_id
 from ..events.trace import trace_id
 from ..log import IdempotencyConflict, LogUnavailable
 from ..observe.environ import TRACE
@@ -72,7 +72,7 @@ def publish_event(service: Service, request: Request, channel: str) -> str:
     key = idempotency_key(request.environ.get("HTTP_IDEMPOTENCY_KEY"))
     (position,) = service.append([event], key=key, trace=_trace(service, request.environ))
     # Neither an id nor a checked channel contains anything that JSON would escape.
-    return f'{{"id": "{position >> 20}-{position & 0xFFFFF}", "channel": "{channel}"}}\n'
+    return f'{{"id": "{format_id(position)}", "channel": "{channel}"}}\n'
 
 
 @_counted

@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 from werkzeug.wrappers import Request
 
 from ..events.model import InvalidEvent, MalformedCursor, check_channel, parse_id, parse_since
-from ..streams.hub import INJECTED_CHANNELS
+from ..events.names import INJECTED_CHANNELS
 from .problems import Problem
 
 

@@ -10,11 +10,12 @@ from werkzeug.wrappers import Request
 
 from ..auth import Grant, address_bucket, client_address
 from ..events.model import opening_block
+from ..events.names import INJECTED_CHANNELS
 from ..log import LogUnavailable
 from ..observe.environ import HUNG_UP, STREAM, TAKEOVER, WHY_LOST
 from ..observe.request_id import request_id
 from ..streams.group import Subscription
-from ..streams.hub import INJECTED_CHANNELS, Hub
+from ..streams.hub import Hub
 from ..streams.pull import PullStream
 from ..streams.stream import Stream, lease, spread_retry
 from .answers import check_log

@@ -17,12 +17,10 @@ from typing import Any, Final, NamedTuple
 
 from ..events.model import comment_block, encode_block, retry_block
 from ..runtime.cooperation import spawn
+from ..streams.pull import HANG_UP_CHECK
 from ..streams.stream import spread_retry
 
 logger = logging.getLogger("headwater.response")
-
-# How often a silent stream looks whether its client is still there, where the worker can tell. Seconds.
-HANG_UP_CHECK = 0.5
 
 # no-transform: a proxy that compresses would hold events back until its window is full (RFC 9111 §5.2.2.6).
 # X-Accel-Buffering: nginx passes each event on at once.

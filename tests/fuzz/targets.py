@@ -37,8 +37,8 @@ from sse.events.model import (
     reset_block,
 )
 from sse.events.trace import read_mark, sampled
-from sse.observe.logging import quoted
 from sse.observe.request_id import request_id
+from sse.runtime.lines import quoted
 from sse.runtime.redaction import MASK, one_line, redact
 from sse.web.ndjson import _line_by_line, batch
 from sse.web.problems import Problem

@@ -13,7 +13,7 @@ from sse.auth.bearer import B64TOKEN, find_credential
 from sse.auth.decision import AccessDenied
 from sse.events.digest import digest_of
 from sse.events.model import MAX_POSITION, MalformedCursor, parse_id, parse_since
-from sse.observe.logging import quoted
+from sse.runtime.lines import quoted
 from sse.runtime.redaction import redact
 from sse.web.ndjson import batch
 from sse.web.problems import Problem

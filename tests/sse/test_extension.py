@@ -16,9 +16,10 @@ import pytest
 
 import sse as package
 from sse import SSE, InvalidEvent
+from sse.events.names import CANARY_CHANNEL
 from sse.log import LogUnavailable
 from sse.settings import SettingsError
-from sse.streams.hub import CANARY_CHANNEL, Status
+from sse.streams.hub import Status
 from tests.support.sse_parser import EventParser, StreamEvent
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from sse.observe import logging as logs
-from sse.observe.logging import JsonFormatter, Line, quoted
+from sse.observe.logging import JsonFormatter
+from sse.runtime.lines import Line, quoted
 from sse.settings import Settings
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from sse.events.model import Frame, make_position
 from sse.events.trace import Trace
-from sse.observe.logging import Line
+from sse.runtime.lines import Line
 from sse.streams.deliveries import MOST_TRACES, Delivered, Deliveries
 from sse.streams.group import Group, Subscription
 

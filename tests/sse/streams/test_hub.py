@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from sse.events.model import Event, encode_block, format_id
+from sse.events.names import CANARY_CHANNEL, STATS_CHANNEL
 from sse.log import open_log
 from sse.settings import Settings
-from sse.streams.hub import CANARY_CHANNEL, STATS_CHANNEL
 from tests.sse.log.redis_place import redis_server
 from tests.sse.worker_parts import Parts, Pulled, numbers, reset_of
 from tests.support.redis_server import RedisServer
