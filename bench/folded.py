@@ -36,12 +36,11 @@ class Rule(NamedTuple):
 
 # The first rule that matches a frame decides.
 RULES: Final = (
-    Rule("parse: connection, header, body", r"sse/worker/response\.py", r"^Reader"),
     Rule("answer: head, body, send", r"sse/worker/response\.py"),
     Rule("answer: head, body, send", r"gunicorn/http/wsgi\.py", r"^Response"),
     Rule("environ", r"gunicorn/http/wsgi\.py"),
     Rule("environ", r"sse/worker/head_memory\.py", r"environ|^create"),
-    Rule("parse: connection, header, body", r"gunicorn/http/|sse/worker/(body|connection|idle|head_memory)\.py"),
+    Rule("parse: connection, header, body", r"gunicorn/http/|sse/worker/(?!worker|response|drain)"),
     Rule("auth and limits", r"sse/auth/"),
     Rule("tailer: read the log, dispatch", r"sse/log/", r"follow|Wakeup|Watch|_page|_query|\bread\b|touch|wait"),
     Rule("log append", r"sse/log/"),

@@ -1,10 +1,10 @@
 """The extensions of this process, whatever stands around their apps.
 
-The callable that a server is given may be middleware around the Flask app, or a dispatcher with several: no look at it
-finds them all. So each extension registers itself, and a server's worker asks here.
+A server may be given middleware around the Flask app, or a dispatcher with several apps, so the extensions cannot be
+found from its callable. Instead each registers itself, and a server's worker asks here.
 
-A log that the app used while it was loaded must not cross a fork: SQLite's connections and Redis's sockets would be
-used by two processes, and their threads by none. Both sides open a log of their own when they next need one.
+A log that was opened while the app was loaded must not cross a fork: two processes would use SQLite's connections and
+Redis's sockets, and the child would lack their threads. Both sides open a new log when they next need one.
 """
 
 from __future__ import annotations
@@ -12,29 +12,35 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .extension import SSE
-
-_known: list[weakref.ref[SSE]] = []
-_followers: list[Callable[[SSE], object]] = []
+from typing import Any, Protocol
 
 
-def register(extension: SSE) -> None:
-    """Add an extension that has its app; whoever follows is told at once."""
+class Extension(Protocol):
+    """What is registered: it closes what must not cross a fork, on both sides of it."""
+
+    def before_fork(self) -> None: ...
+
+    def forked(self) -> None: ...
+
+
+_known: list[weakref.ref[Extension]] = []
+_followers: list[Callable[[Any], object]] = []
+
+
+def register(extension: Extension) -> None:
+    """Add an extension that has its app, and call each follower with it."""
     _known[:] = [known for known in _known if known() is not None] + [weakref.ref(extension)]
     for follower in list(_followers):
         follower(extension)
 
 
-def extensions() -> list[SSE]:
-    """All extensions of this process, in the order in which they came."""
+def extensions() -> list[Extension]:
+    """Return all extensions of this process, in the order of their registration."""
     return [extension for known in _known if (extension := known()) is not None]
 
 
-def follow(callback: Callable[[SSE], object]) -> None:
-    """Call back for each extension that there is, and for each that comes later (an app that is loaded lazily)."""
+def follow(callback: Callable[[Any], object]) -> None:
+    """Call back for each extension there is, and for each that registers later (an app that is loaded lazily)."""
     for extension in extensions():
         callback(extension)
     _followers.append(callback)

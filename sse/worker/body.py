@@ -15,8 +15,8 @@ from gunicorn.http.errors import InvalidHeader, NoMoreData, ParseException, Unsu
 from werkzeug.exceptions import BadRequest
 
 if TYPE_CHECKING:
-    from .connection import Connection
-    from .response import Reader
+    from .deadlines import Deadlines
+    from .reader import Reader
 
 
 def check(request: Any) -> None:
@@ -42,14 +42,14 @@ class Body:
     """``wsgi.input``: gunicorn's body, whose parse errors become 400s instead of the app's 500s, and after which the
     connection is not used again."""
 
-    def __init__(self, body: Any, connection: Connection) -> None:
+    def __init__(self, body: Any, deadlines: Deadlines) -> None:
         self._body = body
-        self._connection = connection
+        self._deadlines = deadlines
 
     @property
     def failed(self) -> bool:
         """Where the next request begins is unknown (gunicorn's parser asks)."""
-        return bool(self._body.failed) or self._connection.broken is not None
+        return bool(self._body.failed) or self._deadlines.broken is not None
 
     def is_read(self) -> bool:
         """Is its length known, and all of it read? (If not, it may be: a chunked body's end has to be looked for.)"""
@@ -60,10 +60,10 @@ class Body:
         try:
             return read(*args)
         except NoMoreData:
-            self._connection.broken = "bad-request"
+            self._deadlines.broken = "bad-request"
             raise BadRequest("the body ended in the middle of a chunk") from None
         except ParseException as error:
-            self._connection.broken = "bad-request"
+            self._deadlines.broken = "bad-request"
             raise BadRequest(f"the body's chunks cannot be read: {error}") from None
 
     def read(self, size: int | None = None) -> bytes:
@@ -87,10 +87,10 @@ class SizedBody(Body):
     """A body whose length is known. Read as a whole, as views do, it comes without gunicorn's buffers of buffers; read
     in any other way, it is gunicorn's."""
 
-    def __init__(self, reader: Reader, length: int, connection: Connection) -> None:
+    def __init__(self, reader: Reader, length: int, deadlines: Deadlines) -> None:
         self._reader = reader
         self._left = length
-        self._connection = connection
+        self._deadlines = deadlines
 
     @cached_property
     def _body(self) -> Any:
@@ -98,12 +98,12 @@ class SizedBody(Body):
 
     @property
     def failed(self) -> bool:
-        return self._connection.broken is not None or ("_body" in self.__dict__ and super().failed)
+        return self._deadlines.broken is not None or ("_body" in self.__dict__ and super().failed)
 
     def is_read(self) -> bool:
         if "_body" in self.__dict__:
             return super().is_read()
-        return self._left == 0 and self._connection.broken is None
+        return self._left == 0 and self._deadlines.broken is None
 
     def read(self, size: int | None = None) -> bytes:
         left = self._left

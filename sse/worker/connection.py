@@ -1,17 +1,5 @@
-"""One connection's life: Go's ``http.Server`` time-out split on gunicorn's parser.
-
-Theory of operation. A connection is in one of these states (Go's ``ConnState``), and in each exactly one timer runs:
-
-    new     accepted, no request yet      header timer, from the accept
-    active  a request's header came       read timer until the body is read, then write timer until it is answered
-    idle    between two requests          idle timer; the next request's first byte starts its header timer
-    stream  taken over by the fan-out     write timer, while bytes are waiting
-    closed
-
-:data:`TIMERS` is that table; docs/go-to-gunicorn.md shows it to users and a test compares the two. A timer whose
-setting is 0 does not run. Time-outs of a header or an idle connection close without an answer, because nobody has
-asked anything yet; one in a body answers 408; one in writing can only close.
-"""
+"""One connection's life, from accept to close or takeover: gunicorn's parser under the clocks of
+:mod:`sse.worker.deadlines`."""
 
 from __future__ import annotations
 
@@ -20,71 +8,32 @@ import select
 import socket
 import ssl
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from greenlet import GreenletExit
 from gunicorn.http import get_parser
-from gunicorn.http.errors import LimitRequestHeaders, NoMoreData
+from gunicorn.http.errors import NoMoreData
 from werkzeug.exceptions import HTTPException
 
 from ..runtime.cooperation import breathe
 from ..runtime.redaction import Redaction
 from ..settings import Settings
 from .body import Body, SizedBody, check
+from .deadlines import CLOSINGS, ConnState, Deadlines
 from .idle import IdleTimer
-from .response import HeaderTimeout, Reader, Request
+from .parser import Request
+from .reader import HeaderTimeout, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..streams.hub import Hub
     from ..streams.stream import Stream
-    from .head_memory import Heads
+    from .head_memory import HeadMemory
 
 # gunicorn quotes the line or field that it refused; a token may stand in it (threat: a URL with a blank in it).
 logging.getLogger("gunicorn.error").addFilter(Redaction())
 
-
-class Timer(NamedTuple):
-    """One row of the table: what runs in a state, and what happens when it fires."""
-
-    state: str
-    go: str
-    setting: str
-    starts: str
-    stops: str
-    then: str
-
-
-TIMERS: Final = (
-    Timer("new", "ReadHeaderTimeout", "SSE_READ_HEADER_TIMEOUT", "accept", "header complete", "closed, no answer"),
-    Timer(
-        "idle → active",
-        "ReadHeaderTimeout",
-        "SSE_READ_HEADER_TIMEOUT",
-        "first byte of the next request",
-        "header complete",
-        "closed, no answer",
-    ),
-    Timer("active", "ReadTimeout", "SSE_READ_TIMEOUT", "as the header's", "body read", "408, closed"),
-    Timer("active", "WriteTimeout", "SSE_WRITE_TIMEOUT", "first byte of the answer", "answer written", "closed"),
-    Timer("idle", "IdleTimeout", "SSE_IDLE_TIMEOUT", "answer written", "first byte of a request", "closed"),
-    Timer(
-        "stream", "(per-write deadline)", "SSE_WRITE_TIMEOUT", "bytes wait", "a byte is taken", "closed; it resumes"
-    ),
-)
-
-# Why a connection was closed by us, for the counter.
-CLOSINGS: Final = (
-    "read-header-timeout",
-    "read-timeout",
-    "write-timeout",
-    "idle-timeout",
-    "bad-request",
-    "error",
-    "keepalive-requests",
-    "evicted",
-)
 
 # An unread rest of a body up to this is read and thrown away, so that the connection can be kept; beyond it the
 # connection is closed (Go does the same with the same figure).
@@ -98,103 +47,38 @@ DISCARD_SECONDS: Final = 5.0
 LINGER: Final = 0.5
 
 
-class Connection:
-    """A connection from accept to close or takeover. One greenlet runs :meth:`serve`."""
+class Connection(Deadlines):
+    """A connection from accept to close or takeover. One greenlet runs :meth:`requests`.
 
-    __slots__ = (
-        "_discard_until",
-        "_draining",
-        "_header_began",
-        "_header_bytes",
-        "_idle",
-        "_max_header_bytes",
-        "_settings",
-        "addr",
-        "broken",
-        "expects_continue",
-        "listener",
-        "lost",
-        "opened",
-        "reading_body",
-        "served",
-        "server_header",
-        "sock",
-        "state",
-        "takeover",
-        "write_timeout",
-    )
+    hand_over: give the socket to the fan-out of a hub.
+    """
 
-    def __init__(self, sock: Any, addr: Any, settings: Settings, draining: Callable[[], bool]) -> None:
+    __slots__ = ("_hand_over", "_idle", "addr", "listener", "lost", "sock")
+
+    def __init__(
+        self,
+        sock: Any,
+        addr: Any,
+        settings: Settings,
+        draining: Callable[[], bool],
+        hand_over: Callable[[Hub, Stream, Any], None] | None = None,
+    ) -> None:
+        super().__init__(settings, draining)
         self.sock = sock
         self.addr = addr
-        self.state = "new"
-        self.opened = time.monotonic()
-        self.served = 0
         self.listener: Any = None  # what its listener is bound to: (host, port, ...), or a Unix socket's path
-        self.broken: str | None = None  # the reason why no further request can be read
         self.lost = "client"  # why an answer could not be written to its end: one of sse.streams.stream.CLOSE_REASONS
-        self.reading_body = False
-        self.expects_continue = False
-        self.takeover: tuple[Hub, Stream] | None = None
-        self.write_timeout = settings.sse_write_timeout
-        self.server_header = settings.sse_server_header
-        self._settings = settings
-        self._draining = draining
-        self._discard_until = 0.0  # when to stop reading a body that nobody wants, monotonic; 0: it is wanted
-        self._header_began = self.opened
-        self._header_bytes = 0
+        self._hand_over = hand_over
         self._idle: IdleTimer | None = None
-        self._max_header_bytes = settings.sse_max_header_bytes
-
-    # ── how long to wait, in seconds; None = for ever ─────────────────────────────────────────────────────
-
-    def header_time_left(self) -> float | None:
-        if self.state == "idle":
-            return self._settings.sse_idle_timeout or None
-        # As in Go, a read time-out without a header time-out bounds the header, too.
-        limit = self._settings.sse_read_header_timeout or self._settings.sse_read_timeout
-        return self._left(limit)
-
-    def body_time_left(self) -> float | None:
-        if self._discard_until:
-            return max(self._discard_until - time.monotonic(), 0.001)
-        return self._left(self._settings.sse_read_timeout)
-
-    def _left(self, limit: float) -> float | None:
-        if not limit:
-            return None
-        return max(self._header_began + limit - time.monotonic(), 0.001)
-
-    def header_room(self) -> int:
-        """How many bytes of the header may still be read, at least 1. Raises LimitRequestHeaders (431)."""
-        room = self._max_header_bytes - self._header_bytes
-        if room <= 0:
-            raise LimitRequestHeaders(f"the header is over {self._max_header_bytes} bytes (SSE_MAX_HEADER_BYTES)")
-        return room
-
-    def took_header_bytes(self, count: int) -> None:
-        """Account for bytes of a header; the first ones end the idle state."""
-        if self.state == "idle":
-            self.begin_request()
-        self._header_bytes += count
-
-    def begin_request(self) -> None:
-        self.state = "active"
-        self._header_began = time.monotonic()
 
     # ── requests ──────────────────────────────────────────────────────────────────────────────────────────
-
-    def must_close(self) -> bool:
-        """Is the answer that is being made the last one on this connection?"""
-        limit = self._settings.sse_keepalive_requests
-        return self.broken is not None or self.expects_continue or 0 < limit <= self.served or self._draining()
 
     def requests(
         self,
         cfg: Any,
         answer: Callable[[Any], bool],
         count_closing: Callable[[str], None],
-        heads: Heads | None = None,
+        heads: HeadMemory | None = None,
         listener: Any = None,
     ) -> None:
         """Read requests and have each answered, until the connection ends. ``answer`` says whether it may go on;
@@ -202,7 +86,7 @@ class Connection:
         a bad request, OSError."""
         parser = get_parser(cfg, self.sock, self.addr)
         parser.mesg_class = Request
-        parser.unreader = reader = Reader(self)
+        parser.unreader = reader = Reader(self.sock, self)
         conditions = None if heads is None else heads.conditions(listener, self.addr)
         proxied: Any = None
         while True:
@@ -217,13 +101,13 @@ class Connection:
                     reader.unread(data)
                     request = next(parser)
             except HeaderTimeout:
-                count_closing("idle-timeout" if self.state == "idle" else "read-header-timeout")
+                count_closing("idle-timeout" if self.state is ConnState.IDLE else "read-header-timeout")
                 return
             except (StopIteration, NoMoreData):
                 return
-            if self.state == "idle":
+            if self.state is ConnState.IDLE:
                 self.begin_request()  # a pipelined request: its header was read together with the one before
-            self.state = "active"
+            self.state = ConnState.ACTIVE
             self.served += 1
             self.reading_body = True
             if known is not None and seen is not None:
@@ -241,13 +125,13 @@ class Connection:
                     heads.learn(seen, data, request)
                 body = Body(request.body, self)
             request.body = body
-            if not answer(request) or self.takeover is not None:
+            if not answer(request):
                 if (reason := self._why_last(request)) is not None:
                     count_closing(reason)
                 return
             if not body.is_read():
                 parser.mesg = request
-                deadline = self._discard_until = self._body_deadline()
+                deadline = self.discard_until = self._body_deadline()
                 try:
                     found_end = parser.finish_body(deadline=deadline, max_bytes=DISCARD_BODY_BYTES)
                 except HTTPException:
@@ -256,11 +140,9 @@ class Connection:
                     if self.broken == "read-timeout" or time.monotonic() >= deadline:
                         count_closing("read-timeout")
                     return
-                self._discard_until = 0.0
+                self.discard_until = 0.0
             parser.mesg = None  # its own look at an unread body, before the next request, is the one above
-            self.reading_body = False
-            self._header_bytes = len(reader.buf.getvalue())
-            self.state = "idle"
+            self.begin_idle(len(reader.buf.getvalue()))
             try:
                 self._await_request(reader)
             except HeaderTimeout:
@@ -272,8 +154,7 @@ class Connection:
         (a stream, a drain)."""
         if self.broken in CLOSINGS:
             return self.broken
-        limit = self._settings.sse_keepalive_requests
-        if self.takeover is None and 0 < limit <= self.served and not request.should_close():
+        if self.state is not ConnState.STREAM and self.used_up() and not request.should_close():
             return "keepalive-requests"
         return None
 
@@ -299,10 +180,10 @@ class Connection:
     # ── what the response may ask ─────────────────────────────────────────────────────────────────────────
 
     def take_over(self, hub: Hub, stream: Stream) -> None:
-        """The socket goes to the fan-out once the response's generator has returned."""
-        if self._idle is not None:
-            self._idle.close()
-        self.takeover = (hub, stream)
+        """Hand the socket to the fan-out. The opening must have been sent; from here on nobody else may write."""
+        assert self._hand_over is not None
+        self.state = ConnState.STREAM
+        self._hand_over(hub, stream, self.sock)
 
     def hung_up(self) -> bool:
         """``environ["sse.hung_up"]``: has the peer closed its side? Never blocks."""
@@ -326,7 +207,7 @@ class Connection:
 
     def finish(self) -> None:
         """Close; with unread input, after our FIN and a moment for the peer to read our last answer."""
-        self.state = "closed"
+        self.state = ConnState.CLOSED
         sock = self.sock
         if self._idle is not None:
             self._idle.close()

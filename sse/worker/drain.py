@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import gevent
 
+from .deadlines import ConnState
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -63,7 +65,7 @@ def drain(worker: Worker, servers: Sequence[StreamServer]) -> None:
         if not worker.is_health(server):
             server.close()
     for connection in list(worker.connections):
-        if connection.state == "idle" and not worker.for_health(connection):
+        if connection.state is ConnState.IDLE and not worker.for_health(connection):
             connection.hang_up()
     window = 0.0 if worker.hurried else settings.sse_drain_window
     _end_streams(worker, window)
@@ -114,5 +116,5 @@ def _busy(worker: Worker) -> int:
         1
         for connection in worker.connections
         # A new one's request may be on its way; its header timer bounds the wait.
-        if connection.state in ("new", "active") and not worker.for_health(connection)
+        if connection.state in (ConnState.NEW, ConnState.ACTIVE) and not worker.for_health(connection)
     )

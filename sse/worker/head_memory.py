@@ -1,23 +1,23 @@
 """Request heads that were parsed before, and need not be parsed again.
 
 Theory of operation. A publisher that keeps its connection sends the same head with each event; parsing it, and making
-the environ of it, was a third of what a publish cost. There is no second parser here: what gunicorn's own has made of a
-head, and :func:`sse.worker.body.check` has let pass, is kept, and copied when the very same bytes come again
-under the same *conditions*. Those are everything else that the result depends on: the configuration (one
-:class:`Heads` for a worker), the listener, and whether the peer is trusted to say what its proxy saw.
+the environ of it, was a third of what a publish cost. There is no second parser here: what gunicorn's own made of a
+head, once :func:`sse.worker.body.check` has accepted it, is kept, and copied when the same bytes arrive again under the
+same *conditions*. Those are everything else that the result depends on: the configuration (each worker has one
+:class:`HeadMemory`), the listener, and whether the peer is trusted to say what its proxy saw.
 
-The values of four fields may differ, the *holes*: they are of no consequence to how anything is read, but that a
-Content-Length is a number. What stands in a hole is as long as what stood there (no limit on a size is passed by), is
-of characters that the parser takes as they are, after exactly one blank; and its field is there once.
+The values of four fields, the *holes*, may differ: they do not affect how anything is read, except that a
+Content-Length must be a number. A value in a hole is exactly as long as the one before it (so no size limit is
+bypassed), has only characters that the parser takes as they are, and follows exactly one blank; its field occurs once.
 
     POST /events/a HTTP/1.1␍␊Host: b␍␊Content-Length: ␀␀␀␍␊Idempotency-Key: ␀␀␀␀␀␀␀␍␊␍␊
 
-No request has a NUL in its head, so what is cut in this way is nobody's head. Whatever is out of the ordinary (a head
-that comes in pieces, another method, ``Expect``, a transfer coding, an upgrade) is never kept and goes to the parser.
+No valid head has a NUL, so a head with its holes cut out equals no other. Anything out of the ordinary (a head that
+arrives in pieces, another method, ``Expect``, a transfer coding, an upgrade) is never kept and goes to the parser.
 
-Heads hold credentials, and are their sender's choice (threat: a dump of the memory, or its exhaustion). So one is kept
-only when it comes a second time, and for at most two :data:`TURN` after its last use, and number and bytes are bounded.
-Whether a token is still good is asked for each request; here nobody knows what a token is.
+A head may hold credentials, and its sender chooses it (threats: a dump of the memory, its exhaustion). So a head is
+kept only from its second appearance, for at most two generations after its last use, and in a bounded number of
+bytes. Whether a token is still good is checked for each request; nothing here knows what a token is.
 """
 
 from __future__ import annotations
@@ -31,44 +31,44 @@ from gunicorn.config import PreRequest
 from gunicorn.http import wsgi
 from gunicorn.http.body import LengthReader
 
-from .response import Request, Response, is_trusted_proxy
+from .parser import Request, is_trusted_proxy
+from .response import Response
 
 if TYPE_CHECKING:
-    from .connection import Connection
-    from .response import Reader
+    from .reader import Reader
 
-# Of one head: a browser's with its cookies, or one with a large token, fits.
+# Largest head that is kept: a browser's with its cookies, or one with a large token, fits.
 MAX_HEAD_BYTES: Final = 4096
 
-# Of one generation, of which there are two. What was parsed takes some 4 KB more for each.
+# Limits per generation; two generations are kept. What was parsed takes about 4 KB more for each head.
 MAX_HEADS: Final = 512
 MAX_BYTES: Final = 256 * 1024
 
-# Seconds of a generation.
-TURN: Final = 30.0
+# How long a generation lasts.
+GENERATION_SECONDS: Final = 30.0
 
-# Heads that came once, by their hashes.
+# Heads that have appeared once, by their hashes.
 MAX_SEEN: Final = 4096
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST"})
 
-# Fields by which a request may become something else than it looks.
+# Fields that may turn a request into something other than what it looks like.
 _NEVER: Final = frozenset({"EXPECT", "HTTP2-SETTINGS", "TE", "TRAILER", "TRANSFER-ENCODING", "UPGRADE"})
 
-# A field begins after a CRLF and ends before one. A spelling that is not foreseen is part of what is compared.
+# A field begins after a CRLF and ends before one. In any other spelling, it is part of what is compared.
 _HOLES: Final = re.compile(
     rb"(\r\n(?:[Cc]ontent-[Ll]ength|[Ii]dempotency-[Kk]ey|[Tt]raceparent|[Xx]-[Rr]equest-I[Dd]): )"
     rb"([!-~]{1,255})(?=\r\n)"
 )
 _HOLE_NAMES: Final = frozenset({"CONTENT-LENGTH", "IDEMPOTENCY-KEY", "TRACEPARENT", "X-REQUEST-ID"})
 
-# Digits of a Content-Length, ten gigabytes.
+# Most digits of a Content-Length: ten gigabytes.
 MAX_LENGTH_DIGITS: Final = 10
 
 
-# Every attribute that gunicorn gives a request, and every key of its environ beside the fields: those that are the same
-# for each request with the same head under the same conditions, and those that each request has of its own. A head with
-# anything else in it, as a later gunicorn may put there, is not kept: nobody has looked whether clients may share that.
+# Every attribute that gunicorn gives a request, and every key of its environ beside the fields: those that requests
+# with the same head under the same conditions share, and those that each request owns. A request with anything else (a
+# later gunicorn may add to them) is not kept: nobody has checked that clients may share that.
 _SHARED: Final = frozenset(
     {
         *("cfg", "method", "uri", "path", "query", "fragment", "version", "headers", "scheme", "must_close"),
@@ -91,15 +91,15 @@ _OWN_ENVIRON: Final = frozenset(
 
 
 class Seen(NamedTuple):
-    """What is to be looked up, or learnt: a head under its conditions, without what stands in its holes."""
+    """A head to look up or to learn: its conditions, its bytes without the values in its holes, and those values."""
 
     key: tuple[Any, bytes]
     values: list[bytes]
     end: int  # of the head, in the bytes that were read
 
 
-class Head:
-    """What was made of a head: a request, and its environ once there is one."""
+class RememberedHead:
+    """What gunicorn made of a head: a request, and its environ once there is one."""
 
     __slots__ = ("_environ", "_holes", "_length", "_length_hole", "_request", "size")
 
@@ -114,8 +114,8 @@ class Head:
         self._environ: dict[str, Any] | None = None
 
     def request(self, values: list[bytes], reader: Reader, peer: Any, number: int) -> tuple[Request, int] | None:
-        """The request with these values in its holes, as the parser would have made it, but for its body; and how long
-        that is. None if it has to say."""
+        """Make the request with these values in its holes, as the parser would, but without its body; and the body's
+        length in bytes. None: let the parser decide."""
         length = self._length
         if self._length_hole is not None:
             digits = values[self._length_hole]
@@ -135,15 +135,15 @@ class Head:
         return request, length
 
     def keep(self, environ: dict[str, Any], cfg: Any) -> None:
-        """Learn what gunicorn made of a request with this head, if all of it is known. To be called before the app has
-        it."""
+        """Keep the environ that gunicorn made of a request with this head, if each of its keys is known. Call it before
+        the app sees the environ."""
         fields = {_environ_name(name) for name, _ in self._request["headers"]}
         if environ.keys() <= _SHARED_ENVIRON | _OWN_ENVIRON | fields:
             self._environ = {name: value for name, value in environ.items() if name not in _OWN_ENVIRON}
             self._environ["wsgi.errors"] = Errors(cfg)
 
     def environ(self, request: Request, sock: Any, peer: Any, response: Response) -> dict[str, Any] | None:
-        """The environ of a request with this head, as ``gunicorn.http.wsgi.create`` makes it; None if that has to."""
+        """Make the environ of a request with this head, as ``gunicorn.http.wsgi.create`` does. None: let that do it."""
         if self._environ is None:
             return None
         environ = self._environ.copy()
@@ -159,27 +159,29 @@ class Head:
 
 
 def create(
-    request: Request, connection: Connection, listener: Any, cfg: Any
+    request: Request, sock: Any, peer: Any, listener: Any, cfg: Any, response_args: tuple[Any, ...]
 ) -> tuple[Response, dict[str, Any]]:
-    """As ``gunicorn.http.wsgi.create``: the response, yet to be begun, and the environ. The latter is a copy where the
-    head is known."""
-    sock, peer, head = connection.sock, connection.addr, request.head
-    if head is not None:
-        response = Response(request, sock, cfg, connection)
+    """Make the response, which is yet to begin, and the environ, as ``gunicorn.http.wsgi.create`` does.
+
+    The environ is a copy where the head is known. ``response_args``: what :class:`Response` needs beyond gunicorn's.
+    """
+    head = request.head
+    if isinstance(head, RememberedHead):
+        response = Response(request, sock, cfg, *response_args)
         environ = head.environ(request, sock, peer, response)
         if environ is not None:
             return response, environ
     response, environ = wsgi.create(
-        request, sock, peer, listener, cfg, response_class=Response, response_args=(connection,)
+        request, sock, peer, listener, cfg, response_class=Response, response_args=response_args
     )
-    if head is not None:
+    if isinstance(head, RememberedHead):
         head.keep(environ, cfg)
     return response, environ
 
 
 class Errors(RawIOBase):
-    """``wsgi.errors``: gunicorn's, made when something is written (it looks for the log's streams, each time). One for
-    all requests with a head; so nobody can close it."""
+    """``wsgi.errors``: creates gunicorn's only when something is written, because that searches for the log's streams
+    each time. All requests with a head share it, so it cannot be closed."""
 
     def __init__(self, cfg: Any) -> None:
         self._cfg = cfg
@@ -189,21 +191,21 @@ class Errors(RawIOBase):
         wsgi.WSGIErrorsWrapper(self._cfg).write(data)
 
     def close(self) -> None:
-        """Nothing: it is not the app's to close (PEP 3333)."""
+        """Do nothing: the app may not close it (PEP 3333)."""
 
 
-class Heads:
-    """A worker's memory of heads. ``cfg``: gunicorn's configuration, which it holds for."""
+class HeadMemory:
+    """A worker's memory of heads. ``cfg``: gunicorn's configuration, under which they were parsed."""
 
     def __init__(self, cfg: Any) -> None:
         self._cfg = cfg
-        self._young: dict[tuple[Any, bytes], Head] = {}
-        self._old: dict[tuple[Any, bytes], Head] = {}
+        self._young: dict[tuple[Any, bytes], RememberedHead] = {}
+        self._old: dict[tuple[Any, bytes], RememberedHead] = {}
         self._bytes = 0
-        self._turned = time.monotonic()
+        self._generation_began = time.monotonic()
         self._seen: set[int] = set()
-        # PROXY protocol puts bytes in front of a connection's first head; a hook may change a request before its
-        # environ is made; and a hole's value might decide upon the scheme.
+        # Off where PROXY protocol puts bytes in front of a connection's first head, where a hook may change a request
+        # before its environ is made, and where a hole's value might decide the scheme.
         self._off = (
             cfg.protocol != "http"
             or cfg.proxy_protocol != "off"
@@ -215,14 +217,15 @@ class Heads:
         return len(self._young) + len(self._old)
 
     def conditions(self, listener: Any, peer: Any) -> Any:
-        """What a head is read under on a connection, from ``peer`` to the address ``listener``; None: nothing is kept
-        (Unix sockets, where peers have no address)."""
+        """Return the conditions of heads on a connection from ``peer`` to the address ``listener``. None: nothing is
+        kept (Unix sockets, where peers have no address)."""
         if self._off or not isinstance(listener, tuple) or not isinstance(peer, tuple):
             return None
         return listener, is_trusted_proxy(self._cfg, peer[0])
 
     def look(self, conditions: Any, data: bytes) -> Seen | None:
-        """What ``data``, the first bytes of a request, begin with; None if that is neither known nor learnt."""
+        """Split the head that ``data``, a request's first bytes, begins with. None if it can be neither known nor
+        learnt."""
         end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
         if conditions is None or end < 0:
             return None
@@ -236,8 +239,8 @@ class Heads:
         return Seen((conditions, b"".join(parts)), values, end + 4)
 
     def request(self, seen: Seen, reader: Reader, peer: Any, number: int) -> tuple[Request, int] | None:
-        """The request of a known head, the connection's ``number``-th, and the length of the body that it has yet to
-        be given; None for one that the parser has to read."""
+        """Make the connection's ``number``-th request from a known head, and return it with its body's length in bytes;
+        the body is still to be set. None: let the parser decide."""
         key, values, _ = seen
         head = self._young.get(key)
         if head is None:
@@ -248,7 +251,7 @@ class Heads:
         return head.request(values, reader, peer, number)
 
     def learn(self, seen: Seen, data: bytes, request: Request) -> None:
-        """Keep what the parser made of ``data``, if it is one of those that are kept."""
+        """Keep what the parser made of ``data``, from its second appearance on and if it is of a kind that is kept."""
         mark = hash(seen.key)
         if mark not in self._seen:
             if len(self._seen) >= MAX_SEEN:
@@ -261,26 +264,26 @@ class Heads:
             request.head = head
             self._put(seen.key, head)
 
-    def _put(self, key: tuple[Any, bytes], head: Head) -> None:
+    def _put(self, key: tuple[Any, bytes], head: RememberedHead) -> None:
         if len(self._young) >= MAX_HEADS or self._bytes + head.size > MAX_BYTES:
-            self._turn()
+            self._next_generation()
         self._young[key] = head
         self._bytes += head.size
 
-    def _turn(self) -> None:
+    def _next_generation(self) -> None:
         self._old, self._young = self._young, {}
         self._bytes = 0
-        self._turned = time.monotonic()
+        self._generation_began = time.monotonic()
 
     def forget(self) -> None:
-        """Let go of what nobody has used for long. To be called about once a second."""
-        if time.monotonic() - self._turned >= TURN:
-            self._turn()
+        """Drop heads that nobody has used for a while. Call it about once a second."""
+        if time.monotonic() - self._generation_began >= GENERATION_SECONDS:
+            self._next_generation()
             self._seen.clear()
 
 
-def _head_of(head: bytes, request: Request) -> Head | None:
-    """What is kept of a request that the parser has read in these bytes; None if it is not of the kind that is."""
+def _head_of(head: bytes, request: Request) -> RememberedHead | None:
+    """Make what is kept of a request that the parser read in these bytes; None if its kind is not kept."""
     fields = [_environ_name(name) for name, _ in request.headers]
     if (
         request.method not in _METHODS
@@ -304,9 +307,9 @@ def _head_of(head: bytes, request: Request) -> Head | None:
                 return None
             length_hole = number
         holes.append(place)
-    return Head(request, holes, length_hole, len(head))
+    return RememberedHead(request, holes, length_hole, len(head))
 
 
 def _environ_name(name: str) -> str:
-    """By what name the environ has a field."""
+    """Return the environ's name for a field."""
     return "CONTENT_LENGTH" if name == "CONTENT-LENGTH" else "HTTP_" + name.replace("-", "_")

@@ -6,7 +6,7 @@ import math
 import time
 from typing import Any
 
-from .response import HeaderTimeout
+from .reader import HeaderTimeout
 
 
 class IdleTimer:

@@ -14,10 +14,9 @@ taken over has left the pool: the pool bounds connections that are being read or
                health goes on answering
     gone       when nothing is left, or the window and a margin are over
 
-Only SIGQUIT hurries a drain, and SIGINT, which is Ctrl-C: all that is left ends now. A repeated SIGTERM changes
-nothing, because it is often no wish to hurry: dumb-init, ``tini -g`` and systemd signal master and workers, and the
-master passes its own on; with SIGTTOU it signals the worker that is to go once a second until that is gone. After a
-reload (SIGHUP) the new workers accept on the same sockets, so an old one's delay ends as soon as they run.
+Only SIGQUIT and SIGINT (Ctrl-C) hurry a drain: everything left ends now. A repeated SIGTERM changes nothing, because
+dumb-init, ``tini -g`` and systemd signal master and workers, the master passes its own on, and after SIGTTOU it repeats
+it each second. After a reload (SIGHUP) the new workers accept on the same sockets, so an old one's delay ends then.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib import metadata
 from typing import Any, Final
@@ -58,25 +58,29 @@ from ..settings import Settings
 from ..settings.watch import Watch
 from ..streams.hub import Hub
 from ..streams.stats import Stats
+from ..streams.stream import Stream
 from .connection import Connection, why_lost
+from .deadlines import ConnState
 from .drain import drain
-from .head_memory import Heads, create
-from .response import HeaderTimeout, Remembered, Response
+from .head_memory import HeadMemory, create
+from .parser import CachedConfig
+from .reader import HeaderTimeout
+from .response import Response
 
-# Connections accepted before others have their turn. gevent's hundred would all be served before a probe that comes
-# after them: a second and more, when a crowd of clients comes back at once.
+# Connections accepted before other work runs. With gevent's default of 100, a probe waits until all of them are
+# served: more than a second when a crowd of clients reconnects at once.
 ACCEPTS_PER_TURN = 4
-# Of the connections of a full pool, the idle ones are closed, so that new ones come in.
+# When a pool is full, this share of the idle connections is closed, oldest first, to make room.
 EVICT_SHARE = 0.1
 
 
 class SSEWorker(GeventWorker):
-    """See the module's text. ``worker_class = "sse.worker.SSEWorker"`` in gunicorn's configuration."""
+    """``worker_class = "sse.worker.SSEWorker"`` in gunicorn's configuration."""
 
     takes_blocked_signals = True
-    # Extensions are started here, and not by a hook.
+    # This class starts the extensions itself; the hook of sse/gunicorn.py must not.
     adopts = True
-    # Shared by the master and its workers: is the log in one worker's memory? The master learns it from that worker.
+    # Shared by the master and its workers. 1: a worker has told the master that its log is in its memory.
     _alone: Final = mmap.mmap(-1, 1)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -86,7 +90,7 @@ class SSEWorker(GeventWorker):
         # Set in gunicorn.conf.py (sse does not know health): after a reload, do the successors run?
         self.replaced: Callable[[], bool] = lambda: False
         self._health_names: frozenset[Any] = frozenset()  # addresses of the listeners that are health's
-        # Where a proxy shows the app; gunicorn takes this prefix off each path.
+        # The path under which a proxy serves the app; gunicorn removes this prefix from each request's path.
         self._mount = os.environ.get("SCRIPT_NAME", "")
         self._unwanted = self._is_one_too_many()
         self.extensions: list[SSE] = []
@@ -97,8 +101,7 @@ class SSEWorker(GeventWorker):
         self.fanouts: dict[Hub, Fanout] = {}
 
     def patch(self) -> None:
-        """gevent's patches. For each module that it patches, gevent looks for plugins in the metadata of every
-        installed package: that was half of a worker's start. Once is enough."""
+        """Apply gevent's patches, but search every package's metadata for gevent's plugins only once."""
         found = metadata.entry_points()
         look = metadata.entry_points
         metadata.entry_points = found.select
@@ -110,8 +113,9 @@ class SSEWorker(GeventWorker):
     # ── start ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _is_one_too_many(self) -> bool:
-        """In the master, before the fork: was another worker asked for (SIGTTIN) beside one whose log is in its memory?
-        Then the master goes back to the workers it had, and ends the oldest of those it has: this one."""
+        """In the master, before the fork: undo a SIGTTIN that asks for a second worker beside a log in memory.
+
+        The master goes back to its former number of workers, and ends the oldest of them: this one."""
         master = getattr(signal.getsignal(signal.SIGTTIN), "__self__", None)
         self._additional = master is not None and master.num_workers > self.cfg.workers
         if master is None or not (self._alone[0] and self._additional):
@@ -134,10 +138,10 @@ class SSEWorker(GeventWorker):
             self._load()
 
     def _load(self) -> None:
-        """What follows once there is an app."""
+        """Start everything that needs the app."""
         settle_collector()
-        self._request_cfg = Remembered(self.cfg)
-        self._heads = Heads(self._request_cfg)
+        self._request_cfg = CachedConfig(self.cfg)
+        self._heads = HeadMemory(self._request_cfg)
         self._health_names = tell_listening(self.wsgi, self.sockets)
         if self.cfg.max_requests and self.age == 1:
             self.log.warning(
@@ -164,11 +168,13 @@ class SSEWorker(GeventWorker):
         self._fanout(sse.start())
 
     def _fanout(self, hub: Hub) -> Fanout:
-        fanout = self.fanouts.get(hub)
-        if fanout is None:
+        if (fanout := self.fanouts.get(hub)) is None:
             fanout = self.fanouts[hub] = Fanout(hub)
             fanout.start()
         return fanout
+
+    def _take_over(self, hub: Hub, stream: Stream, sock: Any) -> None:
+        self._fanout(hub).adopt(stream, sock.detach())
 
     def run(self) -> None:
         """The worker's main loop."""
@@ -200,22 +206,19 @@ class SSEWorker(GeventWorker):
     def _evict(self, servers: list[StreamServer]) -> None:
         if all(server.pool.free_count() for server in servers):
             return
-        idle = sorted((c for c in self.connections if c.state == "idle"), key=lambda c: c.opened)
-        for connection in idle[: max(1, int(len(idle) * EVICT_SHARE))] if idle else ():
+        idle = sorted((c for c in self.connections if c.state is ConnState.IDLE), key=lambda c: c.opened)
+        for connection in idle[: max(1, int(len(idle) * EVICT_SHARE))]:
             self._stats.connections_closed["evicted"] += 1
             connection.hang_up()
 
     # ── signals ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _watch_signals(self) -> None:
-        """Python runs signal handlers between bytecodes; gevent's loop may sleep long before the next one. The wake-up
-        pipe that gunicorn sets makes it look at once."""
+        """Run signal handlers at once: gunicorn's wake-up pipe wakes gevent's loop, and Python runs them then."""
         while True:
             wait_read(self.PIPE[0])
-            try:
+            with suppress(BlockingIOError):
                 os.read(self.PIPE[0], 512)
-            except BlockingIOError:
-                pass
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """SIGTERM: drain. A repeated one changes nothing."""
@@ -235,7 +238,7 @@ class SSEWorker(GeventWorker):
             self._woken.set()
 
     def init_signals(self) -> None:
-        """Ours instead of the master's; and what has come for us meanwhile (see :func:`sse.gunicorn.when_ready`)."""
+        """Install our handlers, and let signals in that were held back (:func:`sse.gunicorn.when_ready`)."""
         super().init_signals()
         signal.siginterrupt(signal.SIGQUIT, False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT))
@@ -250,11 +253,11 @@ class SSEWorker(GeventWorker):
 
     def _connection_counts(self) -> dict[str, int]:
         """The main listener's connections by state, as in Go's ``ConnState``; all states, also those nothing is in."""
-        counts = {"new": 0, "active": 0, "idle": 0}
+        counts: dict[str, int] = {ConnState.NEW: 0, ConnState.ACTIVE: 0, ConnState.IDLE: 0}
         for connection in self.connections:
             if connection.state in counts and not self.for_health(connection):
                 counts[connection.state] += 1
-        counts["stream"] = sum(fanout.busy() for fanout in self.fanouts.values())
+        counts[ConnState.STREAM] = sum(fanout.busy() for fanout in self.fanouts.values())
         return counts
 
     def is_health(self, server: StreamServer) -> bool:
@@ -270,14 +273,13 @@ class SSEWorker(GeventWorker):
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """One connection, from accept to close or takeover."""
         name = listener.getsockname()
-        if not isinstance(addr, tuple):
-            addr = ""  # the name of a Unix peer's own end is that peer's choice, and could look like an address
-        connection = Connection(client, addr, self.settings, lambda: self.draining)
+        # A Unix peer chooses the name of its own end, which could look like an address.
+        addr = addr if isinstance(addr, tuple) else ""
+        connection = Connection(client, addr, self.settings, lambda: self.draining, self._take_over)
         connection.listener = name
         self.connections.add(connection)
-        closed = self._stats.connections_closed
-        request = None
-        reason = "bad-request"
+        stats = self._stats
+        request, reason = None, "bad-request"
 
         def answer(req: Any) -> bool:
             nonlocal request, reason
@@ -287,7 +289,7 @@ class SSEWorker(GeventWorker):
             return keep
 
         def count(reason: str) -> None:
-            closed[reason] += 1
+            stats.connections_closed[reason] += 1
 
         try:
             if self._tls is not None:
@@ -320,7 +322,7 @@ class SSEWorker(GeventWorker):
             self.handle_error(request, client, addr, error)
         finally:
             self.connections.discard(connection)
-            if connection.takeover is None:
+            if connection.state is not ConnState.STREAM:
                 connection.finish()
 
     def _answer(self, listener_name: Any, connection: Connection, req: Any) -> bool:
@@ -335,9 +337,10 @@ class SSEWorker(GeventWorker):
                 if not self.for_health(connection):
                     write_error(sock, 404, "Not Found", "this service is at another path")
                     return False
-                # Whoever probes asks for /readyz, wherever a proxy shows the app.
+                # A probe asks for /readyz, whatever the app's prefix.
                 req.path = self._mount + req.path
-            resp, environ = create(req, connection, listener_name, self._request_cfg)
+            response_args = (connection, connection.take_over)
+            resp, environ = create(req, sock, connection.addr, listener_name, self._request_cfg, response_args)
             if self._health_names:
                 environ[HEALTH_LISTENER] = self.for_health(connection)
             if not self.for_health(connection):
@@ -348,8 +351,7 @@ class SSEWorker(GeventWorker):
             if self._tls is None:
                 environ[TAKEOVER] = resp.take_over
             if "HTTP_UPGRADE" in environ:
-                # The app may take the socket for a websocket: the header's time-out, which it still has, must not end
-                # that. What we read and write sets its own.
+                # The app may use the socket for a websocket, which the header's time-out, still set, must not end.
                 sock.settimeout(None)
             self.nr += 1
             body = self.wsgi(environ, resp.start_response)
@@ -362,11 +364,8 @@ class SSEWorker(GeventWorker):
                     resp.write_file(body)
                 else:
                     resp.write_all(body)
-                if connection.takeover is not None:
-                    hub, stream = connection.takeover
-                    self._fanout(hub).adopt(stream, sock.detach())
-                    return False
-                resp.close()
+                if connection.state is not ConnState.STREAM:
+                    resp.close()
             except (OSError, gevent.GreenletExit) as error:
                 connection.lost = why_lost(error)
                 raise
@@ -389,7 +388,7 @@ class SSEWorker(GeventWorker):
             return False
         finally:
             # A generator stream has logged itself, as those that are taken over do at their end.
-            logged = connection.takeover is not None or STREAM in environ
+            logged = connection.state is ConnState.STREAM or STREAM in environ
             if resp is not None and not logged and accesslog.enabled() and not self.for_health(connection):
                 target = redact(req.uri)
                 accesslog.request_answered(environ, target, str(resp.status), resp.sent, began)

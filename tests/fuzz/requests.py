@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 
 from sse.settings import Settings
 from sse.worker.connection import Connection
-from sse.worker.head_memory import Heads
+from sse.worker.head_memory import HeadMemory
 
 SETTINGS = Settings.from_mapping({"SSE_LOG": "memory:"})
 
@@ -25,7 +25,7 @@ CFG.set("limit_request_fields", 100)
 CFG.set("limit_request_field_size", SETTINGS.sse_max_header_bytes)
 
 #: A worker's, and never emptied: each input may meet what is kept of all before it.
-HEADS = Heads(CFG)
+HEADS = HeadMemory(CFG)
 
 #: More than this of a body is not read.
 BODY_MOST = 4096
@@ -66,7 +66,7 @@ class Taken:
         self.complete = False
 
 
-def read(data: bytes, step: int, heads: Heads | None = None) -> list[Taken]:
+def read(data: bytes, step: int, heads: HeadMemory | None = None) -> list[Taken]:
     """The requests that a connection of ours takes from these bytes, which arrive in pieces of at most ``step``; with
     what is known of heads."""
     wire = Wire(data, step)

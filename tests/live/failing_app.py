@@ -9,7 +9,7 @@ from settings import load
 from sse.extension import SSE
 from sse.fanout.passes import Fanout
 from sse.fanout.upkeep import Upkeep
-from sse.worker.head_memory import Heads
+from sse.worker.head_memory import HeadMemory
 
 _run_passes = Fanout.run_passes
 _rounds = iter(range(3))
@@ -25,7 +25,7 @@ def _fail_first(self: Fanout) -> None:
     _run_passes(self)
 
 
-for owner, name in ((Heads, "forget"), (Upkeep, "sweep"), (SSE, "end_responses")):
+for owner, name in ((HeadMemory, "forget"), (Upkeep, "sweep"), (SSE, "end_responses")):
     setattr(owner, name, _fail)
 Fanout.run_passes = _fail_first  # type: ignore[method-assign]
 app = create_app(load())

@@ -15,7 +15,7 @@ import pytest
 from health.metrics.table import REFUSALS
 from sse.streams.stream import CLOSE_REASONS
 from sse.web.publishing import PUBLISH_REFUSALS
-from sse.worker.connection import CLOSINGS
+from sse.worker.deadlines import CLOSINGS
 from tests.live.observe import samples
 from tests.live.test_takeover import flood
 from tests.sse.auth.fakes import SECRET, claims, hs256

@@ -11,11 +11,12 @@ from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderNam
 from sse.settings import Settings
 from sse.worker import response as http
 from sse.worker.connection import Connection
-from sse.worker.response import Remembered, Response
+from sse.worker.parser import CachedConfig
+from sse.worker.response import Response
 from tests.fuzz.requests import Wire
 
 SETTINGS = Settings.from_mapping({"SSE_LOG": "memory:"})
-CFG = Remembered(Config())
+CFG = CachedConfig(Config())
 
 
 class Asked:
@@ -29,7 +30,7 @@ class Asked:
 
 def begun(*headers: tuple[Any, Any]) -> Response:
     connection = Connection(Wire(b"", 1), ("127.0.0.1", 5), SETTINGS, lambda: False)
-    response = Response(Asked(), connection.sock, CFG, connection)
+    response = Response(Asked(), connection.sock, CFG, connection, connection.take_over)
     response.start_response("200 OK", list(headers))
     return response
 

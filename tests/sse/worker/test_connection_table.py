@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sse.settings import Settings
-from sse.worker.connection import TIMERS
+from sse.worker.deadlines import TIMERS
 
 PAGE = Path(__file__).parents[3] / "docs" / "go-to-gunicorn.md"
 

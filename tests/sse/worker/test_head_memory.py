@@ -13,8 +13,8 @@ from sse.settings import Settings
 from sse.worker import head_memory as module
 from sse.worker.body import SizedBody
 from sse.worker.connection import Connection
-from sse.worker.head_memory import MAX_BYTES, MAX_HEAD_BYTES, MAX_HEADS, MAX_SEEN, Errors, Heads, create
-from sse.worker.response import Remembered, Request
+from sse.worker.head_memory import MAX_BYTES, MAX_HEAD_BYTES, MAX_HEADS, MAX_SEEN, Errors, HeadMemory, create
+from sse.worker.parser import CachedConfig, Request
 from tests.fuzz.requests import Wire
 
 SETTINGS = Settings.from_mapping({"SSE_LOG": "memory:"})
@@ -27,7 +27,7 @@ def config(**changed: Any) -> Any:
     cfg.set("limit_request_field_size", SETTINGS.sse_max_header_bytes)
     for name, value in changed.items():
         cfg.set(name, value)
-    return Remembered(cfg)
+    return CachedConfig(cfg)
 
 
 CFG = config()
@@ -40,7 +40,9 @@ class Made:
         self.known = isinstance(request.body, SizedBody)
         attributes = {name: value for name, value in vars(request).items() if name not in ("unreader", "body", "head")}
         closes = request.should_close()
-        _, environ = create(request, connection, listener, cfg)
+        _, environ = create(
+            request, connection.sock, connection.addr, listener, cfg, (connection, connection.take_over)
+        )
         assert environ.pop("wsgi.input") is request.body
         assert hasattr(environ.pop("wsgi.errors"), "write")
         assert callable(environ.pop("wsgi.early_hints"))
@@ -49,7 +51,7 @@ class Made:
 
 
 def read(
-    data: bytes, heads: Heads | None, *, peer: Any = PEER, listener: Any = LISTENER, cfg: Any = CFG, step: int = 65536
+    data: bytes, heads: HeadMemory | None, *, peer: Any = PEER, listener: Any = LISTENER, cfg: Any = CFG, step: int = 65536
 ) -> list[Made] | None:
     """What a connection makes of these bytes; None where it refuses them."""
     connection = Connection(Wire(data, step), peer, SETTINGS, lambda: False)
@@ -66,9 +68,9 @@ def read(
     return made
 
 
-def taught(*requests: bytes, cfg: Any = CFG) -> Heads:
+def taught(*requests: bytes, cfg: Any = CFG) -> HeadMemory:
     """What knows the heads of these requests."""
-    heads = Heads(cfg)
+    heads = HeadMemory(cfg)
     for data in requests:
         for _ in range(2):
             assert read(data, heads, cfg=cfg)
@@ -107,7 +109,7 @@ KEPT = [
 
 @pytest.mark.parametrize("data", KEPT)
 def test_the_third_request_is_the_first_one_though_nobody_parsed_it(data: bytes) -> None:
-    heads = Heads(CFG)
+    heads = HeadMemory(CFG)
     first, second, third = (read(data, heads) for _ in range(3))
     assert first and second and third
     assert [one.known for one in (*first, *second, *third)] == [False, False, True]
@@ -171,7 +173,7 @@ REFUSED_OR_RARE = [
 
 @pytest.mark.parametrize("data", REFUSED_OR_RARE)
 def test_what_is_out_of_the_ordinary_is_parsed_each_time(data: bytes) -> None:
-    heads = Heads(CFG)
+    heads = HeadMemory(CFG)
     for _ in range(3):
         found = read(data, heads)
         assert found and not found[0].known
@@ -199,7 +201,7 @@ def hook(worker: Any, request: Any) -> None:
 )
 def test_some_configurations_leave_nothing_to_remember(changed: dict[str, Any]) -> None:
     cfg = config(**changed)
-    heads = Heads(cfg)
+    heads = HeadMemory(cfg)
     for _ in range(3):
         assert read(PUBLISH, heads, cfg=cfg)
     assert len(heads) == 0
@@ -226,10 +228,10 @@ def test_the_peer_is_the_connections() -> None:
 
 
 def test_nothing_that_an_app_does_to_a_request_reaches_the_next() -> None:
-    heads, environs = Heads(CFG), []
+    heads, environs = HeadMemory(CFG), []
 
     def answer(request: Any) -> bool:
-        _, environ = create(request, connection, LISTENER, CFG)
+        _, environ = create(request, connection.sock, PEER, LISTENER, CFG, (connection, connection.take_over))
         environs.append(dict(environ))
         environ["HTTP_AUTHORIZATION"] = environ["spoilt"] = "x"
         request.headers.append(("SPOILT", "x"))
@@ -275,12 +277,13 @@ def test_what_may_be_shared_is_what_gunicorn_has() -> None:
     made = []
 
     def answer(request: Any) -> bool:
-        made.append((vars(request).keys() | {"head"}, create(request, connection, LISTENER, CFG)[1].keys()))
+        _, environ = create(request, connection.sock, PEER, LISTENER, CFG, (connection, connection.take_over))
+        made.append((vars(request).keys() | {"head"}, environ.keys()))
         return False
 
     fields = b"Host: a\r\nContent-Type: b\r\nContent-Length: 0\r\n"
     connection = Connection(Wire(b"POST / HTTP/1.1\r\n" + fields + b"\r\n", 65536), PEER, SETTINGS, lambda: False)
-    connection.requests(CFG, answer, lambda reason: None, Heads(CFG), LISTENER)
+    connection.requests(CFG, answer, lambda reason: None, HeadMemory(CFG), LISTENER)
     ((attributes, keys),) = made
     assert attributes == module._SHARED | module._OWN
     assert keys - {"HTTP_HOST"} == module._SHARED_ENVIRON | module._OWN_ENVIRON
@@ -292,7 +295,7 @@ def head_number(number: int, size: int = 100) -> bytes:
 
 @pytest.mark.parametrize("size", [10, 3000])
 def test_memory_is_bounded_in_number_and_bytes(size: int) -> None:
-    heads = Heads(CFG)
+    heads = HeadMemory(CFG)
     for number in range(MAX_HEADS + 100 if size == 10 else 3 * MAX_BYTES // size):
         for _ in range(2):
             read(head_number(number, size), heads)
@@ -303,7 +306,7 @@ def test_memory_is_bounded_in_number_and_bytes(size: int) -> None:
 
 
 def test_a_head_that_comes_once_is_not_kept() -> None:
-    heads = Heads(CFG)
+    heads = HeadMemory(CFG)
     for number in range(MAX_SEEN + 10):
         seen = heads.look((LISTENER, True), head_number(number))
         assert seen is not None
@@ -315,7 +318,7 @@ def test_what_nobody_uses_is_forgotten_and_what_is_used_is_not(monkeypatch: pyte
     heads = taught(PUBLISH, head_number(1))
     heads.forget()
     assert len(heads) == 2, "it is not time yet"
-    monkeypatch.setattr(module, "TURN", 0.0)
+    monkeypatch.setattr(module, "GENERATION_SECONDS", 0.0)
     for _ in range(3):
         heads.forget()
         (used,) = read(PUBLISH, heads) or ()
