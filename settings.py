@@ -9,8 +9,7 @@ import logging
 import os
 
 from sse.observe import logging as logs
-from sse.settings import Settings, SettingsError, unknown_names
-from sse.settings import last_good as kept
+from sse.settings import Settings, SettingsError, last_good, unknown_names
 from sse.settings.file import FILE_SETTING, parse
 
 BAD_SETTINGS = 2    # exit status, that of a wrong command line: starting again changes nothing
@@ -52,7 +51,7 @@ def load() -> Settings:
         return _as_siblings(_loaded[1], settings)
     _loaded = os.getpid(), settings
     if settings.sse_config_file is not None:
-        kept.share()
+        last_good.share()
     return settings
 
 
@@ -61,7 +60,7 @@ def _say(line: str, level: int) -> None:
 
 
 def _last_good(loaded: Settings) -> Settings:
-    content = kept.last()
+    content = last_good.last()
     if content is not None:
         try:
             return Settings.from_environ(parse(os.environ[FILE_SETTING], content))

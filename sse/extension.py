@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 import flask
 
 from . import registry
-from .auth import client_address, sse_commands
+from .auth.cli import sse_commands
 from .events.model import Event, format_id
 from .events.names import CANARY_CHANNEL
 from .log import LogUnavailable, Usage
@@ -109,7 +109,7 @@ class SSE(Service):
             self.stats.closed[reason] += 1
             self.stats.delivered += events
             self.stats.bytes_sent += size
-            client = client_address(environ, self.trusted_networks)
+            client = self.authenticator.client_address(environ)
             accesslog.response_ended(environ, client, target, reason, events, size, time.monotonic() - began)
 
         body = Body(

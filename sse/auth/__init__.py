@@ -1,31 +1,6 @@
-"""Who may publish and who may read: keys, tokens, patterns, origins. What the rest of the service uses of it.
+"""Who may publish and who may read: keys, tokens, channel patterns, origins, client addresses.
 
-`policy` has the rules as a table, `authenticator` asks them. `keys` and `tokens` import PyJWT and
-cryptography, and are imported only where tokens are configured.
+`policy` has the rules as a table, `authenticator` applies them. The package imports none of its modules: the settings
+take patterns and limits from it, in gunicorn's master, which must not load what gevent is to patch in the workers. For
+the same reason `keys` and `tokens`, which import PyJWT and cryptography, are imported only where tokens are configured.
 """
-
-from .address import address_bucket, client_address, parse_networks
-from .authenticator import Authenticator
-from .cli import sse_commands
-from .configure import AuthSettings
-from .cors import cors_headers
-from .decision import AccessDenied, BadAuthSetting, Grant
-from .origin import all_loopback
-from .policy import Publishing
-from .rate import PublishRate
-
-__all__ = [
-    "AccessDenied",
-    "AuthSettings",
-    "Authenticator",
-    "BadAuthSetting",
-    "Grant",
-    "PublishRate",
-    "Publishing",
-    "address_bucket",
-    "all_loopback",
-    "client_address",
-    "cors_headers",
-    "parse_networks",
-    "sse_commands",
-]

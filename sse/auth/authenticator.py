@@ -6,21 +6,21 @@ Puts the parts together: the rule (`policy`), the credential (`bearer`), the key
 
 import hashlib
 import time
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from werkzeug.wrappers import Request
 
 from ..events.model import CHANNEL_PATTERN
 from ..events.names import CANARY_CHANNEL, STATS_CHANNEL
 from ..runtime.redaction import one_line
-from . import publish_key
 from .address import address_bucket, client_address, parse_networks
 from .bearer import Credential, find_credential
 from .configure import AuthSettings, Source, checked, publish_keys, token_keys, token_verifier
 from .decision import BadAuthSetting, Grant, credentials_missing, forbidden, insufficient_scope, invalid_token
 from .origin import is_allowed, is_own, local_publish_refusal, parse_allow_list
 from .policy import Patterns, Publishing, Reading, Rule, check_pattern, decide, is_reserved
+from .publish_key import matches
 
 if TYPE_CHECKING:
     from .keys import Key
@@ -192,16 +192,16 @@ class Authenticator:
         hint = f"; {_HOW_TO_OPEN}" if publishing is Publishing.CLOSED else ""
         return f"publishing needs {publishing.value}; reading needs {self._reachable.reading.value}{hint}"
 
-    def client_address(self, request: Request) -> str:
-        """The client's address, by SSE_TRUSTED_PROXIES."""
-        return client_address(request.environ, self._proxies)
+    def client_address(self, environ: Mapping[str, Any]) -> str:
+        """The client's address, by SSE_TRUSTED_PROXIES; see `address.client_address`."""
+        return client_address(environ, self._proxies)
 
     def _anonymous(self, request: Request) -> Grant:
-        return Grant(f"address:{address_bucket(self.client_address(request))}")
+        return Grant(f"address:{address_bucket(self.client_address(request.environ))}")
 
     def _is_publish_key(self, credential: Credential) -> bool:
         digests = [known for source in self._publish_keys for known in source()]
-        return publish_key.matches(credential.value, digests)
+        return matches(credential.value, digests)
 
     def _claims(self, credential: Credential) -> "Claims":
         if self._tokens is None:

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final, Literal, NamedTuple
-
-from werkzeug.wrappers import Request
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from .decision import invalid_request
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Request
 
 COOKIE: Final = "sse_token"
 PARAMETER: Final = "access_token"
@@ -32,7 +33,7 @@ class Credential(NamedTuple):
         return f"Credential(***, {self.way})"  # must not show up in a traceback or a debug log
 
 
-def find_credential(request: Request, *, reading: bool) -> Credential | None:
+def find_credential(request: "Request", *, reading: bool) -> Credential | None:
     """Find the credential of this request; None if it has none.
 
     reading: take one from the query, too. An EventSource can set no header; a publisher can, and a URL ends up in

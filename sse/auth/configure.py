@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
+from .algorithms import SUPPORTED
 from .decision import BadAuthSetting
 from .keyfile import MAX_RETIRED, KeyFile
 from .publish_key import check_publish_key, digest, parse_publish_keys
@@ -132,7 +133,7 @@ def token_keys(
     # An empty key is a mistake to be refused, not the absence of one: hence "is None", and not falsehood.
     if settings.sse_jwt_key is None and settings.sse_jwt_key_file is None and settings.sse_jwks_file is None:
         return []
-    from .keys import SUPPORTED, parse_jwks, parse_key  # 9 MB that only those pay who use tokens
+    from .keys import parse_jwks, parse_key  # 9 MB that only those pay who use tokens
 
     allowed = tuple(settings.sse_jwt_algorithms)
     if not allowed or not set(allowed) <= set(SUPPORTED):  # "none" is one of those that it must not be

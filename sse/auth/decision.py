@@ -33,7 +33,7 @@ REASONS: Final = ("key", "token", "origin", "closed", "invalid")
 class AccessDenied(Exception):
     """The answer to a request that may not do what it asks. `status` is 401 or 403.
 
-    `detail` is for the problem document (RFC 9457); neither it nor `title` contains the credential or any
+    `detail` is for the problem document (RFC 9457); it contains neither the credential nor any
     header that the client sent. `headers` go into the response as they are. `reason` is what refused publishes
     are counted by, one of REASONS.
     """

@@ -22,9 +22,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import HMACAlgorithm
 
-SUPPORTED: Final = ("HS256", "RS256", "ES256", "EdDSA")
+from .algorithms import MIN_SECRET_BYTES, SUPPORTED
 
-MIN_SECRET_BYTES: Final = 32
 MIN_RSA_BITS: Final = 2048
 
 # A token without `kid` is tried against each key that fits: the bound on what one bad token costs (30 µs a

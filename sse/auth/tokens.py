@@ -20,8 +20,9 @@ from typing import Any, Final, NamedTuple
 
 import jwt
 
+from .algorithms import SUPPORTED
 from .decision import AccessDenied, invalid_token
-from .keys import SUPPORTED, Key
+from .keys import Key
 from .policy import MAX_PATTERNS, Patterns
 
 # Seconds that another machine's clock may run ahead of ours: `nbf` and `iat` of a token that was made just

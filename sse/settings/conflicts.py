@@ -3,46 +3,60 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from pydantic import SecretStr
+
+from ..auth.algorithms import MIN_SECRET_BYTES
 from ..log import check_url
 
-if TYPE_CHECKING:
-    from .model import Settings
-
-_HS256_BYTES = 32   # RFC 7518 §3.2: a key of the hash's size or larger
+_KEYS = ("sse_publish_key", "sse_publish_key_file", "sse_jwt_key", "sse_jwt_key_file", "sse_jwks_file")
 
 
-def conflicts(settings: Settings) -> list[str]:
+class Checked(Protocol):
+    """What the checks read of the settings, beside the keys."""
+
+    port: int
+    health_port: int
+    web_concurrency: int
+    sse_log: str
+    sse_auth: str
+    sse_jwt_key: SecretStr | None
+    sse_jwt_algorithms: tuple[str, ...]
+    sse_jwks_file: object
+    sse_otel: bool
+    model_fields_set: set[str]
+
+
+def conflicts(settings: Checked) -> list[str]:
     """The lines, none if all is well. They never hold a secret."""
     return [*_listeners(settings), *_log(settings), *_access(settings), *_tokens(settings), *_otel(settings)]
 
 
-def _listeners(settings: Settings) -> list[str]:
+def _listeners(settings: Checked) -> list[str]:
     if settings.port == settings.health_port != 0:
         return [f"HEALTH_PORT={settings.health_port} cannot be used with PORT={settings.port}: "
                 "it must be a port of its own"]
     return []
 
 
-def _log(settings: Settings) -> list[str]:
+def _log(settings: Checked) -> list[str]:
     if settings.web_concurrency > 1 and not check_url(settings.sse_log).shared:
         return [f"SSE_LOG={settings.sse_log!r} cannot be used with WEB_CONCURRENCY={settings.web_concurrency} (each "
                 "worker would have a log of its own): it must be one that they share, sqlite:///… or redis://…"]
     return []
 
 
-def _access(settings: Settings) -> list[str]:
+def _access(settings: Checked) -> list[str]:
     """``none`` beside a key would let everybody in, in spite of the key."""
-    keys = ("sse_publish_key", "sse_publish_key_file", "sse_jwt_key", "sse_jwt_key_file", "sse_jwks_file")
-    named = [key.upper() for key in keys if getattr(settings, key) is not None]
+    named = [key.upper() for key in _KEYS if getattr(settings, key) is not None]
     if settings.sse_auth == "none" and named:
         return [f"SSE_AUTH='none' cannot be used with {' and '.join(named)}: it must be auto, or no key "
                 "may be set"]
     return []
 
 
-def _tokens(settings: Settings) -> list[str]:
+def _tokens(settings: Checked) -> list[str]:
     lines = []
     if settings.sse_jwt_key is not None:
         key = settings.sse_jwt_key.get_secret_value()
@@ -54,16 +68,16 @@ def _tokens(settings: Settings) -> list[str]:
         elif not pem and "HS256" not in settings.sse_jwt_algorithms:
             lines.append(f"SSE_JWT_KEY=*** cannot be used with SSE_JWT_ALGORITHMS={algorithms!r}: "
                          "it must be a public key in PEM form")
-        elif not pem and len(key.encode()) < _HS256_BYTES:
+        elif not pem and len(key.encode()) < MIN_SECRET_BYTES:
             lines.append("SSE_JWT_KEY=*** cannot be used (too short for HS256): "
-                         f"it must be at least {_HS256_BYTES} bytes")
+                         f"it must be at least {MIN_SECRET_BYTES} bytes")
     if settings.sse_jwks_file is not None and "sse_jwt_algorithms" not in settings.model_fields_set:
         lines.append("SSE_JWT_ALGORITHMS must be set with SSE_JWKS_FILE: a list from HS256, RS256, ES256 and "
                      "EdDSA, by the kinds of key in that file")
     return lines
 
 
-def _otel(settings: Settings) -> list[str]:
+def _otel(settings: Checked) -> list[str]:
     if settings.sse_otel and not _installed("opentelemetry.exporter.otlp.proto.http"):
         return ["SSE_OTEL=true cannot be used without the packages of OpenTelemetry: install headwater[otel], or "
                 "requirements-otel.txt"]

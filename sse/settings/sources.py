@@ -33,11 +33,11 @@ def what_is_set(values: Mapping[str, Any]) -> dict[str, Any]:
     An empty entry of a ConfigMap or a Compose file is "not set", save for the Server header, which it takes
     out. Blanks around a value are mostly the line break at a Secret's end.
     """
-    kept = {}
+    found = {}
     for name, value in values.items():
         if isinstance(value, str):
             value = value.strip()
         empty = value is None or (value == "" and name != _MAY_BE_EMPTY)
         if not empty and not (name in _PORTS and is_service_address(value)):
-            kept[name] = value
-    return kept
+            found[name] = value
+    return found

@@ -15,16 +15,17 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
+from ..auth.address import parse_networks
+from ..auth.algorithms import SUPPORTED
+from ..auth.bearer import B64TOKEN
+from ..auth.policy import check_pattern
+from ..auth.publish_key import MIN_KEY_CHARS
 from ..log import check_url
 from ..log.redis.codec import PREFIX
 
 # RFC 1123 §2.1. The last label may not be a number: "256.1.1.1" is a slip, not a name.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST_NAME = re.compile(rf"(?:{_LABEL}\.)*(?![0-9]+\Z){_LABEL}")
-_CHANNEL_PATTERN = re.compile(r"\*|[A-Za-z0-9_][A-Za-z0-9._:-]{0,127}\*?")
-_BEARER_KEY = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-# One good one of each kind: fewer ways to go wrong.
-ALGORITHMS = frozenset({"HS256", "RS256", "ES256", "EdDSA"})
 _MAX_SERVER_HEADER = 256    # characters; it goes out with every response
 
 
@@ -48,9 +49,9 @@ def _log_url(text: str) -> str:
 def _secret_key(secret: SecretStr) -> SecretStr:
     """A key that fits into ``Authorization: Bearer <key>`` (RFC 6750 §2.1: b64token), and is not guessed."""
     key = secret.get_secret_value()
-    if len(key) < 16:
+    if len(key) < MIN_KEY_CHARS:
         raise ValueError("too short: it could be guessed")
-    if not _BEARER_KEY.fullmatch(key):
+    if not B64TOKEN.fullmatch(key):
         raise ValueError("a header cannot carry it")
     return secret
 
@@ -80,16 +81,16 @@ def _split(value: object) -> object:
 
 def _algorithms(names: Iterable[str]) -> tuple[str, ...]:
     names = tuple(names)
-    if not ALGORITHMS.issuperset(names):
+    if not set(names) <= set(SUPPORTED):
         raise ValueError("unknown, or not safe enough")
     return names
 
 
 def _channel_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
-    patterns = tuple(patterns)
-    if not all(_CHANNEL_PATTERN.fullmatch(pattern) for pattern in patterns):
-        raise ValueError("not a channel name")
-    return patterns
+    try:
+        return tuple(check_pattern(pattern) for pattern in patterns)
+    except ValueError:
+        raise ValueError("not a channel name") from None
 
 
 def _origins(origins: Iterable[str]) -> tuple[str, ...]:
@@ -111,7 +112,7 @@ def _is_origin(text: str) -> bool:
 
 def _networks(networks: Iterable[str]) -> tuple[str, ...]:
     try:
-        return tuple(str(ipaddress.ip_network(network, strict=False)) for network in networks)
+        return tuple(str(network) for network in parse_networks(tuple(networks)))
     except ValueError:      # its message quotes the value, which the report does in its own way
         raise ValueError("not an address or a network") from None
 

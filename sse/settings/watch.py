@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import Final
 
 from ..runtime.cooperation import offload
-from . import last_good as kept
 from .errors import SettingsError
 from .file import parse, read_file
+from .last_good import keep
 from .model import Settings
 
 logger = logging.getLogger("headwater.settings")
@@ -106,7 +106,7 @@ class Watch:
             logger.info("%s can be used again; no setting has changed", self._path)
         self._trouble = False
         self._tell(False)
-        kept.keep(content)
+        keep(content)
         restart = settings.differences(new, waiting)
         if restart and restart != self._restart:
             logger.warning("%s: a restart is needed for %s", self._path, ", ".join(restart))

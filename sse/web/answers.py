@@ -8,7 +8,8 @@ from typing import Any, Final
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request, Response
 
-from ..auth import AccessDenied, cors_headers
+from ..auth.cors import cors_headers
+from ..auth.decision import AccessDenied
 from ..log import IdempotencyConflict, LogUnavailable
 from ..log.base import Stored
 from ..observe.environ import HUNG_UP

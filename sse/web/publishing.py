@@ -13,8 +13,7 @@ from typing import Any, Concatenate, Final, ParamSpec
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request
 
-from ..auth import AccessDenied, Grant
-from ..auth.decision import REASONS
+from ..auth.decision import REASONS, AccessDenied, Grant
 from ..events.batch import format_ids
 from ..events.model import Event, InvalidEvent, format_id
 from ..events.trace import trace_id

@@ -6,7 +6,8 @@ from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
-from ..auth import AccessDenied, cors_headers
+from ..auth.cors import cors_headers
+from ..auth.decision import AccessDenied
 from ..log import IdempotencyConflict, LogUnavailable
 from ..observe.environ import RAISED
 from ..observe.request_id import HEADER

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..auth import Authenticator, address_bucket, parse_networks
+from ..auth.address import address_bucket
+from ..auth.authenticator import Authenticator
 from ..auth.origin import all_loopback
 from ..auth.rate import PublishRate
 from ..events.digest import digest_of, scoped
@@ -56,7 +57,6 @@ class Service:
     def configure(self, settings: Settings) -> None:
         """Take the settings, and follow their changes. Raises SettingsError."""
         self.settings = settings
-        self.trusted_networks = parse_networks(tuple(settings.sse_trusted_proxies))
         self.authenticator = Authenticator(settings, loopback_only=self._loopback_only)
         self.rate = PublishRate(settings.sse_publish_rate)
         settings.on_change(self._prepare)

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from werkzeug.wrappers import Request
 
-from ..auth import Grant, address_bucket, client_address
+from ..auth.address import address_bucket
+from ..auth.decision import Grant
 from ..events.model import opening_block
 from ..events.names import INJECTED_CHANNELS
 from ..log import LogUnavailable
@@ -66,7 +67,7 @@ def open_stream(service: Service, request: Request, channels: tuple[str, ...]) -
 
 def _open(service: Service, request: Request, subscription: Subscription, grant: Grant) -> Iterable[bytes]:
     hub = service.hub
-    client = client_address(request.environ, service.trusted_networks)
+    client = service.authenticator.client_address(request.environ)
     if service.settings.sse_max_streams_per_ip:
         # Limit by site: a client with one IPv6 address has 2^64 of them. (The access log then shows the /64, too.)
         client = address_bucket(client)

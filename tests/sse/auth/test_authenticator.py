@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from sse.auth import AccessDenied, Authenticator, Grant, Publishing
+from sse.auth.authenticator import Authenticator
+from sse.auth.decision import AccessDenied, Grant
+from sse.auth.policy import Publishing
 
 from .fakes import (
     OTHER_KEY,
@@ -347,4 +349,4 @@ def test_behind_a_trusted_proxy_anonymous_clients_are_told_apart() -> None:
     checker = authenticator(FakeSettings(sse_trusted_proxies=("10.0.0.0/8",)))
     asked = request("GET", peer="10.1.1.1", **{"X-Forwarded-For": "2001:db8:1:2:3::4"})
     assert checker.may_subscribe(asked, ["a"]).subject == "address:2001:db8:1:2::/64"
-    assert checker.client_address(asked) == "2001:db8:1:2:3::4"
+    assert checker.client_address(asked.environ) == "2001:db8:1:2:3::4"

@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from sse.auth.algorithms import SUPPORTED
 from sse.auth.decision import AccessDenied
-from sse.auth.keys import SUPPORTED, Key, parse_jwks, parse_key
+from sse.auth.keys import Key, parse_jwks, parse_key
 from sse.auth.policy import MAX_PATTERNS
 from sse.auth.tokens import LEEWAY, TokenVerifier, mint
 

@@ -57,3 +57,11 @@ def test_a_pod_beside_services_named_sse_and_health_starts_in_silence_on_its_own
         HEADWATER_PORT="tcp://10.0.0.9:80",
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "8080 8081\n", "")
+
+
+def test_settings_load_neither_werkzeug_nor_the_libraries_for_tokens() -> None:
+    ended = run(
+        "import sys, sse.settings\n"
+        "print(sorted({'cryptography', 'flask', 'jwt', 'werkzeug'} & set(sys.modules)))"
+    )
+    assert (ended.returncode, ended.stdout) == (0, "[]\n"), "gunicorn's master imports them before gevent patches"

@@ -7,36 +7,36 @@ import os
 
 import pytest
 
-from sse.settings import last_good as kept
+from sse.settings import last_good
 from sse.settings.file import MAX_FILE_BYTES
 
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "_memory", None)
+    monkeypatch.setattr(last_good, "_memory", None)
 
 
 def test_where_nothing_is_shared_nothing_is_kept() -> None:
-    kept.keep(b"SSE_HEARTBEAT=5\n")
-    assert kept.last() is None
+    last_good.keep(b"SSE_HEARTBEAT=5\n")
+    assert last_good.last() is None
 
 
 def test_what_a_child_keeps_its_parent_finds_and_the_newest_counts() -> None:
-    kept.share()
-    assert kept.last() is None
+    last_good.share()
+    assert last_good.last() is None
     for content in (b"x" * MAX_FILE_BYTES, b"SSE_HEARTBEAT=5\n"):
         if (pid := os.fork()) == 0:
-            kept.keep(content)
+            last_good.keep(content)
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0
-        kept.share()  # again, on a reload: it is the same memory
-        assert kept.last() == content
+        last_good.share()  # again, on a reload: it is the same memory
+        assert last_good.last() == content
 
 
 def test_a_content_that_two_have_written_at_once_is_not_believed() -> None:
-    kept.share()
-    kept.keep(b"SSE_HEARTBEAT=5\n")
-    memory = kept._memory
+    last_good.share()
+    last_good.keep(b"SSE_HEARTBEAT=5\n")
+    memory = last_good._memory
     assert isinstance(memory, mmap.mmap)
-    memory[kept._HEAD.size + 3] ^= 1
-    assert kept.last() is None
+    memory[last_good._HEAD.size + 3] ^= 1
+    assert last_good.last() is None
