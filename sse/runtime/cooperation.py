@@ -12,7 +12,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
@@ -231,47 +231,3 @@ def settle_collector() -> None:
     # However the process ends, what was left alone goes while all that it needs for that is still there. (Seen: a log
     # handler that went after gevent's modules had, with a traceback at the end of workers, of refused starts, too.)
     atexit.register(gc.unfreeze)
-
-
-class SingleFlight:
-    """Callers that ask for the same thing while it is being fetched share one fetch.
-
-    Threat: ten thousand clients resume after the same event, and each reads the same page of the log.
-    """
-
-    def __init__(self) -> None:
-        self._flights: dict[Hashable, _Flight] = {}
-        self._lock = threading.Lock()
-
-    def do(self, key: Hashable, fetch: Callable[[], T]) -> T:
-        """What ``fetch`` returns or raises, fetched once for all who ask for ``key`` meanwhile."""
-        with self._lock:
-            flight = self._flights.get(key)
-            leader = flight is None
-            if flight is None:
-                flight = self._flights[key] = _Flight()
-        if leader:
-            try:
-                flight.value = fetch()
-            except BaseException as error:
-                flight.error = error
-                raise
-            finally:
-                with self._lock:
-                    del self._flights[key]
-                flight.landed.set()
-        else:
-            flight.landed.wait()
-            if flight.error is not None:
-                raise flight.error
-        value: T = flight.value
-        return value
-
-
-class _Flight:
-    __slots__ = ("error", "landed", "value")
-
-    def __init__(self) -> None:
-        self.landed = threading.Event()
-        self.value: Any = None
-        self.error: BaseException | None = None

@@ -1,7 +1,7 @@
 """Replay: where a stream begins, and what it missed, from the window or else from the log.
 
 Ten thousand clients that come back at once ask the same questions: what only the log can answer is asked once for all
-who ask meanwhile (:class:`sse.runtime.cooperation.SingleFlight`).
+who ask meanwhile (:class:`sse.runtime.single_flight.SingleFlight`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import NamedTuple
 from ..events.batch import encode_frames
 from ..events.model import Record, ResetReason, make_position, reset_block
 from ..log import Bounds, Log, LogUnavailable
-from ..runtime.cooperation import SingleFlight, breathe, offload
+from ..runtime.cooperation import breathe, offload
+from ..runtime.single_flight import SingleFlight
 from ..settings import Settings
 from .group import Group, Subscription
 from .stats import Stats

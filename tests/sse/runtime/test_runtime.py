@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sse.runtime.cooperation import SingleFlight, offload
+from sse.runtime.cooperation import offload
+from sse.runtime.single_flight import SingleFlight
 from tests.sse.log.children import run
 from tests.support.wait import eventually
 
