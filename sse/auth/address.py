@@ -1,8 +1,8 @@
-"""The address of the client, also behind proxies; and by what part of it clients are counted.
+"""Finds the client's address, also behind proxies, and the part of it that per-client limits count by.
 
-A client writes what it likes into X-Forwarded-For; each proxy appends the address that it saw. So the list is
-read from the right, and only for as long as the hop that wrote an entry is one of SSE_TRUSTED_PROXIES: the
-first address that is not a trusted proxy's is the client. What stands left of it is the client's own word.
+A client can write anything into X-Forwarded-For; each proxy appends the address that it saw. So we read the list from
+the right, as long as the hop that wrote an entry is in SSE_TRUSTED_PROXIES: the first address that is not a trusted
+proxy is the client. Entries further left are unverified.
 """
 
 import ipaddress
@@ -14,12 +14,12 @@ from typing import Any, Final, TypeAlias
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Networks: TypeAlias = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
 
-# More proxies in a row than anybody runs. A header of 16 KB holds 2,000 addresses; parsing all of them for a
-# request that has shown no credentials yet would be the sender's choice of our time.
+# Longer than any real proxy chain. A 16 KB header holds 2,000 addresses; parsing them all would let an
+# unauthenticated sender decide how much CPU time we spend.
 MAX_HOPS: Final = 32
 
-# One customer's line: RFC 6177 gives a site a /64 at the very least, so that a limit per IPv6 address would
-# be 2^64 times the limit.
+# One customer's line. RFC 6177 gives a site at least a /64, so one site could use a per-address limit
+# 2^64 times.
 IPV6_SITE_BITS: Final = 64
 
 # RFC 7239 §4: for=token, or for="quoted" (needed for IPv6 and ports), among other pairs separated by ";".
@@ -31,9 +31,9 @@ _WITH_PORT: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):
 
 @lru_cache(maxsize=32)
 def parse_networks(entries: tuple[str, ...]) -> Networks:
-    """SSE_TRUSTED_PROXIES: addresses and networks in CIDR form; host bits may be set.
+    """Parse SSE_TRUSTED_PROXIES: addresses and networks in CIDR form; host bits may be set.
 
-    Raises ValueError that quotes the entry that is neither.
+    Raises ValueError, which quotes the invalid entry.
     """
     networks = []
     for entry in entries:
@@ -44,12 +44,12 @@ def parse_networks(entries: tuple[str, ...]) -> Networks:
     return tuple(networks)
 
 
-@lru_cache(maxsize=4096)  # the same peers and hosts come with every request
+@lru_cache(maxsize=4096)  # requests repeat the same peers and hosts
 def parse_address(text: str) -> Address | None:
-    """An IP address, with or without port and brackets; None for anything else.
+    """Parse an IP address, with or without port and brackets; None for anything else.
 
-    An IPv4 address that was mapped into IPv6 (``::ffff:192.0.2.1``, as a dual-stack socket reports it) is
-    given as IPv4, so that one client has one address. A zone (``%eth0``) is nobody's address from outside.
+    An IPv4-mapped IPv6 address (``::ffff:192.0.2.1``, as a dual-stack socket reports it) becomes IPv4, so that
+    one client has one address. An address with a zone (``%eth0``) is rejected: it cannot come from outside.
     """
     found = _WITH_PORT.fullmatch(text)
     if found:
@@ -64,10 +64,10 @@ def parse_address(text: str) -> Address | None:
 
 
 def is_trusted(peer: str, trusted: Networks) -> bool:
-    """True if `peer` lies in one of the networks, or is a Unix socket's ("") and there are any.
+    """True if ``peer`` is in one of the networks, or is a Unix socket ("") and ``trusted`` is not empty.
 
-    Only a local proxy has reason to connect to a Unix socket, and the file's permissions say who may. Without any
-    trusted proxy nobody has said that its headers can be believed: nginx passes on what the client wrote.
+    Only a local proxy has reason to connect to a Unix socket, and the file's permissions decide who may. But if no
+    trusted proxy is configured, its headers cannot be believed: nginx passes on what the client wrote.
     """
     if not peer:
         return bool(trusted)
@@ -76,19 +76,18 @@ def is_trusted(peer: str, trusted: Networks) -> bool:
 
 
 def peer_address(environ: Mapping[str, Any]) -> str:
-    """The peer's address; "" for a Unix socket; "unknown", which nobody trusts, after a PROXY line that names no client
-    (gunicorn's REMOTE_ADDR is None then)."""
+    """Return the peer's address; "" for a Unix socket; "unknown" (never trusted) after a PROXY line without a client,
+    for which gunicorn sets REMOTE_ADDR to None."""
     peer: str | None = environ.get("REMOTE_ADDR", "")
     return "unknown" if peer is None else peer
 
 
 def client_address(environ: Mapping[str, Any], trusted: Networks) -> str:
-    """The client's IP address as text; the peer's, if that is not a trusted proxy; "" for a Unix
-    socket of which nobody says whom it serves.
+    """Return the client's IP address as text; the peer's if that is not a trusted proxy; "" for a Unix
+    socket whose client no believable header names.
 
-    X-Forwarded-For and Forwarded (RFC 7239) are both understood. A proxy usually maintains one of them and
-    lets the other pass as the client sent it; so when both are there and do not agree, neither is believed,
-    and the answer is the proxy itself.
+    Reads X-Forwarded-For and Forwarded (RFC 7239). A proxy usually maintains one of them and passes the other on
+    as the client sent it. So if both are present and disagree, we believe neither and return the proxy's address.
     """
     peer = peer_address(environ)
     if not is_trusted(peer, trusted):
@@ -108,21 +107,21 @@ def client_address(environ: Mapping[str, Any], trusted: Networks) -> str:
 
 @lru_cache(maxsize=4096)
 def address_bucket(address: str) -> str:
-    """What limits per client are counted by: the address, or for IPv6 the /64 that it lies in."""
+    """Return the key for per-client limits: the address, or the /64 of an IPv6 address."""
     parsed = parse_address(address)
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((parsed, IPV6_SITE_BITS), strict=False))
     return str(parsed) if parsed else address
 
 
-@lru_cache(maxsize=4096)  # and a crowd behind one proxy shares one string
+@lru_cache(maxsize=4096)  # clients behind one proxy share one string
 def _canonical(peer: str) -> str:
     return str(parse_address(peer) or peer)
 
 
 def _rightmost_untrusted(peer: str, hops: Iterator[Address | None], trusted: Networks) -> str:
-    """Walks from the proxy next to us towards the client. An entry that is no address (``unknown``, an
-    obfuscated name, rubbish) ends the walk at the last hop that could be named."""
+    """Walk from the nearest proxy towards the client. An entry that is not an address (``unknown``, an
+    obfuscated name, garbage) ends the walk at the last valid hop."""
     last = _canonical(peer)
     for address in hops:
         if address is None:
@@ -139,8 +138,8 @@ def _list_entries(header: str) -> Iterator[Address | None]:
 
 
 def _forwarded_entries(header: str) -> Iterator[Address | None]:
-    # A comma inside a quoted string would cut an element in two. No address needs one; the pieces are
-    # unreadable, and end the walk.
+    # A comma inside a quoted string splits an element in two. No address contains one; the pieces do not parse
+    # and end the walk.
     for entry in reversed(header.rsplit(",", MAX_HOPS)[-MAX_HOPS:]):
         found = _FORWARDED_FOR.findall(entry)
         yield parse_address(found[0][0] or found[0][1]) if len(found) == 1 else None

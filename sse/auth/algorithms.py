@@ -1,4 +1,4 @@
-"""What keys for tokens must be. Apart from `keys`, which imports 9 MB: the settings check against these, too."""
+"""Requirements for token keys. Separate from ``keys``, which imports 9 MB, because the settings check them too."""
 
 from typing import Final
 

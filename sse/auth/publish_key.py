@@ -1,9 +1,8 @@
 """The static publish key: one secret that may publish to every channel.
 
-Compared in constant time by construction: what is kept, and what is compared, are SHA-256 digests, of equal
-length whatever was sent; `hmac.compare_digest` compares them; and every key is compared, whether or not an
-earlier one matched. So the time says nothing about the length, the beginning, or the place of a key. The key
-itself is not kept.
+The comparison takes constant time: we store and compare SHA-256 digests, which all have the same length;
+``hmac.compare_digest`` compares them; and we compare every key, even after a match. So the time reveals nothing
+about a key's length, prefix or position. We do not keep the key itself.
 """
 
 import hashlib
@@ -13,17 +12,17 @@ from typing import Final
 
 from .bearer import B64TOKEN
 
-# 64 bits if it is written in hex: out of reach for guessing over a network.
+# 64 bits if written in hex: too many to guess over a network.
 MIN_KEY_CHARS: Final = 16
 
 
 def digest(key: str) -> bytes:
-    """SHA-256 of a key. No salt or stretching: it never leaves the process, and keys are not passwords."""
+    """Hash a key with SHA-256. No salt or stretching: the digest stays in the process, and keys are not passwords."""
     return hashlib.sha256(key.encode()).digest()
 
 
 def matches(presented: str, digests: Iterable[bytes]) -> bool:
-    """True if `presented` is one of the keys, given by their digests."""
+    """True if the digest of ``presented`` is in ``digests``."""
     presented_digest = digest(presented)
     matched = False
     for known in digests:
@@ -32,10 +31,11 @@ def matches(presented: str, digests: Iterable[bytes]) -> bool:
 
 
 def parse_publish_keys(content: bytes) -> Sequence[bytes]:
-    """Digests of the keys in a file, one key a line; blank lines are skipped.
+    """Return the digests of the keys in a file, one key per line; blank lines are skipped.
 
-    Two lines are how a key is changed without a moment in which either side is refused: add the new one, move
-    the publishers, take the old one out. Raises ValueError for an empty file and for a line that is no key.
+    To rotate a key without refusing anybody: add the new key, switch the publishers over, remove the old key.
+
+    Raises ValueError for an empty file or an invalid key.
     """
     lines = [line.strip() for line in content.decode("ascii", errors="replace").splitlines()]
     keys = [check_publish_key(line) for line in lines if line]
@@ -45,11 +45,11 @@ def parse_publish_keys(content: bytes) -> Sequence[bytes]:
 
 
 def check_publish_key(key: str) -> str:
-    """The key, if it can be sent as a bearer credential. Raises ValueError, which does not show it,
-    otherwise.
+    """Return the key if it can be sent as a bearer credential.
 
-    A key with other characters could be configured but never match: a header would arrive in another
-    encoding.
+    A key with other characters could never match, because the header arrives in another encoding.
+
+    Raises ValueError, which does not reveal the key.
     """
     if len(key) < MIN_KEY_CHARS:
         raise ValueError(f"a key has at least {MIN_KEY_CHARS} characters: a shorter one could be guessed")

@@ -1,9 +1,9 @@
-"""How often one key may publish: a limit per second, counted in each worker.
+"""Limits how often one key may publish per second, in each worker.
 
-The generic cell rate algorithm (GCRA): one timestamp for each key, no window at whose edge twice the rate
-gets through, and an exact answer to "when again" for Retry-After. Counted per worker, not per pod or cluster:
-it stops one publisher from taking a worker from the others, and a shared counter would put a round trip in
-front of each publish. The sum over all workers is what a key can reach.
+Uses the generic cell rate algorithm (GCRA): it needs one timestamp per key, has no window edge that lets twice the
+rate through, and gives an exact Retry-After. Each worker counts alone: the limit keeps one publisher from
+monopolising a worker, and a shared counter would cost each publish a round trip. So a key can reach the sum over
+all workers.
 """
 
 import math
@@ -13,29 +13,28 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from throttled import BaseRateLimiter
 
-# Keys that are remembered, each about 300 bytes. The one that published least recently is forgotten first,
-# which lets it begin with a full burst again: no way to exceed a rate by more than that.
+# Keys to remember, about 300 bytes each. The least recently used key is evicted first; it then starts with a full
+# burst again, and can exceed its rate by no more than that.
 MAX_KEYS: Final = 10_000
 
-# The library counts whole seconds and whole units: a rate with three decimals is that many in a thousand
-# seconds.
+# The library counts whole seconds and whole units, so we express a rate with three decimals per 1000 seconds.
 _PERIOD: Final = 1000
 
 
 class PublishRate:
-    """Admits `per_second` publish requests (0: any number) a second for each key, after a burst of one
-    second's.
+    """Admits ``per_second`` publish requests per key and second (0: no limit), after a burst of one second's worth.
 
-    Thread-safe; 5 µs a call.
+    Thread-safe; 5 µs per call.
     """
 
     def __init__(self, per_second: float) -> None:
         self._limiter = _limiter(per_second) if per_second > 0 else None
 
     def wait(self, subject: str) -> float:
-        """0.0 if `subject` (`Grant.subject`) may publish now, which is then counted; else the seconds,
-        rounded up to whole ones as Retry-After has them (RFC 9110 §10.2.3), until it may: the answer is
-        429."""
+        """Count a publish and return 0.0, or return the seconds to wait if it exceeds the rate (answer 429).
+
+        subject: ``Grant.subject``. The wait is rounded up to whole seconds for Retry-After (RFC 9110 §10.2.3).
+        """
         if self._limiter is None:
             return 0.0
         result = self._limiter.limit(subject)

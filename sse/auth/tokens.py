@@ -1,13 +1,12 @@
-"""JSON Web Tokens: what they must say to be believed, and minting them.
+"""Verifies and mints JSON Web Tokens.
 
-A token needs a signature by one of our keys, by that key's own algorithm; `exp`, since a token that cannot be
-taken back must end by itself; and the claim
+A token needs a signature by one of our keys, with that key's own algorithm; ``exp``, because a token cannot be
+revoked and must expire; and the claim
 
     "sse": {"publish": ["orders", "user:*"], "subscribe": ["*"]}
 
-`nbf` and `iat` are respected if there. `iss` is checked when SSE_JWT_ISSUER is set. `aud` is checked when
-SSE_JWT_AUDIENCE is set; a token that names an audience while none is set is refused, as RFC 7519 §4.1.3
-demands.
+``nbf`` and ``iat`` are checked if present, ``iss`` if SSE_JWT_ISSUER is set, ``aud`` if SSE_JWT_AUDIENCE is set. If
+it is not set, a token that names an audience is refused (RFC 7519 §4.1.3).
 """
 
 import hashlib
@@ -25,19 +24,19 @@ from .decision import AccessDenied, invalid_token
 from .keys import Key
 from .policy import MAX_PATTERNS, Patterns
 
-# Seconds that another machine's clock may run ahead of ours: `nbf` and `iat` of a token that was made just
-# now. `exp` has none: a stream must end no later than its token, and one that was let in after the end would
-# have to be closed at once, and would come straight back.
+# Seconds that another machine's clock may run ahead of ours; applies to `nbf` and `iat`. `exp` has no leeway: a
+# stream must end no later than its token. If we admitted one after that, we would have to close it at once, and the
+# client would reconnect immediately.
 LEEWAY: Final = 30
 
 CLAIM: Final = "sse"
 
-# Tokens that are known to be good, the first of which is forgotten first. Their patterns are what takes room.
+# Size of the cache of verified tokens; the oldest is evicted first. Their patterns take most of the memory.
 MAX_KNOWN: Final = 512
 
 
 class Claims(NamedTuple):
-    """What a verified token says. `expires_at` is in unix seconds."""
+    """The claims of a verified token. ``expires_at`` is in Unix seconds."""
 
     subject: str | None
     expires_at: float
@@ -46,15 +45,15 @@ class Claims(NamedTuple):
 
 
 class _Verified(NamedTuple):
-    """A token that was found good, the keys that there were, and the second before which it is not (`nbf`, `iat`)."""
+    """A verified token, the keys at that time, and ``since``: the later of ``nbf`` and ``iat``, Unix seconds."""
 
     claims: Claims
     keys: list[Key]
     since: int
 
     def holds(self, keys: list[Key], clock: float) -> bool:
-        """Would it be found good again? The very same keys have to be there: with one more or one less, another may be
-        the one to ask."""
+        """True if the token would still verify. The keys must be the same objects: after any change, a different key
+        may be the one that applies."""
         return (
             len(keys) == len(self.keys)
             and all(map(is_, keys, self.keys))
@@ -64,14 +63,13 @@ class _Verified(NamedTuple):
 
 
 class TokenVerifier:
-    """Verifies tokens. `keys` is asked each time, so that rotation is seen.
+    """Verifies tokens, and caches those that verified.
 
-    A publisher shows the same token with each event, and to verify it took a third of a publish (with RS256 or ES256
-    more). So a token that was found good is known by its digest while no key comes or goes; its end is looked at each
-    time.
+    A publisher sends the same token with each event, and verifying it took a third of a publish (more with RS256 or
+    ES256). So verified tokens are cached by digest until the keys change; expiry is checked each time.
 
-    `issuers` and `audiences`: one of them must be in the token; empty: not checked (but see the module's
-    text).
+    keys: called for each token, so that a rotation takes effect.
+    issuers, audiences: the token must name one of them; empty: not checked (but see the module docstring on ``aud``).
     """
 
     def __init__(
@@ -90,10 +88,12 @@ class TokenVerifier:
         self._lock = threading.Lock()
 
     def verify(self, token: str, now: float | None = None) -> Claims:
-        """The token's claims. `now` in unix seconds is for `exp`; `nbf` and `iat` go by the clock.
+        """Verify a token and return its claims.
 
-        Raises AccessDenied (401, invalid_token). What is wrong inside a token is only said once its signature
-        was found good: whoever cannot sign learns nothing but that.
+        now: Unix seconds, for ``exp`` only; ``nbf`` and ``iat`` use the system clock.
+
+        Raises AccessDenied (401, invalid_token). It explains faulty claims only if the signature is valid, so that
+        a forger learns nothing else.
         """
         keys = list(self._keys())
         clock = time.time()
@@ -148,9 +148,10 @@ class TokenVerifier:
         raise invalid_token("the token's signature is not by a key of this service")
 
     def _candidates(self, keys: list[Key], algorithm: str, kid: str | None) -> list[Key]:
-        """The keys of the token's algorithm; of these, if any has the token's `kid`, only those.
+        """Return the keys to try: those with the token's algorithm and ``kid``.
 
-        Otherwise those without a `kid` (a PEM file has none), or all, if the token does not name one.
+        If none has that ``kid``: those without a ``kid`` (a PEM file has none). If the token has no ``kid``: all of
+        its algorithm.
         """
         fitting = [key for key in keys if key.algorithm == algorithm]
         if kid is None:
@@ -161,7 +162,7 @@ class TokenVerifier:
         return jwt.decode(
             token,
             key.verifier,
-            algorithms=[key.algorithm],  # by the key, never by the token (RFC 8725 §3.1)
+            algorithms=[key.algorithm],  # the key's, never the token's (RFC 8725 §3.1)
             issuer=self._issuers,
             audience=self._audiences,
             leeway=LEEWAY,
@@ -169,8 +170,7 @@ class TokenVerifier:
         )
 
 
-# Constants only: nothing of the token gets into an answer or a header. The first class that fits is the
-# reason.
+# Constants only, so that no part of the token gets into a response. The first matching class gives the reason.
 _EXPLANATIONS: Final[Sequence[tuple[type[Exception], str]]] = (
     (jwt.ExpiredSignatureError, "the token has expired"),
     (jwt.ImmatureSignatureError, "the token is not yet valid"),
@@ -188,7 +188,7 @@ def _explained(error: Exception) -> AccessDenied:
 
 
 def _number(value: object) -> float | None:
-    """A NumericDate (RFC 7519 §2) that a clock can be compared with, or None."""
+    """Return a NumericDate as a finite float, else None (RFC 7519 §2)."""
     if not isinstance(value, int | float):
         return None
     try:
@@ -217,9 +217,11 @@ def mint(
     audience: str | None = None,
     now: float | None = None,
 ) -> str:
-    """A token for these patterns that ends `ttl` seconds from `now` (unix seconds; default: the clock).
+    """Mint a token for these patterns.
 
-    Raises ValueError for a key that can only verify.
+    ttl: lifetime in seconds, from ``now`` (Unix seconds; default: the system clock).
+
+    Raises ValueError if the key can only verify.
     """
     if key.signer is None:
         raise ValueError("this key can verify tokens, not sign them: the private key is needed")
