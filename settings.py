@@ -1,6 +1,6 @@
-"""The service's settings, from the environment and the settings file: what gunicorn.conf.py and wsgi.py start with.
+"""Loads the service's settings from the environment and the settings file, for gunicorn.conf.py and wsgi.py.
 
-What the settings are is in :mod:`sse.settings`; here is what happens when one cannot be used.
+:mod:`sse.settings` defines the settings; this module handles invalid ones.
 """
 
 from __future__ import annotations
@@ -12,30 +12,29 @@ from sse.observe import logging as logs
 from sse.settings import Settings, SettingsError, last_good, unknown_names
 from sse.settings.file import FILE_SETTING, parse
 
-BAD_SETTINGS = 2    # exit status, that of a wrong command line: starting again changes nothing
+BAD_SETTINGS = 2    # exit status, as for a wrong command line: a restart would not help
 
 _warned: set[str] = set()
-# What this process, or the one that it was forked from, has loaded: the process, and the settings.
+# The settings that this process or its parent has loaded, with the loader's process ID.
 _loaded: tuple[int, Settings] | None = None
 
 
 def load() -> Settings:
     """Read and check the settings.
 
-    One that cannot be used ends the process, with one line on stderr for each that says its name, its value
-    (unless it is a secret) and what is allowed. Variables that look like settings and are none (a slip in the
-    name) are pointed out, once: the master process reads them first, so workers do not repeat it. Where the log is
-    JSON, so are these lines.
+    An invalid setting ends the process, with one line on stderr for each: its name, its value (unless it is a
+    secret) and what is allowed. Variables that look like misspelt settings cause a warning, once: the master process
+    reads them first, so workers do not repeat it. If the log is JSON, so are these lines.
 
-    The settings file may have changed when a worker is replaced, or gunicorn reloads (SIGHUP). Then a file that
-    cannot be used ends nothing: the last good one counts. And a worker has what cannot change without a restart from
-    its master, whatever the file says now: it must not have another log, say, than its siblings.
+    The settings file may have changed when a worker is replaced or gunicorn reloads (SIGHUP). If it is invalid then,
+    the process continues with the last good one. A worker takes settings that need a restart from its master,
+    whatever the file says now: it must not, for example, log differently from its siblings.
 
-    :raises SystemExit: with status 2.
+    Raises SystemExit with status 2.
     """
     global _loaded
     for line in unknown_names(os.environ, Settings.names()):
-        if line not in _warned:     # workers are forked from the master and have its set
+        if line not in _warned:     # workers inherit the master's set when forked
             _warned.add(line)
             _say(line, logging.WARNING)
     try:
@@ -64,7 +63,7 @@ def _last_good(loaded: Settings) -> Settings:
     if content is not None:
         try:
             return Settings.from_environ(parse(os.environ[FILE_SETTING], content))
-        except SettingsError:   # not in this process: what was kept has been in use
+        except SettingsError:   # cannot happen in this process: the kept content has been in use
             pass
     return loaded
 
@@ -72,5 +71,5 @@ def _last_good(loaded: Settings) -> Settings:
 def _as_siblings(loaded: Settings, settings: Settings) -> Settings:
     try:
         return loaded.as_far_as_live(settings)[0]
-    except SettingsError:       # what is new needs a restart
+    except SettingsError:       # the change needs a restart
         return loaded

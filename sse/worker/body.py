@@ -1,6 +1,6 @@
-"""What a request must be beyond what gunicorn's parser asks, and a body whose faults are the client's.
+"""Checks that gunicorn's parser lacks, and a body whose parse errors become 400s.
 
-Each rule closes a gap between what we and a proxy in front of us might read in the same bytes.
+Each check rejects bytes that we and a proxy in front of us might read differently.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 
 def check(request: Any) -> None:
-    """Refuse a request that is ambiguous, and see what gunicorn overlooks. Raises InvalidHeader (400),
-    UnsupportedTransferCoding (501)."""
+    """Refuse an ambiguous request, and honour ``Connection: close`` in a list, which gunicorn overlooks.
+
+    Raises InvalidHeader (400), UnsupportedTransferCoding (501).
+    """
     has_host = False
     for name, value in request.headers:
         if name == "HOST":
@@ -31,7 +33,7 @@ def check(request: Any) -> None:
             if any(token.strip().lower() == "close" for token in value.split(",")):
                 request.force_close()
         elif name == "TRANSFER-ENCODING" and value.strip().lower() != "chunked":
-            # gunicorn takes "gzip, chunked" and hands the app compressed bytes.
+            # gunicorn accepts "gzip, chunked" and passes compressed bytes to the app.
             raise UnsupportedTransferCoding(value)
     if not has_host and request.version >= (1, 1):
         # RFC 9112 §3.2: MUST be answered with 400.
@@ -39,8 +41,8 @@ def check(request: Any) -> None:
 
 
 class Body:
-    """``wsgi.input``: gunicorn's body, whose parse errors become 400s instead of the app's 500s, and after which the
-    connection is not used again."""
+    """``wsgi.input``: wraps gunicorn's body. A parse error becomes a 400 instead of the app's 500, and the connection
+    is not reused after it."""
 
     def __init__(self, body: Any, deadlines: Deadlines) -> None:
         self._body = body
@@ -48,11 +50,11 @@ class Body:
 
     @property
     def failed(self) -> bool:
-        """Where the next request begins is unknown (gunicorn's parser asks)."""
+        """True once the end of the body is lost, so the connection cannot be reused. Read by gunicorn's parser."""
         return bool(self._body.failed) or self._deadlines.broken is not None
 
     def is_read(self) -> bool:
-        """Is its length known, and all of it read? (If not, it may be: a chunked body's end has to be looked for.)"""
+        """True if the length is known and fully read. False proves nothing: a chunked body's end has yet to be read."""
         body = self._body
         return isinstance(body.reader, LengthReader) and body.reader.length == 0 == body.buf.tell() and not self.failed
 
@@ -84,8 +86,8 @@ class Body:
 
 
 class SizedBody(Body):
-    """A body whose length is known. Read as a whole, as views do, it comes without gunicorn's buffers of buffers; read
-    in any other way, it is gunicorn's."""
+    """A body of known length. A read of the whole body, as views do, bypasses gunicorn's nested buffers; any other read
+    goes through gunicorn's body."""
 
     def __init__(self, reader: Reader, length: int, deadlines: Deadlines) -> None:
         self._reader = reader

@@ -1,4 +1,4 @@
-"""One connection's life, from accept to close or takeover: gunicorn's parser under the clocks of
+"""One connection, from accept to close or takeover: gunicorn's parser under the deadlines of
 :mod:`sse.worker.deadlines`."""
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from ..streams.stream import Stream
     from .head_memory import HeadMemory
 
-# gunicorn quotes the line or field that it refused; a token may stand in it (threat: a URL with a blank in it).
+# gunicorn quotes the line or field that it refused, which may contain a token (threat: a URL with a space).
 logging.getLogger("gunicorn.error").addFilter(Redaction())
 
 
-# An unread rest of a body up to this is read and thrown away, so that the connection can be kept; beyond it the
-# connection is closed (Go does the same with the same figure).
+# To keep the connection, we read and discard up to this much of an unread body; if more is left, we close it (as Go
+# does, with the same limit).
 DISCARD_BODY_BYTES: Final = 256 * 1024
 
-# How long the rest of an unwanted body may take where there is no read time-out.
+# Time limit for discarding a body if no read time-out is set.
 DISCARD_SECONDS: Final = 5.0
 
-# After an answer that leaves input unread the socket is kept so long, so that no reset destroys the answer
-# (RFC 9112 §9.6).
+# After a response that leaves input unread, keep the socket open this long, so that a reset does not destroy the
+# response (RFC 9112 §9.6).
 LINGER: Final = 0.5
 
 
@@ -66,8 +66,8 @@ class Connection(Deadlines):
         super().__init__(settings, draining)
         self.sock = sock
         self.addr = addr
-        self.listener: Any = None  # what its listener is bound to: (host, port, ...), or a Unix socket's path
-        self.lost = "client"  # why an answer could not be written to its end: one of sse.streams.stream.CLOSE_REASONS
+        self.listener: Any = None  # the listener's address: (host, port, ...), or a Unix socket's path
+        self.lost = "client"  # why a response could not be completed: one of sse.streams.stream.CLOSE_REASONS
         self._hand_over = hand_over
         self._idle: IdleTimer | None = None
 
@@ -81,9 +81,13 @@ class Connection(Deadlines):
         heads: HeadMemory | None = None,
         listener: Any = None,
     ) -> None:
-        """Read requests and have each answered, until the connection ends. ``answer`` says whether it may go on;
-        ``heads`` has what was parsed before, of requests to the address ``listener``. Raises what the parser raises for
-        a bad request, OSError."""
+        """Read and answer requests until the connection ends.
+
+        answer: answers a request; returns whether the connection may continue.
+        heads: caches parsed heads of requests to the address ``listener``.
+
+        Raises OSError, and the parser's exceptions for a bad request.
+        """
         parser = get_parser(cfg, self.sock, self.addr)
         parser.mesg_class = Request
         parser.unreader = reader = Reader(self.sock, self)
@@ -106,7 +110,7 @@ class Connection(Deadlines):
             except (StopIteration, NoMoreData):
                 return
             if self.state is ConnState.IDLE:
-                self.begin_request()  # a pipelined request: its header was read together with the one before
+                self.begin_request()  # a pipelined request: its head was read together with the previous request
             self.state = ConnState.ACTIVE
             self.served += 1
             self.reading_body = True
@@ -116,7 +120,7 @@ class Connection(Deadlines):
                 reader.hold(data[seen.end :])
                 body: Body = SizedBody(reader, length, self)
             else:
-                # A PROXY line stands before a connection's first request, and speaks for all of them.
+                # A PROXY line precedes a connection's first request and applies to all of its requests.
                 proxied = request.proxy_protocol_info = request.proxy_protocol_info or proxied
                 self.expects_continue = request._expected_100_continue
                 request._expected_100_continue = False
@@ -135,13 +139,13 @@ class Connection(Deadlines):
                 try:
                     found_end = parser.finish_body(deadline=deadline, max_bytes=DISCARD_BODY_BYTES)
                 except HTTPException:
-                    found_end = False  # the rest of the body was faulty or late, but the request has its answer
+                    found_end = False  # the rest of the body was malformed or late, but the request is already answered
                 if not found_end:
                     if self.broken == "read-timeout" or time.monotonic() >= deadline:
                         count_closing("read-timeout")
                     return
                 self.discard_until = 0.0
-            parser.mesg = None  # its own look at an unread body, before the next request, is the one above
+            parser.mesg = None  # skip its own check for an unread body before the next request: done above
             self.begin_idle(len(reader.buf.getvalue()))
             try:
                 self._await_request(reader)
@@ -150,8 +154,8 @@ class Connection(Deadlines):
                 return
 
     def _why_last(self, request: Any) -> str | None:
-        """Why we close the connection after this answer; None where that is not our decision, or is counted elsewhere
-        (a stream, a drain)."""
+        """Return why we close the connection after this response; None if we did not decide it, or if it is counted
+        elsewhere (a stream, a drain)."""
         if self.broken in CLOSINGS:
             return self.broken
         if self.state is not ConnState.STREAM and self.used_up() and not request.should_close():
@@ -159,11 +163,11 @@ class Connection(Deadlines):
         return None
 
     def _await_request(self, reader: Reader) -> None:
-        """Let others run, and wait until the next request begins. Raises HeaderTimeout.
+        """Yield to other greenlets, and wait until the next request begins. Raises HeaderTimeout.
 
-        A client that always has the next request ready would never let anyone else run: gevent only switches where a
-        read would block. Waiting before the read has the loop look at its sockets once, and costs less than a read that
-        fails and then waits. TLS may hold bytes that its socket no longer has.
+        gevent switches only where a read would block, so a client that always has the next request ready would starve
+        the others. Waiting before the read makes the loop poll its sockets once, and costs less than a read that
+        fails and then waits. TLS may have buffered bytes that the socket no longer holds.
         """
         event = None if isinstance(self.sock, ssl.SSLSocket) else getattr(self.sock, "_read_event", None)
         if event is None or reader.buf.getvalue():
@@ -177,16 +181,16 @@ class Connection(Deadlines):
         left = self.body_time_left()
         return time.monotonic() + (DISCARD_SECONDS if left is None else left)
 
-    # ── what the response may ask ─────────────────────────────────────────────────────────────────────────
+    # ── for the response ─────────────────────────────────────────────────────────────────────────
 
     def take_over(self, hub: Hub, stream: Stream) -> None:
-        """Hand the socket to the fan-out. The opening must have been sent; from here on nobody else may write."""
+        """Hand the socket to the fan-out. Send the opening first; from here on only the fan-out may write."""
         assert self._hand_over is not None
         self.state = ConnState.STREAM
         self._hand_over(hub, stream, self.sock)
 
     def hung_up(self) -> bool:
-        """``environ["sse.hung_up"]``: has the peer closed its side? Never blocks."""
+        """``environ["sse.hung_up"]``: True if the peer has closed its side. Never blocks."""
         poll = _original_poll()
         poll.register(self.sock.fileno(), select.POLLRDHUP)
         found = poll.poll(0)
@@ -195,18 +199,18 @@ class Connection(Deadlines):
         return bool(found)
 
     def why_lost(self) -> str:
-        """``environ["sse.why_lost"]``: for a generator stream that is closed in the middle."""
+        """``environ["sse.why_lost"]``: why a generator stream was cut short."""
         return self.lost
 
     def hang_up(self) -> None:
-        """Make an idle connection's greenlet see its end."""
+        """Shut the socket down, so that an idle connection's greenlet ends."""
         try:
             self.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
 
     def finish(self) -> None:
-        """Close; with unread input, after our FIN and a moment for the peer to read our last answer."""
+        """Close. If input is unread, send our FIN first and give the peer time to read our last response."""
         self.state = ConnState.CLOSED
         sock = self.sock
         if self._idle is not None:
@@ -215,7 +219,7 @@ class Connection(Deadlines):
             if sock.fileno() < 0:
                 return
             if isinstance(sock, ssl.SSLSocket):
-                # Our close_notify, without waiting for the peer's: what follows is an end, and not a truncation.
+                # Send our close_notify, so that the peer sees an end, not a truncation; do not wait for its own.
                 sock.settimeout(0)
                 sock.unwrap()
             if self.reading_body or self.broken:
@@ -234,7 +238,7 @@ class Connection(Deadlines):
 
 
 def why_lost(error: BaseException) -> str:
-    """The close reason of a stream whose write failed, or that the end of the worker cut."""
+    """Return the close reason for a stream whose write failed, or which the worker cut as it ended."""
     if isinstance(error, TimeoutError):
         return "write-timeout"
     if isinstance(error, GreenletExit):
@@ -243,7 +247,7 @@ def why_lost(error: BaseException) -> str:
 
 
 def _original_poll() -> Any:
-    """A poll object that does not switch greenlets: with a time-out of 0 it has no reason to."""
+    """Return a poll object that does not switch greenlets, which a time-out of 0 does not need."""
     from gevent.monkey import get_original
 
     return get_original("select", "poll")()

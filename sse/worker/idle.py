@@ -1,4 +1,4 @@
-"""The time-out of an idle connection: one timer of the loop, whatever the number of its requests."""
+"""The idle time-out of a connection: one event-loop timer for all of its requests."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from .reader import HeaderTimeout
 
 
 class IdleTimer:
-    """The idle time-out of one connection, gevent's way but for one thing: a timer of the loop is not made, started
-    and stopped for each request, but left to run, and started again for what is left when it finds that it is early."""
+    """The idle time-out of one connection. Unlike gevent's Timeout, it does not create, start and stop a timer for each
+    request: the timer keeps running, and if it fires early, it restarts for the remaining time."""
 
     __slots__ = ("_fires", "_timer", "_until", "_waiting")
 
     def __init__(self) -> None:
         self._timer: Any = None
-        self._fires = math.inf  # when the timer does, if nothing stops it; seconds, monotonic
-        self._until = math.inf  # when the time is over
-        self._waiting: Any = None  # the greenlet that is told so
+        self._fires = math.inf  # when the timer fires, unless stopped; seconds, monotonic
+        self._until = math.inf  # when the idle time ends
+        self._waiting: Any = None  # the greenlet to interrupt then
 
     def wait(self, event: Any, limit: float) -> None:
-        """Wait for gevent's watcher ``event``, at most ``limit`` seconds (0: for ever). Raises HeaderTimeout."""
+        """Wait for gevent's watcher ``event``, at most ``limit`` seconds (0: no limit). Raises HeaderTimeout."""
         from gevent import get_hub, getcurrent
 
         hub = get_hub()
@@ -55,7 +55,7 @@ class IdleTimer:
             self._waiting.throw(HeaderTimeout())
 
     def close(self) -> None:
-        """Stop the timer, and give it back. Idempotent."""
+        """Stop and release the timer. Idempotent."""
         timer, self._timer, self._fires = self._timer, None, math.inf
         if timer is not None:
             timer.close()
