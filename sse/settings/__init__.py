@@ -1,4 +1,4 @@
-"""Every setting of the service, read from the environment and a file, and checked before anything starts."""
+"""All settings of the service, read from the environment and a file, and checked at startup."""
 
 from .errors import SettingsError, unknown_names
 from .model import Settings

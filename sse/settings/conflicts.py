@@ -1,4 +1,4 @@
-"""Settings that are fine alone and cannot stand together. One line for each pair, as for one bad value."""
+"""Finds settings that are valid alone but conflict. Reports one line per conflict, as for an invalid value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KEYS = ("sse_publish_key", "sse_publish_key_file", "sse_jwt_key", "sse_jwt_key_
 
 
 class Checked(Protocol):
-    """What the checks read of the settings, beside the keys."""
+    """The settings that the checks read, in addition to the keys."""
 
     port: int
     health_port: int
@@ -29,7 +29,7 @@ class Checked(Protocol):
 
 
 def conflicts(settings: Checked) -> list[str]:
-    """The lines, none if all is well. They never hold a secret."""
+    """Return one line per conflict, without secrets."""
     return [*_listeners(settings), *_log(settings), *_access(settings), *_tokens(settings), *_otel(settings)]
 
 
@@ -48,7 +48,7 @@ def _log(settings: Checked) -> list[str]:
 
 
 def _access(settings: Checked) -> list[str]:
-    """``none`` beside a key would let everybody in, in spite of the key."""
+    """Refuse ``none`` with a key: it would let everybody in despite the key."""
     named = [key.upper() for key in _KEYS if getattr(settings, key) is not None]
     if settings.sse_auth == "none" and named:
         return [f"SSE_AUTH='none' cannot be used with {' and '.join(named)}: it must be auto, or no key "
@@ -87,5 +87,5 @@ def _otel(settings: Checked) -> list[str]:
 def _installed(package: str) -> bool:
     try:
         return find_spec(package) is not None
-    except ModuleNotFoundError:     # one of those that it is in
+    except ModuleNotFoundError:     # a parent package is missing
         return False

@@ -1,4 +1,4 @@
-"""How a setting is declared: default, range and reason in one place, from which errors and the table are made."""
+"""Declares settings: default, range and reason in one place; errors and the documentation table use them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from pydantic import Field
 
 
 def number(default: float, low: float, high: float, unit: str, why: str, *, live: bool = False) -> Any:
-    """A number with its range, both ends allowed. ``unit`` is a plural noun, or empty. ``live``: a change in the
-    settings file counts at once, with streams open; whoever reads such a setting reads it when it is needed."""
+    """Declare a number with an inclusive range.
+
+    unit: a plural noun, or empty.
+    live: may change while streams are open, so read it at the point of use.
+    """
     return Field(default, ge=low, le=high, title=unit, description=why, json_schema_extra={"live": live})
 
 
 def text(default: Any, allowed: str, why: str, *, live: bool = False, **more: Any) -> Any:
-    """Anything else. ``allowed`` completes "it must be …"."""
+    """Declare any other setting. ``allowed`` completes "it must be …"."""
     return Field(default, description=why, json_schema_extra={"allowed": allowed, "live": live}, **more)

@@ -1,6 +1,6 @@
-"""What is said about settings that cannot be used: one line each, with name, value and what is allowed.
+"""Reports invalid settings: one line each, with name, value and what is allowed.
 
-Values are escaped (a line break must not forge a second line) and cut; secrets and passwords in URLs never
+Values are escaped (a line break must not forge a second line) and truncated; secrets and passwords in URLs never
 appear.
 """
 
@@ -19,9 +19,9 @@ from ..runtime.redaction import MASK, redact_url
 _SHOWN = 120    # characters of a value; a pasted file must not fill the terminal
 PREFIXES = ("SSE_", "HEALTH_")
 
-# What Kubernetes puts into every container's environment for a Service named, for example, `sse` or `health`
+# Variables that Kubernetes sets in every container for a Service named, for example, `sse` or `health`
 # (https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables).
-# The plain `<NAME>_PORT` among them is told by its value.
+# We recognise the plain `<NAME>_PORT` among them by its value.
 _SERVICE_LINK = re.compile(
     r".+_SERVICE_HOST|.+_SERVICE_PORT(_[A-Z0-9_]+)?|.+_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?"
 )
@@ -29,7 +29,7 @@ _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+", re.IGNORECASE)
 
 
 class SettingsError(ValueError):
-    """One or several settings cannot be used. ``lines`` has one line for each, without secrets."""
+    """One or more settings are invalid. ``lines`` has one line for each, without secrets."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self.lines = tuple(lines)
@@ -37,14 +37,14 @@ class SettingsError(ValueError):
 
 
 def is_service_address(value: object) -> bool:
-    """Is this what Kubernetes sets ``<NAME>_PORT`` to for a Service of that name: ``tcp://10.0.0.7:8081``?"""
+    """True for a value that Kubernetes gives ``<NAME>_PORT`` for a Service, such as ``tcp://10.0.0.7:8081``."""
     return isinstance(value, str) and bool(_SERVICE_ADDRESS.fullmatch(value.strip()))
 
 
 def unknown_names(environ: Mapping[str, str], known: Collection[str]) -> list[str]:
-    """One line for each variable that looks like a setting of ours and is none: most likely a slip.
+    """Return one line for each variable that looks like a setting but is not one, most likely a typo.
 
-    :param known: the names of all settings.
+    known: the names of all settings.
     """
     lines = []
     for name in sorted(environ):
@@ -57,30 +57,30 @@ def unknown_names(environ: Mapping[str, str], known: Collection[str]) -> list[st
 
 
 def near(name: str, known: Collection[str]) -> str:
-    """The setting that was most likely meant, as a question; empty when there is none."""
+    """Suggest the closest setting name, as a question; empty if none is close."""
     found = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     return f" (did you mean {found[0]}?)" if found else ""
 
 
 def shown(text: str) -> str:
-    """``text`` as it may stand in a line of a log: printable, and not too long."""
+    """Make ``text`` safe for a log line: printable, and truncated."""
     safe = text if text.isprintable() else ascii(text)[1:-1]
     return safe if len(safe) <= _SHOWN else f"{safe[:_SHOWN]}…"
 
 
 def is_secret(field: FieldInfo) -> bool:
-    """Must this setting's value never be shown?"""
+    """True if this setting's value must never be shown."""
     return "SecretStr" in str(field.annotation)
 
 
 def is_live(field: FieldInfo) -> bool:
-    """Does a change in the settings file count without a restart?"""
+    """True if a change in the settings file takes effect without a restart."""
     extra = field.json_schema_extra
     return isinstance(extra, dict) and bool(extra.get("live"))
 
 
 def allowed(field: FieldInfo) -> str:
-    """What this setting may be, as the words after "must be"."""
+    """Describe the allowed values, in words that follow "must be"."""
     extra = field.json_schema_extra
     if isinstance(extra, dict) and extra.get("allowed"):
         return str(extra["allowed"])
@@ -91,14 +91,14 @@ def allowed(field: FieldInfo) -> str:
 
 
 def bounds(field: FieldInfo) -> tuple[float, float]:
-    """The least and the greatest value of a number."""
+    """Return the minimum and maximum of a number."""
     low: Any = next(m.ge for m in field.metadata if hasattr(m, "ge"))
     high: Any = next(m.le for m in field.metadata if hasattr(m, "le"))
     return low, high
 
 
 def line(name: str, value: object, field: FieldInfo, reason: str = "") -> str:
-    """The line for one setting that cannot be used."""
+    """Return the line for an invalid setting."""
     if is_secret(field):
         text = MASK
     elif isinstance(value, str):
@@ -110,7 +110,7 @@ def line(name: str, value: object, field: FieldInfo, reason: str = "") -> str:
 
 
 def written(value: object, field: FieldInfo) -> str:
-    """A setting's value as it may stand in a log, secrets hidden."""
+    """Format a setting's value for a log, with secrets hidden."""
     if value is None or value in ((), ""):
         return "none"
     if is_secret(field):
@@ -125,10 +125,10 @@ def written(value: object, field: FieldInfo) -> str:
 def explain(
     error: ValidationError, fields: Mapping[str, FieldInfo], where: Mapping[str, str] | None = None
 ) -> SettingsError:
-    """The lines for what pydantic found: one for each setting, in the order of ``fields``.
+    """Convert pydantic's error: one line per invalid setting or conflict.
 
-    :param fields: the model's fields by their attribute names.
-    :param where: the places of those settings that a file has, by their names.
+    fields: the model's fields, by attribute name.
+    where: the file and line of each setting in the settings file, by name.
     """
     where = where or {}
     lines: dict[str, str] = {}

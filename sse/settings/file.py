@@ -1,8 +1,7 @@
 """The settings file (``SSE_CONFIG_FILE``): ``NAME=value`` lines, as in an env file. Text in, values out.
 
-Stricter than env files usually are, because half a file must not pass for a whole one: a line that cannot be
-read, or a name that comes twice, makes the file unusable. What is said about it never quotes it: the line that is
-broken may be a key's.
+Stricter than most env file readers, because a partial file must not pass for a complete one: an invalid line or a
+duplicate name makes the file unusable. Error messages never quote the file: the invalid line may contain a key.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from .errors import SettingsError, near, shown
 
 FILE_SETTING = "SSE_CONFIG_FILE"
 
-# As much as a ConfigMap may hold; somebody's log file named by mistake is not read into memory.
+# The size limit of a ConfigMap; keeps us from reading, say, a log file that was named by mistake.
 MAX_FILE_BYTES = 1 << 20
 
-# Upper case only, as the settings are. (A line of a key that lost its quotes may look like a name in mixed case.)
+# Upper case only, like the settings. (A line of a key that lost its quotes may look like a mixed-case name.)
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
-    """What one file says: ``values`` by the settings' names; ``lines`` has the place of each. None: no file."""
+    """A parsed file: ``values`` and line numbers (``lines``) by setting name. Both empty if there is no file."""
 
     path: str = ""
     content: bytes = field(default=b"", repr=False)
@@ -35,11 +34,11 @@ class SettingsFile:
     lines: dict[str, int] = field(default_factory=dict)
 
     def where(self) -> dict[str, str]:
-        """The place of each setting, for whoever has to mend it."""
+        """Return the file and line of each setting, for error messages."""
         return {name: f"{shown(self.path)}, line {number}" for name, number in self.lines.items()}
 
     def unknown(self, known: Iterable[str]) -> list[str]:
-        """One line for each name that is no setting: most likely a slip, or of another version."""
+        """Return one line for each name that is not a setting: a typo, or from another version."""
         names = set(known)
         return [
             f"{shown(name)} in {self.where()[name]} is not a setting{near(name, names)}; it is ignored"
@@ -49,10 +48,10 @@ class SettingsFile:
 
 
 def read_file(path: str) -> bytes:
-    """The content of the file at ``path``. Raises SettingsError."""
+    """Read the file at ``path``. Raises SettingsError."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise _unusable(path, "not a regular file")  # a pipe would block for ever
+            raise _unusable(path, "not a regular file")  # a pipe would block forever
         with open(path, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
@@ -66,8 +65,8 @@ def read_file(path: str) -> bytes:
 
 
 def parse(path: str, content: bytes) -> SettingsFile:
-    """What ``content``, read from ``path``, says. Raises SettingsError with a line for each fault."""
-    from dotenv.parser import parse_stream  # only now: most run without a file
+    """Parse ``content``, read from ``path``. Raises SettingsError, with one line for each of the first faults."""
+    from dotenv.parser import parse_stream  # imported here because most processes have no file
 
     try:
         text = content.decode("utf-8-sig")
@@ -77,7 +76,7 @@ def parse(path: str, content: bytes) -> SettingsFile:
     lines: dict[str, int] = {}
     faults: list[str] = []
     for binding in parse_stream(io.StringIO(text)):
-        # Blank lines in front belong to the binding.
+        # A binding includes the blank lines before it.
         source = binding.original.string
         number = binding.original.line + source[: len(source) - len(source.lstrip())].count("\n")
         name, value = binding.key, binding.value
@@ -96,7 +95,7 @@ def parse(path: str, content: bytes) -> SettingsFile:
     return SettingsFile(path, content, values, lines)
 
 
-# Lines about one file: some other file that was named by mistake is not answered line by line.
+# Faults to report per file, so that a wrong file does not produce one for every line.
 _MAX_FAULTS = 5
 
 

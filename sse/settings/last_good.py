@@ -1,7 +1,7 @@
-"""The last settings file that was good, in memory that the master and its workers share.
+"""Keeps the last good settings file in memory that the master and its workers share.
 
-For a worker that has to be replaced while the file is bad: it starts with what its siblings run on, and not with
-what the file said when the pod started (a key that was replaced since then, for example).
+If a worker is replaced while the file is invalid, the new one starts with the settings that its siblings use, not with
+those from when the pod started (with a key that was replaced since, for example).
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ import zlib
 
 from .file import MAX_FILE_BYTES
 
-# Length and checksum: of two workers that write at once, with different contents, none is believed.
+# Length and checksum: they reject a mix of two contents that workers wrote at the same time.
 _HEAD = struct.Struct("=II")
 
 _memory: mmap.mmap | None = None
 
 
 def share() -> None:
-    """Begin, in the process that the others will be forked from. Pages that are never written cost nothing."""
+    """Allocate the memory; call before forking. Pages that are never written cost nothing."""
     global _memory
     if _memory is None:
         _memory = mmap.mmap(-1, _HEAD.size + MAX_FILE_BYTES)
 
 
 def keep(content: bytes) -> None:
-    """This content is in use; does nothing where nothing is shared."""
+    """Store the content that is now in use. Does nothing before ``share``."""
     if _memory is not None:
         _memory[: _HEAD.size + len(content)] = _HEAD.pack(len(content), zlib.crc32(content)) + content
 
 
 def last() -> bytes | None:
-    """What was kept last."""
+    """Return the content stored last; None if there is none, or if it is damaged."""
     if _memory is None:
         return None
     size, checksum = _HEAD.unpack(_memory[: _HEAD.size])

@@ -1,10 +1,9 @@
-"""Settings that change while they are used: how they are read, read again, and exchanged.
+"""Reads, rereads and swaps settings while they are in use.
 
-One object is the process's settings for its whole life, and everybody who needs a setting holds that object and
-reads the attribute when it is needed. A change is checked as a whole on an object of its own; then the values are
-exchanged under that one object, all at once. So nothing has to be asked on the way of a request or an event, and
-nobody has to be told, but for the few who have made something of a setting (keys, counters, a level): these
-register with :meth:`LiveSettings.on_change`.
+One object holds the process's settings for its whole life; users keep that object and read an attribute at the point
+of use. We check a change as a whole on a separate object, then replace all values of the first object at once. So
+requests and events need no check for changes, and no notification. Only code that derives something from a setting
+(keys, counters, a level) registers with :meth:`LiveSettings.on_change`.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ from .errors import SettingsError, explain, is_live, written
 from .file import FILE_SETTING, SettingsFile, parse, read_file
 from .sources import Environment, what_is_set
 
-# Checks new settings, raising ValueError (without a secret in its text) for those that it cannot use; returns what
-# takes them into use, which must not fail.
+# Checks new settings and returns a function that applies them, which must not fail. Raises ValueError (without
+# secrets in its text) for settings that it cannot use.
 Prepare = Callable[[Any], Callable[[], None]]
 
 
 def named_file(path: object) -> SettingsFile:
-    """The settings file at ``path``, as it is now; none where nothing is named. Raises SettingsError."""
+    """Read the settings file at ``path``; an empty one if no path is given. Raises SettingsError."""
     name = str(path or "").strip()
     return parse(name, read_file(name)) if name else SettingsFile()
 
 
 class LiveSettings(BaseSettings):
-    """See the module's text. The settings themselves are in :class:`sse.settings.model.Settings`."""
+    """See the module docstring. :class:`sse.settings.model.Settings` defines the settings."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -45,7 +44,7 @@ class LiveSettings(BaseSettings):
 
     reads_environment: ClassVar[bool] = True
 
-    # What was handed over, beside the environment and the file; and who has made something of a setting.
+    # Values given in addition to the environment and the file; and the functions from `on_change`.
     _given: Mapping[str, Any] = PrivateAttr(default_factory=dict)
     _prepares: list[Prepare] = PrivateAttr(default_factory=list)
 
@@ -57,8 +56,8 @@ class LiveSettings(BaseSettings):
         *others: PydanticBaseSettingsSource,
         **more: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments (the settings file's values among them), then the environment; no .env file of whatever
-        directory we were started in. (The parameters are pydantic's.)"""
+        """Use the arguments (which include the settings file's values), then the environment; never a .env file from
+        the working directory. (pydantic defines the parameters.)"""
         return (init_settings, Environment(settings_cls)) if cls.reads_environment else (init_settings,)
 
     @model_validator(mode="before")
@@ -68,7 +67,7 @@ class LiveSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        """Settings that are fine alone and cannot stand together, all of them at once."""
+        """Report all conflicts between settings at once."""
         if lines := conflicts(cast(Any, self)):
             raise PydanticCustomError("conflict", "settings that exclude each other", {"lines": lines})
         return self
@@ -77,23 +76,24 @@ class LiveSettings(BaseSettings):
 
     @classmethod
     def names(cls) -> dict[str, str]:
-        """The settings that may be set: name → attribute."""
+        """Map setting names to attributes."""
         return {name.upper(): name for name in cls.model_fields}
 
     @classmethod
     def from_environ(cls, file: SettingsFile | None = None) -> Self:
-        """The settings of this process's environment, and of the file that its SSE_CONFIG_FILE names.
+        """Read the settings from this process's environment and the file that SSE_CONFIG_FILE names.
 
-        :param file: what counts as that file's content.
-        :raises SettingsError: with one line for each setting that cannot be used.
+        file: use this instead of that file.
+
+        Raises SettingsError, with one line for each invalid setting.
         """
         return cls.read({}, named_file(os.environ.get(FILE_SETTING)) if file is None else file)
 
     @classmethod
     def read(cls, given: Mapping[str, Any], file: SettingsFile) -> Self:
-        """The settings that are ``given`` by attribute; those in ``file`` win. Raises SettingsError."""
+        """Read settings from ``given`` (by attribute) and ``file``, which wins. Raises SettingsError."""
         names = cls.names()
-        # An empty value says nothing: what the environment has stays.
+        # An empty value counts as not set: the environment's value stays.
         values = what_is_set({names[name]: text for name, text in file.values.items() if name in names})
         try:
             settings = cls(**{**given, **values})
@@ -102,18 +102,18 @@ class LiveSettings(BaseSettings):
         else:
             settings._given = given
             return settings
-        raise problem  # outside of the handler: the error of pydantic holds the values, secrets included
+        raise problem  # outside the handler, because pydantic's error holds the values, with secrets
 
     # -- Changing
 
     def again(self, file: SettingsFile) -> Self:
-        """What these settings would be if they were read now, with this file. Raises SettingsError."""
+        """Read the settings again, with this file, into a new object. Raises SettingsError."""
         return self.read(self._given, file)
 
     def as_far_as_live(self, new: Self) -> tuple[Self, list[str]]:
-        """``new``, but what needs a restart as it is here; and the attributes in which these two differ.
+        """Return ``new`` with our values for the settings that need a restart, and the names of those that differ.
 
-        Raises SettingsError when those two cannot stand together.
+        Raises SettingsError if the mixed settings conflict.
         """
         fixed = {name: getattr(self, name) for name, field in type(self).model_fields.items() if not is_live(field)}
         waiting = [name for name, value in fixed.items() if getattr(new, name) != value]
@@ -123,7 +123,7 @@ class LiveSettings(BaseSettings):
         return mixed, waiting
 
     def differences(self, new: Self, names: list[str] | None = None) -> list[str]:
-        """``SSE_HEARTBEAT 15 → 5``: one text for each setting (of ``names``) that is another one, secrets hidden."""
+        """Describe each changed setting (of ``names``) as ``SSE_HEARTBEAT 15 → 5``, with secrets hidden."""
         fields = type(self).model_fields
         return [
             f"{name.upper()} {written(getattr(self, name), fields[name])} → {written(getattr(new, name), fields[name])}"
@@ -132,16 +132,18 @@ class LiveSettings(BaseSettings):
         ]
 
     def on_change(self, prepare: Prepare) -> None:
-        """Have ``prepare`` called with new settings before they are these."""
+        """Register ``prepare``, to be called with new settings before they take effect."""
         self._prepares.append(prepare)
 
     def become(self, new: Self) -> Callable[[], None]:
-        """Have all who need it check ``new``. Raises ValueError, and nothing has changed; else returns what makes
-        the change."""
+        """Run all registered checks on ``new``, and return a function that applies it.
+
+        Raises ValueError; then nothing has changed.
+        """
         commits = [prepare(new) for prepare in self._prepares]
 
         def change() -> None:
-            # Past the model's own lock, which is against everybody else.
+            # Bypass `frozen`, which is there to stop everybody else.
             object.__setattr__(self, "__dict__", dict(new.__dict__))
             object.__setattr__(self, "__pydantic_fields_set__", set(new.model_fields_set))
             for commit in commits:

@@ -1,4 +1,4 @@
-"""Where values come from: the environment, by exact names, and what of it does not count."""
+"""Reads values from the environment, by exact name, and filters out those that do not count."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pydantic_settings import PydanticBaseSettingsSource
 
 from .errors import is_service_address
 
-# Kubernetes sets HEALTH_PORT to its address for a Service that is named `health`; that is not meant for us.
+# For a Service named `health`, Kubernetes sets HEALTH_PORT to its address; that is not our setting.
 _PORTS = ("port", "health_port")
 _MAY_BE_EMPTY = "sse_server_header"
 
 
 class Environment(PydanticBaseSettingsSource):
-    """The environment, by exact names: ``PORT``, and not ``port``, which is another variable on Unix."""
+    """The environment, by exact name: ``PORT``, not ``port``, which is a different variable on Unix."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         return os.environ.get(field_name.upper()), field_name, False
@@ -28,10 +28,10 @@ class Environment(PydanticBaseSettingsSource):
 
 
 def what_is_set(values: Mapping[str, Any]) -> dict[str, Any]:
-    """``values`` without those that say nothing.
+    """Strip ``values`` and drop those that count as not set.
 
-    An empty entry of a ConfigMap or a Compose file is "not set", save for the Server header, which it takes
-    out. Blanks around a value are mostly the line break at a Secret's end.
+    An empty entry in a ConfigMap or a Compose file means "not set", except that it removes the Server header.
+    Surrounding whitespace is mostly the line break at a Secret's end.
     """
     found = {}
     for name, value in values.items():

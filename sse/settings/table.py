@@ -1,4 +1,4 @@
-"""The settings as a table for docs/settings.md, printed from the class so that the two cannot differ."""
+"""Prints the settings table for docs/settings.md from the class, so that the two cannot differ."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HEAD = ("| setting | default | unit and range | live | what it is for |", "|---
 
 
 def table() -> str:
-    """All settings as Markdown, a table for each group."""
+    """Format all settings as Markdown, one table per group."""
     lines: list[str] = []
     for name, field in Settings.model_fields.items():
         if name in _GROUPS:

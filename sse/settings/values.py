@@ -1,8 +1,7 @@
-"""The kinds of value that settings have, beyond plain numbers: each a type that says what is wrong.
+"""Types for setting values other than plain numbers.
 
-Text from the environment goes in, a value that the code can trust comes out. All validators raise
-``ValueError`` with a short reason and without the value: the report adds it, redacted where it may hold a
-secret.
+Each turns text from the environment into a validated value. All validators raise ``ValueError`` with a short reason,
+without the value: the error report adds it, redacted where it may contain a secret.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from ..auth.publish_key import MIN_KEY_CHARS
 from ..log import check_url
 from ..log.redis.codec import PREFIX
 
-# RFC 1123 §2.1. The last label may not be a number: "256.1.1.1" is a slip, not a name.
+# RFC 1123 §2.1. The last label may not be a number: "256.1.1.1" is a typo, not a name.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST_NAME = re.compile(rf"(?:{_LABEL}\.)*(?![0-9]+\Z){_LABEL}")
-_MAX_SERVER_HEADER = 256    # characters; it goes out with every response
+_MAX_SERVER_HEADER = 256    # characters; every response carries it
 
 
 def _host(text: str) -> str:
-    """An address or a host name to listen on; brackets around an IPv6 address are taken off."""
+    """Check an address or host name to listen on; remove the brackets of an IPv6 address."""
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
         return str(ipaddress.ip_address(bare))
@@ -47,7 +46,7 @@ def _log_url(text: str) -> str:
 
 
 def _secret_key(secret: SecretStr) -> SecretStr:
-    """A key that fits into ``Authorization: Bearer <key>`` (RFC 6750 §2.1: b64token), and is not guessed."""
+    """Check that a key fits into ``Authorization: Bearer <key>`` and is too long to guess (RFC 6750 §2.1)."""
     key = secret.get_secret_value()
     if len(key) < MIN_KEY_CHARS:
         raise ValueError("too short: it could be guessed")
@@ -71,7 +70,7 @@ def _redis_prefix(text: str) -> str:
 
 
 def _split(value: object) -> object:
-    """``"a, b"`` → ``("a", "b")``; what is a sequence already (from ``app.config``) is taken as it is."""
+    """Split ``"a, b"`` into ``("a", "b")``; convert lists and sets (from ``app.config``) to tuples."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     if isinstance(value, list | set | frozenset):
@@ -94,7 +93,7 @@ def _channel_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
 
 
 def _origins(origins: Iterable[str]) -> tuple[str, ...]:
-    """Origins as a browser sends them (RFC 6454 §6.2): scheme, host, port unless default; no path."""
+    """Check origins as browsers send them: scheme, host, port unless default; no path (RFC 6454 §6.2)."""
     origins = tuple(origin.lower().removesuffix("/") for origin in origins)
     if not all(origin == "*" or _is_origin(origin) for origin in origins):
         raise ValueError("not an origin")
@@ -106,14 +105,14 @@ def _is_origin(text: str) -> bool:
         parts = urlsplit(text)
         whole = f"{parts.scheme}://{parts.netloc}" == text and parts.scheme in ("http", "https")
         return whole and bool(parts.hostname) and parts.port != 0 and "@" not in text
-    except ValueError:      # a port that is no number, a broken IPv6 address
+    except ValueError:      # a port that is not a number, an invalid IPv6 address
         return False
 
 
 def _networks(networks: Iterable[str]) -> tuple[str, ...]:
     try:
         return tuple(str(network) for network in parse_networks(tuple(networks)))
-    except ValueError:      # its message quotes the value, which the report does in its own way
+    except ValueError:      # its message quotes the value, which the report adds itself
         raise ValueError("not an address or a network") from None
 
 

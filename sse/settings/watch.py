@@ -1,12 +1,11 @@
-"""The watch over the settings file: each worker looks at it for itself, and takes a change into its settings.
+"""Watches the settings file: each worker polls it and applies changes to its settings.
 
-Why by reading, and not by a signal or inotify: the kubelet does not write the file of a ConfigMap volume, it swaps a
-symbolic link two directories above it (``..data``), and an editor renames another file into its place; the content
-is what tells all of these, and reading a few kilobytes of it twice a second costs some microseconds. gunicorn has
-meanings of its own for the signals.
+Why polling, not a signal or inotify: to update a ConfigMap volume, the kubelet does not write the file but swaps a
+symbolic link two directories above it (``..data``), and an editor renames another file into place. Comparing the
+content detects all of these, and reading a few kilobytes twice a second costs microseconds. gunicorn uses the signals
+for other things.
 
-A content that has changed is tried once it is the same at two looks in turn, so that a file that is being written
-is not taken for a whole one.
+We apply changed content only once two successive reads agree, so that a partly written file does not count.
 """
 
 from __future__ import annotations
@@ -28,25 +27,25 @@ LOOK_INTERVAL: Final = 0.5  # seconds
 
 
 class Watch:
-    """Keeps ``settings`` as their file says. Without a file there is nothing to do, and no thread.
+    """Keeps ``settings`` in step with their file. Without a file it does nothing, and starts no thread.
 
-    tell: called with True when the file cannot be used, with False when it can.
+    tell: called with True when the file is invalid, with False when it is valid.
     """
 
     def __init__(self, settings: Settings, tell: Callable[[bool], None] = lambda refused: None) -> None:
         self._settings = settings
         self._tell = tell
         self._path = "" if settings.sse_config_file is None else str(settings.sse_config_file)
-        # Content, or what is wrong with the file: at the last look, and what has been acted on.
+        # The content, or what is wrong with the file: as last read, and as last acted on.
         self._seen: bytes | str | None = None
         self._done: bytes | str | None = None
         self._trouble = False
-        self._restart: list[str] = []  # the changes that were last said to wait for one
+        self._restart: list[str] = []  # the changes last logged as waiting for a restart
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to look, in this process. Idempotent."""
+        """Start polling in this process. Idempotent."""
         if not self._path or self._thread is not None:
             return
         self._thread = threading.Thread(target=self._run, name="sse-settings", daemon=True)
@@ -68,7 +67,7 @@ class Watch:
                 failing = ""
 
     def look(self) -> None:
-        """Look once, and do what is to be done."""
+        """Read the file once, and act on a change."""
         now = offload(self._read)  # its disk may be slow
         before, self._seen = self._seen, now
         if now == self._done or now != before:
@@ -80,7 +79,7 @@ class Watch:
             self._take(now)
 
     def _read(self) -> bytes | str:
-        """The file's content, or what is wrong with it."""
+        """Return the file's content, or what is wrong with it."""
         try:
             return read_file(self._path)
         except SettingsError as error:
@@ -118,7 +117,7 @@ class Watch:
         logger.error(message, *values)
 
     def _exchange(self, change: Callable[[], None], differences: str) -> None:
-        # Before or after: a change of the log level must not silence the line that tells of it.
+        # Log before or after, so that a change of the log level does not suppress this line.
         early = logger.isEnabledFor(logging.INFO)
         if early:
             logger.info("%s has changed: %s", self._path, differences)
