@@ -1,7 +1,7 @@
-"""The one thing that views ask: may this request publish to these channels, or read them?
+"""Decides whether a request may publish to some channels, or read them. The views call only this.
 
-Puts the parts together: the rule (`policy`), the credential (`bearer`), the key (`publish_key`) or token
-(`tokens`), and for requests that no key vouches for, where they come from (`origin`).
+Combines the rule (``policy``), the credential (``bearer``), the key (``publish_key``) or token (``tokens``) and, for
+requests without a key, their origin (``origin``).
 """
 
 import hashlib
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from .keys import Key
     from .tokens import Claims
 
-# The subject of everybody who has the publish key. No fingerprint of it: a log must not help in guessing it.
+# The subject of all holders of the publish key. Not a fingerprint: a log must not help to guess the key.
 KEY_SUBJECT: Final = "publish-key"
 
-# Characters of a token's `sub` that are kept: it goes into log lines and is a key of the rate limit's memory.
+# Characters of a token's `sub` to keep: log lines contain it, and the rate limiter stores it as a key.
 MAX_SUBJECT_CHARS: Final = 128
 
 _HOW_TO_OPEN: Final = (
@@ -40,16 +40,16 @@ _HOW_TO_OPEN: Final = (
 
 
 class Authenticator:
-    """Decides about requests. One for an app; thread-safe.
+    """Decides about requests. One per app; thread-safe.
 
-    `loopback_only` says whether the addresses that are *really* listened on are all loopback addresses. It is
-    asked for each publish that this matters for, so it must be cheap; when it does not know, it must say
-    False. `clock` gives unix seconds, `monotonic` seconds of any origin (for key files). `before` is the one that
-    this takes the place of, when settings change: its key files go on, and keys that were exchanged stay for a
-    while.
+    loopback_only: returns whether *all* addresses that the process really listens on are loopback addresses; False if
+    unknown. Called for each publish that depends on it, so it must be cheap.
+    clock: returns Unix seconds.
+    monotonic: returns seconds from any origin, for key files.
+    before: the predecessor, when settings change. Its key files stay in use, and replaced keys stay valid for a while.
 
-    Raises BadAuthSetting for settings that nobody should start with: a key that is too short, an unreadable
-    file, an algorithm that does not fit, keys beside SSE_AUTH=none.
+    Raises BadAuthSetting for unsafe settings: a short key, an unreadable file, an algorithm that does not fit, a key
+    together with SSE_AUTH=none.
     """
 
     def __init__(
@@ -91,16 +91,16 @@ class Authenticator:
     # -- Publishing
 
     def publishing(self) -> Publishing:
-        """What a publisher has to show now."""
+        """Return what a publisher must present now."""
         if self._same_everywhere:
             return self._reachable.publishing
         return (self._on_loopback if self._loopback_only() else self._reachable).publishing
 
     def may_publish(self, request: Request, channels: Collection[str]) -> Grant:
-        """The grant to publish to all of `channels`.
+        """Return a grant to publish to all of ``channels``. Raises AccessDenied.
 
-        Without channels: whether this request may publish at all, for before its body is read. A batch names
-        its channels in the body, and is asked about once more. Raises AccessDenied.
+        Without channels: checks whether this request may publish at all, before its body is read. A batch names its
+        channels in the body, so it needs a second check.
         """
         match self.publishing():
             case Publishing.OPEN:
@@ -144,7 +144,7 @@ class Authenticator:
         return _grant(claims, credential)
 
     def _check_cross_site(self, request: Request) -> None:
-        """A cookie comes along whichever page sends the request (CSRF): the page has to be one of ours."""
+        """Refuse other sites' pages: browsers send a cookie whichever page makes the request (CSRF)."""
         origin = request.headers.get("Origin")
         if origin is None or not (
             is_allowed(origin, self._origins) or is_own(origin, request.environ, self._proxies)
@@ -159,10 +159,10 @@ class Authenticator:
     # -- Reading
 
     def may_subscribe(self, request: Request, channels: Collection[str]) -> Grant:
-        """The grant to read all of `channels`. Raises AccessDenied.
+        """Return a grant to read all of ``channels``. Raises AccessDenied.
 
-        Credentials are not looked at where everybody may read: a bad token does no harm there, and a good one
-        does not end the stream.
+        Ignores credentials where everybody may read: there, a bad token does no harm, and a good one does not end
+        the stream.
         """
         guarded = [channel for channel in channels if channel != CANARY_CHANNEL]
         if self._reachable.reading is Reading.PUBLIC:
@@ -187,13 +187,13 @@ class Authenticator:
     # -- Parts
 
     def startup_line(self) -> str:
-        """One line for the log at the start: who may publish and read, as it is now."""
+        """Return a log line for startup: who may publish and read now."""
         publishing = self.publishing()
         hint = f"; {_HOW_TO_OPEN}" if publishing is Publishing.CLOSED else ""
         return f"publishing needs {publishing.value}; reading needs {self._reachable.reading.value}{hint}"
 
     def client_address(self, environ: Mapping[str, Any]) -> str:
-        """The client's address, by SSE_TRUSTED_PROXIES; see `address.client_address`."""
+        """Return the client's address, using SSE_TRUSTED_PROXIES; see ``address.client_address``."""
         return client_address(environ, self._proxies)
 
     def _anonymous(self, request: Request) -> Grant:
@@ -217,11 +217,11 @@ def _no_reserved(channels: Collection[str]) -> None:
 def _grant(claims: "Claims", credential: Credential) -> Grant:
     if claims.subject:
         return Grant(f"token:{one_line(claims.subject, MAX_SUBJECT_CHARS)}", claims.expires_at)
-    # Nobody in particular: each token counts for itself.
+    # No subject: count each token separately.
     return Grant(f"token#{hashlib.sha256(credential.value.encode()).hexdigest()[:16]}", claims.expires_at)
 
 
 def _naming(action: str, channel: str | None) -> str:
-    """The detail of a refusal. A channel is named only if it is one: no text of the request's making."""
+    """Return the detail of a refusal. Names only valid channels, never arbitrary text from the request."""
     known = channel is not None and CHANNEL_PATTERN.fullmatch(channel)
     return f"the token's sse claim does not cover {action} {channel if known else 'this'}"

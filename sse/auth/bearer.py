@@ -12,39 +12,39 @@ if TYPE_CHECKING:
 COOKIE: Final = "sse_token"
 PARAMETER: Final = "access_token"
 
-# RFC 6750 §2.1: b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"=". Nothing in it needs
-# escaping in a header, a cookie or a log line; and the redaction of logs knows where such a value ends.
+# RFC 6750 §2.1: b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"=". None of it needs
+# escaping in a header, a cookie or a log line, and log redaction can tell where such a value ends.
 B64TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
-# A token of more than this is not one of ours (a claim of 256 patterns of 20 characters takes 8,000). The
-# worker bounds headers anyway; this bounds what is parsed and hashed for whoever asks.
+# Longer than any of our tokens (a claim of 256 patterns of 20 characters takes 8,000). The worker limits headers
+# anyway; this limits what we parse and hash for unauthenticated clients.
 MAX_CREDENTIAL_CHARS: Final = 12_288
 
 Way = Literal["header", "query", "cookie"]
 
 
 class Credential(NamedTuple):
-    """A key or a token as it was presented. Not yet checked against anything."""
+    """A key or token as presented, not yet verified."""
 
     value: str
     way: Way
 
     def __repr__(self) -> str:
-        return f"Credential(***, {self.way})"  # must not show up in a traceback or a debug log
+        return f"Credential(***, {self.way})"  # keep it out of tracebacks and debug logs
 
 
 def find_credential(request: "Request", *, reading: bool) -> Credential | None:
     """Find the credential of this request; None if it has none.
 
-    reading: take one from the query, too. An EventSource can set no header; a publisher can, and a URL ends up in
-    logs, histories and referrers, so there a token that may change something does not count (RFC 9700 §4.3.2).
+    reading: accept one in the query, too. An EventSource cannot set headers. A publisher can, and URLs end up in
+    logs, histories and referrers, so we ignore a publisher's token there (RFC 9700 §4.3.2).
 
-    The same one in several ways is fine and counts as the most deliberate of them: the header, then the
-    query, then the cookie, which a browser adds by itself. Several that differ are ambiguous, and refused
-    with invalid_request (RFC 6750 §2: "Clients MUST NOT use more than one method"): which of them decides
-    must not be left to the order in which we happen to look.
+    The same credential in several places counts as the most deliberate: the header, then the query, then the cookie,
+    which a browser adds on its own. Different ones are ambiguous, and our lookup order must not decide between them
+    (RFC 6750 §2: "Clients MUST NOT use more than one method"). Ignores schemes other than Bearer, such as Basic for
+    a proxy.
 
-    Another scheme than Bearer (say, Basic for a proxy on the way) is not a credential for us.
+    Raises AccessDenied (invalid_request) for malformed or differing credentials.
     """
     environ = request.environ
     found = _from_header(environ)
@@ -61,7 +61,7 @@ def find_credential(request: "Request", *, reading: bool) -> Credential | None:
 
 
 def _from_header(environ: Mapping[str, Any]) -> list[Credential]:
-    # RFC 9110 §11.1: the scheme is case-insensitive. WSGI joins repeated headers with a comma, which is not
-    # in B64TOKEN: two headers are refused, not read as one.
+    # RFC 9110 §11.1: the scheme is case-insensitive. WSGI joins repeated headers with a comma, which B64TOKEN
+    # does not allow, so two headers are refused, not read as one.
     scheme, _, value = environ.get("HTTP_AUTHORIZATION", "").strip(" \t").partition(" ")
     return [Credential(value.strip(" \t"), "header")] if scheme.lower() == "bearer" else []

@@ -1,4 +1,4 @@
-"""From settings to keys: what the access settings mean, checked once, before anything is served."""
+"""Turns the access settings into keys, and checks them before the service starts."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from .keys import Key
     from .tokens import TokenVerifier
 
-# Seconds for which the earlier content of SSE_PUBLISH_KEY_FILE and SSE_JWT_KEY_FILE stays valid after a
-# change. A Secret reaches the pods of a cluster, and the publishers, over a minute or two (the kubelet looks
-# once a minute), and a file with a single key cannot hold the old and the new one. To revoke a key at once:
-# restart. SSE_JWKS_FILE has no such time: a key set lists old and new side by side, and taking a key out of
-# it is how it is revoked.
+# Seconds for which the previous content of SSE_PUBLISH_KEY_FILE and SSE_JWT_KEY_FILE stays valid after a
+# change. A Secret takes a minute or two to reach all pods and publishers (the kubelet checks once a minute),
+# and a single-key file cannot hold both the old and the new key. To revoke a key at once, restart.
+# SSE_JWKS_FILE has no grace period: a key set lists old and new keys together, and removing a key revokes it.
 ROTATION_GRACE: Final = 300.0
 
 T = TypeVar("T")
@@ -27,13 +26,13 @@ U = TypeVar("U")
 
 
 class Secret(Protocol):
-    """A value that does not show itself, such as pydantic's SecretStr."""
+    """A value that hides its content when printed, such as pydantic's SecretStr."""
 
     def get_secret_value(self) -> str: ...
 
 
 class AuthSettings(Protocol):
-    """What is needed of the settings, by their names. `sse.settings.Settings` is one."""
+    """The settings used here. ``sse.settings.Settings`` implements this."""
 
     @property
     def sse_auth(self) -> str: ...
@@ -66,10 +65,10 @@ Clock = Callable[[], float]
 
 
 class Source(Generic[T]):
-    """The keys of one setting; called, it gives those that are valid now.
+    """The keys of one setting. A call returns those that are valid now.
 
-    origin: what it was made of; the same again gives the same source, with what a key file remembers. fading:
-    keys that this setting had before, each for a time.
+    origin: the values it was built from. If they do not change, the source is reused, with its key file's memory.
+    fading: the setting's earlier keys, each valid for a limited time.
     """
 
     def __init__(self, setting: str, origin: object, current: Entries[T], fading: Sequence[Entries[T]] = ()) -> None:
@@ -92,8 +91,8 @@ def _source(
     grace: float,
     clock: Clock,
 ) -> Source[T]:
-    """The setting's source. ``before``: the sources until now. A key in the settings file that is exchanged stays
-    valid for ``grace``, as one in a key file does; one that is taken out does not."""
+    """Return the setting's source, given the previous sources (``before``). A replaced key in the settings file stays
+    valid for ``grace`` seconds, as in a key file; a removed one does not."""
     old = next((source for source in before if source.setting == setting), None)
     if old is None:
         return Source(setting, origin, make())
@@ -110,7 +109,7 @@ def _source(
 def publish_keys(
     settings: AuthSettings, clock: Clock = time.monotonic, before: Sequence[Source[bytes]] = ()
 ) -> list[Source[bytes]]:
-    """Where the digests of the publish keys come from; empty if none is set. Raises BadAuthSetting."""
+    """Return the sources of publish key digests; empty if no key is set. Raises BadAuthSetting."""
     sources: list[Source[bytes]] = []
     secret, path = settings.sse_publish_key, settings.sse_publish_key_file
     if secret is not None:
@@ -129,14 +128,14 @@ def publish_keys(
 def token_keys(
     settings: AuthSettings, clock: Clock = time.monotonic, before: "Sequence[Source[Key]]" = ()
 ) -> "list[Source[Key]]":
-    """Where the keys for tokens come from; empty if none is set. Raises BadAuthSetting."""
-    # An empty key is a mistake to be refused, not the absence of one: hence "is None", and not falsehood.
+    """Return the sources of token keys; empty if no key is set. Raises BadAuthSetting."""
+    # Use "is None", not falsehood: an empty key is a mistake to refuse, not a missing key.
     if settings.sse_jwt_key is None and settings.sse_jwt_key_file is None and settings.sse_jwks_file is None:
         return []
-    from .keys import parse_jwks, parse_key  # 9 MB that only those pay who use tokens
+    from .keys import parse_jwks, parse_key  # 9 MB, so only where tokens are used
 
     allowed = tuple(settings.sse_jwt_algorithms)
-    if not allowed or not set(allowed) <= set(SUPPORTED):  # "none" is one of those that it must not be
+    if not allowed or not set(allowed) <= set(SUPPORTED):  # this excludes "none", too
         raise BadAuthSetting("SSE_JWT_ALGORITHMS", f"it must be a list from {', '.join(SUPPORTED)}")
 
     def key_of(content: bytes) -> "Sequence[Key]":
@@ -173,7 +172,7 @@ def _key_file(
 def token_verifier(
     settings: AuthSettings, sources: "Sequence[Source[Key]]"
 ) -> "TokenVerifier | None":
-    """The verifier of tokens; None if no key for tokens is set."""
+    """Return the token verifier; None if no token key is set."""
     if not sources:
         return None
     from .tokens import TokenVerifier
@@ -187,7 +186,7 @@ def token_verifier(
 
 
 def checked(setting: str, parse: Callable[[U], T], value: U) -> T:
-    """`parse(value)`, with a ValueError as BadAuthSetting, which names the setting."""
+    """Return ``parse(value)``; turn a ValueError into BadAuthSetting, which names the setting."""
     try:
         return parse(value)
     except ValueError as error:

@@ -1,9 +1,8 @@
-"""What an access check comes to: a grant, or a refusal that can be answered as it is.
+"""The result of an access check: a grant, or a refusal that is ready to be sent.
 
 Refusals follow RFC 6750 ("Bearer Token Usage") §3: 401 carries ``WWW-Authenticate: Bearer`` with an error
-code, 403 with ``insufficient_scope`` when a good token covers too little. A refusal that no token would
-change (a foreign Origin, publishing that is closed) is a plain 403, without a challenge that would send a
-client looking for one.
+code, 403 has ``insufficient_scope`` if a valid token covers too little. If no token would help (a foreign Origin,
+closed publishing), we send a plain 403 without a challenge, so that the client does not look for a token.
 """
 
 from typing import Final, Literal, NamedTuple
@@ -14,11 +13,10 @@ ErrorCode = Literal["invalid_request", "invalid_token", "insufficient_scope"]
 
 
 class Grant(NamedTuple):
-    """Who was let in, and until when.
+    """Who may enter, and until when.
 
-    `subject` names the holder in logs and is what the publish rate is counted by; it is never the secret
-    itself. `expires_at` is in unix seconds: a stream that was opened with this grant must end by then. None:
-    never.
+    subject: identifies the holder in logs and for the publish rate; never the secret itself.
+    expires_at: Unix seconds, by which a stream opened with this grant must end; None: no end.
     """
 
     subject: str
@@ -31,11 +29,12 @@ REASONS: Final = ("key", "token", "origin", "closed", "invalid")
 
 
 class AccessDenied(Exception):
-    """The answer to a request that may not do what it asks. `status` is 401 or 403.
+    """The response to a request that is not allowed.
 
-    `detail` is for the problem document (RFC 9457); it contains neither the credential nor any
-    header that the client sent. `headers` go into the response as they are. `reason` is what refused publishes
-    are counted by, one of REASONS.
+    status: 401 or 403.
+    detail: for the problem document (RFC 9457); contains neither the credential nor any header of the client.
+    headers: sent unchanged.
+    reason: one of REASONS, by which refused publishes are counted.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class AccessDenied(Exception):
 
 
 class BadAuthSetting(ValueError):
-    """A setting about access that the service must not start with. `setting` is its name.
+    """An access setting that the service must not start with. ``setting`` is its name.
 
     The message names the setting and what is allowed, and shows no key material.
     """
@@ -79,8 +78,7 @@ def credentials_missing(detail: str) -> AccessDenied:
 
 
 def invalid_request(description: str) -> AccessDenied:
-    """401 for credentials that come malformed, or in several ways that contradict each other (RFC 6750
-    §2)."""
+    """401 for malformed credentials, or several that differ (RFC 6750 §2)."""
     headers = challenge("invalid_request", description)
     return AccessDenied(401, "Credentials unclear", description, headers, "key")
 
@@ -97,5 +95,5 @@ def insufficient_scope(description: str, detail: str = "") -> AccessDenied:
 
 
 def forbidden(title: str, detail: str, reason: str) -> AccessDenied:
-    """403 that no credentials would change."""
+    """403 where no credentials would help."""
     return AccessDenied(403, title, detail, reason=reason)
