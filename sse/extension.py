@@ -152,10 +152,10 @@ class SSE(Service):
         The hub then owns the socket. Raises RuntimeError if this worker does not take streams over.
         """
         hub = self.hub
-        if hub.adopt is None:
+        if hub.sockets is None:
             raise RuntimeError("this worker does not take sockets over")
         stream = self._own_stream(hub, channel, pull=False)
-        hub.adopt(stream, sock.detach())
+        hub.sockets.adopt(stream, sock.detach())
 
     def open(self, channel: str = CANARY_CHANNEL) -> Iterator[bytes]:
         """Open the same stream through the generator path; yields what it is sent."""

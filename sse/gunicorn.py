@@ -39,9 +39,9 @@ def post_worker_init(worker: Any) -> None:
         tell_listening(sse.app, worker.sockets)
         refuse_company(sse, worker)
         hub = sse.start()
-        if hub.adopt is None and worker.cfg.worker_class_str == "gthread":
+        if hub.sockets is None and worker.cfg.worker_class_str == "gthread":
             # Each stream holds a thread: without this the first few streams would be the last requests served.
-            hub.pull_limit = max(0, worker.cfg.threads - FREE_THREADS)
+            hub.limit_pulling(max(0, worker.cfg.threads - FREE_THREADS))
 
     if not getattr(worker, "adopts", False):  # our own worker class has done it
         with starting(worker):

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from time import monotonic, perf_counter
 
@@ -65,20 +66,13 @@ class Fanout:
         self._work = GeventEvent()
         self._slice_ends = 0.0
         self._pressed = 0  # rounds in a row at whose end there was work again
+        self._busy_until = 0.0  # end of the gap between two rounds, less READ_AHEAD; monotonic seconds
         self._breathed = 0.0  # seconds of the current passes that others had
         self._greenlets: list[gevent.Greenlet] = []
 
-    def connect(self) -> None:
-        """Be told by the hub what there is to do."""
-        self.hub.on_dirty = self._work.set
-        self.hub.adopt = self.adopt
-        self.hub.extra_counts = self.sockets.counts
-        self.hub.on_overtaken = self.catchup.end_live
-        self.hub.on_replaced = self.catchup.let_all_go
-
     def start(self) -> None:
         """Begin, in this event loop."""
-        self.connect()
+        self.hub.connect(self)
         loops: list[Callable[[], None]] = [self.run_passes, self._run_poller, self.upkeep.run]
         loops += [self.catchup.read_log] * LOG_READERS
         self._greenlets = [gevent.spawn(self._for_ever, loop) for loop in loops]
@@ -92,6 +86,26 @@ class Fanout:
     def busy(self) -> int:
         """How many clients' streams there are."""
         return self.sockets.count - self.sockets.own
+
+    def wake(self) -> None:
+        """See :class:`~sse.streams.hub.SocketStreams`."""
+        self._work.set()
+
+    def counts(self) -> Counter[str]:
+        """See :class:`~sse.streams.hub.SocketStreams`."""
+        return self.sockets.counts()
+
+    def end_live(self) -> None:
+        """See :class:`~sse.streams.hub.SocketStreams`."""
+        self.catchup.end_live()
+
+    def let_all_go(self) -> None:
+        """See :class:`~sse.streams.hub.SocketStreams`."""
+        self.catchup.let_all_go()
+
+    def busy_until(self) -> float:
+        """See :class:`~sse.streams.hub.SocketStreams`."""
+        return self._busy_until
 
     def drain(self, window: float) -> None:
         """End every stream, spread evenly over ``window`` seconds (0 = at once)."""
@@ -140,7 +154,7 @@ class Fanout:
             # Events arrived during this round, and during the one before: there is load. Without it, or by chance (one
             # event that comes while another is written), a pass begins at once.
             gap = min(took * GAP_SHARE, GAP_MOST)
-            self.hub.tailer.hold_until = monotonic() + gap - READ_AHEAD
+            self._busy_until = monotonic() + gap - READ_AHEAD
             gevent.sleep(gap)
 
     def _pass(self, group: Group) -> None:

@@ -13,22 +13,25 @@ from typing import Any
 
 from ..events.model import encode_block
 from ..streams.hub import Hub
+from ..streams.stats import Stats
 
 
 class Reporter:
-    """Makes the blocks.
+    """Makes one worker's blocks.
 
-    more: returns further members for each block (health: canary, loop lag, all workers); they win over the own ones.
+    stats: the worker's counters; engine: the scheme of the log's URL; more: returns further members for each block
+    (health: canary, loop lag, all workers), which win over the worker's own.
     """
 
-    def __init__(self, hub: Hub, engine: str, more: Callable[[], dict[str, Any]] | None = None) -> None:
-        self._hub = hub
+    def __init__(self, stats: Stats, engine: str, more: Callable[[], dict[str, Any]] | None = None) -> None:
+        self._stats = stats
         self._engine = engine
-        self._delivery = list(hub.stats.delivery.counts)
+        self._delivery = list(stats.delivery.counts)
         self._more = more
 
-    def __call__(self) -> bytes:
-        hub, stats = self._hub, self._hub.stats
+    def __call__(self, hub: Hub) -> bytes:
+        """Make the next block."""
+        stats = self._stats
         status = hub.status()
         members: dict[str, Any] = {
             "at": time.time_ns() // 1_000_000,

@@ -52,8 +52,8 @@ class Deliveries:
     is a line.
     """
 
-    def __init__(self, limit: Callable[[], int]) -> None:
-        self.on_delivered: Callable[[Delivered], None] | None = None
+    def __init__(self, limit: Callable[[], int], on_delivered: Callable[[Delivered], None] | None = None) -> None:
+        self._on_delivered = on_delivered
         self.reading: list[Trace] = []  # events of these are still to be read from the log
         self._limit = limit
         self._second = float("-inf")  # when the present second began, monotonic
@@ -62,7 +62,7 @@ class Deliveries:
 
     def took(self, traces: Iterable[Trace]) -> None:
         """The log has handed over events that begin these traces."""
-        if not self._limit() and self.on_delivered is None:
+        if not self._limit() and self._on_delivered is None:
             return
         self.reading += traces
         self._suppressed += len(self.reading[MOST_TRACES:])
@@ -96,9 +96,9 @@ class Deliveries:
                 self._tell(Delivered(trace, found, streams, ended - took, ended))
 
     def _tell(self, delivered: Delivered) -> None:
-        if self.on_delivered is not None:
+        if self._on_delivered is not None:
             try:
-                self.on_delivered(delivered)
+                self._on_delivered(delivered)
             except Exception:
                 logger.exception("a delivery's span could not be made")  # and streams must not suffer from it
         self.flush()

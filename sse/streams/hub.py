@@ -28,7 +28,7 @@ from ..events.names import CANARY_CHANNEL, STATS_CHANNEL
 from ..log import Log
 from ..runtime.cooperation import repeat
 from ..settings import Settings
-from .deliveries import Deliveries
+from .deliveries import Delivered, Deliveries
 from .group import Group, Subscription
 from .replay import Replay
 from .retention import TRIM_INTERVAL, Retention
@@ -59,6 +59,28 @@ class Pulling(Protocol):
     def end(self, reason: str) -> None: ...
 
 
+class SocketStreams(Protocol):
+    """The streams whose sockets a worker has taken over, as their hub sees them."""
+
+    def wake(self) -> None:
+        """``hub.dirty`` has something."""
+
+    def adopt(self, stream: Stream, fd: int) -> None:
+        """Serve this stream on its socket's descriptor, and own both from now on."""
+
+    def counts(self) -> Counter[str]:
+        """Return the number of streams by state."""
+
+    def end_live(self) -> None:
+        """End every live stream where it is: the log has nothing that follows."""
+
+    def let_all_go(self) -> None:
+        """Let go of every stream: its cursor means nothing in the log that is there now."""
+
+    def busy_until(self) -> float:
+        """Return until when (monotonic seconds) nobody writes; what arrives meanwhile is read in one go afterwards."""
+
+
 class Status(NamedTuple):
     """What health may know of a worker's hub. Seconds, positions, streams."""
 
@@ -75,7 +97,9 @@ class Hub:
     """See the module's text.
 
     log: the log to follow; settings: limits and intervals; on_close: called once per stream that ended, with its
-    reason (the access log); site_of: the site that an address belongs to, by which a limit counts it.
+    reason (the access log); site_of: the site that an address belongs to, by which a limit counts it; report: makes
+    the block that those who listen to ``_stats`` are sent once a second; on_delivered: told of each traced delivery.
+    A worker that takes sockets over calls :meth:`connect`; without that all streams pull.
     """
 
     def __init__(
@@ -86,6 +110,8 @@ class Hub:
         *,
         on_close: Callable[[Stream, str, float], None] | None = None,
         site_of: Callable[[str], str] = str,
+        report: Callable[[Hub], bytes] | None = None,
+        on_delivered: Callable[[Delivered], None] | None = None,
     ) -> None:
         self.log = log
         self.settings = settings
@@ -94,20 +120,8 @@ class Hub:
         self.lock = threading.RLock()
         self.groups: dict[Subscription, Group] = {}
         self.dirty: deque[Group] = deque()
-        # Set by the fan-out of a worker that takes sockets over: called when `dirty` has something.
-        self.on_dirty: Callable[[], None] | None = None
-        # Set with it: makes a socket's descriptor a stream of this worker's.
-        self.adopt: Callable[[Stream, int], None] | None = None
-        # Set with it: ends every live stream where it is, because the log has nothing that follows.
-        self.on_overtaken: Callable[[], None] | None = None
-        # Set with it: lets go of every stream, because its cursor means nothing in the log that is there now.
-        self.on_replaced: Callable[[], None] | None = None
-        self.extra_counts: Callable[[], Counter[str]] | None = None
-        # Makes the block that those who listen to `_stats` are sent once a second.
-        self.report: Callable[[], bytes] | None = None
-        # Streams that hold a thread each (gthread) are bounded by it; None = no such bound.
-        self.pull_limit: int | None = None
-        self.deliveries = Deliveries(lambda: settings.sse_trace_lines)
+        self.sockets: SocketStreams | None = None
+        self.deliveries = Deliveries(lambda: settings.sse_trace_lines, on_delivered)
         self.streams = 0
         self.pulling: set[Pulling] = set()
         self.draining = False
@@ -116,6 +130,8 @@ class Hub:
         self._per_client: Counter[str] = Counter()
         self._on_close = on_close
         self._site_of = site_of
+        self._report = report
+        self._pull_limit: int | None = None
         self._stop = threading.Event()
         self.advanced = threading.Condition(self.lock)
         self.retention = Retention(log, settings)
@@ -123,6 +139,14 @@ class Hub:
         self.replay = Replay(log, self.window, self.advanced, settings, stats)
         self._threads: list[threading.Thread] = []
         settings.on_change(self._prepare)
+
+    def connect(self, sockets: SocketStreams) -> None:
+        """Give the streams that can be taken over to a worker's fan-out."""
+        self.sockets = sockets
+
+    def limit_pulling(self, streams: int) -> None:
+        """Admit at most so many streams, where each holds a thread of the server."""
+        self._pull_limit = streams
 
     # ── life ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -142,6 +166,10 @@ class Hub:
         for thread in self._threads:
             thread.start()
 
+    def drain(self) -> None:
+        """Send new streams away from now on; the worker ends those that there are."""
+        self.draining = True
+
     def stop(self) -> None:
         """Stop following. Streams are left as they are."""
         self._stop.set()
@@ -155,8 +183,8 @@ class Hub:
 
     def status(self) -> Status:
         counts: Counter[str] = Counter(stream.state for stream in list(self.pulling) if stream.client != OWN_CLIENT)
-        if self.extra_counts is not None:
-            counts += self.extra_counts()
+        if self.sockets is not None:
+            counts += self.sockets.counts()
         return Status(
             started=self.tailer.ready.is_set(),
             draining=self.draining,
@@ -171,13 +199,17 @@ class Hub:
 
     def replaced(self) -> None:
         """What this worker has read is not what the log holds: its streams end, and are told so when they resume."""
-        if self.on_replaced is not None:
-            self.on_replaced()
+        if self.sockets is not None:
+            self.sockets.let_all_go()
         with self.lock:
             for group in self.groups.values():
                 group.pending = []
             for stream in self.pulling:
                 stream.end("replaced")
+
+    def busy_until(self) -> float:
+        """Return until when (monotonic seconds) nobody is there to write; 0.0 where that cannot be said."""
+        return 0.0 if self.sockets is None else self.sockets.busy_until()
 
     def overtaken(self, trimmed: int) -> None:
         """The log has nothing between the window and ``trimmed``: live streams end where they are."""
@@ -187,8 +219,8 @@ class Hub:
             self._wake_pulling()
 
     def _end_live(self) -> None:
-        if self.on_overtaken is not None:
-            self.on_overtaken()
+        if self.sockets is not None:
+            self.sockets.end_live()
         for group in self.groups.values():
             group.pending = []
 
@@ -222,8 +254,8 @@ class Hub:
                 raise
             finally:
                 self.advanced.notify_all()
-                if self.dirty and self.on_dirty is not None:
-                    self.on_dirty()
+                if self.dirty and self.sockets is not None:
+                    self.sockets.wake()
             if self.deliveries.reading:
                 self.deliveries.mark(frames, self._by_channel)
 
@@ -257,8 +289,8 @@ class Hub:
                         self.dirty.append(group)
                 for waiter in group.waiters:
                     waiter.push(wire)
-        if self.dirty and self.on_dirty is not None:
-            self.on_dirty()
+        if self.dirty and self.sockets is not None:
+            self.sockets.wake()
 
     # ── duties: one turn of each; they return the seconds until the next one ──────────────────────────────────
 
@@ -270,8 +302,8 @@ class Hub:
 
     def _send_report(self) -> float:
         self.deliveries.flush()
-        if self.report is not None and STATS_CHANNEL in self._by_channel:
-            self.inject(STATS_CHANNEL, self.report())
+        if self._report is not None and STATS_CHANNEL in self._by_channel:
+            self.inject(STATS_CHANNEL, self._report(self))
         return REPORT_INTERVAL
 
     def _prepare(self, new: Settings) -> Callable[[], None]:
@@ -300,7 +332,7 @@ class Hub:
                 reason = "drain"
             elif self.streams >= self.settings.sse_max_streams:
                 reason = "streams"
-            elif self.pull_limit is not None and self.streams >= self.pull_limit:
+            elif self._pull_limit is not None and self.streams >= self._pull_limit:
                 reason = "threads"
             elif 0 < self.settings.sse_max_streams_per_ip <= self._per_client[client]:
                 reason = "streams-per-ip"

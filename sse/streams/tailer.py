@@ -58,6 +58,8 @@ class Receiver(Protocol):
 
     def replaced(self) -> None: ...
 
+    def busy_until(self) -> float: ...
+
 
 class Tailer:
     """See the module's text. ``run`` is a thread's work, until ``stop`` is set."""
@@ -69,8 +71,6 @@ class Tailer:
         self.ready = threading.Event()
         #: when (monotonic seconds) the log answered last
         self.answered_at = time.monotonic()
-        #: until then (monotonic seconds) nobody is there to write: what the log gets is read in one go afterwards
-        self.hold_until = 0.0
         # Streams wait for what the tailer asks of the log, so it must not wait for what others ask.
         self._aside = OwnThread()
         self._delay = RETRY_FIRST
@@ -105,7 +105,7 @@ class Tailer:
                 self.warm()
             for batch in hub.log.follow(hub.window.position, self._stop):
                 self._take(batch)
-                hold = self.hold_until - time.monotonic()
+                hold = hub.busy_until() - time.monotonic()
                 if hold > 0:
                     self._stop.wait(hold)
                 if self._stop.is_set():

@@ -115,12 +115,16 @@ class Service:
             with self._lock:
                 if self._hub is None:
                     share_logging()
+                    engine = self.settings.sse_log.partition(":")[0]
                     hub = Hub(
-                        log, self.settings, self.stats, on_close=accesslog.stream_ended, site_of=address_bucket
+                        log,
+                        self.settings,
+                        self.stats,
+                        on_close=accesslog.stream_ended,
+                        site_of=address_bucket,
+                        report=Reporter(self.stats, engine, self._report_more),
+                        on_delivered=None if self.spans is None else self.spans.delivered,
                     )
-                    hub.report = Reporter(hub, self.settings.sse_log.partition(":")[0], self._report_more)
-                    if self.spans is not None:
-                        hub.deliveries.on_delivered = self.spans.delivered
                     hub.start()
                     self._hub = hub
                     if self._watch is not None:

@@ -233,7 +233,7 @@ class SSEWorker(GeventWorker):
         self.alive = False
         self.draining = True
         for hub in self.fanouts:
-            hub.draining = True
+            hub.drain()
         if self._woken is not None:
             self._woken.set()
 

@@ -281,7 +281,7 @@ class Stepped:
         self.hub = self.parts.hub
         self.hub.tailer.warm()
         self.fanout = Fanout(self.hub)
-        self.fanout.connect()
+        self.hub.connect(self.fanout)
         closing.callback(self.fanout.sockets.poller.close)
         self.closing = closing
 

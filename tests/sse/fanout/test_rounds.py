@@ -70,7 +70,7 @@ def test_the_log_is_not_read_for_each_event_of_a_gap(closing: ExitStack, monkeyp
     site.fanout.run_passes()
     (gap,) = slept
     assert 0 < gap <= fanout_module.GAP_MOST
-    assert site.hub.tailer.hold_until == pytest.approx(before + gap - fanout_module.READ_AHEAD, abs=0.05)
+    assert site.hub.busy_until() == pytest.approx(before + gap - fanout_module.READ_AHEAD, abs=0.05)
     # Without load there is no gap, and the log is read at once.
     slept.clear()
     monkeypatch.setattr(fanout_module, "breathe", lambda: None)
@@ -85,7 +85,8 @@ def test_the_tailer_waits_while_it_is_held_and_then_reads_all_at_once(closing: E
     dispatched: list[int] = []
     dispatch = parts.hub.dispatch
     parts.hub.dispatch = lambda records: (dispatched.append(len(records)), dispatch(records))[1]  # type: ignore[method-assign]
-    parts.hub.tailer.hold_until = until = time.monotonic() + 0.6
+    until = time.monotonic() + 0.6
+    parts.hub.busy_until = lambda: until  # type: ignore[method-assign]
     last = parts.log.append([Event("a", "first")])[-1]
     eventually(lambda: parts.hub.window.position >= last, 5)  # it was asleep in the log already
     for number in range(20):

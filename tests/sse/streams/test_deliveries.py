@@ -146,7 +146,7 @@ def test_with_no_lines_nothing_is_kept_unless_somebody_wants_to_be_told(lines: l
     deliveries.took([trace(0, 0)])
     assert deliveries.reading == []
     told: list[Delivered] = []
-    deliveries.on_delivered = told.append
+    deliveries = Deliveries(lambda: 0, told.append)
     deliveries.took([trace(0, 0)])
     give(deliveries, frames("a"), one)
     written(deliveries, one)
@@ -158,8 +158,7 @@ def test_who_is_told_and_fails_is_logged_and_no_more(caplog: pytest.LogCaptureFi
     def fail(_: Delivered) -> None:
         raise ValueError("told to fail")
 
-    deliveries, one = Deliveries(lambda: 1), group("a")
-    deliveries.on_delivered = fail
+    deliveries, one = Deliveries(lambda: 1, fail), group("a")
     deliveries.took([trace(0, 0)])
     give(deliveries, frames("a"), one)
     written(deliveries, one)

@@ -248,7 +248,7 @@ def test_less_retention_is_trimmed_by_when_all_workers_have_had_the_time_to_know
 @ONE_ENGINE
 def test_a_draining_worker_admits_nobody(parts: Callable[..., Parts]) -> None:
     hub = parts().hub
-    hub.draining = True
+    hub.drain()
     assert hub.admit("-") == "drain"
 
 
@@ -269,7 +269,8 @@ def test_threads_that_ask_at_once_are_not_admitted_beyond_the_limit(parts: Calla
     hub = parts().hub
     hub.settings = Interrupted(hub.settings)  # type: ignore[assignment]
     for _ in range(5):
-        hub.streams, hub.pull_limit = 0, 2
+        hub.streams = 0
+        hub.limit_pulling(2)
         with ThreadPoolExecutor(4) as pool:
             admitted = list(pool.map(lambda _: hub.admit("-"), range(4)))
         assert admitted.count(None) == 2
@@ -339,7 +340,7 @@ def test_a_hub_that_never_reached_its_log_is_not_started(tmp_path: Path, closing
 
 
 @ONE_ENGINE
-@pytest.mark.parametrize("duty", ["report", "log.trim", "deliveries.flush"])
+@pytest.mark.parametrize("duty", ["_report", "log.trim", "deliveries.flush"])
 def test_a_duty_that_fails_is_said_once_is_tried_again_and_leaves_the_others_alone(
     parts: Callable[..., Parts], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, duty: str
 ) -> None:
@@ -347,10 +348,10 @@ def test_a_duty_that_fails_is_said_once_is_tried_again_and_leaves_the_others_alo
     worker = parts(SSE_RETAIN_EVENTS=5)
     hub, failures = worker.hub, list[str]()
     holder, _, name = f"hub.{duty}".rpartition(".")
-    hub.report = lambda: encode_block("{}", event="stats")
+    hub._report = lambda hub: encode_block("{}", event="stats")
     place = eval(holder)
 
-    def broken() -> Any:
+    def broken(*_: Any) -> Any:
         failures.append(name)
         raise ZeroDivisionError
 
