@@ -16,6 +16,7 @@ from typing import NamedTuple
 import gevent
 from gevent.event import Event as GeventEvent
 
+from ..events.chunked import LAST_CHUNK, chunk_of
 from ..events.model import Frame, retry_block
 from ..log import LogError
 from ..streams.group import Group
@@ -33,7 +34,6 @@ PAGES_PER_TURN = 4
 LOG_READERS = 4
 # A reader whose log does not answer tries again after so many seconds.
 LOG_PAUSE = 0.25
-END_CHUNK = b"0\r\n\r\n"
 
 
 class Chunk(NamedTuple):
@@ -48,7 +48,7 @@ class Chunk(NamedTuple):
 
 def chunk_of(frames: list[Frame], position: int) -> Chunk:
     body = b"".join([frame.wire for frame in frames])
-    return Chunk(position, len(frames), body, b"%x\r\n%b\r\n" % (len(body), body))
+    return Chunk(position, len(frames), body, chunk_of(body))
 
 
 class CatchUp:
@@ -255,7 +255,7 @@ class CatchUp:
 
     def _make_final(self, stream: Stream, backlog: Backlog) -> None:
         retry = retry_block(spread_retry(self._settings.sse_retry))
-        backlog.rest = b"%x\r\n%b\r\n" % (len(retry), retry) + END_CHUNK if stream.chunked else retry
+        backlog.rest = chunk_of(retry) + LAST_CHUNK if stream.chunked else retry
         backlog.final = True
 
     def _linger(self, stream: Stream) -> None:

@@ -17,6 +17,7 @@ from gunicorn.util import http_date
 from werkzeug.wrappers import Response as AnyResponse
 from werkzeug.wsgi import ClosingIterator
 
+from ..events.chunked import LAST_CHUNK, chunk_of
 from ..fanout import epoll as transport
 
 if TYPE_CHECKING:
@@ -170,13 +171,13 @@ class Response(GunicornResponse):
         return False
 
     def _emit_body(self, data: bytes) -> None:
-        self._send(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+        self._send(chunk_of(data) if self.chunked else data)
 
     def close(self) -> None:
         """End the response: the terminating chunk, and the head if there was no body."""
         self.send_headers()
         if self.chunked:
-            self._send(b"0\r\n\r\n")
+            self._send(LAST_CHUNK)
         elif self._head:
             self._send(b"")
 
