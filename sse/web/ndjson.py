@@ -31,8 +31,8 @@ from ..events.model import Event, InvalidEvent
 from ..runtime.cooperation import breathe
 from .problems import Problem
 
-# Between two pieces, and after so many lines one by one, the event loop is let run (threat: one publisher's batch of
-# 10,000 lines holds up every probe). Either is 2 to 4 ms, of the shortest lines that are possible.
+# The event loop runs between two pieces, and after this many lines one by one (threat: one publisher's batch of 10,000
+# lines delays every probe). Either takes 2 to 4 ms with the shortest possible lines.
 BYTES_PER_STEP: Final = 32 * 1024
 LINES_PER_STEP: Final = 256
 
@@ -41,8 +41,10 @@ _BETWEEN_LINES: Final = "\n,NaN,"
 
 
 def batch(body: bytes, *, max_events: int, max_event_bytes: int) -> list[Event]:
-    """The events of an NDJSON batch; empty lines are skipped. Raises Problem (400 with the line's number, counted from
-    1; 413 beyond a limit)."""
+    """Read the events of an NDJSON batch; skips empty lines.
+
+    Raises Problem: 400 with the line's number, counted from 1; 413 beyond a limit.
+    """
     body = body.removeprefix(BOM_UTF8)
     events: list[Event] = []
     begin, number = 0, 1
@@ -74,7 +76,7 @@ def _end_of_piece(body: bytes, begin: int) -> int:
     return end if end >= 0 else len(body)
 
 
-# --- Line by line -------------------------------------------------------------------------------------------
+# ── line by line ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -136,7 +138,7 @@ def _event_of(line: bytes, max_event_bytes: int) -> Event:
     return event
 
 
-# --- Many lines at once -------------------------------------------------------------------------------------
+# ── many lines at once ────────────────────────────────────────────────────────────────────────────────────────
 
 _decode = json.JSONDecoder().decode
 

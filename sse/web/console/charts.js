@@ -11,7 +11,7 @@ function make(parent, name, attributes = {}, namespace = "http://www.w3.org/1999
 }
 
 export class Chart {
-  // format: how a value is written.
+  // format: turns a value into text.
   constructor(parent, name, unit, format) {
     this.format = format;
     this.values = [];
@@ -27,7 +27,7 @@ export class Chart {
     this.line = make(picture, "path", { class: "line" }, SVG);
   }
 
-  // The figure is not known now; the line keeps what was.
+  // The value is unknown now; the line keeps its past.
   unknown() {
     this.text.textContent = "–";
   }
@@ -36,7 +36,7 @@ export class Chart {
     const known = typeof value === "number" && Number.isFinite(value);
     this.values.push(known ? value : null);
     if (this.values.length > POINTS) this.values.shift();
-    // A second in which nothing was measured is a hole in the line; the figure stays the last one.
+    // A second without a measurement leaves a gap in the line; the figure keeps the last value.
     if (known) this.text.textContent = this.format(value);
     const top = Math.max(...this.values) || 1;
     const start = POINTS - this.values.length;

@@ -6,7 +6,7 @@ let exact = false;
 
 export const now = () => Date.now() + skew;
 
-// A time that the server has just sent, in milliseconds. A Date header has only seconds: enough to notice hours.
+// Takes a time that the server has just sent, in milliseconds. A Date header has only seconds: enough to notice hours.
 export function learn(milliseconds, { rough = false } = {}) {
   if (!Number.isFinite(milliseconds)) return;
   const seen = milliseconds - Date.now();

@@ -1,8 +1,8 @@
 // The list of events, newest first.
 //
-// It is for reading. Up to FAST events a second it follows each frame. Beyond that it changes once a second, and stands
-// still as long as somebody reads: the pointer or the focus is in it, or it is scrolled down. What arrives meanwhile, and
-// while it is paused, waits. All of it is bounded, and what is beyond the bound is counted and told.
+// Up to FAST events a second it changes with each frame. Beyond that it changes once a second, and not while somebody
+// reads: the pointer or the focus is in it, or it is scrolled down. Events that arrive meanwhile, or while it is paused,
+// wait. Everything is bounded; the list counts and reports what exceeds the bound.
 
 import { age } from "./clock.js";
 import { element } from "./row.js";
@@ -12,7 +12,7 @@ const MOST_CHARS = 8 << 20; // of data, for each of the two
 const FAST = 10; // events a second
 
 export class List {
-  // onChange: called with the list when there is something to say: new rows, a rate, what waits.
+  // onChange: called with the list after a change: new rows, a rate, waiting events.
   constructor(box, onChange) {
     this.box = box;
     this.onChange = onChange;
@@ -44,7 +44,7 @@ export class List {
     this.total += 1;
     this.waiting.push(event);
     this.waitingChars += event.data.length;
-    // The last one stays, however large it is.
+    // Keep the newest event, however large it is.
     while (this.waiting.length > MOST_ROWS || (this.waitingChars > MOST_CHARS && this.waiting.length > 1)) {
       this.waitingChars -= this.waiting.shift().data.length;
       this.dropped += 1;
@@ -111,7 +111,7 @@ export class List {
       const text = age(Number(made.dataset.at));
       if (made.textContent !== text) made.textContent = text;
     }
-    // Read aloud as they come, but for a flood.
+    // Screen readers announce events as they arrive, except in a flood.
     this.box.ariaLive = this.fast ? "off" : "polite";
     this.schedule();
     this.onChange(this);

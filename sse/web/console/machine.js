@@ -1,12 +1,12 @@
-// The connection's state machine, drawn. The countdown changes ten times a second and is for the eye only; what is
-// read aloud changes with the state.
+// The connection's state machine, drawn. The countdown changes ten times a second and is hidden from screen readers; what
+// they announce changes with the state.
 
 const $ = (id) => document.getElementById(id);
 const FUSE = 100; // the way around the waiting node, in its own units (pathLength)
 
 let ticking = 0;
 
-// due: when the next attempt comes, and wait: how long that is, in milliseconds, while it is reconnecting.
+// due: time of the next attempt, and wait: the whole delay before it, in milliseconds; while reconnecting.
 export function draw({ state, from, caption, due = 0, wait = 1 }) {
   clearInterval(ticking);
   $("machine").dataset.state = state;

@@ -52,7 +52,7 @@ function notice(text, kind = "") {
   $("notice").hidden = !text;
 }
 
-// A new stream, and nothing of the last one: its history would be there twice.
+// Start a new stream without the events of the last one, which its history would show twice.
 function listen() {
   stream?.close();
   notice("");
@@ -115,16 +115,16 @@ function onBlock(block) {
   if (block.event === "stream-reset") return onReset(block.data);
   $("received").textContent = (received += 1).toLocaleString();
   const at = timeOf(stream.lastId);
-  // An event from before this connection was opened was missed, and has just been replayed.
+  // An event older than this connection was missed, and has just been replayed.
   const missed = Boolean(resumed) && at < opened;
   replayed += missed;
   timeline.mark(at, missed);
-  // The stream does not say which of several channels an event is from.
+  // The stream does not tell which of several channels an event belongs to.
   const channel = subscribed.length === 1 ? subscribed[0] : `one of ${subscribed.length} channels`;
   list.push({ ...block, id: stream.lastId, missed, channel, channels: subscribed.join(", ") });
 }
 
-// A connection to a server that is gone can stay open for minutes. Three heartbeats that did not come are no chance.
+// A connection to a dead server can stay open for minutes. Three missing heartbeats are no coincidence.
 setInterval(() => {
   const silence = performance.now() - heard;
   const late = stream?.state === "open" && heard && silence > Math.max(3 * beat, 3000);
@@ -207,7 +207,7 @@ $("token").addEventListener("change", () => {
   stats.open();
 });
 
-// A link may say what to listen to: /?channel=orders&channel=stock&event=created&since=earliest
+// A link may name what to listen to: /?channel=orders&channel=stock&event=created&since=earliest
 const asked = new URLSearchParams(location.search);
 if (asked.has("channel")) $("channels").value = asked.getAll("channel").join(" ");
 $("types").value = asked.getAll("event").join(" ");

@@ -1,7 +1,7 @@
 // Rates from counters that are reported once a second.
 //
-// A counter starts again from zero with its process, and another pod's or another set of workers' counters do not go on
-// from these. A difference across such a break is no rate: negative, or millions at once.
+// A counter restarts from zero with its process, and the counters of another pod or set of workers do not continue these.
+// A difference across such a break is not a rate: it is negative, or millions at once.
 
 const OVER = 3; // reports: the workers count once a second, and not in step
 
@@ -11,7 +11,7 @@ export class Rates {
     this.reports = [];
   }
 
-  // After a connection was lost, whoever answers now may be somebody else.
+  // After a lost connection, another server may answer.
   forget() {
     this.reports = [];
   }

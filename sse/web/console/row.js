@@ -17,7 +17,7 @@ function beginning(data) {
   return lines.slice(0, PREVIEW_LINES).join("\n");
 }
 
-// What an event brings is only ever set as text.
+// Event data is only ever set as text, never as HTML.
 export function element({ id, event, data, missed, channel, channels }) {
   const row = document.createElement("div");
   row.className = missed ? "row new replayed" : "row new";
@@ -45,7 +45,7 @@ export function element({ id, event, data, missed, channel, channels }) {
     button.addEventListener("click", () => {
       const open = row.classList.toggle("open");
       body.textContent = open ? data : `${short}…`;
-      // It scrolls, so the keyboard has to get there.
+      // It scrolls, so it must be reachable by keyboard.
       if (open) body.tabIndex = 0;
       else body.removeAttribute("tabindex");
       button.textContent = open ? "Collapse" : "Expand";

@@ -1,4 +1,4 @@
-// The service's own state, from a stream of its own: one report a second.
+// The service's own state, from a separate stream: one report a second.
 
 import { Chart, count, seconds } from "./charts.js";
 import { learn } from "./clock.js";
@@ -16,7 +16,7 @@ const charts = {
   canary: new Chart($("charts"), "Oldest canary", "", seconds),
   lag: new Chart($("charts"), "Worst loop lag", "", seconds),
 };
-// `opened` is there to notice a restart that these two alone would hide.
+// `opened` reveals a restart that the other two alone would hide.
 const rates = new Rates(["delivered", "published", "opened"]);
 let seen = 0; // when the last report arrived, by this page's own clock
 let lost = ""; // why there is no stream of reports; empty while there is one
@@ -29,7 +29,7 @@ function onReport(report) {
   const own = Object.values(report.streams).reduce((sum, n) => sum + n, 0);
   const alone = { pid: report.pid, state: "running", streams: own, canary_age: report.canary_age, loop_lag: report.loop_lag };
   const workers = report.workers?.length ? report.workers : [alone];
-  // The figures are those of the table: a figure that means something else there would contradict it.
+  // Take the figures from the table: figures with another meaning would contradict it.
   charts.streams.push(workers.reduce((sum, { streams }) => sum + streams, 0));
   charts.canary.push(worst(workers.map((worker) => worker.canary_age)));
   charts.lag.push(worst(workers.map((worker) => worker.loop_lag)));
@@ -43,7 +43,7 @@ function onReport(report) {
   judge();
 }
 
-// A server that is dead says nothing of it, and its connection may stay open: what is old must not look like news.
+// A dead server sends nothing, and its connection may stay open: old figures must not look current.
 function judge() {
   const silence = performance.now() - seen;
   const stale = Boolean(lost) || silence > SILENT;
@@ -68,7 +68,7 @@ function row(worker) {
   return made;
 }
 
-// onAnswer: called with the HTTP status that the reports were answered with.
+// onAnswer: called with the HTTP status of the answer.
 export function follow(base, authorization, onAnswer) {
   const stats = new Stream(new URL(`${base}/_stats`), authorization);
   stats.addEventListener("block", ({ detail }) => detail.event === "stats" && onReport(JSON.parse(detail.data)));

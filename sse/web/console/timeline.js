@@ -1,7 +1,8 @@
-// The last minute of one stream: the connection's state as a band, and above it the events at the time when they were
-// published. So a drop leaves a hole, and a resume fills it.
+// The last minute of one stream: the connection's state as a band, and above it the events at their publishing times.
+// So a lost connection leaves a gap, and a resume fills it.
 //
-// Events are counted in slots of time, not kept: a minute takes the same room at one event a second and at ten thousand.
+// Events are counted in slots of time, not kept: a minute takes the same memory at one event a second and at ten
+// thousand.
 
 import { now } from "./clock.js";
 
@@ -28,7 +29,7 @@ export class Timeline {
   }
 
   mark(at, missed) {
-    // What is older than the picture is not in it; and a time to come would be kept for ever.
+    // Skip events older than the picture, and future times, which would be kept for ever.
     if (Math.abs(now() - at) > SPAN) return;
     const number = Math.floor(at / SLOT);
     const slot = this.slots.get(number) ?? { live: 0, missed: 0 };
@@ -63,7 +64,7 @@ export class Timeline {
       const from = Math.max(0, x(at));
       paint.fillRect(from, height - BAND, x(this.spans[i + 1]?.at ?? end) - from, BAND);
     });
-    // Logarithmic, so that one event is seen beside a thousand.
+    // Logarithmic, so that one event is visible beside a thousand.
     const floor = height - BAND - 2;
     const most = Math.max(...[...this.slots.values()].map(({ live, missed }) => live + missed));
     const bar = (at, events, name) => {

@@ -1,4 +1,4 @@
-// What the page knows of whether a token is needed. It learns it from answers: of requests without one.
+// Whether a token is needed, as far as the page knows. It learns this from answers to requests without one.
 
 const field = document.getElementById("token");
 const known = { read: "", publish: "" };
