@@ -126,5 +126,5 @@ sse.stop()
 
 
 def test_threads_and_the_event_loop_may_log_at_once() -> None:
-    """The lock of a log handler is gevent's, too; whoever lost a wake-up there took all who log with them."""
+    """A logging handler's lock is gevent's, too; one lost wake-up there stopped everybody who logs."""
     assert run(LOGGING, timeout=60) == ["all have logged"]

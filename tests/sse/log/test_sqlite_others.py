@@ -77,5 +77,5 @@ def test_where_nobody_can_be_told_everybody_is_announced_to(
     eventually(lambda: follower.reports)
     for n in range(1, 6):
         fill(here, "a")
-        follower.wait_for(n, 0.8)  # by itself it looks once a second
+        follower.wait_for(n, 0.8)  # unprompted, it looks once a second
     assert data(follower.records) == ["0"] * 5

@@ -1,4 +1,4 @@
-"""A backup that is restored: events given out since are gone, and whoever resumes is told. A plain restart tells nothing."""
+"""A restored backup loses the events given out since, and clients that resume are told. A plain restart tells nothing."""
 
 from __future__ import annotations
 

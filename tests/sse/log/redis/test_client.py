@@ -19,7 +19,7 @@ from tests.support.redis_server import RedisServer
 
 
 def idle_links(log: RedisLog, count: int) -> None:
-    """Have so many connections in the pool, each of which knows its master."""
+    """Put ``count`` idle connections into the pool, each of which knows its master."""
     with contextlib.ExitStack() as stack:
         for link in [stack.enter_context(log._client._pool.lease()) for _ in range(count)]:
             log._client._join(link)

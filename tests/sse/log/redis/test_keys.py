@@ -92,7 +92,7 @@ def test_index_is_trimmed_with_the_stream_and_leaves_no_empty_keys(server: Redis
 
 
 def test_bite_of_large_events_is_as_many_as_any_but_a_megabyte_at_once(server: RedisServer, open_redis: Open) -> None:
-    """Whoever trims goes by the number: a bite that is not full is the last for a second."""
+    """The caller of trim goes by the number of rows: a bite that is not full is the last for a second."""
     log = open_redis(server, retain_events=1)
     for _ in range(3):
         log.append(events("a" * 20, "x" * 65536))

@@ -130,7 +130,7 @@ def test_loss_that_one_worker_knows_of_is_told_to_all_and_for_good(start: Start,
     with pytest.raises(LogReplaced, match="has lost"):
         next(following)
     for log in knowing, ignorant, open_redis(server):
-        # Whoever was served by the one that knew nothing may have missed the gap unknowingly.
+        # Clients of the worker that knew nothing may have missed the gap without being told.
         assert between < log.bounds().lost < after
         assert [record.data for record in log.read(None, 0, 10, 1000)] == ["saved", "between", "after"]
     assert [len(batch) for batch in (next(iter(ignorant.follow(between, stop))),)] == [1]  # told once
