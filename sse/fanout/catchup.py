@@ -16,7 +16,7 @@ from typing import NamedTuple
 import gevent
 from gevent.event import Event as GeventEvent
 
-from ..events.chunked import LAST_CHUNK, chunk_of
+from ..events.chunked import LAST_CHUNK, encode_chunk
 from ..events.model import Frame, retry_block
 from ..log import LogError
 from ..streams.group import Group
@@ -48,7 +48,7 @@ class Chunk(NamedTuple):
 
 def chunk_of(frames: list[Frame], position: int) -> Chunk:
     body = b"".join([frame.wire for frame in frames])
-    return Chunk(position, len(frames), body, chunk_of(body))
+    return Chunk(position, len(frames), body, encode_chunk(body))
 
 
 class CatchUp:
@@ -255,7 +255,7 @@ class CatchUp:
 
     def _make_final(self, stream: Stream, backlog: Backlog) -> None:
         retry = retry_block(spread_retry(self._settings.sse_retry))
-        backlog.rest = chunk_of(retry) + LAST_CHUNK if stream.chunked else retry
+        backlog.rest = encode_chunk(retry) + LAST_CHUNK if stream.chunked else retry
         backlog.final = True
 
     def _linger(self, stream: Stream) -> None:

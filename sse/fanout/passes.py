@@ -25,7 +25,7 @@ from time import monotonic, perf_counter
 import gevent
 from gevent.event import Event as GeventEvent
 
-from ..events.chunked import chunk_of
+from ..events.chunked import encode_chunk
 from ..events.model import SEQUENCE_BITS
 from ..events.names import INJECTED_CHANNELS
 from ..runtime.cooperation import breathe
@@ -172,7 +172,7 @@ class Fanout:
                 break
         frames = pending[:count]
         body = frames[0].wire if count == 1 else b"".join([frame.wire for frame in frames])
-        chunk = chunk_of(body)
+        chunk = encode_chunk(body)
         waiting = iter(group.live.copy())
         # What could fail is done: from here on these frames are this pass's.
         group.pending = pending[count:]

@@ -14,7 +14,7 @@ from time import monotonic
 
 import gevent
 
-from ..events.chunked import chunk_of
+from ..events.chunked import encode_chunk
 from ..events.model import heartbeat_block
 from ..streams.group import Group
 from ..streams.stream import LAGGING, LINGERING, LIVE, OWN_CLIENT, REPLAYING, Backlog, Stream
@@ -118,7 +118,7 @@ class Upkeep:
         if both is None:
             position = group.position(self._hub.window.position)
             body = heartbeat_block(position, time.time_ns() // 1_000_000)
-            both = self._heartbeats[group] = (body, chunk_of(body))
+            both = self._heartbeats[group] = (body, encode_chunk(body))
         data = both[stream.chunked]
         stream.beat = now
         try:

@@ -17,7 +17,7 @@ from gunicorn.util import http_date
 from werkzeug.wrappers import Response as AnyResponse
 from werkzeug.wsgi import ClosingIterator
 
-from ..events.chunked import LAST_CHUNK, chunk_of
+from ..events.chunked import LAST_CHUNK, encode_chunk
 from ..fanout import epoll as transport
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class Response(GunicornResponse):
         return False
 
     def _emit_body(self, data: bytes) -> None:
-        self._send(chunk_of(data) if self.chunked else data)
+        self._send(encode_chunk(data) if self.chunked else data)
 
     def close(self) -> None:
         """End the response: the terminating chunk, and the head if there was no body."""
