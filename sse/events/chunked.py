@@ -8,6 +8,6 @@ from typing import Final
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
-def encode_chunk(data: bytes | memoryview) -> bytes:
+def encode_chunk(data: bytes) -> bytes:
     """Return these bytes as one chunk. They must not be empty: that would end the body."""
     return b"%x\r\n%b\r\n" % (len(data), data)

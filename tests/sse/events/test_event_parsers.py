@@ -39,7 +39,7 @@ from sse.events.model import (
     retry_block,
 )
 
-JS = Path(__file__).resolve().parent.parent / "js"
+JS = Path(__file__).resolve().parents[2] / "js"
 ANSWER_WITHIN = 20.0  # seconds for one answer of the Node process; it takes milliseconds
 P = make_position(1732345678901, 7)
 
