@@ -169,17 +169,18 @@ def test_probes_are_fast_beside_a_client_that_always_has_another_request(start_s
 
 def test_probes_are_fast_while_large_batches_go_to_many_streams(start_server: StartServer) -> None:
     server = start_server()
+    batches = 9  # enough of them that the probes are asked often, also on a machine where nothing else runs
     batch = "".join(f'{{"channel":"c{number % 50}","data":"{number}"}}\n' for number in range(10_000))
     clients = [SSEClient(server.port, f"/events/c{number % 50}") for number in range(100)]
     try:
         with Probes(server) as probes:
-            for _ in range(3):
+            for _ in range(batches):
                 answer = server.request(
                     "POST", "/events", batch, {"Content-Type": "application/x-ndjson"}, timeout=20
                 )
                 assert answer.status == 201
             for client in clients:
-                for _ in range(600):
+                for _ in range(200 * batches):
                     client.next_message(20)
         probes.check()
     finally:
