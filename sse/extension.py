@@ -22,7 +22,7 @@ from .settings import Settings
 from .streams.group import Subscription
 from .streams.hub import Hub, Status
 from .streams.pull import PullStream
-from .streams.stream import OWN_CLIENT, Stream
+from .streams.stream import OWN_CLIENT, CloseReason, Stream
 from .web.fast_path import FastPath
 from .web.routes import blueprint
 from .web.service import Service
@@ -105,7 +105,7 @@ class SSE(Service):
             environ[STREAM] = True
             self.stats.opened += 1
 
-        def closed(reason: str, events: int, size: int) -> None:
+        def closed(reason: CloseReason, events: int, size: int) -> None:
             self.stats.closed[reason] += 1
             self.stats.delivered += events
             self.stats.bytes_sent += size
@@ -121,7 +121,7 @@ class SSE(Service):
             should_end=self._last_call.is_set,
             on_open=opened,
             on_close=closed,
-            why_lost=environ.get(WHY_LOST, lambda: "client"),
+            why_lost=environ.get(WHY_LOST, lambda: CloseReason.CLIENT),
         )
         return flask.Response(body, headers=STREAM_HEADERS)
 

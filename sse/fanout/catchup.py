@@ -21,7 +21,7 @@ from ..events.model import Frame, retry_block
 from ..log import LogError
 from ..streams.group import Group
 from ..streams.replay import FellBehind
-from ..streams.stream import CLOSED, ENDING, LAGGING, LINGERING, LIVE, Backlog, Stream, spread_retry
+from ..streams.stream import Backlog, CloseReason, State, Stream, spread_retry
 from . import epoll as transport
 from .sockets import Sockets, reason_of
 
@@ -67,7 +67,7 @@ class CatchUp:
     def advance(self, stream: Stream) -> None:
         """Send a stream with a backlog as much as its socket takes: rest, pages, end; or make it live."""
         backlog = stream.backlog
-        if backlog is None or backlog.reading or stream.state is LINGERING:
+        if backlog is None or backlog.reading or stream.state is State.LINGERING:
             return
         group, window = stream.group, self._hub.window
         pages = PAGES_PER_TURN
@@ -152,9 +152,9 @@ class CatchUp:
     def _make_live(self, stream: Stream) -> None:
         stream.backlog = None
         self._sockets.backlogged.discard(stream)
-        if stream.state is LAGGING:
+        if stream.state is State.LAGGING:
             self._sockets.poller.unwant_write(stream.fd)
-        stream.become(LIVE)
+        stream.become(State.LIVE)
         stream.group.add_live(stream)
 
     def read_log(self) -> None:
@@ -171,7 +171,7 @@ class CatchUp:
             page = self._hub.replay.read_page(stream.group.subscription, stream.cursor, target)
         except FellBehind:
             if self._still_reads(stream, backlog):
-                self._end_here(stream, backlog, "fell-behind")
+                self._end_here(stream, backlog, CloseReason.FELL_BEHIND)
             return
         except LogError:
             # The stream stays, with what it has, however long that takes: its client is not to blame, so no write
@@ -189,33 +189,33 @@ class CatchUp:
             self._queue(stream, backlog, chunk_of(page.frames, page.position))
             self.advance(stream)
 
-    def end(self, stream: Stream, reason: str) -> None:
+    def end(self, stream: Stream, reason: CloseReason) -> None:
         """End a stream cleanly: all that it is owed, a ``retry:``, the terminating chunk."""
         try:
             self._end(stream, reason)
         except Exception:
             self._sockets.fail(stream)
 
-    def _end(self, stream: Stream, reason: str) -> None:
-        if stream.state is CLOSED or (stream.backlog is not None and stream.backlog.end is not None):
+    def _end(self, stream: Stream, reason: CloseReason) -> None:
+        if stream.state is State.CLOSED or (stream.backlog is not None and stream.backlog.end is not None):
             return
         if stream.group.passing:
             # Only the pass knows whether it has had the chunk.
             stream.group.deferred.append(lambda: self.end(stream, reason))
             return
-        if stream.state is LIVE:
-            self._sockets.leave_live(stream, stream.group.position(self._hub.window.position), ENDING)
+        if stream.state is State.LIVE:
+            self._sockets.leave_live(stream, stream.group.position(self._hub.window.position), State.ENDING)
         else:
-            stream.become(ENDING)
+            stream.become(State.ENDING)
         assert stream.backlog is not None
         stream.backlog.end = reason
         # Fixed now: under a publisher that never rests, a slow reader would chase the tail and not end.
         stream.backlog.owed = stream.group.position(self._hub.window.position)
         self.advance(stream)
 
-    def end_at(self, stream: Stream, cursor: int, reason: str) -> None:
+    def end_at(self, stream: Stream, cursor: int, reason: CloseReason) -> None:
         """End a live stream that has been served through ``cursor`` only, cleanly."""
-        self._sockets.leave_live(stream, cursor, LAGGING)
+        self._sockets.leave_live(stream, cursor, State.LAGGING)
         assert stream.backlog is not None
         self._end_here(stream, stream.backlog, reason)
 
@@ -225,14 +225,14 @@ class CatchUp:
         was, its backlog is another then, or reads no more."""
         return stream.backlog is backlog and backlog.reading
 
-    def _end_here(self, stream: Stream, backlog: Backlog, reason: str) -> None:
+    def _end_here(self, stream: Stream, backlog: Backlog, reason: CloseReason) -> None:
         """End a stream that is not live where it is, cleanly, after the unsent rest of its chunk: what follows its
         cursor is not to be had any more."""
         if backlog.reading:
             backlog.reading = False
             backlog.progress_at = monotonic()  # waiting for the log was not the client's fault
-        if stream.state is not ENDING:
-            stream.become(ENDING)
+        if stream.state is not State.ENDING:
+            stream.become(State.ENDING)
         backlog.end = reason
         backlog.owed = stream.cursor
         self.advance(stream)
@@ -241,17 +241,17 @@ class CatchUp:
         """The hub was overtaken by the log's retention: what follows is not for those who are live now. Those who lag
         find it out when they read on."""
         for stream in self._sockets.clients():
-            if stream.state is LIVE:
-                self.end(stream, "fell-behind")
+            if stream.state is State.LIVE:
+                self.end(stream, CloseReason.FELL_BEHIND)
 
     def let_all_go(self) -> None:
         """The log was replaced: no cursor means anything, so nothing more can be owed."""
         for stream in self._sockets.clients():
             backlog = stream.backlog
-            if stream.state is LIVE:
-                self.end(stream, "replaced")
+            if stream.state is State.LIVE:
+                self.end(stream, CloseReason.REPLACED)
             elif backlog is not None and not backlog.final:
-                self._end_here(stream, backlog, "replaced")
+                self._end_here(stream, backlog, CloseReason.REPLACED)
 
     def _make_final(self, stream: Stream, backlog: Backlog) -> None:
         retry = retry_block(spread_retry(self._settings.sse_retry))
@@ -259,7 +259,7 @@ class CatchUp:
         backlog.final = True
 
     def _linger(self, stream: Stream) -> None:
-        stream.become(LINGERING)
+        stream.become(State.LINGERING)
         assert stream.backlog is not None
         stream.backlog.progress_at = monotonic()
         transport.shut_down(stream.fd)

@@ -31,7 +31,7 @@ from ..events.names import INJECTED_CHANNELS
 from ..runtime.cooperation import breathe
 from ..streams.group import Group
 from ..streams.hub import Hub
-from ..streams.stream import CLOSED, LAGGING, LIVE, REPLAYING, Backlog, Stream
+from ..streams.stream import Backlog, CloseReason, State, Stream
 from . import epoll as transport
 from .catchup import LOG_READERS, CatchUp
 from .sockets import Sockets, reason_of
@@ -82,7 +82,7 @@ class Fanout:
         """The end of the worker: what has not ended by itself is cut, and accounted for."""
         gevent.killall(self._greenlets, timeout=1.0)
         for stream in self.sockets.clients():
-            self.sockets.close(stream, "cut")
+            self.sockets.close(stream, CloseReason.CUT)
 
     def busy(self) -> int:
         """How many clients' streams there are."""
@@ -120,10 +120,10 @@ class Fanout:
         except Exception:
             self.sockets.failures.report("a stream's socket could not be taken over; it is closed")
             os.close(fd)
-            stream.become(CLOSED)
-            self.hub.closed(stream, "error")
+            stream.become(State.CLOSED)
+            self.hub.closed(stream, CloseReason.ERROR)
             return
-        stream.become(REPLAYING)
+        stream.become(State.REPLAYING)
         stream.backlog = Backlog(monotonic())
         self.sockets.backlogged.add(stream)
         self.upkeep.joined(stream)
@@ -215,12 +215,13 @@ class Fanout:
         chunk_size = len(chunk)
         body_size = len(body)
         until_clock = CLOCK_EVERY
+        live = State.LIVE  # a local name: a member of an enum costs as much as the rest of the line
         done = 0
         try:
             for stream in waiting:
                 # The pass yields, so a stream that was live at its beginning may have left, and even come back, before
                 # its turn.
-                if stream.state is not LIVE:
+                if stream.state is not live:
                     continue
                 try:
                     if stream.chunked:
@@ -257,10 +258,10 @@ class Fanout:
         """A pass has failed: what it did not reach must not stay live without this chunk. It ends after what it has."""
         self.sockets.failures.report("a pass over streams failed; those that it had not reached end")
         for stream in waiting:
-            if stream.state is LIVE:
+            if stream.state is State.LIVE:
                 self._uncount(stream, events, size)
                 try:
-                    self.catchup.end_at(stream, before, "error")
+                    self.catchup.end_at(stream, before, CloseReason.ERROR)
                 except Exception:
                     self.sockets.fail(stream)
 
@@ -282,7 +283,7 @@ class Fanout:
         self, stream: Stream, rest: memoryview | bytes, cursor: int, events: int, size: int, counted: bool
     ) -> None:
         """A live stream's socket is full: it lags from here on, with the rest of this chunk."""
-        self.sockets.leave_live(stream, cursor, LAGGING, rest)
+        self.sockets.leave_live(stream, cursor, State.LAGGING, rest)
         if counted:
             self._stats.delivered += events
             self._stats.bytes_sent += size
@@ -317,7 +318,7 @@ class Fanout:
         ready = [(self.sockets.streams[fd], mask) for fd, mask in self.sockets.poller.poll()]
         slice_ends = perf_counter() + PASS_SLICE
         for stream, mask in ready:
-            if stream is not None and stream.state is not CLOSED:
+            if stream is not None and stream.state is not State.CLOSED:
                 try:
                     self.on_socket(stream, mask)
                 except Exception:
@@ -331,17 +332,17 @@ class Fanout:
         try:
             if mask & transport.HANG_UP:
                 # A reset shuts both sides down, too: only the error tells it from a client that closed.
-                self.sockets.close(stream, "reset" if mask & transport.ERROR else "client")
+                self.sockets.close(stream, CloseReason.RESET if mask & transport.ERROR else CloseReason.CLIENT)
                 return
             gone = bool(mask & transport.PEER_CLOSED)
             if mask & transport.READABLE and not gone:
                 gone = transport.discard_input(stream.fd)
             if gone:
-                self.sockets.close(stream, "client")
+                self.sockets.close(stream, CloseReason.CLIENT)
             elif mask & transport.WRITABLE:
                 self.catchup.advance(stream)
         except transport.Flooded:
-            self.sockets.close(stream, "flooded")
+            self.sockets.close(stream, CloseReason.FLOODED)
         except OSError as error:
             self.sockets.close(stream, reason_of(error))
 

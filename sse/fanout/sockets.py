@@ -11,7 +11,7 @@ from time import monotonic
 from ..runtime.cooperation import Failures
 from ..settings import Settings
 from ..streams.hub import Hub
-from ..streams.stream import CLOSED, LIVE, OWN_CLIENT, Backlog, Stream
+from ..streams.stream import OWN_CLIENT, Backlog, CloseReason, State, Stream
 from . import epoll as transport
 
 logger = logging.getLogger("headwater.fanout")
@@ -66,7 +66,7 @@ class Sockets:
         self.count += 1
         self.own += stream.client == OWN_CLIENT
 
-    def leave_live(self, stream: Stream, cursor: int, state: str, rest: memoryview | bytes = b"") -> None:
+    def leave_live(self, stream: Stream, cursor: int, state: State, rest: memoryview | bytes = b"") -> None:
         """A live stream lags, or is to end: what it is owed comes one by one from here on."""
         stream.group.remove_live(stream)
         stream.become(state)
@@ -74,15 +74,15 @@ class Sockets:
         stream.backlog = Backlog(monotonic(), rest)
         self.backlogged.add(stream)
 
-    def close(self, stream: Stream, reason: str) -> None:
+    def close(self, stream: Stream, reason: CloseReason) -> None:
         """Let go of a stream's descriptor, now. Idempotent."""
-        if stream.state is CLOSED:
+        if stream.state is State.CLOSED:
             return
-        if stream.state is LIVE:
+        if stream.state is State.LIVE:
             stream.group.remove_live(stream)
         elif stream.backlog is not None and stream.backlog.final and not stream.backlog.rest:
             reason = stream.backlog.end or reason
-        stream.become(CLOSED)
+        stream.become(State.CLOSED)
         stream.backlog = None
         self.backlogged.discard(stream)
         fd, stream.fd = stream.fd, -1
@@ -97,11 +97,11 @@ class Sockets:
         known, so it is cut where it is, and resumes."""
         self.failures.report("what was done for a stream failed; it is cut")
         try:
-            self.close(stream, "error")
+            self.close(stream, CloseReason.ERROR)
         except Exception:
             self.failures.report("a stream's end was not accounted for")
 
 
-def reason_of(error: OSError) -> str:
+def reason_of(error: OSError) -> CloseReason:
     """The close reason that an error of a socket stands for."""
-    return "client" if isinstance(error, BrokenPipeError) else "reset"
+    return CloseReason.CLIENT if isinstance(error, BrokenPipeError) else CloseReason.RESET

@@ -17,7 +17,7 @@ import gevent
 from ..events.chunked import encode_chunk
 from ..events.model import heartbeat_block
 from ..streams.group import Group
-from ..streams.stream import LAGGING, LINGERING, LIVE, OWN_CLIENT, REPLAYING, Backlog, Stream
+from ..streams.stream import OWN_CLIENT, Backlog, CloseReason, State, Stream
 from . import epoll as transport
 from .catchup import CatchUp
 from .sockets import Sockets, reason_of
@@ -85,7 +85,7 @@ class Upkeep:
         share = (now - self._drain_began) / self._drain_window if self._drain_window > 0 else 1.0
         keep = self._drain_total - int(self._drain_total * min(share, 1.0))
         while len(self._drain) > keep:
-            self._catchup.end(self._drain.pop(), "drain")
+            self._catchup.end(self._drain.pop(), CloseReason.DRAIN)
 
     def sweep(self, now: float, elapsed: float) -> None:
         """Look at the next part of all streams: leases, and heartbeats for those that have heard nothing lately.
@@ -105,9 +105,9 @@ class Upkeep:
             self._sweep_at += 1
             if stream is None:
                 continue
-            if stream.ends_at <= now and stream.state in (REPLAYING, LIVE, LAGGING):
+            if stream.ends_at <= now and stream.state in (State.REPLAYING, State.LIVE, State.LAGGING):
                 self._catchup.end(stream, stream.ends_as)
-            elif stream.state is LIVE and not stream.group.passing:
+            elif stream.state is State.LIVE and not stream.group.passing:
                 silent = now - max(stream.group.last_sent, stream.beat)
                 if silent + early * 1.1 >= heartbeat:
                     self._send_heartbeat(stream, now)
@@ -130,7 +130,7 @@ class Upkeep:
             return
         if sent < len(data):
             position = group.position(self._hub.window.position)
-            self._sockets.leave_live(stream, position, LAGGING, memoryview(data)[sent:] if sent else b"")
+            self._sockets.leave_live(stream, position, State.LAGGING, memoryview(data)[sent:] if sent else b"")
             self._sockets.poller.want_write(stream.fd)
 
     def _time_out(self, now: float) -> None:
@@ -144,16 +144,16 @@ class Upkeep:
     def _time_out_one(self, stream: Stream, backlog: Backlog, now: float) -> None:
         limit = self._settings.sse_write_timeout
         waited = now - backlog.progress_at
-        if stream.state is LINGERING:
+        if stream.state is State.LINGERING:
             if waited > LINGER:
-                self._sockets.close(stream, "drain")
-        elif limit and waited > limit / 2 and not backlog.reading and (backlog.rest or stream.state is LAGGING):
+                self._sockets.close(stream, CloseReason.DRAIN)
+        elif limit and waited > limit / 2 and not backlog.reading and (backlog.rest or stream.state is State.LAGGING):
             # (A socket that took nothing at all of the last chunk leaves a stream lagging without a rest.)
             # A slow reader's kernel takes bytes long before ours reports room for more: that is progress, too.
             queued = transport.unacknowledged(stream.fd)
             if queued < backlog.queued:
                 backlog.progress_at = now
             elif waited > limit:
-                self._sockets.close(stream, "write-timeout")
+                self._sockets.close(stream, CloseReason.WRITE_TIMEOUT)
                 return
             backlog.queued = queued

@@ -33,7 +33,7 @@ from .group import Group, Subscription
 from .replay import Replay
 from .retention import TRIM_INTERVAL, Retention
 from .stats import Stats
-from .stream import OWN_CLIENT, Stream
+from .stream import OWN_CLIENT, CloseReason, State, Stream
 from .tailer import Tailer
 from .window import Window, matches
 
@@ -52,11 +52,11 @@ class Pulling(Protocol):
     """A generator stream, as its hub sees it."""
 
     client: str
-    state: str
+    state: State
 
     def wake(self) -> None: ...
 
-    def end(self, reason: str) -> None: ...
+    def end(self, reason: CloseReason) -> None: ...
 
 
 class SocketStreams(Protocol):
@@ -108,7 +108,7 @@ class Hub:
         settings: Settings,
         stats: Stats,
         *,
-        on_close: Callable[[Stream, str, float], None] | None = None,
+        on_close: Callable[[Stream, CloseReason, float], None] | None = None,
         site_of: Callable[[str], str] = str,
         report: Callable[[Hub], bytes] | None = None,
         on_delivered: Callable[[Delivered], None] | None = None,
@@ -205,7 +205,7 @@ class Hub:
             for group in self.groups.values():
                 group.pending = []
             for stream in self.pulling:
-                stream.end("replaced")
+                stream.end(CloseReason.REPLACED)
 
     def busy_until(self) -> float:
         """Return until when (monotonic seconds) nobody is there to write; 0.0 where that cannot be said."""
@@ -355,7 +355,7 @@ class Hub:
             group.members += 1
             return group
 
-    def closed(self, stream: Stream, reason: str) -> None:
+    def closed(self, stream: Stream, reason: CloseReason) -> None:
         """Account for a stream that has ended, and log it."""
         self.leave(stream)
         if stream.client == OWN_CLIENT:

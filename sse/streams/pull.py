@@ -16,7 +16,7 @@ from ..runtime.cooperation import breathe
 from .group import Group
 from .hub import Hub
 from .replay import FellBehind
-from .stream import CLOSED, ENDING, LIVE, REPLAYING, Stream, spread_retry
+from .stream import CloseReason, State, Stream, spread_retry
 
 # How often a silent stream checks whether its client is still there, where the worker can tell. Seconds.
 HANG_UP_CHECK = 0.5
@@ -41,9 +41,9 @@ class PullStream(Stream):
         ends_at: float,
         client: str,
         hung_up: Callable[[], bool] | None = None,
-        why_lost: Callable[[], str] | None = None,
+        why_lost: Callable[[], CloseReason] | None = None,
         request_id: str = "",
-        ends_as: str = "lease",
+        ends_as: CloseReason = CloseReason.LEASE,
     ) -> None:
         super().__init__(
             group, cursor, now=now, ends_at=ends_at, ends_as=ends_as, client=client, request_id=request_id
@@ -51,14 +51,14 @@ class PullStream(Stream):
         self.hub = hub
         # What our own worker can tell of the connection; elsewhere only a failing write shows that a client has gone.
         self._hung_up = hung_up
-        self._why_lost = why_lost or (lambda: "client")
+        self._why_lost = why_lost or (lambda: CloseReason.CLIENT)
         self._woken = threading.Event()
         self._inbox = b""
-        self._end: str | None = None
+        self._end: CloseReason | None = None
 
     @classmethod
     def instead_of(
-        cls, stream: Stream, hub: Hub, *, hung_up: Callable[[], bool] | None, why_lost: Callable[[], str] | None
+        cls, stream: Stream, hub: Hub, *, hung_up: Callable[[], bool] | None, why_lost: Callable[[], CloseReason] | None
     ) -> PullStream:
         """Make the generator stream that takes the place of one whose connection is not taken over."""
         return cls(
@@ -83,17 +83,17 @@ class PullStream(Stream):
         self._inbox = wire
         self._woken.set()
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: CloseReason) -> None:
         """End cleanly after what it is owed."""
         self._end = self._end or reason
         self._woken.set()
 
     def chunks(self) -> Iterator[bytes]:
         """What the client is to be sent from the stream's cursor on, until it ends or the generator is closed."""
-        hub, reason, ended = self.hub, "client", False
+        hub, reason, ended = self.hub, CloseReason.CLIENT, False
         pages = 0
         owed: int | None = None  # the position through which it is served before it ends
-        self.become(REPLAYING)
+        self.become(State.REPLAYING)
         with hub.lock:
             self.group.waiters.add(self)
             hub.pulling.add(self)
@@ -119,12 +119,12 @@ class PullStream(Stream):
                     if pages % PAGES_PER_TURN == 0:
                         breathe()  # a page may hold nothing of its types, and a fast reader never makes it wait
                     continue
-                if self.state is REPLAYING and not down:
-                    self.become(LIVE)
+                if self.state is State.REPLAYING and not down:
+                    self.become(State.LIVE)
                 if owed is not None:
                     assert self._end is not None
                     reason = self._end
-                    self.become(ENDING)
+                    self.become(State.ENDING)
                     yield retry_block(spread_retry(hub.settings.sse_retry))
                     ended = True
                     return
@@ -144,8 +144,8 @@ class PullStream(Stream):
                     left = min(left, HANG_UP_CHECK)
                 self._woken.wait(left if left < threading.TIMEOUT_MAX else None)
         except FellBehind:
-            reason = "fell-behind"
-            self.become(ENDING)
+            reason = CloseReason.FELL_BEHIND
+            self.become(State.ENDING)
             yield retry_block(spread_retry(hub.settings.sse_retry))
             ended = True
         finally:
@@ -154,7 +154,7 @@ class PullStream(Stream):
             with hub.lock:
                 self.group.waiters.discard(self)
                 hub.pulling.discard(self)
-            self.state = CLOSED
+            self.state = State.CLOSED
             hub.closed(self, reason)
 
     def _page(self, tail: int) -> Generator[bytes, None, bool]:
@@ -169,7 +169,7 @@ class PullStream(Stream):
             yield body
             self.events += len(page.frames)
             self.bytes += len(body)
-            if self.state is REPLAYING:
+            if self.state is State.REPLAYING:
                 hub.stats.replayed += len(page.frames)
             else:
                 hub.stats.delivery.observe_ages((frame.position for frame in page.frames), time.time())

@@ -18,7 +18,7 @@ from ..observe.request_id import request_id
 from ..streams.group import Subscription
 from ..streams.hub import Hub
 from ..streams.pull import PullStream
-from ..streams.stream import Stream, lease, spread_retry
+from ..streams.stream import CloseReason, Stream, lease, spread_retry
 from .answers import check_log
 from .problems import Problem
 from .query import accepts_stream, asked_cursor, check_query, checked_channel
@@ -134,7 +134,7 @@ def _serve(
         yield opening
     except BaseException:
         # The client left before the first byte was sent; nobody else will account for this stream.
-        hub.closed(stream, "client")
+        hub.closed(stream, CloseReason.CLIENT)
         raise
     takeover: Callable[[Hub, Stream, int], bool] | None = environ.get(TAKEOVER)
     if takeover is None or not takeover(hub, stream, len(opening)):

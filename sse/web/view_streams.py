@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from ..events.model import comment_block, encode_block, retry_block
 from ..runtime.cooperation import spawn
 from ..streams.pull import HANG_UP_CHECK
-from ..streams.stream import spread_retry
+from ..streams.stream import CloseReason, spread_retry
 
 logger = logging.getLogger("headwater.response")
 
@@ -174,9 +174,9 @@ def respond(
     retry_ms: int,
     hung_up: Callable[[], bool] | None,
     should_end: Callable[[], bool],
-    on_close: Callable[[str, int, int], None],
+    on_close: Callable[[CloseReason, int, int], None],
     on_open: Callable[[], None] = lambda: None,
-    why_lost: Callable[[], str] = lambda: "client",
+    why_lost: Callable[[], CloseReason] = lambda: CloseReason.CLIENT,
 ) -> Generator[bytes]:
     """Yield the body's chunks.
 
@@ -188,7 +188,7 @@ def respond(
     on_open()
     pump = Pump(iterable, run)
     events = size = 0
-    reason = "client"
+    reason = CloseReason.CLIENT
     look = HANG_UP_CHECK if hung_up is not None else 1.0
     spoke = time.monotonic()
     try:
@@ -199,19 +199,19 @@ def respond(
             item = pump.get(min(look, heartbeat) if heartbeat else look)
             if item is _DONE:
                 if pump.error is not None:
-                    reason = "error"
+                    reason = CloseReason.ERROR
                     logger.error("a response's iterable raised after %d events", events, exc_info=pump.error)
                     # The client is not told why: the text may contain secrets. The log has it.
                     yield encode_block('{"title":"the stream ended by an error"}', event="error")
                 else:
-                    reason = "done"
+                    reason = CloseReason.DONE
                 return
             if item is not None:
                 try:
                     wire = encode_item(item)
                 except (TypeError, ValueError) as error:
                     pump.error = error
-                    reason = "error"
+                    reason = CloseReason.ERROR
                     logger.error("a response's iterable yielded what is no event: %s", error)
                     yield encode_block('{"title":"the stream ended by an error"}', event="error")
                     return
@@ -223,7 +223,7 @@ def respond(
                 reason = why_lost()
                 return
             if should_end():
-                reason = "drain"
+                reason = CloseReason.DRAIN
                 yield retry_block(spread_retry(retry_ms))
                 return
             if heartbeat and time.monotonic() - spoke >= heartbeat:

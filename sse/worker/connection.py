@@ -18,6 +18,7 @@ from werkzeug.exceptions import HTTPException
 from ..runtime.cooperation import breathe
 from ..runtime.redaction import Redaction
 from ..settings import Settings
+from ..streams.stream import CloseReason
 from .body import Body, SizedBody, check
 from .deadlines import CLOSINGS, ConnState, Deadlines
 from .idle import IdleTimer
@@ -67,7 +68,7 @@ class Connection(Deadlines):
         self.sock = sock
         self.addr = addr
         self.listener: Any = None  # the listener's address: (host, port, ...), or a Unix socket's path
-        self.lost = "client"  # why a response could not be completed: one of sse.streams.stream.CLOSE_REASONS
+        self.lost = CloseReason.CLIENT  # why a response could not be completed
         self._hand_over = hand_over
         self._idle: IdleTimer | None = None
 
@@ -195,10 +196,10 @@ class Connection(Deadlines):
         poll.register(self.sock.fileno(), select.POLLRDHUP)
         found = poll.poll(0)
         if found and found[0][1] & select.POLLERR:
-            self.lost = "reset"
+            self.lost = CloseReason.RESET
         return bool(found)
 
-    def why_lost(self) -> str:
+    def why_lost(self) -> CloseReason:
         """``environ["sse.why_lost"]``: why a generator stream was cut short."""
         return self.lost
 
@@ -237,13 +238,13 @@ class Connection(Deadlines):
             sock.close()
 
 
-def why_lost(error: BaseException) -> str:
+def why_lost(error: BaseException) -> CloseReason:
     """Return the close reason for a stream whose write failed, or which the worker cut as it ended."""
     if isinstance(error, TimeoutError):
-        return "write-timeout"
+        return CloseReason.WRITE_TIMEOUT
     if isinstance(error, GreenletExit):
-        return "cut"
-    return "client" if isinstance(error, BrokenPipeError | ssl.SSLError) else "reset"
+        return CloseReason.CUT
+    return CloseReason.CLIENT if isinstance(error, BrokenPipeError | ssl.SSLError) else CloseReason.RESET
 
 
 def _original_poll() -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import gevent
 
+from ..streams.stream import CloseReason
 from .deadlines import ConnState
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _end_streams(worker: Worker, window: float) -> None:
     for hub, fanout in worker.fanouts.items():
         fanout.drain(window)
         for stream in list(hub.pulling):
-            gevent.spawn_later(random.uniform(0, window), stream.end, "drain")
+            gevent.spawn_later(random.uniform(0, window), stream.end, CloseReason.DRAIN)
 
 
 def _last_call(worker: Worker) -> None:
@@ -106,7 +107,7 @@ def _last_call(worker: Worker) -> None:
         sse.end_responses()
     for hub in worker.fanouts:
         for stream in list(hub.pulling):
-            stream.end("drain")
+            stream.end(CloseReason.DRAIN)
 
 
 def _busy(worker: Worker) -> int:

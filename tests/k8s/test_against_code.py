@@ -16,7 +16,7 @@ import yaml
 from health.metrics.table import BOARD_ROWS, ROWS
 from sse.events.model import ResetReason
 from sse.settings import Settings
-from sse.streams.stream import CLOSE_REASONS
+from sse.streams.stream import CloseReason
 from tests.k8s.manifests import K8S, VARIANTS, built, find, plain, pod_spec
 from tests.k8s.policy import budget, quantity
 from tests.support.server import ROOT
@@ -214,7 +214,7 @@ def test_the_autoscaler_asks_for_a_metric_that_exists() -> None:
 def test_alerts_name_reasons_that_exist() -> None:
     source = "".join(path.read_text() for path in (ROOT / "sse").rglob("*.py"))
     known = {
-        "sse_streams_closed_total": set(CLOSE_REASONS),
+        "sse_streams_closed_total": set(CloseReason),
         "sse_resets_total": set(get_args(ResetReason)),
         # What Hub.admit gives as a reason.
         "sse_streams_refused_total": set(re.findall(r'reason = "([a-z-]+)"', source)),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from health.metrics.table import REFUSALS
-from sse.streams.stream import CLOSE_REASONS
+from sse.streams.stream import CloseReason
 from sse.web.publishing import PUBLISH_REFUSALS
 from sse.worker.deadlines import CLOSINGS
 from tests.live.observe import samples
@@ -334,7 +334,7 @@ def test_why_a_stream_ended_or_was_sent_away_is_counted() -> None:
         redis.kill()
         check(server, REFUSED, "log", lambda: _sent_away(server, "/events/a", last_event_id=first))
 
-    assert seen[CLOSED] | set(ELSEWHERE) == set(CLOSE_REASONS) and not seen[CLOSED] & set(ELSEWHERE)
+    assert seen[CLOSED] | set(ELSEWHERE) == set(CloseReason) and not seen[CLOSED] & set(ELSEWHERE)
     assert seen[REFUSED] == set(REFUSALS)
 
 

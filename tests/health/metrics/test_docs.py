@@ -60,8 +60,8 @@ def test_type_label_and_its_values_are_documented(row: Row) -> None:
 
 
 def test_the_labels_values_are_the_services_own_words() -> None:
-    assert set(CLOSE_REASONS) == set(stream.CLOSE_REASONS)
-    assert set(STREAM_STATES) == set(stream.STATES) - {stream.CLOSED}
+    assert set(CLOSE_REASONS) == set(stream.CloseReason)
+    assert set(STREAM_STATES) == set(stream.State) - {stream.State.CLOSED}
     assert set(RESETS) == set(event.RESET_REASONS)
     assert set(CONNECTION_CLOSINGS) == set(connection.CLOSINGS)
     assert PUBLISH_REFUSALS == endpoints.PUBLISH_REFUSALS

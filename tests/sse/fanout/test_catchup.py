@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from sse.events.model import format_id
-from sse.streams.stream import LAGGING, LIVE
+from sse.streams.stream import State
 from tests.sse.worker_parts import SocketClient, Stepped
 
 BIG = "." * 400  # three of these are more than the window holds
@@ -62,10 +62,10 @@ def test_a_stream_that_retention_overtakes_while_it_catches_up_ends_cleanly(take
 def test_a_stream_that_lags_when_its_log_is_replaced_ends_after_the_rest_of_its_chunk(taken: Taken) -> None:
     taken.append_big(1)
     client = taken.open_small(taken.hub.window.position)
-    assert client.stream.state is LIVE
+    assert client.stream.state is State.LIVE
     positions = taken.append_big(12)
     taken.fanout.run_passes()
-    assert client.stream.state is LAGGING
+    assert client.stream.state is State.LAGGING
     taken.fanout.catchup.let_all_go()
     assert taken.read_to_end(client) == [int(format_id(position).partition("-")[0]) for position in positions]
     assert taken.parts.ended == [("replaced", 12)]

@@ -14,7 +14,7 @@ from sse.events.model import parse_id
 from sse.fanout import epoll as transport
 from sse.fanout import passes as fanout_module
 from sse.runtime.cooperation import Failures
-from sse.streams.stream import CLOSED, ENDING, LINGERING, LIVE
+from sse.streams.stream import State
 from tests.sse.worker_parts import SocketClient, Stepped
 
 
@@ -33,7 +33,7 @@ def site(closing: ExitStack) -> Stepped:
 
 def live(site: Stepped, count: int) -> list[SocketClient]:
     clients = [site.open(site.hub.window.position) for _ in range(count)]
-    assert all(client.stream.state is LIVE for client in clients)
+    assert all(client.stream.state is State.LIVE for client in clients)
     return clients
 
 
@@ -61,12 +61,12 @@ def test_streams_that_a_failed_pass_did_not_reach_end_where_they_are(
     site.fanout.run_passes()
     reached, doubtful, missed = clients[:2], clients[2], clients[3:]
     for client in reached:
-        assert client.stream.state is LIVE and data(client) == ["during"]
+        assert client.stream.state is State.LIVE and data(client) == ["during"]
     # What it has had is not known: it is cut, and asks for what follows its last id.
     data(doubtful)
     assert doubtful.finished and not doubtful.decoder.terminated
     for client in missed:
-        assert client.stream.state is LINGERING
+        assert client.stream.state is State.LINGERING
         assert data(client) == []
         assert client.decoder.terminated and client.blocks[-1].retry is not None
         assert all(parse_id(block.id) <= before for block in client.blocks if block.id)
@@ -101,7 +101,7 @@ def test_a_socket_that_cannot_be_watched_is_closed_and_not_counted(
     client = site.open(site.hub.window.position)
     client.read(100)
     assert client.finished, "its descriptor is still open"
-    assert client.stream.state is CLOSED
+    assert client.stream.state is State.CLOSED
     assert site.parts.ended == [("error", 0)]
     assert site.fanout.busy() == site.hub.streams == 0
     assert site.fanout.sockets.clients() == [] and not site.hub.groups
@@ -141,7 +141,7 @@ def test_an_end_that_fails_cuts_the_stream_and_the_drain_goes_on(
 
     monkeypatch.setattr(site.fanout.sockets, "leave_live", leave_live)
     site.fanout.drain(0.0)
-    assert [client.stream.state for client in clients] == [LINGERING, CLOSED, LINGERING, LINGERING]
+    assert [client.stream.state for client in clients] == [State.LINGERING, State.CLOSED, State.LINGERING, State.LINGERING]
 
 
 def test_what_happens_on_one_socket_does_not_keep_the_others_from_being_looked_at(
@@ -167,13 +167,13 @@ def test_what_happens_on_one_socket_does_not_keep_the_others_from_being_looked_a
 def test_no_duty_of_upkeep_waits_for_another_to_work(site: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
     clients = live(site, 2)
     site.fanout.catchup.end(clients[0].stream, "lease")
-    assert clients[0].stream.state is LINGERING
+    assert clients[0].stream.state is State.LINGERING
     monkeypatch.setattr(site.fanout.upkeep, "sweep", lambda *_: failing())
     monkeypatch.setattr(transport, "unacknowledged", failing)
     site.fanout.drain(1.0)
     site.fanout.upkeep.turn(time.monotonic() + 2, 0.05)
-    assert clients[0].stream.state is CLOSED
-    assert clients[1].stream.state in (ENDING, LINGERING)
+    assert clients[0].stream.state is State.CLOSED
+    assert clients[1].stream.state in (State.ENDING, State.LINGERING)
 
 
 def test_a_time_out_that_fails_cuts_its_stream_and_the_others_have_theirs(
@@ -192,7 +192,7 @@ def test_a_time_out_that_fails_cuts_its_stream_and_the_others_have_theirs(
 
     monkeypatch.setattr(site.fanout.sockets, "close", picky)
     site.fanout.upkeep.turn(time.monotonic() + 10, 0.05)
-    assert [client.stream.state for client in clients] == [CLOSED] * 3
+    assert [client.stream.state for client in clients] == [State.CLOSED] * 3
 
 
 def test_an_end_that_cannot_be_logged_is_an_end(site: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:

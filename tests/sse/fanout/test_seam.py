@@ -17,7 +17,7 @@ import pytest
 from sse.events.model import Event, format_id, parse_id
 from sse.fanout import passes as fanout_module
 from sse.streams.group import Subscription
-from sse.streams.stream import CLOSED, LINGERING
+from sse.streams.stream import State
 from tests.sse.worker_parts import SocketClient, Stepped
 
 CHANNELS = ("a", "b", "c")
@@ -181,7 +181,7 @@ def play(seed: int, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
                 world.check(client, complete=False)
         world.settle()
         for client in world.clients:
-            ended = client.stream.state in (LINGERING, CLOSED)
+            ended = client.stream.state in (State.LINGERING, State.CLOSED)
             assert ended or client.stream.state == "live", client.stream.state
             world.check(client, complete=not ended)
             if ended and client.finished:
@@ -190,7 +190,7 @@ def play(seed: int, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
         world.publish()
         world.settle()
         for client in world.clients:
-            world.check(client, complete=client.stream.state not in (LINGERING, CLOSED))
+            world.check(client, complete=client.stream.state not in (State.LINGERING, State.CLOSED))
         for client in world.clients:
             world.fanout.sockets.close(client.stream, "client")
         world.poll()

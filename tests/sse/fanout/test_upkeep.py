@@ -11,7 +11,7 @@ import pytest
 from sse.events.model import Event, format_id
 from sse.fanout import catchup
 from sse.fanout import epoll as transport
-from sse.streams.stream import CLOSED, LAGGING, LINGERING, LIVE, OWN_CLIENT, REPLAYING
+from sse.streams.stream import OWN_CLIENT, State
 from tests.sse.worker_parts import SocketClient, Stepped
 
 BIG = "." * 400  # three of these are more than the window holds
@@ -24,7 +24,7 @@ def site(closing: ExitStack) -> Stepped:
 
 def now_open(site: Stepped, **options: object) -> SocketClient:
     client = site.open(site.hub.window.position, **options)  # type: ignore[arg-type]
-    assert client.stream.state is LIVE
+    assert client.stream.state is State.LIVE
     return client
 
 
@@ -45,10 +45,10 @@ def test_the_workers_own_streams_are_not_waited_for_and_count_until_they_close(s
 def test_the_workers_own_streams_are_not_drained(site: Stepped) -> None:
     own, theirs = now_open(site, client=OWN_CLIENT), now_open(site)
     site.fanout.drain(0.0)
-    assert (own.stream.state, theirs.stream.state) == (LIVE, LINGERING)
+    assert (own.stream.state, theirs.stream.state) == (State.LIVE, State.LINGERING)
     late = now_open_anyway(site, OWN_CLIENT)
     site.fanout.upkeep.turn(time.monotonic() + 10, 0.05)
-    assert late.stream.state is LIVE
+    assert late.stream.state is State.LIVE
 
 
 def now_open_anyway(site: Stepped, client: str = "-") -> SocketClient:
@@ -63,26 +63,26 @@ def test_a_stream_that_joins_during_the_drain_is_ended_in_its_window(site: Stepp
     site.fanout.drain(window)
     streams += [now_open_anyway(site).stream for _ in range(2)]
     site.fanout.upkeep.turn(began + window * 0.6, 0.05)
-    ended = [stream for stream in streams if stream.state is LINGERING]
+    ended = [stream for stream in streams if stream.state is State.LINGERING]
     assert len(ended) == 4 and set(streams[4:]) <= set(ended), "two of four, and both that came late"
     streams.append(now_open_anyway(site).stream)
     site.fanout.upkeep.turn(began + window + 0.1, 0.05)
-    assert {stream.state for stream in streams} <= {LINGERING, CLOSED}
+    assert {stream.state for stream in streams} <= {State.LINGERING, State.CLOSED}
 
 
 def test_a_stream_that_joins_a_drain_of_nothing_is_ended(site: Stepped) -> None:
     site.fanout.drain(10.0)
     late = now_open_anyway(site).stream
     site.fanout.upkeep.turn(time.monotonic() + 0.05, 0.05)
-    assert late.state is LINGERING
+    assert late.state is State.LINGERING
 
 
 def test_a_hurried_drain_ends_what_is_left(site: Stepped) -> None:
     streams = [now_open(site).stream for _ in range(4)]
     site.fanout.drain(60.0)
-    assert LINGERING not in {stream.state for stream in streams}
+    assert State.LINGERING not in {stream.state for stream in streams}
     site.fanout.drain(0.0)
-    assert {stream.state for stream in streams} == {LINGERING}
+    assert {stream.state for stream in streams} == {State.LINGERING}
 
 
 def lagging_behind_the_window(site: Stepped) -> SocketClient:
@@ -92,7 +92,7 @@ def lagging_behind_the_window(site: Stepped) -> SocketClient:
     site.append(*[BIG] * 12)
     site.fanout.run_passes()
     site.append(*[BIG] * 12)  # not in the chunk of which it has the rest
-    assert client.stream.state is LAGGING
+    assert client.stream.state is State.LAGGING
     deadline = time.monotonic() + 5
     while client.stream.backlog is not None and not client.stream.backlog.reading:
         assert time.monotonic() < deadline
@@ -110,11 +110,11 @@ def test_a_stream_that_waits_for_the_log_is_not_timed_out_and_goes_on_when_it_is
     for _ in range(3):
         site.fanout.catchup.read_log()
         site.fanout.upkeep.turn(time.monotonic() + 3600, 0.05)
-    assert client.stream.state is LAGGING
+    assert client.stream.state is State.LAGGING
     site.parts.log.down = False
     # What is waited for from here on is the client's fault again, but not what was.
     deadline = time.monotonic() + 5
-    while client.stream.state is not LIVE:
+    while client.stream.state is not State.LIVE:
         assert time.monotonic() < deadline
         if client.stream.backlog is not None and client.stream.backlog.reading:
             site.fanout.catchup.read_log()
@@ -142,7 +142,7 @@ def test_a_stream_that_is_to_end_while_it_waits_for_the_log_ends_when_that_is_ba
 def fill(site: Stepped, client: SocketClient) -> int:
     """Publish small events, a pass for each, until the socket takes nothing at all of one; how many there were."""
     count = 0
-    while client.stream.state is LIVE:
+    while client.stream.state is State.LIVE:
         site.append(f"{count}")
         site.fanout.run_passes()
         count += 1
@@ -168,7 +168,7 @@ def test_a_stream_that_lagged_has_each_event_counted_once(closing: ExitStack) ->
     client = now_open(site, send_buffer=1)
     count = fill(site, client)
     deadline = time.monotonic() + 5
-    while client.stream.state is not LIVE:
+    while client.stream.state is not State.LIVE:
         assert time.monotonic() < deadline
         client.read(100_000)
         site.poll()
@@ -187,13 +187,13 @@ def test_what_waits_for_a_pass_has_its_turn_in_one_that_has_nothing_to_send(site
     site.append("before")
     on_time = now_open(site)
     early = site.open(site.append("pending")[-1])
-    assert early.stream.state is REPLAYING
+    assert early.stream.state is State.REPLAYING
     trimmed = site.parts.log.append([Event("a", "trimmed away")])[-1]
     site.hub.overtaken(trimmed)
-    assert on_time.stream.state is LINGERING
+    assert on_time.stream.state is State.LINGERING
     site.fanout.run_passes()
     site.fanout.catchup.read_log()
-    assert early.stream.state is LIVE
+    assert early.stream.state is State.LIVE
     site.append("after")
     site.fanout.run_passes()
     early.read(100_000)
@@ -217,7 +217,7 @@ def test_a_byte_that_is_taken_is_progress_though_as_much_waits_again(
         site.poll()
     assert backlog.rest
     site.fanout.upkeep.turn(time.monotonic(), 0.05)
-    assert client.stream.state is LAGGING
+    assert client.stream.state is State.LAGGING
     backlog.progress_at -= 3600
     site.fanout.upkeep.turn(time.monotonic(), 0.05)
     assert site.parts.ended[0][0] == "write-timeout"
@@ -236,7 +236,7 @@ def test_the_time_to_take_a_page_begins_when_the_page_is_there(site: Stepped, mo
         site.fanout.catchup.read_log()
     assert client.stream.backlog.rest
     site.fanout.upkeep.turn(time.monotonic(), 0.05)
-    assert client.stream.state is LAGGING
+    assert client.stream.state is State.LAGGING
 
 
 @pytest.mark.parametrize("taken", [pytest.param(0, id="nothing"), pytest.param(5, id="a part")])
@@ -249,10 +249,10 @@ def test_a_heartbeat_that_a_socket_does_not_take_whole(
     with monkeypatch.context() as short:
         short.setattr(os, "write", lambda fd, data: write(fd, data[:taken]) if taken else nothing_taken())
         site.fanout.upkeep.sweep(time.monotonic() + 3600, 10.0)
-    assert client.stream.state is LAGGING
+    assert client.stream.state is State.LAGGING
     site.append("after")
     site.poll()
-    assert client.stream.state is LIVE
+    assert client.stream.state is State.LIVE
     client.read(100_000)
     heartbeats = [block for block in client.blocks if block.event == "heartbeat"]
     assert [block.id for block in heartbeats] == ([format_id(position)] if taken else [])
@@ -265,7 +265,7 @@ def test_a_live_stream_costs_nothing_between_events(closing: ExitStack) -> None:
     fill(site, client)
     sockets = site.fanout.sockets
     assert sockets.backlogged == {client.stream}
-    while client.stream.state is not LIVE:
+    while client.stream.state is not State.LIVE:
         client.read(100_000)
         site.poll()
     site.append("x")
@@ -283,7 +283,7 @@ def test_a_fast_reader_with_much_to_catch_up_on_takes_turns(
     first, *_ = site.append(*[str(number) for number in range(12)])
     client = site.open(first)
     got = []
-    while client.stream.state is not LIVE:
+    while client.stream.state is not State.LIVE:
         client.read(100_000)
         got.append(len(client.blocks))
         site.poll()
