@@ -78,13 +78,14 @@ def make_blueprint(health: Health) -> flask.Blueprint:
             return answer(body, 200, content_type)
         return not_found() if ours else None
 
-    def passes(environ: Mapping[str, Any]) -> bool:
-        """Would the gate let this publish through? sse's lane asks, which spares Flask where nobody else takes part."""
+    def lets_pass(environ: Mapping[str, Any]) -> bool:
+        """Tell, without Flask, whether the gate would do nothing. A fast path around Flask's dispatch asks this."""
         health.start()
         return not health.on_health_port(environ)
 
-    gate.passes = passes  # type: ignore[attr-defined]
-    passes.hook = gate  # type: ignore[attr-defined] # its owner: a wrapper of the gate copies the attributes
+    gate.lets_pass = lets_pass  # type: ignore[attr-defined]
+    # Names the owner, because a wrapper of the gate copies the gate's attributes.
+    lets_pass.hook = gate  # type: ignore[attr-defined]
     return blueprint
 
 

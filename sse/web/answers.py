@@ -21,10 +21,9 @@ logger = logging.getLogger("headwater")
 
 
 def check_log(service: Service, request: Request) -> None:
-    """Refuse a log in this process's memory on a server with several: streams of one process would never see what
-    another acknowledged. (Our own worker refuses to start then; PEP 3333 has every server tell.)
+    """Refuse a log in memory on a server with several processes: each would have a log of its own.
 
-    Raises Problem (500).
+    Our own worker refuses to start then; other servers set ``wsgi.multiprocess`` (PEP 3333). Raises Problem (500).
     """
     if request.environ.get("wsgi.multiprocess") and not service.log.shared:
         detail = "SSE_LOG=memory: is for one process, and this server has several"
@@ -33,7 +32,7 @@ def check_log(service: Service, request: Request) -> None:
 
 
 def common_headers(service: Service, environ: dict[str, Any]) -> dict[str, str]:
-    """Return the headers that every answer has beside its own."""
+    """Return the headers that every answer has: CORS, and the request id."""
     headers = cors_headers(service.settings, environ.get("HTTP_ORIGIN"))
     # Our own worker adds the request id to every answer, including those of other views.
     if HUNG_UP not in environ:
@@ -41,11 +40,11 @@ def common_headers(service: Service, environ: dict[str, Any]) -> dict[str, str]:
     return headers
 
 
-# What a publisher is told, by what is known to be stored (``LogUnavailable.stored``).
+# The detail of a 503, by ``LogUnavailable.stored``.
 _NOT_STORED: Final[dict[Stored, str]] = {
-    "no": "the log cannot be written now, nothing was stored. Repeating is safe, and with an Idempotency-Key always",
-    "unknown": "the log did not confirm in time: this may have been stored or not. Repeating it is safe with the "
-    "Idempotency-Key that it had; without one it may be stored twice",
+    "no": "the log cannot be written now; nothing was stored, so it is safe to repeat the request",
+    "unknown": "the log did not confirm in time, so the events may be stored; it is safe to repeat the request with "
+    "the same Idempotency-Key, and without one they may be stored twice",
 }
 
 
@@ -57,7 +56,7 @@ def refusal(service: Service, error: Exception) -> Response | None:
         case AccessDenied():
             return Problem(error.status, error.detail, headers=error.headers).response()
         case LogUnavailable():
-            service.complain(error)  # for operators only: it names files and hosts
+            service.warn_of_refusals(error)  # for operators only: it names files and hosts
             headers = {"Retry-After": str(max(1, round(error.retry_after)))}
             return Problem(503, _NOT_STORED[error.stored], headers=headers, stored=error.stored).response()
         case IdempotencyConflict():

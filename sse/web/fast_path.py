@@ -1,15 +1,15 @@
 """A fast path around Flask's dispatch for ``/events/<channel>``, taken only when the answer cannot differ.
 
-Flask (contexts, routing, hooks, a response object) costs more than publishing or opening a stream. The fast path stands
-where ``app.wsgi_app`` was, inside any middleware. It takes requests whose route is plain, and calls the same functions
-as the views (:mod:`sse.web.publishing`, :mod:`sse.web.streaming`). A request that is refused or fails still goes
-through Flask: the view raises the same error there, and the app's error handlers see it.
+Flask (contexts, routing, hooks, a response object) costs more than publishing or opening a stream. The fast path
+replaces ``app.wsgi_app``, inside any middleware. It calls the same functions as the views (:mod:`sse.web.publishing`,
+:mod:`sse.web.streaming`). A request that is refused or fails still goes through Flask: the view raises the same error
+there, and the app's error handlers see it.
 
-Flask serves an app in which anything else takes part; :mod:`sse.web.plain_app` decides. An app that changes later is
-examined again, and the fast path closes for good when the app is no longer plain.
+An app may take the fast path only while it is plain: nothing of its own takes part in these requests
+(:mod:`sse.web.plain_app`). If the app changes, it is examined again. Once it is not plain, the fast path stays closed.
 
-One kind of hook leaves it open: a ``before_request`` function with an attribute ``passes``, which tells from an environ
-alone, without any context, that the hook would do nothing. (``health`` keeps publishing off its port this way.)
+A ``before_request`` hook may keep an app plain. It needs an attribute ``lets_pass``, a function that tells from an
+environ alone whether the hook would do nothing. (``health`` keeps publishing off its port this way.)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..events.model import CHANNEL_PATTERN
 from ..observe.environ import RAISED
 from . import routes as views
 from .answers import common_headers
-from .plain_app import Seen, is_plain
+from .plain_app import Snapshot, is_plain
 from .publishing import publish_event
 from .service import Service
 from .streaming import open_stream
@@ -38,16 +38,17 @@ if TYPE_CHECKING:
 
 _PREFIX: Final = "/events/"
 
-# Remembered routes to our views (method, scheme, host, path); beyond this number all are forgotten at once.
+# Limit on remembered routes to our views (method, scheme, host, path); at the limit, all are forgotten.
 MAX_ROUTES: Final = 10_000
 
-# Seconds between two thorough examinations of an app that seems unchanged; and how often an app may change before the
-# fast path closes, because examining it costs more than Flask's dispatch.
-LOOK_INTERVAL: Final = 1.0
+# Seconds between two thorough examinations of an app that seems unchanged.
+EXAMINE_INTERVAL: Final = 1.0
+
+# The fast path closes if the app changes more often than this: to examine it costs more than Flask's dispatch.
 MAX_CHANGES: Final = 100
 
 # Attributes that Werkzeug derives from the environ for each request.
-_MADE: Final = frozenset(
+_DERIVED: Final = frozenset(
     {"headers", "method", "path", "query_string", "remote_addr", "root_path", "scheme", "server", "shallow"}
 )
 
@@ -59,7 +60,7 @@ class FastRequest(Request):
         self.environ = environ
 
     def __getattr__(self, name: str) -> Any:
-        if name not in _MADE:
+        if name not in _DERIVED:
             raise AttributeError(name)
         if name == "query_string":
             self.query_string = self.environ.get("QUERY_STRING", "").encode("latin-1")
@@ -91,11 +92,11 @@ class FastPath:
     def __init__(self, app: flask.Flask, service: Service) -> None:
         self._app = app
         self._service = service
-        # Middleware that is already there must see each request first: then the fast path takes none.
+        # Middleware that the app already has must see every request, so the fast path then takes none.
         self._middleware: WSGIApplication | None = vars(app).get("wsgi_app")
         self._closed = self._middleware is not None
-        self._seen: Seen | None = None
-        self._look_at = 0.0  # the next thorough examination, monotonic seconds
+        self._snapshot: Snapshot | None = None
+        self._examine_at = 0.0  # the next thorough examination, monotonic seconds
         self._changes = 0
         self._routes: set[tuple[str, str, str, str]] = set()
 
@@ -104,8 +105,7 @@ class FastPath:
         if method == "POST" or method == "GET":
             path: str = environ["PATH_INFO"]
             if path.startswith(_PREFIX) and CHANNEL_PATTERN.fullmatch(path, len(_PREFIX)) and self._takes(environ):
-                serve = self._publish if method == "POST" else self._stream
-                return serve(environ, start_response, path[len(_PREFIX) :])
+                return self._answer(environ, start_response, path[len(_PREFIX) :])
         return self._flask(environ, start_response)
 
     def _flask(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -114,72 +114,66 @@ class FastPath:
         app = self._app
         return type(app).wsgi_app(app, environ, start_response)  # an agent may have patched it meanwhile
 
-    def _publish(self, environ: WSGIEnvironment, start_response: StartResponse, channel: str) -> Iterable[bytes]:
-        service = self._service
+    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse, channel: str) -> Iterable[bytes]:
+        service, request = self._service, FastRequest(environ)
+        body: Iterable[bytes]
         try:
-            body = publish_event(service, FastRequest(environ), channel).encode()
+            if environ["REQUEST_METHOD"] == "POST":
+                status, headers = "201 CREATED", [("Content-Type", "application/json")]
+                body = (publish_event(service, request, channel).encode(),)
+            else:
+                status, headers = "200 OK", [*STREAM_HEADERS.items()]
+                body = open_stream(service, request, (channel,))
         except Exception as error:
             environ[RAISED] = error
             return self._flask(environ, start_response)
-        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-        headers += common_headers(service, environ).items()
-        start_response("201 CREATED", headers)
-        return (body,)
-
-    def _stream(self, environ: WSGIEnvironment, start_response: StartResponse, channel: str) -> Iterable[bytes]:
-        service = self._service
-        try:
-            body = open_stream(service, FastRequest(environ), (channel,))
-        except Exception as error:
-            environ[RAISED] = error
-            return self._flask(environ, start_response)
-        headers = [*STREAM_HEADERS.items(), *common_headers(service, environ).items()]
-        if isinstance(body, tuple):  # sent away: the body is complete
+        if isinstance(body, tuple):  # complete: a publish's answer, or a stream that was sent away
             headers.append(("Content-Length", str(sum(map(len, body)))))
-        start_response("200 OK", headers)
+        headers += common_headers(service, environ).items()
+        start_response(status, headers)
         return body
 
     def _takes(self, environ: WSGIEnvironment) -> bool:
         if self._closed:
             return False
-        seen = self._seen
-        if seen is None or not seen.holds():
-            seen = self._look(changed=True)
-        elif time.monotonic() >= self._look_at:
-            seen = self._look(changed=False)
-        if seen is None:
+        snapshot = self._snapshot
+        if snapshot is None or not snapshot.matches():
+            snapshot = self._examine(changed=True)
+        elif time.monotonic() >= self._examine_at:
+            snapshot = self._examine(changed=False)
+        if snapshot is None:
             return False
         # Flask treats WebSockets differently, and contexts that its test client wants to keep.
         if "HTTP_UPGRADE" in environ or "werkzeug.debug.preserve_context" in environ:
             return False
-        if seen.session_cookie is not None and seen.session_cookie in environ.get("HTTP_COOKIE", ""):
-            return False  # a permanent session is refreshed by each answer
-        for passes in seen.passes:
-            if not passes(environ):
+        if snapshot.session_cookie is not None and snapshot.session_cookie in environ.get("HTTP_COOKIE", ""):
+            return False  # Flask refreshes a permanent session with each answer
+        for lets_pass in snapshot.lets_pass:
+            if not lets_pass(environ):
                 return False
         host = environ.get("HTTP_HOST", "")
         route = (environ["REQUEST_METHOD"], environ["wsgi.url_scheme"], host, environ["PATH_INFO"])
-        return route in self._routes or self._leads_here(route, environ)
+        return route in self._routes or self._leads_to_our_view(route, environ)
 
-    def _look(self, changed: bool) -> Seen | None:
-        """Look at the app thoroughly. None, and the fast path is closed, if it is not plain."""
+    def _examine(self, changed: bool) -> Snapshot | None:
+        """Examine the app thoroughly. If it is not plain, close the fast path and return None."""
         app = self._app
         self._changes += changed
         # From here on Flask refuses new hooks and routes, as after any first request.
         app._got_first_request = True
-        self._look_at = time.monotonic() + LOOK_INTERVAL
+        self._examine_at = time.monotonic() + EXAMINE_INTERVAL
         try:
             plain = self._changes <= MAX_CHANGES and is_plain(app)
             if plain and changed:
-                self._seen, self._routes = Seen(app), set()
+                self._snapshot, self._routes = Snapshot(app), set()
         except Exception:  # a Flask whose internals differ from those this was written for
             plain = False
         if not plain:
-            self._closed, self._seen = True, None
-        return self._seen
+            self._closed, self._snapshot = True, None
+        return self._snapshot
 
-    def _leads_here(self, route: tuple[str, str, str, str], environ: WSGIEnvironment) -> bool:
-        """Tell whether Flask would find our view for this request. Asks Flask's own routing, once for each route."""
+    def _leads_to_our_view(self, route: tuple[str, str, str, str], environ: WSGIEnvironment) -> bool:
+        """Ask Flask's routing whether this request would reach our view; remember the route if so."""
         method, _, host, path = route
         if not host:
             return False  # Flask would take the host from elsewhere in the environ

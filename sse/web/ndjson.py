@@ -1,22 +1,22 @@
-"""From the body of a batch to its events. A batch is NDJSON, one JSON object a line, all or nothing.
+"""Read the events of a batch. A batch is NDJSON, one JSON object a line, all or nothing.
 
 Theory of operation
 ===================
 
-`_line_by_line` is the definition of what a batch is: every rule, every message, every line's number. It costs 5 µs an
-event, most of it in calls. So a body is taken in pieces of whole lines, and each piece is first tried as a whole by
-`_at_once`, which hands many lines in one call to JSON's scanner, to the checks and to the making of events (1.2 µs an
-event). It returns exactly what `_line_by_line` would, or None, for whatever reason: then the piece goes line by line.
-So it may be as strict as it likes, and never lenient. Two things it must notice that a line alone shows by itself:
+`_line_by_line` defines what a batch is: every rule, every message, every line's number. It costs 5 µs an event, mostly
+in function calls. So the body is split into pieces of whole lines, and each piece first goes to `_at_once`, which
+decodes, checks and converts many lines in one call (1.2 µs an event). `_at_once` returns exactly what `_line_by_line`
+would, or None if it is not sure; then the piece is read line by line. So it may be too strict, but never too lenient.
+It must notice two faults that are obvious when lines are read alone:
 
-**Where lines end.** A line break is white space to JSON, so an object may run over a line's end, and a line may hold
-two objects. The piece becomes one array in which ``,NaN,`` follows each line break. That breaks every object it falls
-into (a name is due there) and every string (a raw line break is not allowed in one). In an array inside an event's data
-it is one more value, a NaN, with which that data cannot be written as JSON again. So each of them stands between two
-elements of the piece's own array, and that has as many as it should only if each line is exactly one.
+**An object that runs over a line's end, or two objects in a line.** To JSON a line break is white space. So the piece
+becomes one array in which ``,NaN,`` follows each line break. Inside an object that is a syntax error (a name must
+follow), and inside a string too (a raw line break is forbidden). In an array within an event's data it becomes a value
+NaN, and such data cannot be encoded as JSON again. So every NaN stands between two elements of the piece's own array,
+which has the right length only if each line is one object.
 
-**A member that is there twice.** A dict keeps the last one. But each string of a JSON text begins and ends with a
-quote: if a member was dropped, the text has more quotes than the strings that are left account for.
+**A repeated member.** A dict keeps the last one. But every JSON string begins and ends with a quote: if a member was
+dropped, the text has more quotes than the strings that are left.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from ..events.model import Event, InvalidEvent
 from ..runtime.cooperation import breathe
 from .problems import Problem
 
-# The event loop runs between two pieces, and after this many lines one by one (threat: one publisher's batch of 10,000
-# lines delays every probe). Either takes 2 to 4 ms with the shortest possible lines.
+# The event loop gets a turn after each piece of so many bytes, and after so many lines read one by one (threat: one
+# publisher's batch of 10,000 lines delays every probe). Either takes 2 to 4 ms with the shortest possible lines.
 BYTES_PER_STEP: Final = 32 * 1024
 LINES_PER_STEP: Final = 256
 
@@ -66,7 +66,7 @@ def batch(body: bytes, *, max_events: int, max_event_bytes: int) -> list[Event]:
 
 
 def _end_of_piece(body: bytes, begin: int) -> int:
-    """Where the piece ends that begins there: at the last line break of a step. A longer line is one by itself."""
+    """Return where the piece ends: at the last line break within a step. A longer line is a piece of its own."""
     step = begin + BYTES_PER_STEP
     if step >= len(body):
         return len(body)
@@ -80,8 +80,11 @@ def _end_of_piece(body: bytes, begin: int) -> int:
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object's members. RFC 8259 §4: names should be unique, and what software makes of others is unpredictable: a
-    check in front of us may have read the first, and Python would keep the last. Raises ValueError."""
+    """Return an object's members.
+
+    Raises ValueError if a name is repeated (threat: a filter in front of us reads the first, and Python the last). RFC
+    8259 §4: names should be unique, or the behaviour of the receiving software is unpredictable.
+    """
     members = dict(pairs)
     if len(members) != len(pairs):
         ((twice, _),) = Counter([name for name, _ in pairs]).most_common(1)
@@ -94,7 +97,7 @@ _compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan
 
 
 def _line_by_line(piece: bytes, first: int, most: int, max_events: int, max_event_bytes: int) -> list[Event]:
-    """The events of these lines, at most ``most``; ``first`` is the first line's number. Raises Problem."""
+    """Read a piece's events, at most ``most``; ``first`` is the number of its first line. Raises Problem."""
     events: list[Event] = []
     for number, line in enumerate(piece.split(b"\n"), first):
         if number % LINES_PER_STEP == 0:
@@ -144,9 +147,9 @@ _decode = json.JSONDecoder().decode
 
 
 def _at_once(piece: bytes, most: int, max_event_bytes: int) -> list[Event] | None:
-    """What `_line_by_line` returns for these lines, or None where it is to be asked: nothing is raised."""
+    """Return what `_line_by_line` would for this piece, or None if unsure. Raises nothing."""
     count = piece.count(b"\n") + 1
-    if count > most or len(piece) > BYTES_PER_STEP:  # the latter: a line of megabytes is not read twice
+    if count > most or len(piece) > BYTES_PER_STEP:  # do not read a line of megabytes twice
         return None
     try:
         text = piece.decode()
@@ -175,31 +178,33 @@ def _at_once(piece: bytes, most: int, max_event_bytes: int) -> list[Event] | Non
     longest = max(map(len, data))
     if longest > max_event_bytes:
         return None
-    # Four bytes are the most of a character in UTF-8.
+    # A character has at most four bytes in UTF-8.
     if longest * 4 > max_event_bytes and any(len(one.encode()) > max_event_bytes for one in data if not one.isascii()):
         return None
     return events
 
 
 def _write_compactly(data: list[Any]) -> int:
-    """Replace what is not a string in ``data`` by its compact JSON; return how many quotes more there are in it than if
-    it were strings. Raises ValueError, RecursionError."""
+    """Replace the values of ``data`` that are not strings by their compact JSON.
+
+    Returns how many more quotes the batch's text has for these values than if each were a string. Raises ValueError
+    (also if a value contains the separator), RecursionError.
+    """
     places = [index for index, value in enumerate(data) if type(value) is not str]
-    # As one array with a mark between each two: half of what an encoder costs is to make it. Where a value has the mark
-    # inside itself, there are more pieces than places.
+    # Encode all values as one array, with a separator between them: half the cost of an encoder is to set it up.
     spaced = ["\0"] * (2 * len(places) - 1)
     spaced[::2] = [data[place] for place in places]
     text = _compact(spaced)
-    for place, written in zip(places, text[1:-1].split(',"\\u0000",'), strict=True):
-        data[place] = written
-    of_marks = 2 * (len(places) - 1)
-    return _quotes(text) - of_marks - 2 * len(places)
+    for place, encoded in zip(places, text[1:-1].split(',"\\u0000",'), strict=True):
+        data[place] = encoded
+    of_separators = 2 * (len(places) - 1)
+    return _quotes(text) - of_separators - 2 * len(places)
 
 
 def _quotes(text: str) -> int:
-    """How many quotes of a JSON text begin or end a string: those that no backslash escapes."""
+    """Count the quotes that begin or end a string of a JSON text: those that no backslash escapes."""
     quotes = text.count('"')
     if "\\" in text:
-        # What is left of a backslash when pairs of them are gone escapes what follows it.
+        # A backslash that is left when all pairs of them are removed escapes the next character.
         quotes -= text.replace("\\\\", "").count('\\"')
     return quotes

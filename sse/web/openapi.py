@@ -1,4 +1,4 @@
-"""The API's description, OpenAPI 3.1: what ``GET /openapi.json`` answers."""
+"""The API's description for ``GET /openapi.json``, in OpenAPI 3.1."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _ID = {"type": "string", "pattern": "^[0-9]+-[0-9]+$", "examples": ["17323456789
 
 def _problems(*statuses: int) -> dict[str, Any]:
     texts = {
-        400: "Something in the request cannot be; `detail` names it and the limit.",
+        400: "The request is invalid; `detail` names the field and the limit.",
         401: "A token is missing, malformed or expired (`WWW-Authenticate`).",
-        403: "Not allowed here; `detail` says what would be.",
+        403: "Not allowed; `detail` says what is.",
         406: "`Accept` excludes text/event-stream.",
-        408: "The body did not come in time.",
-        413: "Larger than a setting allows; `limit` has it.",
+        408: "The body did not arrive in time.",
+        413: "Larger than a setting allows; `limit` is its value.",
         415: "A batch is application/x-ndjson.",
         422: "This Idempotency-Key was used with another body.",
         429: "More publishes than the key's rate (`Retry-After`).",
-        503: "The log cannot be written now, or did not confirm in time (`Retry-After`). `stored` says which: `no`, or "
-        "`unknown`; repeating with the same `Idempotency-Key` is safe after both.",
+        503: "The log cannot be written now (`stored` is `no`), or did not confirm in time (`unknown`). Retry after "
+        "`Retry-After`; with the same `Idempotency-Key` that is safe in both cases.",
     }
     schemas = {s: {"$ref": f"#/components/schemas/{'NotStored' if s == 503 else 'Problem'}"} for s in statuses}
     return {str(s): {"description": texts[s], "content": {PROBLEM: {"schema": schemas[s]}}} for s in statuses}
@@ -61,13 +61,13 @@ def _stream_operation(extra: list[dict[str, Any]]) -> dict[str, Any]:
         "parameters": [
             *extra,
             _header("Last-Event-ID", text, "Resume after this id. Wins over the query."),
-            _query("lastEventId", text, "The same for clients that cannot set headers; also `last_event_id`."),
+            _query("lastEventId", text, "The same, for clients that cannot set headers; also `last_event_id`."),
             _query("since", text, "History: an id, unix milliseconds, or `earliest`."),
             _query("event", {"type": "array", "items": {**text, "minLength": 1}}, "Keep only these types; repeatable."),
         ],
         "responses": {
             "200": {
-                "description": "A stream; or, when it cannot be had now, its opening and a clean end.",
+                "description": "A stream; if there is no room now, only its opening and a clean end.",
                 "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/Event"}}},
             },
             **_problems(400, 401, 403, 406),
@@ -76,7 +76,7 @@ def _stream_operation(extra: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def describe(settings: Settings) -> dict[str, Any]:
-    """The description, with the limits of these settings."""
+    """Return the description, with the limits of these settings."""
     try:
         release = version("headwater")
     except PackageNotFoundError:  # run from a checkout
@@ -101,7 +101,7 @@ def describe(settings: Settings) -> dict[str, Any]:
             trace,
         ],
         "requestBody": {
-            "description": f"UTF-8 text, of whatever content type; at most {settings.sse_max_event_bytes} bytes.",
+            "description": f"UTF-8 text of any content type; at most {settings.sse_max_event_bytes} bytes.",
             "content": {"*/*": {}},
         },
         "responses": {
@@ -110,9 +110,9 @@ def describe(settings: Settings) -> dict[str, Any]:
         },
     }
     batch = {
-        "summary": "Publish a batch, all or nothing and in order",
-        "description": "NDJSON: one `{channel, data, event?, retry?}` a line, each member once; any other `data` is "
-        "sent as JSON. "
+        "summary": "Publish a batch in order, all or nothing",
+        "description": "NDJSON: one `{channel, data, event?, retry?}` a line, each member once. `data` that is not a "
+        "string is sent as JSON. "
         f"At most {settings.sse_max_batch_events} events and {settings.sse_max_batch_bytes} bytes.",
         "parameters": [key, trace],
         "requestBody": {"required": True, "content": {"application/x-ndjson": {"schema": {"type": "string"}}}},
@@ -157,7 +157,7 @@ def describe(settings: Settings) -> dict[str, Any]:
                     "type": "apiKey",
                     "in": "query",
                     "name": bearer.PARAMETER,
-                    "description": "For reading only, where the client can set no header.",
+                    "description": "For reading only, for clients that cannot set headers.",
                 },
             },
             "schemas": {
@@ -181,7 +181,7 @@ def describe(settings: Settings) -> dict[str, Any]:
                         },
                     ],
                 },
-                # What OpenAPI 3.1 has of a sequence's schema is read as that of one item (3.2: itemSchema).
+                # OpenAPI 3.1 cannot describe a sequence, so this is the schema of one block (3.2 has itemSchema).
                 "Event": {
                     "type": "object",
                     "description": "One block of the stream (WHATWG HTML §9.2). Without data it dispatches nothing.",

@@ -1,4 +1,4 @@
-"""The service's own pages: the console and the API description. An app that uses only the extension has neither."""
+"""The service's own pages: the console and the API's description. An app that only uses the extension has neither."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ blueprint = Blueprint("pages", __name__)
 
 _FILES: Final = Path(__file__).parent / "console"
 
-# Threat: event data that runs as a script in the console. Nothing inline runs, nothing foreign loads, no text becomes
-# HTML (trusted types), and no other site can frame the page to steal clicks.
+# Threats: event data that runs as a script in the console; another site that frames the page to steal clicks. Nothing
+# inline runs, nothing loads from elsewhere, and no text becomes HTML (trusted types).
 SECURITY_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -28,19 +28,19 @@ SECURITY_HEADERS: Final = {
 
 @blueprint.get("/")
 def console() -> Response:
-    """The console."""
+    """Send the console."""
     return send_from_directory(_FILES, "index.html")
 
 
 @blueprint.get("/console/<path:name>")
 def console_file(name: str) -> Response:
-    """A file of the console's page."""
+    """Send a file of the console."""
     return send_from_directory(_FILES, name)
 
 
 @blueprint.get("/openapi.json")
 def openapi() -> Response:
-    """The API's description, with this service's limits."""
+    """Send the API's description, with this service's limits."""
     text = json.dumps(describe(current_app.extensions["sse"].settings))
     return Response(text, mimetype="application/json")
 

@@ -1,13 +1,11 @@
-"""Whether anything of an app's takes part in a publish or a stream, beside our own views.
+"""Decide whether an app is plain: only our own views take part in its publishes and streams.
 
-The fast path (:mod:`sse.web.fast_path`) answers without Flask's dispatch, so it may only be taken where the dispatch
-could not have made a difference: no hook, no receiver of a signal, no patched method, no class of the app's own,
-no setting that Flask reads on the way. Decided by allow-lists: what is not known here makes an app *not* plain, and
-Flask serves.
+The fast path (:mod:`sse.web.fast_path`) skips Flask's dispatch. That changes nothing for an app without hooks, signal
+receivers, patched methods, classes of its own, or settings that Flask reads for these requests. The checks are
+allow-lists: anything unknown makes an app *not* plain, and Flask serves it.
 
-:func:`is_plain` is thorough. :class:`Seen` remembers what an app looked like then, and tells in about 3 µs whether it
-still does. What it cannot notice so quickly (a patch of a class, other than of the methods on a request's way), the
-next thorough look does.
+:func:`is_plain` is thorough. A :class:`Snapshot` tells in about 3 µs whether the app still looks as it did then. It
+misses some patches of classes; the next thorough examination finds them.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from werkzeug.routing import Map
 
 from . import routes as views
 
-# The methods and classes that a request meets in Flask, looked at for each request: agents patch them.
+# The methods that Flask calls for a request. Monitoring agents patch them, so each request checks them.
 _METHODS: Final = (
     "wsgi_app",
     "request_context",
@@ -41,9 +39,12 @@ _METHODS: Final = (
     "do_teardown_request",
     "do_teardown_appcontext",
 )
-_way: Final = attrgetter(*_METHODS, "request_class", "response_class", "session_interface", "app_ctx_globals_class")
+_methods_and_classes: Final = attrgetter(
+    *_METHODS, "request_class", "response_class", "session_interface", "app_ctx_globals_class"
+)
 
-# What Flask calls on the way: by scope (None: the whole app; a blueprint's name), but for the last.
+# The hooks that Flask calls for a request. Each is a dict by scope (None for the whole app, or a blueprint's name);
+# the last is a list.
 _hooks: Final = attrgetter(
     "before_request_funcs",
     "after_request_funcs",
@@ -52,9 +53,8 @@ _hooks: Final = attrgetter(
     "teardown_appcontext_funcs",
 )
 
-# Flask's settings that play no part in a request which succeeds, except for sessions, cookies and templates. All others
-# must be as Flask has them.
-_OFF_THE_WAY: Final = frozenset(
+# Flask's settings that only matter to errors, sessions, cookies and templates. All others must have Flask's defaults.
+_IRRELEVANT: Final = frozenset(
     {
         "APPLICATION_ROOT",
         "EXPLAIN_TEMPLATE_LOADING",
@@ -77,24 +77,21 @@ _OFF_THE_WAY: Final = frozenset(
         "USE_X_SENDFILE",
     }
 )
-# Looked at, but any value will do: a request with a session's cookie is Flask's.
+# Any value is allowed, because Flask serves the requests that have a session's cookie.
 _OF_SESSIONS: Final = frozenset({"SECRET_KEY", "SESSION_COOKIE_NAME"})
-_DEFAULTS: Final = {key: value for key, value in Flask.default_config.items() if key not in _OFF_THE_WAY}
+_DEFAULTS: Final = {key: value for key, value in Flask.default_config.items() if key not in _IRRELEVANT}
 _settings: Final = itemgetter(*_DEFAULTS)
 
-# What a fresh app has of its own, and what Flask computes once. Any other attribute that Flask knows is an override.
+# A new app's own attributes, and those that Flask computes once. Any other of Flask's names is an override.
 _OWN_ATTRIBUTES: Final = frozenset(vars(Flask(__name__, static_folder=None))) | {
     "_got_first_request",
     "jinja_env",
     "logger",
     "name",
-    "wsgi_app",  # what wraps the fast path runs before it
+    "wsgi_app",  # middleware around the fast path runs before it
 }
 
-# Flask's own, and those of the libraries that it is made of.
-_RECEIVERS: Final = tuple(
-    signal.receivers for signal in vars(signals).values() if isinstance(signal, blinker.Signal)
-)
+_RECEIVERS: Final = tuple(signal.receivers for signal in vars(signals).values() if isinstance(signal, blinker.Signal))
 
 _CLASSES: Final = (
     Flask,
@@ -109,7 +106,7 @@ _DESCRIPTORS: Final = (GetSetDescriptorType, MemberDescriptorType)
 
 
 def is_plain(app: Flask) -> bool:
-    """Do publishing and streaming go through this app with nobody else taking part?"""
+    """Tell whether only our own views take part in this app's publishes and streams."""
     own = views.blueprint.name
     before, after, teardown, values, appcontext = _hooks(app)
     return (
@@ -126,7 +123,7 @@ def is_plain(app: Flask) -> bool:
         and not vars(Flask.session_interface)
         and all(_is_default(app, key) for key in _DEFAULTS if key not in _OF_SESSIONS)
         and not before.get(own)
-        and all(passes_of(hook) is not None for hook in before.get(None, ()))
+        and all(lets_pass_of(hook) is not None for hook in before.get(None, ()))
         and not after.get(None)
         and after.get(own) == [views.add_common_headers]
         and not any(hooks.get(scope) for hooks in (teardown, values) for scope in (None, own))
@@ -135,39 +132,41 @@ def is_plain(app: Flask) -> bool:
         and app.view_functions.get(f"{own}.publish_one") is views.publish_one
         and app.view_functions.get(f"{own}.stream_one") is views.stream_one
         and type(app.url_map) is Map
-        and all(_decides_by_itself(rule) for rule in app.url_map.iter_rules())
+        and all(_is_stable(rule) for rule in app.url_map.iter_rules())
     )
 
 
-def passes_of(hook: Any) -> Any:
-    """The function by which a ``before_request`` hook says of an environ that it would do nothing; None if it has none.
-    (Its attribute ``hook`` says whose it is: a wrapper made with ``functools.wraps`` has the other's attributes.)"""
-    passes = getattr(hook, "passes", None)
-    return passes if getattr(passes, "hook", None) is hook else None
+def lets_pass_of(hook: Any) -> Any:
+    """Return a ``before_request`` hook's function ``lets_pass``, or None.
+
+    The function's own attribute ``hook`` must be the hook: a wrapper made with ``functools.wraps`` copies attributes.
+    """
+    lets_pass = getattr(hook, "lets_pass", None)
+    return lets_pass if getattr(lets_pass, "hook", None) is hook else None
 
 
 def _is_default(app: Flask, key: str) -> bool:
     value, default = app.config.get(key, app), _DEFAULTS[key]
-    # An app's DEBUG is False where the default says None. (Elsewhere they differ: no bytes allowed, and no limit.)
+    # Flask sets an app's DEBUG to False though the default is None. Elsewhere False and None differ.
     return value is default or (key == "DEBUG" and value is False)
 
 
 def _is_original(cls: type) -> bool:
-    """Is every function of this class, and of its bases, one of Flask's or Werkzeug's own?"""
-    return all(_is_their_own(value) for base in cls.__mro__[:-1] for value in vars(base).values())
+    """Tell whether all members of this class and its bases are Flask's or Werkzeug's own."""
+    return all(_is_flasks(value) for base in cls.__mro__[:-1] for value in vars(base).values())
 
 
-def _is_their_own(value: Any) -> bool:
+def _is_flasks(value: Any) -> bool:
     if isinstance(value, staticmethod | classmethod):
-        return _is_their_own(value.__func__)
+        return _is_flasks(value.__func__)
     if isinstance(value, type):
-        return True  # a class that is named, not a method
+        return True  # an attribute that names a class
     if isinstance(value, BuiltinFunctionType):
-        return value.__module__ == "_hashlib"  # Flask 3.0's digest of sessions
+        return value.__module__ == "_hashlib"  # Flask 3.0 signs sessions with it
     if isinstance(value, FunctionType):
         return _package(value.__globals__.get("__name__")) in _PACKAGES
     if isinstance(value, property) and not all(
-        part is None or _is_their_own(part) for part in (value.fget, value.fset, value.fdel)
+        part is None or _is_flasks(part) for part in (value.fget, value.fset, value.fdel)
     ):
         return False
     return type(value) in (*_DATA, *_DESCRIPTORS, property) or _package(type(value).__module__) in _PACKAGES
@@ -177,8 +176,8 @@ def _package(module: object) -> str:
     return str(module).partition(".")[0]
 
 
-def _decides_by_itself(rule: Any) -> bool:
-    """Is this rule Werkzeug's, with converters that are? Others may match what they did not match before."""
+def _is_stable(rule: Any) -> bool:
+    """Tell whether a rule and its converters are Werkzeug's. Others may match a path today that they did not before."""
     converters = getattr(rule, "_converters", None)
     return (
         converters is not None
@@ -187,25 +186,25 @@ def _decides_by_itself(rule: Any) -> bool:
     )
 
 
-class Seen:
-    """What a plain app looked like."""
+class Snapshot:
+    """What a plain app looked like when it was examined."""
 
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._attributes = dict(vars(app))
         self._hooks = tuple(_copy(hooks) for hooks in _hooks(app))
-        self._way = _way(Flask)
+        self._methods_and_classes = _methods_and_classes(Flask)
         self._settings = _settings(app.config)
         app.url_map.update()
         self._map = dict(vars(app.url_map))
         self._publish = f"{views.blueprint.name}.{views.publish_one.__name__}"
         self._stream = f"{views.blueprint.name}.{views.stream_one.__name__}"
-        # The cookie that makes a session, where there are sessions: requests that have it are Flask's.
+        # None if the app has no sessions. Flask serves requests that have this cookie.
         self.session_cookie: str | None = app.config["SESSION_COOKIE_NAME"] if app.config["SECRET_KEY"] else None
-        self.passes = [passes_of(hook) for hook in app.before_request_funcs.get(None, ())]
+        self.lets_pass = [lets_pass_of(hook) for hook in app.before_request_funcs.get(None, ())]
 
-    def holds(self) -> bool:
-        """Does it still?"""
+    def matches(self) -> bool:
+        """Tell whether the app still looks the same."""
         app = self._app
         try:
             functions = app.view_functions
@@ -213,14 +212,14 @@ class Seen:
                 type(app) is Flask
                 and vars(app) == self._attributes
                 and _hooks(app) == self._hooks
-                and _way(Flask) == self._way
+                and _methods_and_classes(Flask) == self._methods_and_classes
                 and _settings(app.config) == self._settings
                 and not any(_RECEIVERS)
                 and functions[self._publish] is views.publish_one
                 and functions[self._stream] is views.stream_one
                 and vars(app.url_map) == self._map
             )
-        except Exception:  # a setting was taken away; an attribute of the app's that cannot be compared
+        except Exception:  # a setting was removed, or an attribute cannot be compared
             return False
 
 

@@ -11,10 +11,10 @@ from werkzeug.http import HTTP_STATUS_CODES
 
 
 class Problem(Exception):
-    """A refusal, raised to be answered.
+    """A refusal that becomes the answer.
 
-    status: the HTTP status; detail: one sentence that names the thing and the limit; headers: such as Retry-After;
-    extra: further members of the problem object. RFC 9457 §3.2.
+    status: the HTTP status; detail: one sentence that names the field and the limit; headers: such as Retry-After;
+    extra: further members of the problem object (RFC 9457 §3.2).
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class Problem(Exception):
         self.extra = extra
 
     def response(self) -> Response:
+        """Make the answer. It is never cached."""
         title = HTTP_STATUS_CODES.get(self.status, "Error")
         body = {"title": title, "status": self.status, "detail": self.detail, **self.extra}
         response = Response(

@@ -1,6 +1,6 @@
-"""Publishing over HTTP: a request becomes events, and their ids the answer. No Flask context is needed.
+"""Publish over HTTP: turn a request into events, and their ids into the answer. Needs no Flask context.
 
-The body of ``POST /events/<channel>`` *is* the data, verbatim. A batch is NDJSON: :mod:`sse.web.ndjson`.
+The body of ``POST /events/<channel>`` is the data, verbatim. A batch is NDJSON (:mod:`sse.web.ndjson`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _counted(publishing: Callable[Concatenate[Service, P], str]) -> Callable[Con
         try:
             return publishing(service, *args, **kwargs)
         except LogUnavailable:
-            raise  # counted by Service.append, which an app's own publishing uses too
+            raise  # already counted by Service.append, which an app's own publishes use, too
         except Exception as error:
             service.stats.publishes_refused[_why_refused(error)] += 1
             raise
@@ -58,7 +58,7 @@ def _why_refused(error: Exception) -> str:
 
 @_counted
 def publish_event(service: Service, request: Request, channel: str) -> str:
-    """Publish one event, and return the answer's JSON. Raises what :func:`sse.web.answers.refusal` answers."""
+    """Publish one event, and return the answer's JSON. Raises the errors that :func:`sse.web.answers.refusal` knows."""
     check_log(service, request)
     checked_channel(channel)
     _admitted(service, service.authenticator.may_publish(request, (channel,)))
@@ -76,13 +76,13 @@ def publish_event(service: Service, request: Request, channel: str) -> str:
 
 @_counted
 def publish_batch(service: Service, request: Request) -> str:
-    """Publish a batch, and return the answer's JSON. Raises what :func:`sse.web.answers.refusal` answers."""
+    """Publish a batch, and return the answer's JSON. Raises the errors that :func:`sse.web.answers.refusal` knows."""
     check_log(service, request)
     if request.mimetype != "application/x-ndjson":
         accepted = {"Accept-Post": "application/x-ndjson"}
         raise Problem(415, "a batch is application/x-ndjson; one event goes to /events/<channel>", headers=accepted)
     limits = service.settings
-    # Refuse a caller who may not publish at all before reading megabytes of body.
+    # Before reading megabytes of body, refuse a caller who may not publish at all.
     _admitted(service, service.authenticator.may_publish(request, ()))
     body = _body(request, limits.sse_max_batch_bytes, "a batch", "SSE_MAX_BATCH_BYTES")
     events = ndjson.batch(
@@ -107,7 +107,7 @@ def _admitted(service: Service, grant: Grant) -> None:
 
 
 def _trace(service: Service, environ: dict[str, Any]) -> str | None:
-    """Return the trace to store with the events, if any; the request's log line then names it, too."""
+    """Return the trace to store with the events, if any. The access log then names it, too."""
     header = environ.get("HTTP_TRACEPARENT")
     trace = None if header is None else service.trace(header)
     if trace is not None:
@@ -122,7 +122,7 @@ def _body(request: Request, limit: int, what: str, setting: str) -> bytes:
     """
     length = request.content_length
     if length is None:
-        body = request.stream.read(limit + 1)  # one more than allowed: a chunked body does not declare its length
+        body = request.stream.read(limit + 1)  # a chunked body does not declare its length
     else:
         body = b"" if length > limit else request.stream.read(length)
     if len(body) > limit or (length is not None and length > limit):
@@ -132,9 +132,9 @@ def _body(request: Request, limit: int, what: str, setting: str) -> bytes:
     return body
 
 
-# ── what bytes and headers mean ──────────────────────────────────────────────────────────────────────────────
+# ── checks of body and headers ───────────────────────────────────────────────────────────────────────────────
 
-# Printable ASCII, as in the IETF draft's string form of the header; 255 keeps an index entry small.
+# Printable ASCII, as in the IETF draft's string form of the header. At most 255, so that an index entry stays small.
 KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,255}")
 
 

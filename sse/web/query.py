@@ -1,4 +1,4 @@
-"""What a request asks for: its channels, types and cursor, and whether it accepts a stream."""
+"""Read what a request asks for: channels, types and cursor, and whether it accepts a stream."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .problems import Problem
 
 
 def check_query(request: Request) -> None:
-    """Refuse a query that is not UTF-8: read leniently, it would name another event type than the client meant.
+    """Refuse a query that is not UTF-8; decoded leniently, it would name an event type that the client did not mean.
 
     Raises Problem (400).
     """
@@ -26,6 +26,7 @@ def check_query(request: Request) -> None:
 
 
 def checked_channel(channel: str, *, reading: bool = False) -> str:
+    """Check a channel's name, and return it. Only readers may name a reserved channel. Raises Problem (400)."""
     try:
         return check_channel(channel, reserved_ok=reading and channel in INJECTED_CHANNELS)
     except InvalidEvent as error:
@@ -33,9 +34,9 @@ def checked_channel(channel: str, *, reading: bool = False) -> str:
 
 
 def asked_cursor(request: Request) -> tuple[str | None, int | None]:
-    """Return where the client asks to begin: the text it sent, and its position (None if malformed).
+    """Return where the client asks to begin: the text that it sent, and its position (None if malformed).
 
-    The header wins: a reconnecting EventSource sends it, while the query is still that of its first connection.
+    The header wins, because a reconnecting EventSource sends it beside the query of its first connection.
     """
     header = request.environ.get("HTTP_LAST_EVENT_ID")
     if header:
@@ -57,15 +58,15 @@ def _parsed(parse: Callable[[str], int], text: str) -> int | None:
         return None
 
 
-# The media ranges that match text/event-stream, most specific first: its weight counts (RFC 9110 §12.5.1).
+# The media ranges that match text/event-stream. The most specific one decides, so it comes first (RFC 9110 §12.5.1).
 # Old JDKs send ``*`` for ``*/*``.
 _RANGES: Final = (("text/event-stream",), ("text/*",), ("*/*", "*"))
 
 
 def accepts_stream(accept: str) -> bool:
-    """Tell whether an Accept header allows text/event-stream, whatever parameters it has (a charset, a version).
+    """Tell whether an Accept header allows text/event-stream, with any parameters (a charset, a version).
 
-    Lenient about weights (``q=.2``, which HttpURLConnection sent for years): only a weight of zero excludes.
+    Only a weight of zero excludes it; malformed weights do not (HttpURLConnection sent ``q=.2`` for years).
     """
     allowed: dict[str, bool] = {}
     for part in accept.lower().split(","):

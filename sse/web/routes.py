@@ -1,4 +1,4 @@
-"""The routes of the Flask app; what they do is in :mod:`sse.web.publishing` and :mod:`sse.web.streaming`."""
+"""The Flask routes around :mod:`sse.web.publishing` and :mod:`sse.web.streaming`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .problems import Problem
 from .service import Service
 from .view_streams import STREAM_HEADERS
 
-# Not "sse", which is the name of flask-sse's blueprint: an app may have both.
+# Not "sse", because an app may also have flask-sse, whose blueprint has that name.
 blueprint = Blueprint("headwater", __name__)
 
 
@@ -29,25 +29,25 @@ def _service() -> Service:
 def _begin() -> None:
     """Raise the fast path's error again, and refuse paths that begin with two slashes.
 
-    Werkzeug takes ``//events/a`` and ``/%2fevents/a`` for ``/events/a`` (threat: a proxy's rules for ``/events`` do not
+    Werkzeug routes ``//events/a`` and ``/%2fevents/a`` as ``/events/a`` (threat: a proxy's rules for ``/events`` do not
     match these). Raises Problem (404).
     """
     if RAISED in request.environ:
-        raise request.environ.pop(RAISED)  # a variable would make a reference cycle with the traceback
+        raise request.environ.pop(RAISED)  # not by a variable, which would make a reference cycle with the traceback
     if request.environ["PATH_INFO"].startswith("//"):
         raise Problem(404, "the path begins with more than one slash")
 
 
 @blueprint.post("/events/<channel>", provide_automatic_options=False)
 def publish_one(channel: str) -> Response:
-    """Append the body, verbatim, to a channel: 201 once the log holds it."""
+    """Append the body, verbatim, to a channel. Answers 201 once the log holds it."""
     _begin()
     return Response(publishing.publish_event(_service(), request, channel), 201, mimetype="application/json")
 
 
 @blueprint.post("/events", provide_automatic_options=False)
 def publish_batch() -> Response:
-    """Append a batch (NDJSON), all or nothing and in order."""
+    """Append a batch (NDJSON) in order, all or nothing."""
     _begin()
     return Response(publishing.publish_batch(_service(), request), 201, mimetype="application/json")
 
@@ -70,7 +70,7 @@ def stream_many() -> Response:
 @blueprint.route("/events", methods=["OPTIONS"])
 @blueprint.route("/events/<channel>", methods=["OPTIONS"])
 def options(channel: str | None = None) -> Response:
-    """Preflight (Fetch §3.2.2) and plain OPTIONS."""
+    """Answer preflights (Fetch §3.2.2) and plain OPTIONS."""
     response = Response(status=204)
     response.headers["Allow"] = "GET, HEAD, OPTIONS, POST"
     response.headers.update(cors_headers(_service().settings, request.headers.get("Origin"), preflight=True))

@@ -1,4 +1,4 @@
-"""What routes and fast path need of the extension, without Flask: settings, keys, the worker's log and hub."""
+"""The part of the extension that needs no Flask: settings, keys, the worker's log and hub, and publishing."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headwater")
 
-# Refused publishes are reported at most once in this many seconds.
-COMPLAIN_INTERVAL = 5.0
+# Seconds between two warnings that publishes are being refused.
+WARN_INTERVAL = 5.0
 
 
 class Service:
-    """One process's publishing and streaming; opens its log and hub at their first use, after the server has forked."""
+    """Publishes and streams in one process. Opens the log and the hub at their first use, after the server's fork."""
 
     settings: Settings
     authenticator: Authenticator
 
     def __init__(self) -> None:
         self.stats = Stats()
-        # OpenTelemetry's spans, where they are on.
+        # None unless SSE_OTEL is on.
         self.spans: Spans | None = None
-        # Returns the connections by state (new, active, idle, stream). Set by a server that can count them.
+        # Counts the connections by state (new, active, idle, stream). Set by a server that can count them.
         self.connection_counts: Callable[[], dict[str, int]] | None = None
         self._report_more: Callable[[], dict[str, Any]] | None = None
         self._listening: Sequence[Any] | None = None
         self._lock = threading.Lock()
         self._log: Log | None = None
         self._hub: Hub | None = None
-        self._complained = float("-inf")
+        self._warned = float("-inf")  # monotonic seconds
         self._watch: Watch | None = None
         self._inherited: list[Any] = []
 
@@ -63,15 +63,18 @@ class Service:
         self._watch = Watch(settings, self._settings_refused)
 
     def listen(self, names: Sequence[Any]) -> None:
-        """Tell which addresses the server listens on (``getsockname()`` of each), without those that are health's."""
+        """Set the addresses that the server listens on (``getsockname()`` of each), without health's."""
         self._listening = names
 
     def report_more(self, more: Callable[[], dict[str, Any]]) -> None:
-        """Add members to each event on the channel ``_stats``; to be called before the hub starts."""
+        """Add members to each event on the channel ``_stats``. Call it before the hub starts."""
         self._report_more = more
 
     def _prepare(self, new: Settings) -> Callable[[], None]:
-        """Prepare keys and rates for new settings (:mod:`sse.settings.live`); the change itself cannot fail."""
+        """Build what new settings need, and return the change, which cannot fail (:mod:`sse.settings.live`).
+
+        Raises SettingsError.
+        """
         authenticator = Authenticator(new, loopback_only=self._loopback_only, before=self.authenticator)
         same_rate = new.sse_publish_rate == self.settings.sse_publish_rate
         rate = self.rate if same_rate else PublishRate(new.sse_publish_rate)
@@ -94,7 +97,7 @@ class Service:
 
     @property
     def log(self) -> Log:
-        """The log; opened at the first use. Raises LogRefused, LogUnavailable."""
+        """The log, opened at the first use. Raises LogRefused, LogUnavailable."""
         if self._log is None:
             with self._lock:
                 if self._log is None:
@@ -109,7 +112,7 @@ class Service:
 
     @property
     def hub(self) -> Hub:
-        """The hub; started at the first use. Raises LogRefused, LogUnavailable."""
+        """The hub, started at the first use. Raises LogRefused, LogUnavailable."""
         if self._hub is None:
             log = self.log
             with self._lock:
@@ -133,25 +136,25 @@ class Service:
         return self._hub
 
     def start(self) -> Hub:
-        """Open the log and follow it now rather than at the first request. Call it in each worker, after the fork.
+        """Start the hub now rather than at the first request. Call it in each worker, after the fork.
 
         Raises LogRefused, LogUnavailable.
         """
         return self.hub
 
     def before_fork(self) -> None:
-        """Close a log that the app opened by publishing while it was loaded, before the server forks.
+        """Close a log that the app opened while it was loaded, because it published. Called before the server forks.
 
-        A log in memory stays open: the child gets a copy, with its events.
+        A log in memory stays open, so the child gets a copy with its events.
         """
         if self._log is not None and self._hub is None and self._log.shared:
             self._log.close()
             self._log = None
 
     def forked(self) -> None:
-        """Leave the parent's log and hub to the parent; called in the child after a fork.
+        """Leave the parent's log and hub to the parent. Called in the child after a fork.
 
-        The child keeps references to them: SQLite forbids to close a connection that was carried across a fork.
+        The child keeps references to them, because SQLite forbids closing a connection that was carried across a fork.
         """
         self._lock = threading.Lock()
         if self._hub is not None:
@@ -159,7 +162,7 @@ class Service:
             self._hub = self._log = None
             self._watch = Watch(self.settings, self._settings_refused)
         if self.stats.published:
-            self.stats.published = 0  # the parent's, and not each worker's
+            self.stats.published = 0  # the parent published these, not each worker
 
     def stop(self) -> None:
         """Stop following and close the log."""
@@ -175,7 +178,7 @@ class Service:
     # ── publishing ───────────────────────────────────────────────────────────────────────────────────────────
 
     def trace(self, traceparent: str | None) -> str | None:
-        """The traceparent to store with a publish's events: normalised if sampled, else None."""
+        """Return the traceparent to store with a publish's events: normalised if sampled, else None."""
         if traceparent is None and self.spans is not None:
             traceparent = self.spans.current()
         wanted = self.spans is not None or self.settings.sse_trace_lines
@@ -184,9 +187,9 @@ class Service:
     def append(self, events: Sequence[Event], *, key: str | None = None, trace: str | None = None) -> list[int]:
         """Append events in order, all or none, and return their positions.
 
-        key: an idempotency key, unique among the same channels; trace: what :meth:`trace` returned.
-        Raises IdempotencyConflict, and LogUnavailable, whose ``stored`` is "no" if certainly nothing was stored,
-        else "unknown". Repeating with the same ``key`` stores the events once.
+        key: an idempotency key, unique among the same channels; a repeated call with it stores the events once.
+        trace: what :meth:`trace` returned. Raises IdempotencyConflict, and LogUnavailable, whose ``stored`` is "no" if
+        certainly nothing was stored, else "unknown".
         """
         if self.spans is not None and trace is not None:
             with self.spans.appending(events, trace) as (carried, positions):
@@ -208,9 +211,9 @@ class Service:
         self.stats.published += len(events)
         return positions
 
-    def complain(self, error: LogUnavailable) -> None:
-        """Warn, at most every 5 s, that publishes are being refused."""
+    def warn_of_refusals(self, error: LogUnavailable) -> None:
+        """Warn that publishes are being refused, at most every ``WARN_INTERVAL``."""
         now = time.monotonic()
-        if now - self._complained >= COMPLAIN_INTERVAL:
-            self._complained = now
+        if now - self._warned >= WARN_INTERVAL:
+            self._warned = now
             logger.warning("publishers are refused: %s", error)

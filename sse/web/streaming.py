@@ -1,4 +1,4 @@
-"""Streaming over HTTP: a request becomes a stream, and its body. No Flask context is needed."""
+"""Stream over HTTP: turn a request into a stream and its body. Needs no Flask context."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from .problems import Problem
 from .query import accepts_stream, asked_cursor, check_query, checked_channel
 from .service import Service
 
-# How long a new stream waits for a worker that is still reading its log, seconds, before it is sent away with retry:.
+# Seconds that a new stream waits for a worker that is still reading its log, before it is sent away with ``retry:``.
 START_PATIENCE: Final = 2.0
 
-# End a token's stream this many seconds early, so it never outlives the token: taken-over streams are checked once a
-# second only.
+# End a token's stream this many seconds early, so it never outlives the token: the worker looks at the leases of
+# streams that were taken over once a second.
 TOKEN_MARGIN: Final = 1.1
 
 
 def open_stream(service: Service, request: Request, channels: tuple[str, ...]) -> Iterable[bytes]:
     """Return the body of a stream of these channels, for an answer 200 with ``STREAM_HEADERS``.
 
-    The body must be closed, as WSGI requires. Raises what :func:`sse.web.answers.refusal` answers.
+    The server must close it, as WSGI requires. Raises the errors that :func:`sse.web.answers.refusal` knows.
     """
     check_log(service, request)
     limit = service.settings.sse_max_channels
@@ -69,7 +69,7 @@ def _open(service: Service, request: Request, subscription: Subscription, grant:
     hub = service.hub
     client = service.authenticator.client_address(request.environ)
     if service.settings.sse_max_streams_per_ip:
-        # Limit by site: a client with one IPv6 address has 2^64 of them. (The access log then shows the /64, too.)
+        # Count IPv6 clients by /64, because each has 2^64 addresses. (The access log then shows the /64, too.)
         client = address_bucket(client)
     asked = asked_cursor(request)
     if not hub.wait_ready(START_PATIENCE):
@@ -78,7 +78,7 @@ def _open(service: Service, request: Request, subscription: Subscription, grant:
     expires_in = None if grant.expires_at is None else grant.expires_at - time.time() - TOKEN_MARGIN
     if expires_in is not None and expires_in <= 0:
         hub.stats.refused["token"] += 1
-        return _send_away(service, asked)  # too little time is left; when the client returns, the answer is 401
+        return _send_away(service, asked)  # the token is about to expire; when the client returns, it gets 401
     if hub.admit(client, count=False) is not None:
         return _send_away(service, asked)
     return _serve(service, request.environ, subscription, client, expires_in, asked)
@@ -94,8 +94,8 @@ def _serve(
 ) -> Iterator[bytes]:
     """Yield the opening, then hand the stream to the fan-out, or serve it here.
 
-    The stream counts towards SSE_MAX_STREAMS only from its first byte: a response that a hook of the app replaces, or
-    that an exception discards, is dropped without being closed, and would count for ever.
+    The stream counts towards SSE_MAX_STREAMS only from its first byte. If a hook of the app replaces the response, or
+    an exception discards it, nobody closes it, and it would count for ever.
     """
     hub = service.hub
     if hub.admit(client) is not None:
@@ -103,7 +103,7 @@ def _serve(
         return
     now = time.monotonic()
     ends_at, ends_as = lease(now, service.settings.sse_max_stream_age, expires_in)
-    # Replaced below by a PullStream, unless the worker takes the connection over.
+    # A PullStream replaces it below, unless the worker takes the connection over.
     stream = Stream(
         hub.join(subscription),
         0,
@@ -117,7 +117,7 @@ def _serve(
     try:
         start = hub.replay.resolve(stream.group, *asked)
     except LogUnavailable:
-        # Only the log knows where this client was. On a 503 an EventSource would give up for ever.
+        # Only the log knows where this client was. Not a 503, at which an EventSource gives up for ever.
         hub.leave(stream)
         hub.stats.refused["log"] += 1
         yield from _send_away(service, asked)
@@ -133,7 +133,7 @@ def _serve(
     try:
         yield opening
     except BaseException:
-        # The client left before the first byte was sent; nobody else will account for this stream.
+        # The client left before the first byte was sent, so nobody else will count this stream as closed.
         hub.closed(stream, CloseReason.CLIENT)
         raise
     takeover: Callable[[Hub, Stream, int], bool] | None = environ.get(TAKEOVER)
@@ -145,9 +145,9 @@ def _serve(
 def _send_away(service: Service, asked: tuple[str | None, int | None]) -> Iterable[bytes]:
     """Return the body that sends a client away for now: an opening with a randomised ``retry:``, and a clean end.
 
-    The status is 200, so that an EventSource reconnects; on any other it gives up for ever (WHATWG HTML §9.2.3).
-    A client without a cursor is given one, so that it misses nothing until it is let in. One with a cursor gets it
-    back, unless it is malformed. Nobody gets a cursor before the worker has read the log.
+    The status is 200, so that an EventSource reconnects; at any other it gives up for ever (WHATWG HTML §9.2.3).
+    A client without a cursor gets the newest one, so that it misses nothing until it is let in, but none before the
+    worker has read the log. A client with a cursor gets it back, unless it is malformed.
     """
     requested, position = asked
     if requested is None:

@@ -1,8 +1,8 @@
 """``sse.response(iterable)``: a view's own generator as an event stream (LLM tokens, the progress of a job).
 
-The iterable runs in its own greenlet or thread, at most one item ahead of the client, because a silent generator cannot
-send heartbeats. The response's generator passes items on, sends a comment after a heartbeat's time of silence, and
-notices between items that the client has left or that the worker drains.
+The iterable runs in its own greenlet or thread, because a silent generator cannot send heartbeats. It is at most one
+item ahead of the client. The response's generator passes items on, sends a comment after ``SSE_HEARTBEAT`` of silence,
+and notices between items that the client has left or that the worker drains.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ..streams.stream import CloseReason, spread_retry
 
 logger = logging.getLogger("headwater.response")
 
-# no-transform: a proxy that compresses would hold events back until its window is full (RFC 9111 §5.2.2.6).
-# X-Accel-Buffering: nginx passes each event on at once.
+# no-transform keeps a proxy from compressing, which would hold events back (RFC 9111 §5.2.2.6).
+# X-Accel-Buffering makes nginx pass each event on at once.
 STREAM_HEADERS: Final = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-store, no-transform",
@@ -34,7 +34,7 @@ STREAM_HEADERS: Final = {
 class Message(NamedTuple):
     """One event of a view's own stream.
 
-    id: chosen by the app; the view interprets what a client sends back as Last-Event-ID. retry: milliseconds.
+    id: any text of the app's; a client sends it back as Last-Event-ID, for the view to read. retry: milliseconds.
     """
 
     data: str
@@ -49,7 +49,7 @@ _DONE: Final = object()
 
 
 def encode_item(item: Item) -> bytes:
-    """Encode what an iterable yields: a string is data; a mapping has the fields of :class:`Message`.
+    """Encode an item of an iterable: a string is data, a mapping has the fields of :class:`Message`.
 
     Raises TypeError for anything else, InvalidEvent for an invalid field.
     """
@@ -66,7 +66,7 @@ def encode_item(item: Item) -> bytes:
 
 
 def close_iterable(iterable: Any) -> None:
-    """Close an iterable if it has a ``close``; log what that raises."""
+    """Close an iterable if it has a ``close``, and log any exception."""
     close = getattr(iterable, "close", None)
     try:
         if close is not None:
@@ -97,12 +97,11 @@ class Pump:
                 if not self._put(item):
                     break
         except BaseException as error:
-            # BaseException, because gevent's Timeout and asyncio's CancelledError are errors of the iterable, too.
-            # After a close, the exception is our own.
-            if not self._closed:
+            # gevent's Timeout and asyncio's CancelledError are errors of the iterable, too.
+            if not self._closed:  # else it is the GreenletExit of close()
                 self.error = error
         finally:
-            # A client library's stream is often an iterable that must itself be closed.
+            # A client library's stream is often an iterable that must be closed, not only its iterator.
             close_iterable(iterator)
             if iterator is not self._iterable:
                 close_iterable(self._iterable)
@@ -136,15 +135,15 @@ class Pump:
             self._changed.notify_all()
         if self._greenlet is not None:
             if not self._begun:
-                close_iterable(self._iterable)  # a greenlet that is killed before its first turn never runs
+                close_iterable(self._iterable)  # a greenlet that is killed before it starts never runs
             self._greenlet.kill(block=False)
 
 
 class Body:
-    """The response's body: :func:`respond`'s generator, plus closing the iterable if that generator never starts.
+    """The response's body: :func:`respond`'s generator. Closes the iterable even if the generator never starts.
 
-    That happens for HEAD, and when a hook of the app replaces the response or raises: then nobody closes the body, it
-    is dropped.
+    It never starts for HEAD, or if a hook of the app raises or replaces the response. Then nobody calls ``close``, so
+    ``__del__`` does.
     """
 
     def __init__(self, iterable: Iterable[Item], **options: Any) -> None:
@@ -180,10 +179,10 @@ def respond(
 ) -> Generator[bytes]:
     """Yield the body's chunks.
 
-    run: calls its argument with the request's context, for the iterable to run in; heartbeat: seconds of silence before
-    a comment, 0 for never; hung_up: tells whether the client has left, None if the server cannot tell; should_end:
-    tells whether the drain is over; on_open: called before the first chunk; on_close: called once after that, with
-    reason, events and bytes; why_lost: returns the reason when the response is closed early.
+    run: calls its argument within the request's context; heartbeat: seconds of silence before a comment, 0 for never;
+    hung_up: tells whether the client has left, None if the server cannot tell; should_end: tells whether the drain is
+    over; on_open: called before the first chunk; on_close: called once afterwards, with reason, events and bytes;
+    why_lost: returns the reason if the response is closed early.
     """
     on_open()
     pump = Pump(iterable, run)
@@ -201,7 +200,7 @@ def respond(
                 if pump.error is not None:
                     reason = CloseReason.ERROR
                     logger.error("a response's iterable raised after %d events", events, exc_info=pump.error)
-                    # The client is not told why: the text may contain secrets. The log has it.
+                    # Only the log tells why, because the text may contain secrets.
                     yield encode_block('{"title":"the stream ended by an error"}', event="error")
                 else:
                     reason = CloseReason.DONE
@@ -212,7 +211,7 @@ def respond(
                 except (TypeError, ValueError) as error:
                     pump.error = error
                     reason = CloseReason.ERROR
-                    logger.error("a response's iterable yielded what is no event: %s", error)
+                    logger.error("a response's iterable yielded something that is not an event: %s", error)
                     yield encode_block('{"title":"the stream ended by an error"}', event="error")
                     return
                 yield wire

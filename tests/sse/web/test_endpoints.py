@@ -101,7 +101,7 @@ def test_a_rate_counts_requests_of_both_kinds(request_: dict[str, Any], closing:
     assert sse.stats.published == 1
 
 
-def test_a_log_that_cannot_be_written_is_complained_of_once_in_a_while(
+def test_a_log_that_cannot_be_written_is_warned_of_once_in_a_while(
     closing: ExitStack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     sse, client = make(closing)
@@ -115,7 +115,7 @@ def test_a_log_that_cannot_be_written_is_complained_of_once_in_a_while(
         assert answer.status_code == 503 and int(answer.headers["Retry-After"]) >= 1
         assert "disk" not in answer.text
     assert caplog.text.count("the disk is full") == 1
-    monkeypatch.setattr(sse, "_complained", time.monotonic() - 5.1)
+    monkeypatch.setattr(sse, "_warned", time.monotonic() - 5.1)
     client.post(**PUBLISH)
     assert caplog.text.count("the disk is full") == 2
 

@@ -403,7 +403,7 @@ def check(pair: Pair) -> None:
 
 
 def taken(pair: Pair) -> bool:
-    return pair.fast._seen is not None and bool(pair.fast._routes)
+    return pair.fast._snapshot is not None and bool(pair.fast._routes)
 
 
 def test_without_interference_it_is_fast_and_the_same(pair: Pair) -> None:
@@ -467,7 +467,7 @@ def test_a_patch_of_a_class_that_is_met_later_is_noticed_at_the_next_thorough_lo
         return usual(self, *args)
 
     monkeypatch.setattr(werkzeug.wrappers.Response, "__call__", traced)
-    pair.fast._look_at = 0.0
+    pair.fast._examine_at = 0.0
     check(pair)
 
 
