@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,3 +89,14 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 def test_few_modules_stand_outside_the_rooms() -> None:
     assert len(list((ROOT / "sse").glob("*.py"))) <= 8
+
+
+def test_the_architecture_names_every_room_and_only_modules_that_exist() -> None:
+    architecture = (ROOT / "docs" / "architecture.md").read_text()
+    rows = dict(re.findall(r"^\| `((?:sse|health)/\S+)` \|(.*)$", architecture, re.MULTILINE))
+    assert {f"{path.parent.relative_to(ROOT)}/" for path in (ROOT / "sse").glob("*/__init__.py")} <= rows.keys()
+    for place, text in rows.items():
+        folder = ROOT / place if place.endswith("/") else ROOT
+        assert (ROOT / place).exists(), place
+        for name in re.findall(r"`([\w/]+\.py)`", text):
+            assert (folder / name).exists(), f"{place}: {name}"
