@@ -1,71 +1,55 @@
-"""Catching up: what a stream that is not live is sent, one by one, until it is live or has ended.
+"""Catching up: serve each stream that is not live on its own, until it is live or has ended.
 
-New streams, streams that lag and streams that end take the same way: first the unsent rest of a chunk, then pages
-from the window, else from the log, through the group's position; then the stream is made live, or is sent its end.
-Nothing here blocks: a socket that takes no more is waited for by the poller, and pages of the log are read by a few
-readers of their own.
+New streams, lagging streams and ending streams take the same path: the unsent rest of a chunk, then pages from the
+window, or from the log if the window no longer has them, through the group's position. Then the stream becomes live, or
+is sent its end. Nothing here blocks: the poller waits for full sockets, and a few greenlets of their own read the log.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
+from functools import partial
 from time import monotonic
-from typing import NamedTuple
 
 import gevent
 from gevent.event import Event as GeventEvent
 
 from ..events.chunked import LAST_CHUNK, encode_chunk
-from ..events.model import Frame, retry_block
+from ..events.model import retry_block
 from ..log import LogError
 from ..streams.group import Group
 from ..streams.replay import FellBehind
 from ..streams.stream import Backlog, CloseReason, State, Stream, spread_retry
-from . import epoll as transport
+from . import epoll
+from .chunk import Chunk
 from .sockets import Sockets, reason_of
 
-# What a stream is sent at once while it catches up.
+# The size of a page.
 PAGE_BYTES = 64 * 1024
-# Pages that a stream which catches up is sent before it is another one's turn: about the time
-# of PASS_SLICE.
+# Pages that one stream is sent before the others have their turn: they take about as long as PASS_SLICE.
 PAGES_PER_TURN = 4
-# Reads of the log on behalf of lagging streams that may run at once: each takes a thread of the pool.
+# Concurrent reads of the log. Each takes a thread of the pool.
 LOG_READERS = 4
-# A reader whose log does not answer tries again after so many seconds.
+# A reader tries again after this many seconds if the log does not answer.
 LOG_PAUSE = 0.25
 
 
-class Chunk(NamedTuple):
-    """A page on the wire: the position that it leads to, how many events it has, and its bytes without and with chunked
-    coding (RFC 9112 §7.1)."""
-
-    position: int
-    events: int
-    body: bytes
-    chunked: bytes
-
-
-def chunk_of(frames: list[Frame], position: int) -> Chunk:
-    body = b"".join([frame.wire for frame in frames])
-    return Chunk(position, len(frames), body, encode_chunk(body))
-
-
 class CatchUp:
-    """See the module's text."""
+    """Advances every stream that has a backlog (:class:`~sse.streams.stream.Backlog`)."""
 
     def __init__(self, sockets: Sockets) -> None:
         self._sockets = sockets
         self._hub = sockets.hub
         self._settings = sockets.settings
         self._stats = sockets.stats
-        self._shared = Chunk(0, 0, b"", b"")
-        self._shared_key: tuple[Group, int, int, int] | None = None
+        self._page = Chunk(0, 0, b"", b"")  # the page that was read last from the window
+        self._page_key: tuple[Group, int, int, int] | None = None
         self._want_log: deque[Stream] = deque()
         self._log_work = GeventEvent()
 
     def advance(self, stream: Stream) -> None:
-        """Send a stream with a backlog as much as its socket takes: rest, pages, end; or make it live."""
+        """Send a stream as much of its backlog as its socket takes; then make it live, or end it."""
         backlog = stream.backlog
         if backlog is None or backlog.reading or stream.state is State.LINGERING:
             return
@@ -85,36 +69,31 @@ class CatchUp:
                     if stream.cursor >= target:
                         self._make_final(stream, backlog)
                         continue
+                if stream.cursor > target or (stream.cursor == target and group.passing):
+                    # The stream is ahead of its group, or stands where the running pass began: wait for a pass to end.
+                    group.deferred.append(partial(self.advance, stream))
+                    return
                 if stream.cursor == target:
-                    if group.passing:
-                        group.deferred.append(lambda: self.advance(stream))
-                        return
-                    else:
-                        self._make_live(stream)
-                        return
-                elif stream.cursor > target:
-                    # It has seen what its group is still to be sent: it waits for that pass.
-                    group.deferred.append(lambda: self.advance(stream))
+                    self._make_live(stream)
                     return
-                elif not pages:
-                    # A fast reader with much to catch up on takes turns with the others: the poller reports it again.
-                    self._sockets.poller.want_write(stream.fd)
-                    return
-                elif stream.cursor >= window.floor:
-                    pages -= 1
-                    self._queue(stream, backlog, self._page(group, stream.cursor, target))
-                else:
+                if stream.cursor < window.floor:
                     backlog.reading = True
                     self._want_log.append(stream)
                     self._log_work.set()
                     return
+                if not pages:
+                    # A fast reader with a long backlog takes turns with the others: the poller reports it again.
+                    self._sockets.poller.want_write(stream.fd)
+                    return
+                pages -= 1
+                self._queue(stream, backlog, self._read_window(group, stream.cursor, target))
         except OSError as error:
             self._sockets.close(stream, reason_of(error))
         except Exception:
             self._sockets.fail(stream)
 
     def _write_rest(self, stream: Stream, backlog: Backlog) -> bool:
-        """Write what is left of the backlog's chunk; False when the socket is full. Raises OSError."""
+        """Write the rest of a chunk; return False if the socket is full. Raises OSError."""
         try:
             sent = os.write(stream.fd, backlog.rest)
         except BlockingIOError:
@@ -128,18 +107,19 @@ class CatchUp:
         self._sockets.poller.want_write(stream.fd)
         return False
 
-    def _page(self, group: Group, after: int, target: int) -> Chunk:
-        """The window's next page after a cursor. A crowd that was cut together comes back with one cursor, and shares
-        one chunk."""
+    def _read_window(self, group: Group, after: int, target: int) -> Chunk:
+        """Return the window's next page after a cursor. A crowd that was cut together resumes from one cursor, and so
+        shares one chunk."""
         window = self._hub.window
-        key = (group, after, target, window.floor)  # another floor: it was filled anew
-        if key != self._shared_key:
-            subscription = group.subscription
-            page = window.read(subscription.channels, subscription.types, after, target, PAGE_BYTES)
-            self._shared, self._shared_key = chunk_of(page.frames, page.position), key
-        return self._shared
+        key = (group, after, target, window.floor)  # the floor, because the window may have been reset
+        if key != self._page_key:
+            channels, types = group.subscription
+            page = window.read(channels, types, after, target, PAGE_BYTES)
+            self._page, self._page_key = Chunk.of(page.frames, page.position), key
+        return self._page
 
     def _queue(self, stream: Stream, backlog: Backlog, chunk: Chunk) -> None:
+        """Make a page, if it has events, the backlog's rest, and count it."""
         stream.cursor = chunk.position
         if chunk.events:
             backlog.rest = chunk.chunked if stream.chunked else chunk.body
@@ -158,7 +138,7 @@ class CatchUp:
         stream.group.add_live(stream)
 
     def read_log(self) -> None:
-        """One page of the log for the stream that has waited longest; waits until there is one."""
+        """Read one page of the log for the stream that has waited longest; wait until there is one."""
         while not self._want_log:
             self._log_work.clear()
             self._log_work.wait()
@@ -174,8 +154,8 @@ class CatchUp:
                 self._end_here(stream, backlog, CloseReason.FELL_BEHIND)
             return
         except LogError:
-            # The stream stays, with what it has, however long that takes: its client is not to blame, so no write
-            # time-out runs (:mod:`sse.fanout.upkeep`).
+            # The stream waits for as long as the log is away. Its client is not to blame, so while `reading` is set no
+            # write time-out runs (:mod:`sse.fanout.upkeep`).
             gevent.sleep(LOG_PAUSE)
             self._want_log.append(stream)
             return
@@ -184,13 +164,23 @@ class CatchUp:
                 self._sockets.fail(stream)
             return
         if self._still_reads(stream, backlog):
-            backlog.reading = False
-            backlog.progress_at = monotonic()  # waiting for the log was not the client's fault
-            self._queue(stream, backlog, chunk_of(page.frames, page.position))
+            self._end_reading(backlog)
+            self._queue(stream, backlog, Chunk.of(page.frames, page.position))
             self.advance(stream)
 
+    @staticmethod
+    def _still_reads(stream: Stream, backlog: Backlog) -> bool:
+        """Return whether the stream still wants the page. While it was read, the stream may have been closed, or ended
+        where it was."""
+        return stream.backlog is backlog and backlog.reading
+
+    @staticmethod
+    def _end_reading(backlog: Backlog) -> None:
+        backlog.reading = False
+        backlog.progress_at = monotonic()  # the write time-out does not count the wait for the log
+
     def end(self, stream: Stream, reason: CloseReason) -> None:
-        """End a stream cleanly: all that it is owed, a ``retry:``, the terminating chunk."""
+        """End a stream cleanly: send all that it is owed, a ``retry:``, and the terminating chunk."""
         try:
             self._end(stream, reason)
         except Exception:
@@ -200,8 +190,8 @@ class CatchUp:
         if stream.state is State.CLOSED or (stream.backlog is not None and stream.backlog.end is not None):
             return
         if stream.group.passing:
-            # Only the pass knows whether it has had the chunk.
-            stream.group.deferred.append(lambda: self.end(stream, reason))
+            # Only the pass knows whether the stream has been sent its chunk.
+            stream.group.deferred.append(partial(self.end, stream, reason))
             return
         if stream.state is State.LIVE:
             self._sockets.leave_live(stream, stream.group.position(self._hub.window.position), State.ENDING)
@@ -209,28 +199,21 @@ class CatchUp:
             stream.become(State.ENDING)
         assert stream.backlog is not None
         stream.backlog.end = reason
-        # Fixed now: under a publisher that never rests, a slow reader would chase the tail and not end.
+        # Fixed now: a slow reader would otherwise chase the tail of a busy channel and never end.
         stream.backlog.owed = stream.group.position(self._hub.window.position)
         self.advance(stream)
 
     def end_at(self, stream: Stream, cursor: int, reason: CloseReason) -> None:
-        """End a live stream that has been served through ``cursor`` only, cleanly."""
+        """End a live stream cleanly that has been served only through ``cursor``."""
         self._sockets.leave_live(stream, cursor, State.LAGGING)
         assert stream.backlog is not None
         self._end_here(stream, stream.backlog, reason)
 
-    @staticmethod
-    def _still_reads(stream: Stream, backlog: Backlog) -> bool:
-        """Is the page that was read for this stream still wanted? Meanwhile it may have been closed, or ended where it
-        was, its backlog is another then, or reads no more."""
-        return stream.backlog is backlog and backlog.reading
-
     def _end_here(self, stream: Stream, backlog: Backlog, reason: CloseReason) -> None:
-        """End a stream that is not live where it is, cleanly, after the unsent rest of its chunk: what follows its
-        cursor is not to be had any more."""
+        """End a stream that is not live, cleanly, after the unsent rest of its chunk: it cannot be sent what follows
+        its cursor."""
         if backlog.reading:
-            backlog.reading = False
-            backlog.progress_at = monotonic()  # waiting for the log was not the client's fault
+            self._end_reading(backlog)
         if stream.state is not State.ENDING:
             stream.become(State.ENDING)
         backlog.end = reason
@@ -238,14 +221,13 @@ class CatchUp:
         self.advance(stream)
 
     def end_live(self) -> None:
-        """The hub was overtaken by the log's retention: what follows is not for those who are live now. Those who lag
-        find it out when they read on."""
+        """End every live stream: retention has deleted what follows. Lagging streams notice when they read on."""
         for stream in self._sockets.clients():
             if stream.state is State.LIVE:
                 self.end(stream, CloseReason.FELL_BEHIND)
 
     def let_all_go(self) -> None:
-        """The log was replaced: no cursor means anything, so nothing more can be owed."""
+        """End every stream where it is: the log was replaced, so cursors mean nothing and nothing more is owed."""
         for stream in self._sockets.clients():
             backlog = stream.backlog
             if stream.state is State.LIVE:
@@ -262,4 +244,4 @@ class CatchUp:
         stream.become(State.LINGERING)
         assert stream.backlog is not None
         stream.backlog.progress_at = monotonic()
-        transport.shut_down(stream.fd)
+        epoll.shut_down(stream.fd)

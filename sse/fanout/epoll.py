@@ -1,8 +1,7 @@
-"""Sockets that were taken over: non-blocking writes by descriptor, and one epoll object for all of them.
+"""System calls on sockets that were taken over, and one epoll object for all of them.
 
-After the takeover no Python socket object is left, so everything here works on descriptors. Registration is
-edge-triggered: an idle stream causes no event until its peer hangs up, and a stream that lags is told once when
-its socket has room again.
+The takeover leaves no Python socket object, so everything here works on descriptors. Registration is edge-triggered: an
+idle stream causes no event until its peer hangs up, and a lagging one causes one event when its socket has room again.
 """
 
 from __future__ import annotations
@@ -15,37 +14,36 @@ import select
 import socket
 import struct
 import termios
+from collections.abc import Iterator
 from typing import Any, Final
 
-# gevent's monkey patching removes select.epoll; ours is watched by gevent's own loop, which keeps it cooperative.
-# This module may be imported before or after the patching.
+# gevent's monkey patching removes select.epoll, because its poll() blocks. Ours never waits in poll(): gevent's loop
+# watches the epoll object's own descriptor. This module may be imported before or after the patching.
 _epoll: Any = getattr(select, "epoll", None)
 if _epoll is None:
     from gevent.monkey import get_original
 
     _epoll = get_original("select", "epoll")
 
-ERROR: Final = 0x8  # EPOLLERR: a reset, or the network gave the connection up
+ERROR: Final = 0x8  # EPOLLERR: a reset, or the kernel gave the connection up
 HANG_UP: Final = ERROR | 0x10  # EPOLLHUP: both sides are shut down
 PEER_CLOSED: Final = 0x2000  # EPOLLRDHUP: the peer shut down its sending side
 READABLE: Final = 0x1
 WRITABLE: Final = 0x4
 _EDGE: Final = 1 << 31
 
-# Bytes in the kernel that were not yet sent to the peer, beyond which a socket counts as full. Keeps what a slow
-# reader pins in kernel memory small, and makes it show as lagging soon (tcp(7), TCP_NOTSENT_LOWAT).
+# A socket counts as full when the kernel holds this much unsent data (tcp(7), TCP_NOTSENT_LOWAT). A slow reader then
+# pins little kernel memory, and soon shows as lagging.
 NOT_SENT_LIMIT_BYTES: Final = 128 * 1024
 
-# A peer may send a stray request on a stream; one that sends more than this at a time is an attack on our loop.
+# A client may send a stray request on a stream. Threat: one that sends more than this at a time keeps our loop busy.
 INPUT_LIMIT_BYTES: Final = 16 * 1024
 
-# TCP_USER_TIMEOUT in write time-outs: our own is to come first where bytes wait here; the kernel's is for those that
-# only it still has. It also counts while a slow reader's window is closed, hence the factor.
+# The kernel's time-out (TCP_USER_TIMEOUT), as a multiple of our write time-out. Ours covers bytes that wait here, the
+# kernel's those that only it still has. It also runs while a slow reader's window is closed, hence the factor.
 USER_TIMEOUT_FACTOR: Final = 3
 
 EVENTS_PER_POLL: Final = 512
-
-_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", 18)
 
 
 class Flooded(Exception):
@@ -53,7 +51,7 @@ class Flooded(Exception):
 
 
 class Poller:
-    """Who hung up, who has sent something, who can be written to again."""
+    """Tells which peers hung up or sent something, and which sockets have room again."""
 
     def __init__(self) -> None:
         self._epoll = _epoll()
@@ -66,14 +64,14 @@ class Poller:
         self._epoll.register(fd, READABLE | PEER_CLOSED | _EDGE)
 
     def want_write(self, fd: int) -> None:
-        """Report WRITABLE as soon as the socket has room (at once if it has already)."""
+        """Report WRITABLE as soon as the socket has room, at once if it has room now."""
         self._epoll.modify(fd, READABLE | WRITABLE | PEER_CLOSED | _EDGE)
 
     def unwant_write(self, fd: int) -> None:
         self._epoll.modify(fd, READABLE | PEER_CLOSED | _EDGE)
 
     def poll(self) -> list[tuple[int, int]]:
-        """What has happened, as (descriptor, mask); never blocks."""
+        """Return what has happened, as (descriptor, mask). Never blocks."""
         events: list[tuple[int, int]] = self._epoll.poll(0, EVENTS_PER_POLL)
         return events
 
@@ -82,32 +80,23 @@ class Poller:
 
 
 def prepare(fd: int, user_timeout: float) -> None:
-    """Make a descriptor ready for streaming. ``user_timeout`` in seconds bounds how long the kernel keeps unanswered
-    bytes for a peer that vanished without a FIN (RFC 5482); 0 leaves the system's default."""
+    """Make a descriptor ready for streaming. ``user_timeout``: see :func:`set_user_timeout`."""
     os.set_blocking(fd, False)
-    with contextlib.suppress(OSError):  # a socket pair (the canary) has no TCP options
-        sock = _socket.socket(fileno=os.dup(fd))
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_NOTSENT_LOWAT", 25), NOT_SENT_LIMIT_BYTES)
-            if user_timeout > 0:
-                sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, int(user_timeout * 1000))
-        finally:
-            sock.close()
+    with contextlib.suppress(OSError), _socket_of(fd) as sock:  # a socket pair (the canary) has no TCP options
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_LIMIT_BYTES)
+    set_user_timeout(fd, user_timeout)
 
 
 def set_user_timeout(fd: int, user_timeout: float) -> None:
-    """See :func:`prepare`."""
-    with contextlib.suppress(OSError):
-        sock = _socket.socket(fileno=os.dup(fd))
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, int(user_timeout * 1000))
-        finally:
-            sock.close()
+    """Bound how long the kernel keeps unacknowledged bytes for a peer that vanished without a FIN (RFC 5482): seconds;
+    0 = the system's default."""
+    with contextlib.suppress(OSError), _socket_of(fd) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(user_timeout * 1000))
 
 
 def discard_input(fd: int) -> bool:
-    """Throw away what the peer sent; True when it has closed its side. Raises Flooded, OSError."""
+    """Discard what the peer sent; return whether it has closed its side. Raises Flooded, OSError."""
     total = 0
     while True:
         try:
@@ -122,7 +111,7 @@ def discard_input(fd: int) -> bool:
 
 
 def unacknowledged(fd: int) -> int:
-    """Bytes in the kernel that the peer has not acknowledged yet (tcp(7), SIOCOUTQ); 0 where that cannot be told."""
+    """Return the bytes that the peer has not acknowledged (tcp(7), SIOCOUTQ); 0 if the kernel cannot tell."""
     try:
         (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))
     except OSError:
@@ -131,9 +120,16 @@ def unacknowledged(fd: int) -> int:
 
 
 def shut_down(fd: int) -> None:
-    """Send our FIN: after the terminating chunk there is nothing more."""
+    """Send our FIN."""
+    with _socket_of(fd) as sock:
+        sock.shutdown(socket.SHUT_WR)
+
+
+@contextlib.contextmanager
+def _socket_of(fd: int) -> Iterator[_socket.socket]:
+    """Yield a socket object for a descriptor, and leave the descriptor open."""
     sock = _socket.socket(fileno=fd)
     try:
-        sock.shutdown(socket.SHUT_WR)
+        yield sock
     finally:
         sock.detach()

@@ -1,146 +1,76 @@
-"""The fan-out: writes each group's chunk to all its sockets.
+"""Passes: write each group's new frames to all its live sockets.
 
-Theory of operation. All of this runs in one gevent loop and only ever waits for that loop, so between two waits
-nothing changes under it. Three kinds of greenlets share the work:
-
-    passes   a group with pending frames gets a *pass*: the frames are joined into one chunk, once, and written to
-             each live socket, without blocking. After PASS_SLICE seconds of writing the loop is let run, so probes
-             and new requests stay fast; what arrives meanwhile is joined into the next chunk, and under such load
-             the next pass begins only after a gap, which is where the throughput comes from.
-    poller   hang-ups, input from peers, sockets that have room again
-    upkeep   heartbeats, leases, write time-outs, the drain (:mod:`sse.fanout.upkeep`)
-
-A short write makes one stream *lagging* (see :mod:`sse.streams.stream`): its backlog is the unsent rest of the shared
-chunk, and :mod:`sse.fanout.catchup` brings it back. A new stream begins just so, with an empty rest.
+A group with pending frames gets a *pass*: its frames are joined once into one chunk, which is written to each live
+socket without blocking. After PASS_SLICE seconds of writing, the event loop runs, so that probes and new requests stay
+fast. Frames that arrive meanwhile wait for the next round of passes. Under load that round begins only after a gap:
+chunks then carry many events, which is where the throughput comes from.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from time import monotonic, perf_counter
 
 import gevent
 from gevent.event import Event as GeventEvent
 
-from ..events.chunked import encode_chunk
-from ..events.model import SEQUENCE_BITS
 from ..events.names import INJECTED_CHANNELS
 from ..runtime.cooperation import breathe
 from ..streams.group import Group
-from ..streams.hub import Hub
-from ..streams.stream import Backlog, CloseReason, State, Stream
-from . import epoll as transport
-from .catchup import LOG_READERS, CatchUp
+from ..streams.stream import CloseReason, State, Stream
+from .catchup import CatchUp
+from .chunk import Chunk
 from .sockets import Sockets, reason_of
-from .upkeep import Upkeep
 
-# Seconds of writing after which the loop is let run. A probe waits at most about this long, twice.
+# The event loop runs after this many seconds of writing. A probe waits at most about twice as long.
 PASS_SLICE = 0.002
-# Looking at the clock costs as much as a twentieth of a write.
+# Streams written to between two looks at the clock: a look costs a twentieth of a write.
 CLOCK_EVERY = 32
-# A pass joins at most this much (plus one event): the bound on what one stalled stream pins.
+# A pass joins at most this much (plus one event). It bounds what one stalled stream pins.
 MAX_CHUNK_BYTES = 256 * 1024
 
-# Under load the gap between two passes is this many times the last pass, within bounds in seconds: publishing and all
-# else get three quarters of the core, chunks join what has come, and an event waits no longer than the bound for it.
+# Under load, the gap between two rounds is this many times as long as the last round, and at most GAP_MOST seconds.
+# Publishing and all else then have three quarters of the core; GAP_MOST bounds how long an event waits for that.
 GAP_SHARE = 3.0
 GAP_MOST = 0.025
-# The log is read once for the next pass, and not for each event that comes in the gap: so many seconds before its end.
+# The tailer does not read the log for each event in the gap, but once for the next round, this many seconds before the
+# gap ends.
 READ_AHEAD = 0.001
 
 
-class Fanout:
-    """See the module's text. One per worker, made by the worker class.
+class Passes:
+    """Rounds of passes over the hub's dirty groups.
 
-    hub: where the groups are. Everything runs in the event loop that calls :meth:`start`.
+    busy_until  end of the gap between two rounds, less READ_AHEAD; monotonic seconds
     """
 
-    def __init__(self, hub: Hub) -> None:
-        self.hub = hub
-        self.sockets = Sockets(hub)
-        self.catchup = CatchUp(self.sockets)
-        self.upkeep = Upkeep(self.sockets, self.catchup)
-        self._stats = hub.stats
+    def __init__(self, sockets: Sockets, catchup: CatchUp) -> None:
+        self._hub = sockets.hub
+        self._sockets = sockets
+        self._catchup = catchup
+        self._stats = sockets.stats
         self._work = GeventEvent()
         self._slice_ends = 0.0
-        self._pressed = 0  # rounds in a row at whose end there was work again
-        self._busy_until = 0.0  # end of the gap between two rounds, less READ_AHEAD; monotonic seconds
-        self._breathed = 0.0  # seconds of the current passes that others had
-        self._greenlets: list[gevent.Greenlet] = []
-
-    def start(self) -> None:
-        """Begin, in this event loop."""
-        self.hub.connect(self)
-        loops: list[Callable[[], None]] = [self.run_passes, self._run_poller, self.upkeep.run]
-        loops += [self.catchup.read_log] * LOG_READERS
-        self._greenlets = [gevent.spawn(self._for_ever, loop) for loop in loops]
-
-    def stop(self) -> None:
-        """The end of the worker: what has not ended by itself is cut, and accounted for."""
-        gevent.killall(self._greenlets, timeout=1.0)
-        for stream in self.sockets.clients():
-            self.sockets.close(stream, CloseReason.CUT)
-
-    def busy(self) -> int:
-        """How many clients' streams there are."""
-        return self.sockets.count - self.sockets.own
+        self._pressed = 0  # consecutive rounds during which new work arrived
+        self._breathed = 0.0  # seconds of the current round that other greenlets had
+        self.busy_until = 0.0
 
     def wake(self) -> None:
-        """See :class:`~sse.streams.hub.SocketStreams`."""
+        """Begin a round: a group has become dirty."""
         self._work.set()
 
-    def counts(self) -> Counter[str]:
-        """See :class:`~sse.streams.hub.SocketStreams`."""
-        return self.sockets.counts()
-
-    def end_live(self) -> None:
-        """See :class:`~sse.streams.hub.SocketStreams`."""
-        self.catchup.end_live()
-
-    def let_all_go(self) -> None:
-        """See :class:`~sse.streams.hub.SocketStreams`."""
-        self.catchup.let_all_go()
-
-    def busy_until(self) -> float:
-        """See :class:`~sse.streams.hub.SocketStreams`."""
-        return self._busy_until
-
-    def drain(self, window: float) -> None:
-        """End every stream, spread evenly over ``window`` seconds (0 = at once)."""
-        self.upkeep.drain(window)
-
-    def adopt(self, stream: Stream, fd: int) -> None:
-        """Own this descriptor from now on. The stream is opening and has been served through its cursor; what lies
-        between that and its group's position is sent from here."""
-        try:
-            self.sockets.add(stream, fd)
-        except Exception:
-            self.sockets.failures.report("a stream's socket could not be taken over; it is closed")
-            os.close(fd)
-            stream.become(State.CLOSED)
-            self.hub.closed(stream, CloseReason.ERROR)
-            return
-        stream.become(State.REPLAYING)
-        stream.backlog = Backlog(monotonic())
-        self.sockets.backlogged.add(stream)
-        self.upkeep.joined(stream)
-        self.catchup.advance(stream)
-
-    # ── passes ────────────────────────────────────────────────────────────────────────────────────────────
-
-    def run_passes(self) -> None:
-        """One round of passes over what is dirty; waits until something is."""
-        dirty = self.hub.dirty
-        if not dirty:  # there is still something after a round that failed
+    def run(self) -> None:
+        """Run one round of passes over the dirty groups; wait until there is one."""
+        dirty = self._hub.dirty
+        if not dirty:  # a round that failed leaves groups dirty
             self._work.wait()
         self._work.clear()
         self._slice_ends = perf_counter() + PASS_SLICE
         self._breathed = 0.0
         began = perf_counter()
-        # What is dirty now, and not what becomes so meanwhile: after its gap that has more to join.
+        # Groups that become dirty during this round wait for the next: after the gap they have more to join.
         todo = len(dirty)
         while dirty and todo:
             todo -= 1
@@ -152,10 +82,10 @@ class Fanout:
         took = perf_counter() - began - self._breathed
         self._pressed = self._pressed + 1 if self._work.is_set() else 0
         if self._pressed > 1:
-            # Events arrived during this round, and during the one before: there is load. Without it, or by chance (one
-            # event that comes while another is written), a pass begins at once.
+            # Events arrived during this round and the one before: there is load. Once may be chance (one event arrives
+            # while another is written), and must not delay a pass.
             gap = min(took * GAP_SHARE, GAP_MOST)
-            self._busy_until = monotonic() + gap - READ_AHEAD
+            self.busy_until = monotonic() + gap - READ_AHEAD
             gevent.sleep(gap)
 
     def _pass(self, group: Group) -> None:
@@ -171,105 +101,88 @@ class Fanout:
             if size >= MAX_CHUNK_BYTES:
                 break
         frames = pending[:count]
-        body = frames[0].wire if count == 1 else b"".join([frame.wire for frame in frames])
-        chunk = encode_chunk(body)
+        before = frames[0].position - 1
+        chunk = Chunk.of(frames, frames[-1].position)
         waiting = iter(group.live.copy())
-        # What could fail is done: from here on these frames are this pass's.
+        # Nothing above has changed the group; from here on these frames belong to this pass, even if it fails.
         group.pending = pending[count:]
         if group.pending:
             group.dirty = True
-            self.hub.dirty.append(group)
-        before, through = frames[0].position - 1, frames[-1].position
-        group.events += count
-        group.bytes += len(body)
+            self._hub.dirty.append(group)
+        group.events += chunk.events
+        group.bytes += len(chunk.body)
         group.last_sent = monotonic()
         group.passing = True
         try:
-            self._write_all(group, waiting, chunk, body, count, before, through)
+            self._write_all(group, waiting, chunk, before)
         except Exception:
-            self._end_unreached(waiting, count, len(body), before)
+            self._end_unreached(waiting, chunk, before)
         finally:
             group.passing = False
             took, ended, live = perf_counter() - began, time.time(), len(group.live)
             self._run_deferred(group)
         if group.traced:
-            self.hub.deliveries.written(group, frames, live, took, ended)
-        if group.subscription.channels.isdisjoint(INJECTED_CHANNELS):
-            observe = self._stats.delivery.observe
-            # Events of one batch have one time: a burst is counted by its milliseconds, not by its events.
-            ms, times = before + 1 >> SEQUENCE_BITS, 0
-            for frame in frames:
-                if frame.position >> SEQUENCE_BITS != ms:
-                    observe(ended - ms / 1000, times)
-                    ms, times = frame.position >> SEQUENCE_BITS, 0
-                times += 1
-            observe(ended - ms / 1000, times)
+            self._hub.deliveries.written(group, frames, live, took, ended)
+        if _is_counted(group):
+            self._stats.delivery.observe_ages((frame.position for frame in frames), ended)
         self._stats.passes.observe(took)
 
-    def _write_all(
-        self, group: Group, waiting: Iterator[Stream], chunk: bytes, body: bytes, events: int, before: int, through: int
-    ) -> None:
-        """Write the chunk to each live stream. The loop of this module: about 20 bytecodes beside the system call.
-        After an exception ``waiting`` has those that were not reached."""
+    def _write_all(self, group: Group, waiting: Iterator[Stream], chunk: Chunk, before: int) -> None:
+        """Write the chunk to each live stream: the hot loop, about 20 bytecodes beside the system call.
+
+        After an exception ``waiting`` still has the streams that were not reached.
+        """
         write = os.write
-        chunk_size = len(chunk)
-        body_size = len(body)
+        body, chunked = chunk.body, chunk.chunked
         until_clock = CLOCK_EVERY
-        live = State.LIVE  # a local name: a member of an enum costs as much as the rest of the line
+        live = State.LIVE  # a local name: looking up an enum's member costs as much as the rest of the line
         done = 0
         try:
             for stream in waiting:
-                # The pass yields, so a stream that was live at its beginning may have left, and even come back, before
-                # its turn.
+                # The pass yields, so a stream may have left the group, and even come back, before its turn.
                 if stream.state is not live:
                     continue
+                data = chunked if stream.chunked else body
                 try:
-                    if stream.chunked:
-                        sent = write(stream.fd, chunk)
-                        if sent == chunk_size:
-                            done += 1
-                        else:
-                            self._fall_back(stream, memoryview(chunk)[sent:], through, events, body_size, True)
-                    else:
-                        sent = write(stream.fd, body)
-                        if sent == body_size:
-                            done += 1
-                        else:
-                            self._fall_back(stream, memoryview(body)[sent:], through, events, body_size, True)
+                    sent = write(stream.fd, data)
+                    done += 1
+                    if sent != len(data):
+                        self._sockets.lag(stream, chunk.position, memoryview(data)[sent:])
                 except BlockingIOError:
-                    self._fall_back(stream, b"", before, events, body_size, False)
+                    self._uncount(stream, chunk)
+                    self._sockets.lag(stream, before)
                 except OSError as error:
-                    self._uncount(stream, events, body_size)
-                    self.sockets.close(stream, reason_of(error))
+                    self._uncount(stream, chunk)
+                    self._sockets.close(stream, reason_of(error))
                 until_clock -= 1
                 if not until_clock:
                     until_clock = CLOCK_EVERY
                     if perf_counter() > self._slice_ends:
                         self._breathe()
         except Exception:
-            self.sockets.fail(stream)
+            self._sockets.fail(stream)
             raise
         finally:
-            if group.subscription.channels.isdisjoint(INJECTED_CHANNELS):
-                self._stats.delivered += events * done
-                self._stats.bytes_sent += body_size * done
+            if _is_counted(group):
+                self._stats.delivered += chunk.events * done
+                self._stats.bytes_sent += len(body) * done
 
-    def _end_unreached(self, waiting: Iterator[Stream], events: int, size: int, before: int) -> None:
-        """A pass has failed: what it did not reach must not stay live without this chunk. It ends after what it has."""
-        self.sockets.failures.report("a pass over streams failed; those that it had not reached end")
+    def _end_unreached(self, waiting: Iterator[Stream], chunk: Chunk, before: int) -> None:
+        """End the streams that a failed pass has not reached: they must not stay live without this chunk."""
+        self._sockets.failures.report("a pass failed; the streams that it had not reached end")
         for stream in waiting:
             if stream.state is State.LIVE:
-                self._uncount(stream, events, size)
+                self._uncount(stream, chunk)
                 try:
-                    self.catchup.end_at(stream, before, CloseReason.ERROR)
+                    self._catchup.end_at(stream, before, CloseReason.ERROR)
                 except Exception:
-                    self.sockets.fail(stream)
+                    self._sockets.fail(stream)
 
     @staticmethod
-    def _uncount(stream: Stream, events: int, size: int) -> None:
-        """The group's counts have this chunk already, the stream has not got it."""
-        stream.events -= events
-        stream.bytes -= size
+    def _uncount(stream: Stream, chunk: Chunk) -> None:
+        """Take a chunk off a stream's counts: its group's counts include it, but the stream was not sent it."""
+        stream.events -= chunk.events
+        stream.bytes -= len(chunk.body)
 
     def _breathe(self) -> None:
         """Let the loop run once: probes, publishers, new streams."""
@@ -279,78 +192,16 @@ class Fanout:
         self._breathed += now - began
         self._slice_ends = now + PASS_SLICE
 
-    def _fall_back(
-        self, stream: Stream, rest: memoryview | bytes, cursor: int, events: int, size: int, counted: bool
-    ) -> None:
-        """A live stream's socket is full: it lags from here on, with the rest of this chunk."""
-        self.sockets.leave_live(stream, cursor, State.LAGGING, rest)
-        if counted:
-            self._stats.delivered += events
-            self._stats.bytes_sent += size
-        else:
-            self._uncount(stream, events, size)
-        self.sockets.poller.want_write(stream.fd)
-
     def _run_deferred(self, group: Group) -> None:
         if group.deferred:
-            waiting, group.deferred = group.deferred, []
-            for action in waiting:
+            actions, group.deferred = group.deferred, []
+            for action in actions:
                 try:
                     action()
                 except Exception:
-                    self.sockets.failures.report("a stream's turn after a pass failed; the others go on")
+                    self._sockets.failures.report("a stream's join or end after a pass failed; the others go on")
 
-    # ── the poller ────────────────────────────────────────────────────────────────────────────────────────
 
-    def _run_poller(self) -> None:
-        loop = gevent.get_hub()
-        watcher = loop.loop.io(self.sockets.poller.fileno(), 1)
-        try:
-            while True:
-                loop.wait(watcher)
-                self.poll()
-        finally:
-            watcher.close()
-
-    def poll(self) -> None:
-        """See what has happened on the sockets."""
-        # Looked up now: while others run, a descriptor may be closed and come back as another stream's.
-        ready = [(self.sockets.streams[fd], mask) for fd, mask in self.sockets.poller.poll()]
-        slice_ends = perf_counter() + PASS_SLICE
-        for stream, mask in ready:
-            if stream is not None and stream.state is not State.CLOSED:
-                try:
-                    self.on_socket(stream, mask)
-                except Exception:
-                    self.sockets.fail(stream)  # the others must have their turn: none is reported twice
-            if perf_counter() > slice_ends:
-                breathe()
-                slice_ends = perf_counter() + PASS_SLICE
-
-    def on_socket(self, stream: Stream, mask: int) -> None:
-        """Something has happened on a stream's socket."""
-        try:
-            if mask & transport.HANG_UP:
-                # A reset shuts both sides down, too: only the error tells it from a client that closed.
-                self.sockets.close(stream, CloseReason.RESET if mask & transport.ERROR else CloseReason.CLIENT)
-                return
-            gone = bool(mask & transport.PEER_CLOSED)
-            if mask & transport.READABLE and not gone:
-                gone = transport.discard_input(stream.fd)
-            if gone:
-                self.sockets.close(stream, CloseReason.CLIENT)
-            elif mask & transport.WRITABLE:
-                self.catchup.advance(stream)
-        except transport.Flooded:
-            self.sockets.close(stream, CloseReason.FLOODED)
-        except OSError as error:
-            self.sockets.close(stream, reason_of(error))
-
-    def _for_ever(self, loop: Callable[[], None]) -> None:
-        while True:
-            try:
-                loop()
-            except Exception:
-                # A bug must cost a log line and a turn, not every stream of the worker.
-                self.sockets.failures.report(f"{getattr(loop, '__qualname__', loop)} failed; it goes on")
-                gevent.sleep(0.05)
+def _is_counted(group: Group) -> bool:
+    """Return whether metrics count this group's events: those of the worker's own channels are not from the log."""
+    return group.subscription.channels.isdisjoint(INJECTED_CHANNELS)

@@ -1,4 +1,4 @@
-"""The sockets that were taken over: which stream has which descriptor, and how a stream lets go of its own."""
+"""The table of sockets that were taken over: which stream owns which descriptor, and how it gives the descriptor up."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from ..runtime.cooperation import Failures
 from ..settings import Settings
 from ..streams.hub import Hub
 from ..streams.stream import OWN_CLIENT, Backlog, CloseReason, State, Stream
-from . import epoll as transport
+from . import epoll
 
 logger = logging.getLogger("headwater.fanout")
 
 
 class Sockets:
-    """One worker's table. Everything that uses it runs in one event loop and waits only for that loop.
+    """One hub's table. Everything that uses it runs in one event loop and waits only for that loop.
 
-    streams     by descriptor; its order is that of a sweep
-    backlogged  those that are not live: they have something to be sent first, or an end before them
-    count, own  how many; of these, the worker's own canaries, which end with the worker
+    streams     by descriptor; None where a descriptor is not ours
+    backlogged  streams that are not live: each has a backlog
+    count       number of streams
+    own         how many of them are the worker's own (canaries), which end with the worker
     """
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         self.settings = hub.settings
         self.stats = hub.stats
-        self.poller = transport.Poller()
+        self.poller = epoll.Poller()
         self.streams: list[Stream | None] = []
         self.backlogged: set[Stream] = set()
         self.count = 0
@@ -38,26 +39,27 @@ class Sockets:
         self.settings.on_change(self._prepare)
 
     def counts(self) -> Counter[str]:
-        """How many clients' sockets are in which state."""
+        """Return the number of clients' streams by state."""
         return Counter(stream.state for stream in self.clients())
 
     def clients(self) -> list[Stream]:
-        """All streams but the worker's own."""
+        """Return all streams except the worker's own."""
         return [stream for stream in self.streams if stream is not None and stream.client != OWN_CLIENT]
 
     def _prepare(self, new: Settings) -> Callable[[], None]:
-        """For new settings: the kernel has been told how long it may keep bytes."""
+        """For new settings: the kernel has its own copy of the write time-out for each open socket."""
         changed = new.sse_write_timeout != self.settings.sse_write_timeout
 
         def change() -> None:
             for stream in self.clients() if changed else ():
-                transport.set_user_timeout(stream.fd, new.sse_write_timeout * transport.USER_TIMEOUT_FACTOR)
+                epoll.set_user_timeout(stream.fd, new.sse_write_timeout * epoll.USER_TIMEOUT_FACTOR)
 
         return change
 
     def add(self, stream: Stream, fd: int) -> None:
-        """Own this descriptor from now on. Raises OSError (the kernel watches no more of them); owns nothing then."""
-        transport.prepare(fd, self.settings.sse_write_timeout * transport.USER_TIMEOUT_FACTOR)
+        """Own this descriptor from now on. Raises OSError if the kernel cannot watch one more; the caller then still
+        owns it."""
+        epoll.prepare(fd, self.settings.sse_write_timeout * epoll.USER_TIMEOUT_FACTOR)
         self.poller.add(fd)
         stream.fd = fd
         if fd >= len(self.streams):
@@ -67,15 +69,21 @@ class Sockets:
         self.own += stream.client == OWN_CLIENT
 
     def leave_live(self, stream: Stream, cursor: int, state: State, rest: memoryview | bytes = b"") -> None:
-        """A live stream lags, or is to end: what it is owed comes one by one from here on."""
+        """Take a stream out of its group's live list, with a backlog: ``cursor`` is the position through which it has
+        been served, counting the unsent ``rest`` of a chunk."""
         stream.group.remove_live(stream)
         stream.become(state)
         stream.cursor = cursor
         stream.backlog = Backlog(monotonic(), rest)
         self.backlogged.add(stream)
 
+    def lag(self, stream: Stream, cursor: int, rest: memoryview | bytes = b"") -> None:
+        """Make a live stream lag, because its socket is full; arguments as for :meth:`leave_live`."""
+        self.leave_live(stream, cursor, State.LAGGING, rest)
+        self.poller.want_write(stream.fd)
+
     def close(self, stream: Stream, reason: CloseReason) -> None:
-        """Let go of a stream's descriptor, now. Idempotent."""
+        """Close a stream's descriptor now. Idempotent."""
         if stream.state is State.CLOSED:
             return
         if stream.state is State.LIVE:
@@ -89,19 +97,19 @@ class Sockets:
         self.streams[fd] = None
         self.count -= 1
         self.own -= stream.client == OWN_CLIENT
-        os.close(fd)  # leaves the epoll set by itself
+        os.close(fd)  # which also removes it from the epoll set
         self.hub.closed(stream, reason)
 
     def fail(self, stream: Stream) -> None:
-        """Close a stream after an exception that nobody expected, which is being handled. What it was sent is not
-        known, so it is cut where it is, and resumes."""
-        self.failures.report("what was done for a stream failed; it is cut")
+        """Cut a stream because of a bug: the exception that is being handled. What its client was sent is unknown, so
+        the client has to resume."""
+        self.failures.report("serving a stream failed; it is cut and resumes")
         try:
             self.close(stream, CloseReason.ERROR)
         except Exception:
-            self.failures.report("a stream's end was not accounted for")
+            self.failures.report("a stream's end could not be recorded")
 
 
 def reason_of(error: OSError) -> CloseReason:
-    """The close reason that an error of a socket stands for."""
+    """Return the close reason for an error on a socket."""
     return CloseReason.CLIENT if isinstance(error, BrokenPipeError) else CloseReason.RESET

@@ -1,7 +1,7 @@
-"""Upkeep: what time asks of sockets that were taken over.
+"""Upkeep: what falls due on sockets that were taken over.
 
-Heartbeats and leases by a sweep over the table of descriptors, which spreads them over the interval and needs no timer
-per stream; write time-outs of those that have trouble; the drain's schedule.
+A sweep over the table of descriptors sends heartbeats and ends leases: this spreads them over the interval and needs no
+timer per stream. Write time-outs look only at streams with a backlog. The drain has its own schedule.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ from ..events.chunked import encode_chunk
 from ..events.model import heartbeat_block
 from ..streams.group import Group
 from ..streams.stream import OWN_CLIENT, Backlog, CloseReason, State, Stream
-from . import epoll as transport
+from . import epoll
 from .catchup import CatchUp
 from .sockets import Sockets, reason_of
 
-# After its end a stream's socket is kept this long for the peer's FIN.
-LINGER = 1.0
-TICK = 0.05  # seconds; the drain's grain, and the finest heartbeat
-SWEEP = 1.0  # seconds for one round over all streams; heartbeats come up to this much early
+LINGER = 1.0  # seconds to wait for the peer's FIN after a stream's end
+TICK = 0.05  # seconds between two turns; the resolution of drains and heartbeats
+SWEEP = 1.0  # seconds for one sweep over all streams; a heartbeat may be sent this much early
 
 
 class Upkeep:
-    """See the module's text."""
+    """Heartbeats, leases, write time-outs and the drain of one table of sockets."""
 
     def __init__(self, sockets: Sockets, catchup: CatchUp) -> None:
         self._sockets = sockets
@@ -44,7 +43,7 @@ class Upkeep:
         self._drain_total = 0
 
     def run(self) -> None:
-        """Look after everything, for ever."""
+        """Take a turn each TICK, for ever."""
         last = monotonic()
         while True:
             gevent.sleep(TICK)
@@ -53,7 +52,8 @@ class Upkeep:
             last = now
 
     def turn(self, now: float, elapsed: float) -> None:
-        """Do all three duties. None of them waits for another one to work."""
+        """Do all three duties; one that fails does not keep the others from working. ``now``: monotonic; ``elapsed``:
+        seconds since the last turn."""
         for name, duty in (
             ("heartbeats and leases", partial(self.sweep, now, elapsed)),
             ("write time-outs", partial(self._time_out, now)),
@@ -62,10 +62,10 @@ class Upkeep:
             try:
                 duty()
             except Exception:
-                self._sockets.failures.report(f"upkeep of streams failed at {name}; it goes on")
+                self._sockets.failures.report(f"upkeep of {name} failed; it goes on")
 
     def joined(self, stream: Stream) -> None:
-        """A stream whose request was under way when the drain began is the next to end."""
+        """End a stream next if the drain has begun: its request was already under way then."""
         if self._drain_began and stream.client != OWN_CLIENT:
             self._drain.append(stream)
 
@@ -88,15 +88,12 @@ class Upkeep:
             self._catchup.end(self._drain.pop(), CloseReason.DRAIN)
 
     def sweep(self, now: float, elapsed: float) -> None:
-        """Look at the next part of all streams: leases, and heartbeats for those that have heard nothing lately.
-
-        Going round the table of descriptors spreads the heartbeats over the interval and needs no timer per stream.
-        """
+        """Look at the next part of the table: end leases that are over, send heartbeats to silent streams."""
         table = self._sockets.streams
         heartbeat = self._settings.sse_heartbeat
         early = min(SWEEP, heartbeat / 4)
         steps = min(len(table), int(len(table) * elapsed / early) + 1)
-        # A group's heartbeat is the same for all its streams of this sweep step.
+        # Within one step all streams of a group share a heartbeat.
         self._heartbeats.clear()
         for _ in range(steps):
             if self._sweep_at >= len(table):
@@ -130,8 +127,7 @@ class Upkeep:
             return
         if sent < len(data):
             position = group.position(self._hub.window.position)
-            self._sockets.leave_live(stream, position, State.LAGGING, memoryview(data)[sent:] if sent else b"")
-            self._sockets.poller.want_write(stream.fd)
+            self._sockets.lag(stream, position, memoryview(data)[sent:] if sent else b"")
 
     def _time_out(self, now: float) -> None:
         for stream in list(self._sockets.backlogged):
@@ -148,9 +144,9 @@ class Upkeep:
             if waited > LINGER:
                 self._sockets.close(stream, CloseReason.DRAIN)
         elif limit and waited > limit / 2 and not backlog.reading and (backlog.rest or stream.state is State.LAGGING):
-            # (A socket that took nothing at all of the last chunk leaves a stream lagging without a rest.)
-            # A slow reader's kernel takes bytes long before ours reports room for more: that is progress, too.
-            queued = transport.unacknowledged(stream.fd)
+            # (A stream lags without a rest if its socket took nothing of the last chunk.)
+            # A slow reader acknowledges bytes long before our kernel reports room for more: that is progress, too.
+            queued = epoll.unacknowledged(stream.fd)
             if queued < backlog.queued:
                 backlog.progress_at = now
             elif waited > limit:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gevent.server import StreamServer
 
     from ..extension import SSE
-    from ..fanout.passes import Fanout
+    from ..fanout import Fanout
     from ..runtime.cooperation import Failures
     from ..settings import Settings
     from ..streams.hub import Hub

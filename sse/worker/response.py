@@ -18,12 +18,13 @@ from werkzeug.wrappers import Response as AnyResponse
 from werkzeug.wsgi import ClosingIterator
 
 from ..events.chunked import LAST_CHUNK, encode_chunk
-from ..fanout import epoll as transport
+from ..fanout import epoll
 
 if TYPE_CHECKING:
     from ..streams.hub import Hub
     from ..streams.stream import Stream
     from .deadlines import Deadlines
+
 
 @lru_cache(maxsize=2)
 def _date(second: int) -> str:
@@ -188,9 +189,9 @@ class Response(GunicornResponse):
             data, self._head = self._head + data, b""
         elif self.event_stream and not self._prepared:
             # A stream that is not taken over after its first write. The same bounds on what a peer costs that reads
-            # slowly, or that vanished, as :meth:`sse.fanout.passes.Fanout.adopt` sets.
+            # slowly, or that vanished, as :meth:`sse.fanout.sockets.Sockets.add` sets.
             self._prepared = True
-            transport.prepare(self.sock.fileno(), self._deadlines.write_timeout * transport.USER_TIMEOUT_FACTOR)
+            epoll.prepare(self.sock.fileno(), self._deadlines.write_timeout * epoll.USER_TIMEOUT_FACTOR)
         limit = self._deadlines.write_timeout
         if limit:
             now = time.monotonic()
@@ -204,4 +205,3 @@ class Response(GunicornResponse):
             if limit:
                 self.sock.settimeout(max(self._deadline - time.monotonic(), 0.001))
             self.sock.sendall(data[sent:])
-

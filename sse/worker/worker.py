@@ -47,7 +47,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from .. import registry
 from ..extension import SSE
-from ..fanout.passes import Fanout
+from ..fanout import Fanout
 from ..gunicorn import refuse_company, starting, tell_listening
 from ..observe import access as accesslog
 from ..observe.environ import HEALTH_LISTENER, HUNG_UP, STREAM, TAKEOVER, WHY_LOST

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sse.events.names import CANARY_CHANNEL
-from sse.fanout.passes import Fanout
+from sse.fanout import Fanout
 from sse.streams.hub import Hub
 from sse.streams.tailer import Tailer
 from tests.failure_modes import blocking

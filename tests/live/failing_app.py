@@ -7,7 +7,7 @@ from typing import Any
 from app import create_app
 from settings import load
 from sse.extension import SSE
-from sse.fanout.passes import Fanout
+from sse.fanout import Fanout
 from sse.fanout.upkeep import Upkeep
 from sse.worker.head_memory import HeadMemory
 

@@ -153,7 +153,7 @@ NOTHING_TAKEN = """
 from gevent import monkey; monkey.patch_all()
 import sys, time, socket, gevent
 from sse.events.model import Event
-from sse.fanout.passes import Fanout
+from sse.fanout import Fanout
 from sse.streams.group import Subscription
 from sse.streams.hub import Hub
 from sse.log import open_log

@@ -13,7 +13,7 @@ from typing import Any
 
 from sse.auth.address import address_bucket
 from sse.events.model import Event, Record, opening_block, parse_id, parse_since
-from sse.fanout.passes import Fanout
+from sse.fanout import Fanout
 from sse.log import Bounds, Log, LogUnavailable, open_log
 from sse.log.base import LogReplaced
 from sse.settings import Settings

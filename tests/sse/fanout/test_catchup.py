@@ -64,7 +64,7 @@ def test_a_stream_that_lags_when_its_log_is_replaced_ends_after_the_rest_of_its_
     client = taken.open_small(taken.hub.window.position)
     assert client.stream.state is State.LIVE
     positions = taken.append_big(12)
-    taken.fanout.run_passes()
+    taken.fanout.passes.run()
     assert client.stream.state is State.LAGGING
     taken.fanout.catchup.let_all_go()
     assert taken.read_to_end(client) == [int(format_id(position).partition("-")[0]) for position in positions]
@@ -84,7 +84,7 @@ def test_a_stream_that_has_its_last_words_is_not_given_others(taken: Taken) -> N
     taken.append_big(1)
     client = taken.open_small(taken.hub.window.position)
     taken.append_big(12)
-    taken.fanout.run_passes()
+    taken.fanout.passes.run()
     taken.fanout.catchup.end(client.stream, "lease")
     while client.stream.backlog is not None and not client.stream.backlog.final:
         client.read(2000)

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from sse.events.model import parse_id
-from sse.fanout import epoll as transport
-from sse.fanout import passes as fanout_module
+from sse.fanout import epoll, passes
 from sse.runtime.cooperation import Failures
 from sse.streams.stream import State
 from tests.sse.worker_parts import SocketClient, Stepped
@@ -48,17 +47,17 @@ def test_streams_that_a_failed_pass_did_not_reach_end_where_they_are(
 ) -> None:
     before = site.append("before")[-1]
     clients = live(site, 6)
-    monkeypatch.setattr(fanout_module, "PASS_SLICE", -1.0)
-    monkeypatch.setattr(fanout_module, "CLOCK_EVERY", 1)
+    monkeypatch.setattr(passes, "PASS_SLICE", -1.0)
+    monkeypatch.setattr(passes, "CLOCK_EVERY", 1)
     breaths = iter([None, None, Bug()])  # the third stream has been written to when it happens
 
     def breathe() -> None:
         if (error := next(breaths, None)) is not None:
             raise error
 
-    monkeypatch.setattr(fanout_module, "breathe", breathe)
+    monkeypatch.setattr(passes, "breathe", breathe)
     site.append("during")
-    site.fanout.run_passes()
+    site.fanout.passes.run()
     reached, doubtful, missed = clients[:2], clients[2], clients[3:]
     for client in reached:
         assert client.stream.state is State.LIVE and data(client) == ["during"]
@@ -72,7 +71,7 @@ def test_streams_that_a_failed_pass_did_not_reach_end_where_they_are(
         assert all(parse_id(block.id) <= before for block in client.blocks if block.id)
         client.sock.close()
     site.append("after")
-    site.fanout.run_passes()
+    site.fanout.passes.run()
     site.poll()
     assert [data(client) for client in reached] == [["during", "after"]] * 2
     assert sorted(site.parts.ended) == [("error", 0)] * 3 + [("error", 1)]  # the doubtful one has had it, as it happens
@@ -83,9 +82,9 @@ def test_turns_that_waited_for_a_pass_that_failed_are_taken(site: Stepped, monke
     (client,) = live(site, 1)
     taken: list[str] = []
     client.stream.group.deferred += [failing, lambda: taken.append("turn")]
-    monkeypatch.setattr(site.fanout, "_write_all", failing)
+    monkeypatch.setattr(site.fanout.passes, "_write_all", failing)
     site.append("x")
-    site.fanout.run_passes()
+    site.fanout.passes.run()
     assert taken == ["turn"] and not client.stream.group.passing
 
 
@@ -141,7 +140,12 @@ def test_an_end_that_fails_cuts_the_stream_and_the_drain_goes_on(
 
     monkeypatch.setattr(site.fanout.sockets, "leave_live", leave_live)
     site.fanout.drain(0.0)
-    assert [client.stream.state for client in clients] == [State.LINGERING, State.CLOSED, State.LINGERING, State.LINGERING]
+    assert [client.stream.state for client in clients] == [
+        State.LINGERING,
+        State.CLOSED,
+        State.LINGERING,
+        State.LINGERING,
+    ]
 
 
 def test_what_happens_on_one_socket_does_not_keep_the_others_from_being_looked_at(
@@ -169,7 +173,7 @@ def test_no_duty_of_upkeep_waits_for_another_to_work(site: Stepped, monkeypatch:
     site.fanout.catchup.end(clients[0].stream, "lease")
     assert clients[0].stream.state is State.LINGERING
     monkeypatch.setattr(site.fanout.upkeep, "sweep", lambda *_: failing())
-    monkeypatch.setattr(transport, "unacknowledged", failing)
+    monkeypatch.setattr(epoll, "unacknowledged", failing)
     site.fanout.drain(1.0)
     site.fanout.upkeep.turn(time.monotonic() + 2, 0.05)
     assert clients[0].stream.state is State.CLOSED

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from sse.events.model import Event
-from sse.fanout import passes as fanout_module
+from sse.fanout import passes
 from tests.sse.worker_parts import Parts, Stepped
 from tests.support.wait import eventually
 
@@ -34,17 +34,17 @@ class Site(Stepped):
 
 def test_what_comes_during_a_pass_is_joined_into_the_next(closing: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site(closing, 40)
-    monkeypatch.setattr(fanout_module, "PASS_SLICE", 0.0)  # the loop is let run again and again
-    monkeypatch.setattr(fanout_module, "CLOCK_EVERY", 8)
+    monkeypatch.setattr(passes, "PASS_SLICE", 0.0)  # the loop is let run again and again
+    monkeypatch.setattr(passes, "CLOCK_EVERY", 8)
     come = iter(range(1000))
-    monkeypatch.setattr(fanout_module, "breathe", lambda: site.append(f"later {next(come)}"))
+    monkeypatch.setattr(passes, "breathe", lambda: site.append(f"later {next(come)}"))
     site.append("first")
-    site.fanout.run_passes()
+    site.fanout.passes.run()
     assert all(got.count(b"data: ") == 1 and b"data: first\n" in got for got in site.chunks())
     later = next(come)
     assert later >= 5
-    monkeypatch.setattr(fanout_module, "breathe", lambda: None)
-    site.fanout.run_passes()
+    monkeypatch.setattr(passes, "breathe", lambda: None)
+    site.fanout.passes.run()
     for got in site.chunks():
         assert got.count(b"data: later ") == later
         size, _, body = got.partition(b"\r\n")
@@ -54,29 +54,29 @@ def test_what_comes_during_a_pass_is_joined_into_the_next(closing: ExitStack, mo
 def test_the_log_is_not_read_for_each_event_of_a_gap(closing: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site(closing, 4)
     slept = []
-    monkeypatch.setattr(fanout_module.gevent, "sleep", slept.append)
-    monkeypatch.setattr(fanout_module, "PASS_SLICE", 0.0)
-    monkeypatch.setattr(fanout_module, "CLOCK_EVERY", 4)
+    monkeypatch.setattr(passes.gevent, "sleep", slept.append)
+    monkeypatch.setattr(passes, "PASS_SLICE", 0.0)
+    monkeypatch.setattr(passes, "CLOCK_EVERY", 4)
 
     def comes_once() -> None:
-        if not site.fanout._work.is_set():
+        if not site.fanout.passes._work.is_set():
             site.append("more")
 
-    monkeypatch.setattr(fanout_module, "breathe", comes_once)
+    monkeypatch.setattr(passes, "breathe", comes_once)
     site.append("first")
-    site.fanout.run_passes()
+    site.fanout.passes.run()
     assert not slept  # once may be chance
     before = time.monotonic()
-    site.fanout.run_passes()
+    site.fanout.passes.run()
     (gap,) = slept
-    assert 0 < gap <= fanout_module.GAP_MOST
-    assert site.hub.busy_until() == pytest.approx(before + gap - fanout_module.READ_AHEAD, abs=0.05)
+    assert 0 < gap <= passes.GAP_MOST
+    assert site.hub.busy_until() == pytest.approx(before + gap - passes.READ_AHEAD, abs=0.05)
     # Without load there is no gap, and the log is read at once.
     slept.clear()
-    monkeypatch.setattr(fanout_module, "breathe", lambda: None)
-    site.fanout.run_passes()
+    monkeypatch.setattr(passes, "breathe", lambda: None)
+    site.fanout.passes.run()
     site.append("later")
-    site.fanout.run_passes()
+    site.fanout.passes.run()
     assert not slept
 
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 import pytest
 
 from sse.events.model import Event, format_id, parse_id
-from sse.fanout import passes as fanout_module
+from sse.fanout import fanout, passes
 from sse.streams.group import Subscription
 from sse.streams.stream import State
 from tests.sse.worker_parts import SocketClient, Stepped
@@ -49,11 +49,12 @@ class World(Stepped):
             (1, self.end_one),
             (1, self.client_goes),
         ]
-        monkeypatch.setattr(fanout_module, "PASS_SLICE", 0.0)
-        monkeypatch.setattr(fanout_module, "CLOCK_EVERY", 1)
-        monkeypatch.setattr(fanout_module, "MAX_CHUNK_BYTES", 6000)
+        for module in passes, fanout:
+            monkeypatch.setattr(module, "PASS_SLICE", 0.0)
+            monkeypatch.setattr(module, "breathe", self.others)
+        monkeypatch.setattr(passes, "CLOCK_EVERY", 1)
+        monkeypatch.setattr(passes, "MAX_CHUNK_BYTES", 6000)
         monkeypatch.setattr("sse.fanout.catchup.PAGE_BYTES", 1500)
-        monkeypatch.setattr(fanout_module, "breathe", self.others)
         self.parts.log.on_read = lambda *_: self.others()
 
     # ── what may happen ───────────────────────────────────────────────────────────────────────────────────────
@@ -106,8 +107,8 @@ class World(Stepped):
     def run_pass(self) -> None:
         if not self.in_passes:  # there is one greenlet for it
             self.in_passes = True
-            self.fanout._work.set()
-            self.fanout.run_passes()
+            self.fanout.passes._work.set()
+            self.fanout.passes.run()
             self.in_passes = False
 
     def read_log(self) -> None:
@@ -209,5 +210,3 @@ def test_whatever_happens_in_between_each_client_sees_exactly_its_events_in_orde
 def test_whatever_happens_in_between_a_thousand_times(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(1000, 2000):
         play(seed, monkeypatch, 200)
-
-

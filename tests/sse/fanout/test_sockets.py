@@ -6,8 +6,8 @@ import socket
 import time
 from contextlib import ExitStack
 
+from sse.fanout import Fanout
 from sse.fanout.epoll import NOT_SENT_LIMIT_BYTES, USER_TIMEOUT_FACTOR
-from sse.fanout.passes import Fanout
 from sse.streams.group import Subscription
 from sse.streams.stream import Stream
 from tests.sse.worker_parts import Parts
@@ -25,7 +25,9 @@ def test_the_kernel_is_told_of_another_write_timeout_for_sockets_that_are_open(c
     now = time.monotonic()
     sockets.add(Stream(group, 0, now=now, ends_at=now + 60, client="-", chunked=True), ours.fileno())
 
-    assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), "an event would wait for the answer to the one before"
+    assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), (
+        "an event would wait for the answer to the one before"
+    )
     assert ours.getsockopt(socket.IPPROTO_TCP, 25) == NOT_SENT_LIMIT_BYTES  # TCP_NOTSENT_LOWAT
 
     def user_timeout() -> float:

@@ -9,8 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from sse.events.model import Event, format_id
-from sse.fanout import catchup
-from sse.fanout import epoll as transport
+from sse.fanout import catchup, epoll
 from sse.streams.stream import OWN_CLIENT, State
 from tests.sse.worker_parts import SocketClient, Stepped
 
@@ -90,7 +89,7 @@ def lagging_behind_the_window(site: Stepped) -> SocketClient:
     site.append(BIG)
     client = now_open(site, send_buffer=1)
     site.append(*[BIG] * 12)
-    site.fanout.run_passes()
+    site.fanout.passes.run()
     site.append(*[BIG] * 12)  # not in the chunk of which it has the rest
     assert client.stream.state is State.LAGGING
     deadline = time.monotonic() + 5
@@ -144,7 +143,7 @@ def fill(site: Stepped, client: SocketClient) -> int:
     count = 0
     while client.stream.state is State.LIVE:
         site.append(f"{count}")
-        site.fanout.run_passes()
+        site.fanout.passes.run()
         count += 1
         assert count < 5000
     assert client.stream.backlog is not None and not client.stream.backlog.rest, "it took a part of it"
@@ -173,7 +172,7 @@ def test_a_stream_that_lagged_has_each_event_counted_once(closing: ExitStack) ->
         client.read(100_000)
         site.poll()
     site.append("one more")
-    site.fanout.run_passes()
+    site.fanout.passes.run()
     client.read(100_000)
     events = [block for block in client.blocks if not block.is_control]
     assert len(events) == count + 1
@@ -191,11 +190,11 @@ def test_what_waits_for_a_pass_has_its_turn_in_one_that_has_nothing_to_send(site
     trimmed = site.parts.log.append([Event("a", "trimmed away")])[-1]
     site.hub.overtaken(trimmed)
     assert on_time.stream.state is State.LINGERING
-    site.fanout.run_passes()
+    site.fanout.passes.run()
     site.fanout.catchup.read_log()
     assert early.stream.state is State.LIVE
     site.append("after")
-    site.fanout.run_passes()
+    site.fanout.passes.run()
     early.read(100_000)
     assert [block.data for block in early.blocks if not block.is_control] == ["trimmed away", "after"]
 
@@ -203,11 +202,11 @@ def test_what_waits_for_a_pass_has_its_turn_in_one_that_has_nothing_to_send(site
 def test_a_byte_that_is_taken_is_progress_though_as_much_waits_again(
     site: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "unacknowledged", lambda fd: 1000)
+    monkeypatch.setattr(epoll, "unacknowledged", lambda fd: 1000)
     site.append(BIG)
     client = now_open(site, send_buffer=1)
     site.append(*[BIG] * 40)
-    site.fanout.run_passes()
+    site.fanout.passes.run()
     backlog = client.stream.backlog
     assert backlog is not None and backlog.rest
     backlog.progress_at -= 3600
@@ -269,7 +268,7 @@ def test_a_live_stream_costs_nothing_between_events(closing: ExitStack) -> None:
         client.read(100_000)
         site.poll()
     site.append("x")
-    site.fanout.run_passes()
+    site.fanout.passes.run()
     client.read(100_000)
     assert not sockets.backlogged
     assert sockets.poller.poll() == [], "it is told of room that nobody waits for"
@@ -296,6 +295,6 @@ def test_what_a_stream_that_has_gone_did_not_get_is_not_counted(site: Stepped) -
     client = now_open(site)
     client.sock.close()
     site.append("too late")
-    site.fanout.run_passes()
+    site.fanout.passes.run()
     assert site.parts.ended == [("client", 0)]
     assert site.hub.stats.delivered == 0
