@@ -15,7 +15,7 @@ from ..events.model import CHANNEL_PATTERN
 from ..events.names import CANARY_CHANNEL, STATS_CHANNEL
 from ..runtime.redaction import one_line
 from .address import address_bucket, client_address, parse_networks
-from .bearer import Credential, find_credential
+from .bearer import Credential, find_credential, what_to_send
 from .configure import AuthSettings, Source, checked, publish_keys, token_keys, token_verifier
 from .decision import BadAuthSetting, Grant, credentials_missing, forbidden, insufficient_scope, invalid_token
 from .origin import is_allowed, is_own, local_publish_refusal, parse_allow_list
@@ -127,11 +127,8 @@ class Authenticator:
     def _publish_by_credential(self, request: Request, channels: Collection[str]) -> Grant:
         credential = find_credential(request, reading=False)
         if credential is None:
-            raise credentials_missing(
-                "publishing needs a key or a token, as Authorization: Bearer or the cookie sse_token"
-                " (?access_token= is for reading only)"
-            )
-        if credential.way == "cookie":
+            raise credentials_missing(f"publishing needs a key or a token, {what_to_send(reading=False)}")
+        if credential.scheme.ambient:
             self._check_cross_site(request)
         if self._is_publish_key(credential):
             _no_reserved(channels)
@@ -144,7 +141,7 @@ class Authenticator:
         return _grant(claims, credential)
 
     def _check_cross_site(self, request: Request) -> None:
-        """Refuse other sites' pages: browsers send a cookie whichever page makes the request (CSRF)."""
+        """Refuse other sites' pages (CSRF)."""
         origin = request.headers.get("Origin")
         if origin is None or not (
             is_allowed(origin, self._origins) or is_own(origin, request.environ, self._proxies)
@@ -173,9 +170,7 @@ class Authenticator:
             return self._anonymous(request)
         credential = find_credential(request, reading=True)
         if credential is None:
-            raise credentials_missing(
-                "reading this needs a token, as Authorization: Bearer, the cookie sse_token or ?access_token="
-            )
+            raise credentials_missing(f"reading this needs a token, {what_to_send(reading=True)}")
         if self._is_publish_key(credential):
             raise insufficient_scope("the publish key does not allow reading")
         claims = self._claims(credential)

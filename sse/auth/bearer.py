@@ -1,8 +1,12 @@
-"""Where a request carries its key or token: a header, a cookie, or the query (RFC 6750 §2)."""
+"""The ways in which a request carries its key or token, as a list (RFC 6750 §2).
+
+The lookup, the texts that tell clients what to send, CORS and the OpenAPI description all read ``SCHEMES``.
+"""
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .decision import invalid_request
 
@@ -20,38 +24,104 @@ B64TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 # anyway; this limits what we parse and hash for unauthenticated clients.
 MAX_CREDENTIAL_CHARS: Final = 12_288
 
-Way = Literal["header", "query", "cookie"]
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """One way to carry a credential.
+
+    name: its name in the OpenAPI description.
+    hint: tells a client what to send; "reading needs a token, as …".
+    find: returns all values that a request carries this way.
+    openapi: the Security Scheme Object (OpenAPI 3.1).
+    header: the request header to allow in CORS, if pages of other origins may set it.
+    reading_only: ignored for publishing.
+    ambient: browsers add it whichever page makes the request, so publishing with it needs a check against CSRF.
+    """
+
+    name: str
+    hint: str
+    find: Callable[["Request"], list[str]]
+    openapi: Mapping[str, str]
+    header: str = ""
+    reading_only: bool = False
+    ambient: bool = False
 
 
 class Credential(NamedTuple):
     """A key or token as presented, not yet verified."""
 
     value: str
-    way: Way
+    scheme: Scheme
 
     def __repr__(self) -> str:
-        return f"Credential(***, {self.way})"  # keep it out of tracebacks and debug logs
+        return f"Credential(***, {self.scheme.name})"  # keep it out of tracebacks and debug logs
+
+
+def _in_header(request: "Request") -> list[str]:
+    # RFC 9110 §11.1: the scheme is case-insensitive. Other schemes, such as Basic for a proxy, are not for us.
+    # WSGI joins repeated headers with a comma, which B64TOKEN does not allow, so two headers are refused, not read
+    # as one.
+    scheme, _, value = request.environ.get("HTTP_AUTHORIZATION", "").strip(" \t").partition(" ")
+    return [value.strip(" \t")] if scheme.lower() == "bearer" else []
+
+
+def _in_query(request: "Request") -> list[str]:
+    return request.args.getlist(PARAMETER) if request.environ.get("QUERY_STRING") else []
+
+
+def _in_cookie(request: "Request") -> list[str]:
+    return request.cookies.getlist(COOKIE) if request.environ.get("HTTP_COOKIE") else []
+
+
+# The most deliberate first, the cookie last, because a browser adds it on its own.
+SCHEMES: Final = (
+    Scheme(
+        "bearer",
+        "Authorization: Bearer",
+        _in_header,
+        {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+        header="Authorization",
+    ),
+    # An EventSource cannot set headers. A publisher can, and URLs end up in logs, histories and referrers
+    # (RFC 9700 §4.3.2).
+    Scheme(
+        "query",
+        f"?{PARAMETER}=",
+        _in_query,
+        {
+            "type": "apiKey",
+            "in": "query",
+            "name": PARAMETER,
+            "description": "For reading only, for clients that cannot set headers.",
+        },
+        reading_only=True,
+    ),
+    Scheme(
+        "cookie",
+        f"the cookie {COOKIE}",
+        _in_cookie,
+        {"type": "apiKey", "in": "cookie", "name": COOKIE},
+        ambient=True,
+    ),
+)
 
 
 def find_credential(request: "Request", *, reading: bool) -> Credential | None:
     """Find the credential of this request; None if it has none.
 
-    reading: accept one in the query, too. An EventSource cannot set headers. A publisher can, and URLs end up in
-    logs, histories and referrers, so we ignore a publisher's token there (RFC 9700 §4.3.2).
+    reading: look at the schemes for reading only, too.
 
-    The same credential in several places counts as the most deliberate: the header, then the query, then the cookie,
-    which a browser adds on its own. Different ones are ambiguous, and our lookup order must not decide between them
-    (RFC 6750 §2: "Clients MUST NOT use more than one method"). Ignores schemes other than Bearer, such as Basic for
-    a proxy.
+    The same credential in several places counts by the first of SCHEMES. Different ones are ambiguous, and our lookup
+    order must not decide between them (RFC 6750 §2: "Clients MUST NOT use more than one method").
 
     Raises AccessDenied (invalid_request) for malformed or differing credentials.
     """
-    environ = request.environ
-    found = _from_header(environ)
-    if reading and environ.get("QUERY_STRING"):
-        found += [Credential(value, "query") for value in request.args.getlist(PARAMETER)]
-    if environ.get("HTTP_COOKIE"):
-        found += [Credential(value, "cookie") for value in request.cookies.getlist(COOKIE)]
+    found = [
+        Credential(value, scheme)
+        for scheme in SCHEMES
+        if reading or not scheme.reading_only
+        for value in scheme.find(request)
+    ]
     for credential in found:
         if len(credential.value) > MAX_CREDENTIAL_CHARS or not B64TOKEN.fullmatch(credential.value):
             raise invalid_request("the credentials are empty, too long, or not a bearer token")
@@ -60,8 +130,10 @@ def find_credential(request: "Request", *, reading: bool) -> Credential | None:
     return found[0] if found else None
 
 
-def _from_header(environ: Mapping[str, Any]) -> list[Credential]:
-    # RFC 9110 §11.1: the scheme is case-insensitive. WSGI joins repeated headers with a comma, which B64TOKEN
-    # does not allow, so two headers are refused, not read as one.
-    scheme, _, value = environ.get("HTTP_AUTHORIZATION", "").strip(" \t").partition(" ")
-    return [Credential(value.strip(" \t"), "header")] if scheme.lower() == "bearer" else []
+def what_to_send(*, reading: bool) -> str:
+    """Name the schemes for an error text: "as Authorization: Bearer or the cookie sse_token"."""
+    hints = [scheme.hint for scheme in SCHEMES if reading or not scheme.reading_only]
+    text = f"as {' or '.join(hints)}"
+    if reading:
+        return text
+    return f"{text} ({', '.join(scheme.hint for scheme in SCHEMES if scheme.reading_only)} is for reading only)"

@@ -10,13 +10,18 @@ get round that.
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from .bearer import SCHEMES
 from .origin import is_allowed
 
 # What our own routes take. Authorization has to be named: a wildcard would not cover it. Pages whose requests are
 # traced send traceparent and tracestate with each of them, and could send none at all if these were not allowed.
 ALLOW_METHODS: Final = "GET, HEAD, POST"
-ALLOW_HEADERS: Final = (
-    "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-Request-ID, traceparent, tracestate"
+ALLOW_HEADERS: Final = ", ".join(
+    [
+        *(scheme.header for scheme in SCHEMES if scheme.header),
+        *("Cache-Control", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"),
+        *("traceparent", "tracestate"),
+    ]
 )
 EXPOSE_HEADERS: Final = "Retry-After, WWW-Authenticate, X-Request-ID"
 

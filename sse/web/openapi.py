@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ..auth import bearer
+from ..auth.bearer import SCHEMES
 from ..events.model import CHANNEL_PATTERN, CONTROL_EVENTS, MAX_RETRY_MS, MAX_TYPE_CHARS, RESET_REASONS
 from ..log.base import STORED
 from ..settings import Settings
@@ -51,13 +51,18 @@ def _path(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
+def _security(*, reading: bool) -> list[dict[str, list[str]]]:
+    named: list[dict[str, list[str]]] = [{scheme.name: []} for scheme in SCHEMES if reading or not scheme.reading_only]
+    return [{}, *named]
+
+
 def _stream_operation(extra: list[dict[str, Any]]) -> dict[str, Any]:
     text = {"type": "string"}
     return {
         "summary": "Stream events",
         "description": "Opens with a `heartbeat` that has `id:` and `retry:`; `heartbeat` and `stream-reset` "
         f"({', '.join(RESET_REASONS)}) are control events.",
-        "security": [{}, {"bearer": []}, {"cookie": []}, {"query": []}],
+        "security": _security(reading=True),
         "parameters": [
             *extra,
             _header("Last-Event-ID", text, "Resume after this id. Wins over the query."),
@@ -141,7 +146,7 @@ def describe(settings: Settings) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Headwater", "version": release, "license": {"name": "MIT", "identifier": "MIT"}},
-        "security": [{}, {"bearer": []}, {"cookie": []}],
+        "security": _security(reading=False),
         "paths": {
             "/events/{channel}": {
                 "get": _stream_operation([_path("channel", _CHANNEL)]),
@@ -150,16 +155,7 @@ def describe(settings: Settings) -> dict[str, Any]:
             "/events": {"get": _stream_operation([channels]), "post": batch},
         },
         "components": {
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-                "cookie": {"type": "apiKey", "in": "cookie", "name": bearer.COOKIE},
-                "query": {
-                    "type": "apiKey",
-                    "in": "query",
-                    "name": bearer.PARAMETER,
-                    "description": "For reading only, for clients that cannot set headers.",
-                },
-            },
+            "securitySchemes": {scheme.name: scheme.openapi for scheme in SCHEMES},
             "schemas": {
                 "Problem": {
                     "type": "object",

@@ -161,11 +161,15 @@ def test_the_token_section_can_be_followed(tmp_path: Path) -> None:
         assert json.loads(terminal.type(header.replace("orders", "other")))["status"] == 403
 
 
-def test_the_cookie_and_the_claim_are_those_of_the_code() -> None:
-    from sse.auth.bearer import COOKIE, PARAMETER
+def test_the_schemes_and_the_claim_are_those_of_the_code() -> None:
+    from sse.auth.bearer import SCHEMES
     from sse.auth.policy import MAX_PATTERNS
     from sse.auth.tokens import CLAIM, LEEWAY
 
     part = section(SECURITY, "Tokens")
-    assert f"**The cookie `{COOKIE}`**" in part and f"**`?{PARAMETER}=`**" in part and f"- `{CLAIM}`:" in part
+    ways = re.findall(r"^- \*\*(.+?)\*\*", part, re.MULTILINE)
+    assert len(ways) == len(SCHEMES)
+    for scheme in SCHEMES:
+        assert [way for way in ways if (scheme.header or scheme.openapi["name"]) in way], scheme.name
+    assert f"- `{CLAIM}`:" in part
     assert f"at most {MAX_PATTERNS} patterns" in part and f"{LEEWAY} s ahead" in part

@@ -3,47 +3,56 @@
 from typing import Any
 
 import pytest
+from flask import Request
 
-from sse.auth.bearer import MAX_CREDENTIAL_CHARS, Credential, find_credential
+from sse.auth.bearer import MAX_CREDENTIAL_CHARS, SCHEMES, Credential, Scheme, find_credential
 from sse.auth.decision import AccessDenied
 
 from .fakes import request
 
+FOUND = [
+    pytest.param("/", {}, None, id="nothing"),
+    pytest.param("/", {"Authorization": "Bearer abc"}, ("abc", "bearer"), id="bearer"),
+    pytest.param("/", {"Authorization": "bEARER abc"}, ("abc", "bearer"), id="the scheme in any case"),
+    pytest.param("/", {"Authorization": "Bearer   abc "}, ("abc", "bearer"), id="blanks around"),
+    pytest.param("/", {"Authorization": "Basic dXNlcjpwYXNz"}, None, id="another scheme is not for us"),
+    pytest.param("/", {"Authorization": "Bearerabc"}, None, id="another scheme that begins alike"),
+    pytest.param("/", {"Authorization": ""}, None, id="an empty header"),
+    pytest.param("/?access_token=abc", {}, ("abc", "query"), id="query"),
+    pytest.param("/?access%5Ftoken=abc", {}, ("abc", "query"), id="query with an encoded name"),
+    pytest.param("/?Access_Token=abc", {}, None, id="query names have their case"),
+    pytest.param("/", {"Cookie": "a=b; sse_token=abc; c=d"}, ("abc", "cookie"), id="cookie"),
+    pytest.param("/", {"Cookie": "sse_tokens=abc"}, None, id="another cookie"),
+    pytest.param(
+        "/?access_token=abc",
+        {"Authorization": "Bearer abc", "Cookie": "sse_token=abc"},
+        ("abc", "bearer"),
+        id="the same one in three ways: the header counts",
+    ),
+    pytest.param(
+        "/?access_token=abc", {"Cookie": "sse_token=abc"}, ("abc", "query"), id="query before cookie"
+    ),
+    pytest.param(
+        "/?access_token=abc",
+        {"Authorization": "Basic dXNlcjpwYXNz"},
+        ("abc", "query"),
+        id="a proxy's Basic beside our query",
+    ),
+]
 
-@pytest.mark.parametrize(
-    ("path", "headers", "expected"),
-    [
-        pytest.param("/", {}, None, id="nothing"),
-        pytest.param("/", {"Authorization": "Bearer abc"}, ("abc", "header"), id="header"),
-        pytest.param("/", {"Authorization": "bEARER abc"}, ("abc", "header"), id="the scheme in any case"),
-        pytest.param("/", {"Authorization": "Bearer   abc "}, ("abc", "header"), id="blanks around"),
-        pytest.param("/", {"Authorization": "Basic dXNlcjpwYXNz"}, None, id="another scheme is not for us"),
-        pytest.param("/", {"Authorization": "Bearerabc"}, None, id="another scheme that begins alike"),
-        pytest.param("/", {"Authorization": ""}, None, id="an empty header"),
-        pytest.param("/?access_token=abc", {}, ("abc", "query"), id="query"),
-        pytest.param("/?access%5Ftoken=abc", {}, ("abc", "query"), id="query with an encoded name"),
-        pytest.param("/?Access_Token=abc", {}, None, id="query names have their case"),
-        pytest.param("/", {"Cookie": "a=b; sse_token=abc; c=d"}, ("abc", "cookie"), id="cookie"),
-        pytest.param("/", {"Cookie": "sse_tokens=abc"}, None, id="another cookie"),
-        pytest.param(
-            "/?access_token=abc",
-            {"Authorization": "Bearer abc", "Cookie": "sse_token=abc"},
-            ("abc", "header"),
-            id="the same one in three ways: the header counts",
-        ),
-        pytest.param(
-            "/?access_token=abc", {"Cookie": "sse_token=abc"}, ("abc", "query"), id="query before cookie"
-        ),
-        pytest.param(
-            "/?access_token=abc",
-            {"Authorization": "Basic dXNlcjpwYXNz"},
-            ("abc", "query"),
-            id="a proxy's Basic beside our query",
-        ),
-    ],
-)
+
+def found(asked: Request, *, reading: bool) -> tuple[str, str] | None:
+    credential = find_credential(asked, reading=reading)
+    return credential and (credential.value, credential.scheme.name)
+
+
+@pytest.mark.parametrize(("path", "headers", "expected"), FOUND)
 def test_a_credential_is_found(path: str, headers: dict[str, str], expected: Any) -> None:
-    assert find_credential(request("GET", path, **headers), reading=True) == expected
+    assert found(request("GET", path, **headers), reading=True) == expected
+
+
+def test_every_scheme_has_a_request_in_the_table() -> None:
+    assert {param.values[2][1] for param in FOUND if param.values[2]} == {scheme.name for scheme in SCHEMES}
 
 
 @pytest.mark.parametrize(
@@ -81,9 +90,10 @@ def test_unclear_credentials_are_an_invalid_request(path: str, headers: dict[str
 def test_the_query_is_looked_at_for_reading_only(query: str) -> None:
     assert find_credential(request("POST", f"/?{query}"), reading=False) is None
     by_header = request("POST", f"/?{query}", Authorization="Bearer xyz")
-    assert find_credential(by_header, reading=False) == ("xyz", "header")
-    assert find_credential(request("POST", f"/?{query}", Cookie="sse_token=xyz"), reading=False) == ("xyz", "cookie")
+    assert found(by_header, reading=False) == ("xyz", "bearer")
+    assert found(request("POST", f"/?{query}", Cookie="sse_token=xyz"), reading=False) == ("xyz", "cookie")
 
 
-def test_a_credential_does_not_show_itself() -> None:
-    assert "abc" not in repr(Credential("abc", "header")) and "abc" not in f"{Credential('abc', 'query')}"
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.name)
+def test_a_credential_does_not_show_itself(scheme: Scheme) -> None:
+    assert "abc" not in repr(Credential("abc", scheme)) and "abc" not in f"{Credential('abc', scheme)}"
