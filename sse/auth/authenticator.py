@@ -33,17 +33,16 @@ KEY_SUBJECT: Final = "publish-key"
 MAX_SUBJECT_CHARS: Final = 128
 
 _HOW_TO_OPEN: Final = (
-    "publishing is closed, since other machines can reach this service (or it does not know who can) and no"
-    " key is set: set SSE_PUBLISH_KEY, or SSE_JWT_KEY or SSE_JWKS_FILE with SSE_JWT_ALGORITHMS; or"
-    " SSE_AUTH=none, which lets everybody publish who can reach it"
+    "publishing is closed, because no key is set and other machines can reach this service (or it cannot tell): set"
+    " SSE_PUBLISH_KEY, or SSE_JWT_KEY, or SSE_JWKS_FILE with SSE_JWT_ALGORITHMS; SSE_AUTH=none lets everybody publish"
 )
 
 
 class Authenticator:
-    """Decides about requests. One per app; thread-safe.
+    """Decides whether requests may publish or read. One per app; thread-safe.
 
-    loopback_only: returns whether *all* addresses that the process really listens on are loopback addresses; False if
-    unknown. Called for each publish that depends on it, so it must be cheap.
+    loopback_only: returns True if *all* addresses that the process really listens on are loopback addresses; False if
+    they are unknown. Called for each publish that depends on it, so it must be cheap.
     clock: returns Unix seconds.
     monotonic: returns seconds from any origin, for key files.
     before: the predecessor, when settings change. Its key files stay in use, and replaced keys stay valid for a while.
@@ -82,7 +81,7 @@ class Authenticator:
     def _decide(self, auth: str, loopback: bool) -> Rule:
         key, jwt = bool(self._publish_keys), self._tokens is not None
         if auth == "none" and (key or jwt):
-            raise BadAuthSetting("SSE_AUTH", "none cannot be used with a key, which it would make useless")
+            raise BadAuthSetting("SSE_AUTH", "none cannot be used with a key: it would let everybody in despite it")
         try:
             return decide(auth=auth, key=key, jwt=jwt, loopback=loopback)
         except LookupError:
@@ -110,8 +109,7 @@ class Authenticator:
                 if refusal is not None:
                     raise forbidden(
                         "Publishing needs a key",
-                        "without one, only direct requests from this machine may publish; as for this one,"
-                        f" {refusal}",
+                        f"without one, only direct requests from this machine may publish: {refusal}",
                         "origin",
                     )
                 return self._publish_anonymously(request, channels)

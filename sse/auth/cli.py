@@ -1,6 +1,6 @@
 """``flask --app wsgi sse token``: mints a token with the service's own key.
 
-For scripts, for trying things out, and for applications that have no issuer of tokens yet.
+For scripts, for experiments, and for applications that do not issue tokens yet.
 """
 
 import time
@@ -17,12 +17,12 @@ from .policy import check_pattern
 if TYPE_CHECKING:
     from .keys import Key
 
-# 10 years. More is a token for ever, which nobody can take back without changing the key.
+# 10 years, in seconds. A longer lifetime is for ever, and only a new key would end it.
 _MAX_TTL = 3653 * 86400
 
 
 def _patterns(_context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> list[str]:
-    """``--publish a --publish b`` and ``--publish a,b`` alike."""
+    """Parse ``--publish a --publish b`` and ``--publish a,b`` alike."""
     patterns = [part.strip() for value in values for part in value.split(",") if part.strip()]
     try:
         return [check_pattern(pattern) for pattern in patterns]
@@ -31,7 +31,7 @@ def _patterns(_context: click.Context, option: click.Parameter, values: tuple[st
 
 
 def sse_commands(settings: Callable[[], AuthSettings]) -> click.Group:
-    """The command group ``sse``, to be added to ``app.cli``. `settings` is called when a command runs."""
+    """Return the command group ``sse`` for ``app.cli``. ``settings`` is called when a command runs."""
 
     @click.group("sse")
     def group() -> None:
@@ -41,13 +41,13 @@ def sse_commands(settings: Callable[[], AuthSettings]) -> click.Group:
     @click.option("--publish", multiple=True, callback=_patterns, help="Channels or patterns: 'orders:*'.")
     @click.option("--subscribe", multiple=True, callback=_patterns, help="The same for reading.")
     @click.option("--ttl", type=click.IntRange(1, _MAX_TTL), default=3600, show_default=True, help="Seconds.")
-    @click.option("--subject", help="Whose token it is: shows in logs; the publish rate is counted by it.")
+    @click.option("--subject", help="Whose token it is, for logs and for the publish rate.")
     @click.option(
         "--key-file",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="The private key (PEM) or secret to sign with, where the service itself only has a public key.",
+        help="The private key (PEM) or secret to sign with, if the service itself has only a public key.",
     )
-    @click.option("--kid", help="Which of the service's keys to sign with; or the name of --key-file's.")
+    @click.option("--kid", help="Which of the service's keys to sign with; with --key-file: that key's id.")
     def token(
         publish: list[str],
         subscribe: list[str],
@@ -56,9 +56,9 @@ def sse_commands(settings: Callable[[], AuthSettings]) -> click.Group:
         key_file: Path | None,
         kid: str | None,
     ) -> None:
-        """Print a token (JWT) that may publish and read what the patterns name."""
+        """Print a token (JWT) for publishing to, and reading, the channels that the patterns match."""
         if not publish and not subscribe:
-            raise click.UsageError("a token for nothing: give --publish, --subscribe, or both")
+            raise click.UsageError("the token would allow nothing: give --publish, --subscribe, or both")
         from .tokens import mint
 
         ours = settings()
@@ -83,7 +83,7 @@ def sse_commands(settings: Callable[[], AuthSettings]) -> click.Group:
 
 
 def _signing_key(settings: AuthSettings, key_file: Path | None, kid: str | None) -> "Key":
-    """The key to sign with. Raises ClickException, BadAuthSetting."""
+    """Return the key to sign with. Raises ClickException or BadAuthSetting."""
     from dataclasses import replace
 
     from .keys import parse_key
@@ -98,11 +98,11 @@ def _signing_key(settings: AuthSettings, key_file: Path | None, kid: str | None)
         keys = [replace(key, kid=kid or key.kid) for key in keys]
     else:
         keys = [key for source in token_keys(settings) for key in source() if kid is None or key.kid == kid]
-    able = [key for key in keys if key.signer is not None]
-    if able:
-        return able[0]
+    for key in keys:
+        if key.signer is not None:
+            return key
     if keys or settings.sse_jwt_key or settings.sse_jwt_key_file or settings.sse_jwks_file:
-        raise click.ClickException("no key here can sign such a token: give the private key with --key-file")
+        raise click.ClickException("none of these keys can sign: give the private key with --key-file")
     raise click.ClickException(
-        "tokens are not configured: set SSE_JWT_KEY, for instance to the output of 'openssl rand -base64 48'"
+        "tokens are not configured: set SSE_JWT_KEY, for example to the output of 'openssl rand -base64 48'"
     )

@@ -1,10 +1,9 @@
-"""Cross-origin reading: the response headers of the Fetch standard's CORS protocol.
+"""Response headers for requests from pages of other origins: the Fetch standard's CORS protocol.
 
-The allow-list is explicit. An origin on it may use credentials (EventSource with `withCredentials` and the
-cookie). ``*`` in the list lets every page read what anybody may read: it is answered as ``*`` and without
-Allow-Credentials, which browsers refuse to combine
-(https://fetch.spec.whatwg.org/#cors-protocol-and-credentials), and never by echoing the Origin, which would
-get round that.
+Origins on the allow-list may send credentials (EventSource with ``withCredentials`` and the cookie). ``*`` on the
+list lets every page read what anybody may read: we answer ``*`` without Allow-Credentials, since browsers refuse the
+two together (https://fetch.spec.whatwg.org/#cors-protocol-and-credentials). To echo the Origin instead would defeat
+that rule.
 """
 
 from collections.abc import Sequence
@@ -13,8 +12,8 @@ from typing import Final, Protocol
 from .bearer import SCHEMES
 from .origin import is_allowed
 
-# What our own routes take. Authorization has to be named: a wildcard would not cover it. Pages whose requests are
-# traced send traceparent and tracestate with each of them, and could send none at all if these were not allowed.
+# What our routes accept. A wildcard would not cover Authorization. A traced page sends traceparent and tracestate with
+# every request; if they were not allowed, the browser would block them all.
 ALLOW_METHODS: Final = "GET, HEAD, POST"
 ALLOW_HEADERS: Final = ", ".join(
     [
@@ -25,24 +24,24 @@ ALLOW_HEADERS: Final = ", ".join(
 )
 EXPOSE_HEADERS: Final = "Retry-After, WWW-Authenticate, X-Request-ID"
 
-# Seconds that a browser may remember a preflight. A change of the allow-list takes that long to reach
-# everybody; without it each publish of a page costs two requests.
+# Seconds that a browser may remember a preflight; without it, each publish from a page costs two requests. A change of
+# the allow-list takes as long to reach everybody.
 MAX_AGE: Final = 600
 
 
 class CorsSettings(Protocol):
-    """What is needed of the settings."""
+    """The setting used here."""
 
     @property
     def sse_cors_origins(self) -> Sequence[str]: ...
 
 
 def cors_headers(settings: CorsSettings, origin: str | None, *, preflight: bool = False) -> dict[str, str]:
-    """The headers to add to a response, for the request's Origin (None: it had none).
+    """Return the headers to add to a response; none without an allow-list, only ``Vary`` for an origin not on it.
 
-    `preflight`: the request is OPTIONS with ``Access-Control-Request-Method``. Nothing but ``Vary`` is added
-    for an origin that is not on the list, and nothing at all when there is no list. ``Vary: Origin`` is there
-    even without an Origin: else a cache would hand one page's answer to another.
+    origin: the request's Origin header, or None. The response varies by Origin even if there is none; otherwise a
+    cache could serve one page's response to another.
+    preflight: the request is OPTIONS with ``Access-Control-Request-Method``.
     """
     allowed = tuple(settings.sse_cors_origins)
     if not allowed:

@@ -13,23 +13,23 @@ ErrorCode = Literal["invalid_request", "invalid_token", "insufficient_scope"]
 
 
 class Grant(NamedTuple):
-    """Who may enter, and until when.
+    """Permission for one request.
 
     subject: identifies the holder in logs and for the publish rate; never the secret itself.
-    expires_at: Unix seconds, by which a stream opened with this grant must end; None: no end.
+    expires_at: Unix seconds by which a stream opened with this grant must end; None: no end.
     """
 
     subject: str
     expires_at: float | None = None
 
 
-# key: no credentials, or ones that are no key and no token; token: a token that is not good for this; origin: not from
-# this machine, or from another site's page; closed: nobody may publish; invalid: nobody may do this.
+# Why a request was refused. key: it has no key and no token; token: its token does not allow this; origin: it is from
+# another machine, or another site's page; closed: nobody may publish; invalid: nobody may do this.
 REASONS: Final = ("key", "token", "origin", "closed", "invalid")
 
 
 class AccessDenied(Exception):
-    """The response to a request that is not allowed.
+    """A request is not allowed; holds the response.
 
     status: 401 or 403.
     detail: for the problem document (RFC 9457); contains neither the credential nor any header of the client.
@@ -48,9 +48,9 @@ class AccessDenied(Exception):
 
 
 class BadAuthSetting(ValueError):
-    """An access setting that the service must not start with. ``setting`` is its name.
+    """The service must not start with this access setting. ``setting`` is its name.
 
-    The message names the setting and what is allowed, and shows no key material.
+    The message names the setting and what is allowed, without key material.
     """
 
     def __init__(self, setting: str, problem: str) -> None:
@@ -59,10 +59,10 @@ class BadAuthSetting(ValueError):
 
 
 def challenge(code: ErrorCode | None = None, description: str = "") -> dict[str, str]:
-    """The ``WWW-Authenticate`` header (RFC 6750 §3). `description` is one of our own constants.
+    """Return the ``WWW-Authenticate`` header (RFC 6750 §3).
 
-    The grammar of error_description leaves out the quote, the backslash and everything but printable ASCII:
-    text from a request must never get here, and an assertion keeps it so.
+    description: one of our own constants, never text from a request. The grammar of error_description allows only
+    printable ASCII without quotes and backslashes, which we assert.
     """
     value = f'Bearer realm="{REALM}"'
     if code is not None:
@@ -73,12 +73,12 @@ def challenge(code: ErrorCode | None = None, description: str = "") -> dict[str,
 
 
 def credentials_missing(detail: str) -> AccessDenied:
-    """401 for a request without any credentials: a challenge without an error code (RFC 6750 §3.1)."""
+    """401 for a request without credentials. Its challenge has no error code (RFC 6750 §3.1)."""
     return AccessDenied(401, "Credentials needed", detail, challenge(), "key")
 
 
 def invalid_request(description: str) -> AccessDenied:
-    """401 for malformed credentials, or several that differ (RFC 6750 §2)."""
+    """401 for malformed credentials, or different ones in one request (RFC 6750 §2)."""
     headers = challenge("invalid_request", description)
     return AccessDenied(401, "Credentials unclear", description, headers, "key")
 
@@ -89,7 +89,7 @@ def invalid_token(description: str, reason: str = "token") -> AccessDenied:
 
 
 def insufficient_scope(description: str, detail: str = "") -> AccessDenied:
-    """403 for good credentials that do not cover this request. `detail` may name the channel."""
+    """403 for valid credentials that do not cover this request. ``detail`` may name the channel."""
     headers = challenge("insufficient_scope", description)
     return AccessDenied(403, "Not covered by these credentials", detail or description, headers)
 

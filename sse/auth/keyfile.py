@@ -1,10 +1,9 @@
-"""Files with keys, read again when they change: rotation without a restart.
+"""Key files, read again when they change, so that keys can be rotated without a restart.
 
-A Secret that Kubernetes mounts is replaced by swapping a symbolic link, an editor renames a new file into
-place, a script writes over the old one: all three change the file's identity (device, inode, size,
-modification and change time), which is looked at no more than once a second. A file that is missing or
-damaged when it is looked at changes nothing: the keys that were read before stay, and a warning says so,
-because half a second of a bad file must not lock everybody out, and never must it open anything.
+To update a Secret, Kubernetes swaps a symbolic link; an editor renames a new file into place; a script overwrites the
+old one. All three change the file's identity (device, inode, size, modification and change time), which we check at
+most once a second. If the file is then missing or invalid, we keep the keys that we have and log a warning: a bad
+file must lock nobody out for a moment, and must never let anybody in.
 """
 
 import logging
@@ -17,39 +16,36 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
+from ..runtime.cooperation import offload
 from .decision import BadAuthSetting
 
 logger = logging.getLogger("headwater.auth")
 
 Entry = TypeVar("Entry")
 
-# Seconds between two looks: a system call a second is nothing, one for each of 10,000 requests a second is
-# not.
+# Seconds between two checks. One system call a second costs nothing; one for each of 10,000 requests a second would.
 CHECK_INTERVAL: Final = 1.0
 
-# A file that was modified this recently (s) is read again at the next look although it looks the same: a
-# second write within the clock tick of the first (4 ms on many systems) leaves no trace in its times. (git
-# calls such a file "racily clean".)
+# Seconds. A file modified more recently is read again at the next check even if it looks the same: a second write
+# within the file system's clock tick (often 4 ms) leaves no trace in its times. (Git calls this "racily clean".)
 SETTLED_AFTER: Final = 2.0
 
-# Far above any key set, far below what could hurt: somebody's log file named by mistake.
+# Far larger than any key set; protects us from, say, a log file named by mistake.
 MAX_FILE_BYTES: Final = 1 << 20
 
-# Contents that are remembered as still valid; more rotations than this within the grace period drop the
-# oldest.
+# How many earlier contents may be valid at once. More rotations within the grace period drop the oldest.
 MAX_RETIRED: Final = 4
 
 _Identity = tuple[int, int, int, int, int]
 
 
 class KeyFile(Generic[Entry]):
-    """The entries of one file, as it is now, and for `grace` seconds after a change as it was before.
+    """The entries of one file; after a change, the earlier ones stay valid for ``grace`` seconds.
 
-    `parse` turns the content into entries and raises ValueError, with a message that shows none of the
-    content. `grace` = 0: what is taken out of the file is invalid within `CHECK_INTERVAL`.
+    parse: turns the content into entries. Raises ValueError, whose message shows none of the content.
+    grace: 0 makes entries that are removed from the file invalid within CHECK_INTERVAL.
 
-    Raises BadAuthSetting when the file cannot be read or parsed at the start. Thread-safe; a look that is due
-    costs one `stat`, and only a change is read.
+    Raises BadAuthSetting if the file cannot be read or parsed at the start. Thread-safe.
     """
 
     def __init__(
@@ -74,16 +70,16 @@ class KeyFile(Generic[Entry]):
             self._current = tuple(parse(self._content))
         except (OSError, ValueError) as error:
             raise BadAuthSetting(setting, f"{self._path}: {_reason(error)}") from None
-        self._next_look = clock() + CHECK_INTERVAL
+        self._next_check = clock() + CHECK_INTERVAL
 
     def entries(self) -> tuple[Entry, ...]:
-        """Everything that is valid now, the newest first."""
+        """Return the entries that are valid now, the newest first."""
         now = self._clock()
-        # Whoever finds the look due does it; the others go on with what there is instead of queueing up.
-        if now >= self._next_look and self._lock.acquire(blocking=False):
+        # One caller checks the file; meanwhile the others use the entries that we have.
+        if now >= self._next_check and self._lock.acquire(blocking=False):
             try:
-                self._next_look = now + CHECK_INTERVAL
-                self._look(now)
+                self._next_check = now + CHECK_INTERVAL
+                self._check(now)
             finally:
                 self._lock.release()
         if not self._retired:
@@ -91,30 +87,36 @@ class KeyFile(Generic[Entry]):
         valid = [entries for until, entries in tuple(self._retired) if now < until]
         return sum(valid, self._current)
 
-    def _look(self, now: float) -> None:
+    def _check(self, now: float) -> None:
         try:
-            seen = self._identify(os.stat(self._path))
-            if seen is not None and seen == self._identity:
+            changed = offload(self._read_if_changed)  # its disk may be slow, and this is a request's path
+            if changed is None:
                 return
-            identity, content = self._read()
+            identity, content = changed
             if content != self._content:
                 entries = tuple(self._parse(content))
                 if self._grace > 0:
                     self._retired.appendleft((now + self._grace, self._current))
                 self._current, self._content = entries, content
-                logger.info("%s has changed: keys read again (%d now)", self._setting, len(entries))
+                logger.info("%s has changed: %d keys read", self._setting, len(entries))
             self._identity, self._problem = identity, ""
         except (OSError, ValueError) as error:
             problem = _reason(error)
-            if problem != self._problem:  # one line for each new trouble, not one a second
+            if problem != self._problem:  # one line for each new problem, not one a second
                 self._problem = problem
-                logger.warning("%s has changed and cannot be used (%s): keys stay", self._setting, problem)
+                logger.warning(
+                    "%s has changed and cannot be used (%s): the earlier keys stay valid", self._setting, problem
+                )
+
+    def _read_if_changed(self) -> tuple[_Identity | None, bytes] | None:
+        seen = self._identify(os.stat(self._path))
+        return None if seen is not None and seen == self._identity else self._read()
 
     def _read(self) -> tuple[_Identity | None, bytes]:
-        """Identity and content. The identity is taken first: a change in between is seen at the next look."""
+        """Return identity and content. We take the identity first, so the next check sees a change in between."""
         status = os.stat(self._path)
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError("not a regular file")  # a FIFO would block for ever
+            raise ValueError("not a regular file")  # a FIFO would block forever
         with open(self._path, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
@@ -123,7 +125,7 @@ class KeyFile(Generic[Entry]):
 
     @staticmethod
     def _identify(status: os.stat_result) -> _Identity | None:
-        """None for a file that was touched so recently that another change could go unseen."""
+        """Return the file's identity; None if it changed so recently that another change could go unnoticed."""
         if abs(time.time() - max(status.st_mtime, status.st_ctime)) < SETTLED_AFTER:
             return None
         return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

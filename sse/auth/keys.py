@@ -1,14 +1,14 @@
-"""Keys that tokens are verified (and minted) with.
+"""Parses the keys that verify tokens, and mint them.
 
-*No key confusion.* The classic attack on JWT is a token that names its own algorithm: ``none``, or HS256 with
-the server's public RSA key as the "secret". Here the algorithm belongs to the key: it follows from the key's
-type when the key is loaded, and a token is only ever tried against keys of the algorithm that it names (RFC
-8725 §3.1). Text that looks like an asymmetric key is one or is refused; it never becomes an HMAC secret.
+*No key confusion.* In the classic attack on JWT, the token chooses the algorithm: ``none``, or HS256 with the server's
+public RSA key as the "secret". Here the key determines the algorithm when it is loaded, and we try a token only against
+keys of the algorithm that it names (RFC 8725 §3.1). Text that looks like an asymmetric key but does not parse is
+refused; it never becomes an HMAC secret.
 
-*No weak keys.* HMAC secrets have at least 256 bits (RFC 7518 §3.2), RSA keys at least 2048 (§3.3), curves are
-P-256 and Ed25519. Anything less is refused when it is loaded: at the start, the process does not come up.
+*No weak keys.* We refuse HMAC secrets of less than 256 bits (RFC 7518 §3.2), RSA keys of less than 2048 (§3.3), and
+curves other than P-256 and Ed25519.
 
-This module imports PyJWT and cryptography (9 MB): it is itself imported only where tokens are configured.
+This module imports PyJWT and cryptography (9 MB), so it is imported only where tokens are configured.
 """
 
 import json
@@ -26,8 +26,7 @@ from .algorithms import MIN_SECRET_BYTES, SUPPORTED
 
 MIN_RSA_BITS: Final = 2048
 
-# A token without `kid` is tried against each key that fits: the bound on what one bad token costs (30 µs a
-# key).
+# A token without a `kid` is tried against each key of its algorithm, at 30 µs a key. This limits what a bad one costs.
 MAX_KEYS: Final = 32
 
 PublicKey: TypeAlias = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
@@ -38,7 +37,7 @@ _PEM_BLOCK: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key and the one algorithm that it is for. Its material does not show in a repr."""
+    """A key and its only algorithm. The repr hides the key material."""
 
     algorithm: str
     kid: str | None
@@ -47,18 +46,18 @@ class Key:
 
 
 def parse_key(content: bytes, *, allowed: Collection[str]) -> Sequence[Key]:
-    """The keys in `content`: PEM blocks, or else one HMAC secret, its bytes as they are but for blanks
-    around.
+    """Parse PEM blocks or, if there are none, one HMAC secret: the content without surrounding whitespace.
 
-    A private key in PEM form verifies by its public half. Raises ValueError, which shows no key material, for
-    text that is neither, for a weak key, and for one whose algorithm is not in `allowed`.
+    A private key verifies with its public half.
+
+    Raises ValueError, without key material, for anything else, for a weak key, and for an algorithm not in ``allowed``.
     """
     content = content.strip()
     if b"-----BEGIN" in content:
         text = content.decode("ascii", errors="replace")
-        # In an environment variable line feeds are often written as \n.
+        # Environment variables often hold \n for a line feed.
         text = text if "\n" in text else text.replace("\\n", "\n")
-        # `openssl ecparam -genkey` writes the curve's parameters in front of the key, which has them, too.
+        # `openssl ecparam -genkey` writes the curve's parameters before the key, which contains them, too.
         blocks = [block for block in _PEM_BLOCK.finditer(text) if block[1] != "EC PARAMETERS"]
         if not blocks:
             raise ValueError("not a complete PEM block (-----BEGIN … KEY----- to -----END … KEY-----)")
@@ -72,11 +71,12 @@ def parse_key(content: bytes, *, allowed: Collection[str]) -> Sequence[Key]:
 
 
 def parse_jwks(content: bytes, *, allowed: Collection[str]) -> Sequence[Key]:
-    """The usable keys of a JWK Set (RFC 7517 §5), "use" and "key_ops" respected.
+    """Parse a JWK Set (RFC 7517 §5) and return its usable keys.
 
-    Keys of other types, algorithms and uses are passed over (§5: an implementation should ignore what it does
-    not understand; providers list keys for others too). Raises ValueError when none is left, or the content
-    is not a JWK Set; the message shows none of it.
+    Skips keys of other types, algorithms and uses ("use", "key_ops"): identity providers list keys for others, too, and
+    §5 tells us to ignore those that we do not understand.
+
+    Raises ValueError, without the content, if no key is left or this is not a JWK Set.
     """
     try:
         members = json.loads(content)["keys"]
@@ -86,7 +86,7 @@ def parse_jwks(content: bytes, *, allowed: Collection[str]) -> Sequence[Key]:
         raise ValueError('not a JWK Set: a JSON object with an array "keys"')
     keys = [key for member in members if (key := _from_jwk(member)) is not None and key.algorithm in allowed]
     if not keys:
-        raise ValueError(f"there is no usable signing key for {', '.join(allowed)} in it")
+        raise ValueError(f"it contains no usable signing key for {', '.join(allowed)}")
     return _bounded(keys)
 
 
@@ -99,14 +99,13 @@ def _bounded(keys: list[Key]) -> list[Key]:
 def _from_secret(secret: bytes) -> Key:
     if len(secret) < MIN_SECRET_BYTES:
         raise ValueError(
-            f"an HMAC secret has at least {MIN_SECRET_BYTES} bytes (256 bits, RFC 7518 §3.2),"
-            f" this has {len(secret)}"
+            f"an HMAC secret needs at least {MIN_SECRET_BYTES} bytes (256 bits, RFC 7518 §3.2), not {len(secret)}"
         )
     try:
         HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
     except jwt.InvalidKeyError:
-        # ssh-rsa …, a JWK, a certificate in DER: published things, no secrets
-        raise ValueError("this is not a secret but an asymmetric key, a certificate or a JWK") from None
+        # "ssh-rsa …", a JWK, a DER certificate: these get published, so they are not secret.
+        raise ValueError("this is an asymmetric key, a certificate or a JWK, not a secret") from None
     return Key("HS256", None, secret, secret)
 
 
@@ -118,38 +117,38 @@ def _from_pem(block: str, label: str) -> Key:
             return _from_public(serialization.load_pem_public_key(block.encode()))
     except _Unsuitable:
         raise
-    except Exception:  # cryptography raises many types, some with parts of the key in their text
+    except Exception:  # cryptography raises many types; some texts contain parts of the key
         raise ValueError(f"the PEM block {label!r} cannot be read (or is encrypted)") from None
-    raise ValueError(f"PEM block {label!r}: only public and private keys are understood (extract it first)")
+    raise ValueError(f"PEM block {label!r} cannot be used, only public and private keys (extract the key first)")
 
 
 class _Unsuitable(ValueError):
-    """A key that was understood, and must not be used."""
+    """We can read the key, but must not use it."""
 
 
 def _from_private(key: object, kid: str | None = None) -> Key:
     if isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
         public = _from_public(key.public_key(), kid)
         return Key(public.algorithm, kid, public.verifier, key)
-    raise _Unsuitable(f"a key of this type is not supported; supported are {', '.join(SUPPORTED)}")
+    raise _Unsuitable(f"keys of this type are not supported, only those for {', '.join(SUPPORTED)}")
 
 
 def _from_public(key: object, kid: str | None = None) -> Key:
     if isinstance(key, rsa.RSAPublicKey):
         if key.key_size < MIN_RSA_BITS:
-            raise _Unsuitable(f"an RSA key has at least {MIN_RSA_BITS} bits, this has {key.key_size}")
+            raise _Unsuitable(f"an RSA key needs at least {MIN_RSA_BITS} bits, not {key.key_size}")
         return Key("RS256", kid, key)
     if isinstance(key, ec.EllipticCurvePublicKey):
         if not isinstance(key.curve, ec.SECP256R1):
-            raise _Unsuitable(f"ES256 is for the curve P-256, not {key.curve.name}")
+            raise _Unsuitable(f"ES256 uses the curve P-256, not {key.curve.name}")
         return Key("ES256", kid, key)
     if isinstance(key, ed25519.Ed25519PublicKey):
         return Key("EdDSA", kid, key)
-    raise _Unsuitable(f"a key of this type is not supported; supported are {', '.join(SUPPORTED)}")
+    raise _Unsuitable(f"keys of this type are not supported, only those for {', '.join(SUPPORTED)}")
 
 
 def _from_jwk(member: Any) -> Key | None:
-    """The key of one member of a JWK Set, or None if it is not one for us."""
+    """Return the key of a JWK Set's member; None if we cannot or must not use it."""
     if not isinstance(member, dict):
         return None
     kid, operations = member.get("kid"), member.get("key_ops", ["verify"])
@@ -166,7 +165,7 @@ def _from_jwk(member: Any) -> Key | None:
             key = _from_private(material, kid)
         else:
             key = _from_public(material, kid)
-    except Exception:  # PyJWT's and cryptography's errors, whose text holds the whole JWK
+    except Exception:  # PyJWT's and cryptography's errors; their texts contain the whole JWK
         return None
-    # "alg" (RFC 7517 §4.4) narrows a key down: one for RS512 or PS256 is not for RS256.
+    # "alg" (RFC 7517 §4.4) restricts a key: one for RS512 or PS256 is not for RS256.
     return key if member.get("alg", key.algorithm) == key.algorithm else None

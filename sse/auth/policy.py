@@ -1,16 +1,13 @@
-"""Who may do what, as data; and the channel patterns in which tokens and settings say it.
+"""Who may do what, as a table; and the channel patterns of tokens and settings.
 
-Theory of operation
-===================
+Four facts decide: SSE_AUTH, whether a publish key is set, whether a token key is set, and whether *only this machine*
+can reach the process. The last depends on the addresses that it really listens on, because a command line can override
+the settings; an unknown address counts as reachable. ``RULES`` is the whole decision: the first matching row wins, and
+every combination has one.
 
-Four facts decide: what `SSE_AUTH` says, whether a publish key is configured, whether JSON Web Tokens are, and
-whether the process is *really* reachable from this machine only (the addresses that it listens on, not a
-setting: a command line can override that). `RULES` is the whole decision; the first row that fits wins, and a
-row for every combination is there. An unknown listening address counts as reachable.
-
-Channels whose names begin with "_" are reserved for the service's own use. No ``*`` reaches them: a token
-must spell the underscore. Anybody may read ``_canary``, which carries heartbeats only and is what the probes
-open. ``_stats`` has numbers about the service itself: public where reading is, else for patterns that name it.
+Channels whose names begin with "_" are the service's own. No ``*`` matches them: a pattern must spell the underscore.
+Anybody may read ``_canary``, which the probes open; it carries only heartbeats. ``_stats`` has figures about the
+service: anybody may read it where reading is public, elsewhere only tokens whose pattern spells it.
 """
 
 import enum
@@ -19,16 +16,16 @@ from typing import Final, NamedTuple
 
 from ..events.model import CHANNEL_PATTERN, RESERVED_CHANNEL_PATTERN
 
-# A batch is checked channel by channel (10,000 at most) against each pattern: this bounds the product, which
-# is time in the event loop that the holder of one token could take from everybody.
+# Each channel of a batch (up to 10,000) is compared with each pattern. This limits the product: time in the event loop
+# that one token's holder could take from everybody.
 MAX_PATTERNS: Final = 256
 
 
 class Publishing(enum.Enum):
-    """What a publisher has to show."""
+    """What a publisher must present."""
 
     OPEN = "nothing: SSE_AUTH=none opens it to everybody"
-    LOCAL = "nothing, from this machine, directly, and not from a foreign web page"
+    LOCAL = "nothing, but only directly from this machine, and not from another site's page"
     CLOSED = "a key to be set first: it is closed"
     KEY = "the publish key"
     TOKEN = "a token whose claim covers the channels"
@@ -36,14 +33,14 @@ class Publishing(enum.Enum):
 
 
 class Reading(enum.Enum):
-    """What a subscriber has to show."""
+    """What a subscriber must present."""
 
     PUBLIC = "nothing"
     TOKEN = "a token whose claim covers the channels, except for SSE_PUBLIC_CHANNELS"
 
 
 class Rule(NamedTuple):
-    """One row: the facts it is for (None: either way), and what follows."""
+    """A row: the facts that it matches (None matches any), and the decision."""
 
     auth: str | None
     key: bool | None
@@ -65,9 +62,9 @@ RULES: Final = (
 
 
 def decide(*, auth: str, key: bool, jwt: bool, loopback: bool) -> Rule:
-    """The row of `RULES` for these facts.
+    """Return the matching row of ``RULES``.
 
-    Raises LookupError for an `auth` that no row knows: never a default that opens something.
+    Raises LookupError for an unknown ``auth``; no default may let anybody in.
     """
     facts = (auth, key, jwt, loopback)
     for rule in RULES:
@@ -76,19 +73,18 @@ def decide(*, auth: str, key: bool, jwt: bool, loopback: bool) -> Rule:
     raise LookupError(f"no rule for SSE_AUTH={auth!r}")
 
 
-# --- Patterns -----------------------------------------------------------------------------------------------
-
-
 def is_reserved(channel: str) -> bool:
     """True for the service's own channels."""
     return channel.startswith("_")
 
 
 def check_pattern(pattern: str) -> str:
-    """The pattern, if it can match anything: a channel name, the beginning of one and ``*``, or ``*`` alone.
+    """Return the pattern if it can match anything: a channel name, the beginning of one plus ``*``, or ``*``.
 
-    Raises ValueError otherwise. For settings and for new tokens, where a pattern that silently matches
-    nothing (``orders:*:new``) is a mistake; a token that somebody else issued just grants nothing by it.
+    For settings and for tokens that we mint, where a pattern that matches nothing (``orders:*:new``) is a mistake. In
+    somebody else's token such a pattern just grants nothing.
+
+    Raises ValueError.
     """
     stem = pattern.removesuffix("*")
     named = CHANNEL_PATTERN.fullmatch(stem) or RESERVED_CHANNEL_PATTERN.fullmatch(stem)
@@ -96,16 +92,16 @@ def check_pattern(pattern: str) -> str:
         return pattern
     raise ValueError(
         "a pattern is a channel name, the beginning of one followed by '*', or '*' alone"
-        " (only a trailing '*' is special)"
+        " (only a '*' at the end is special)"
     )
 
 
 class Patterns:
-    """A set of channel patterns. Immutable; `covers` takes about a microsecond.
+    """A set of channel patterns. Immutable.
 
-    A trailing ``*`` matches every name that begins with what stands before it; ``*`` elsewhere is an ordinary
-    character, and since no channel has it in its name, such a pattern matches nothing. Comparison is by code
-    point: no case folding, no Unicode normalisation, nothing that two spellings of a name could slip through.
+    A trailing ``*`` matches any rest of a name. Elsewhere ``*`` is an ordinary character, which no channel's name
+    contains, so such a pattern matches nothing. Names are compared by code point, without case folding or Unicode
+    normalisation: two spellings are never the same channel.
     """
 
     __slots__ = ("_exact", "_prefixes", "_reserved_prefixes")
@@ -121,10 +117,10 @@ class Patterns:
         return bool(self._exact or self._prefixes or self._reserved_prefixes)
 
     def covers(self, channel: str) -> bool:
-        """True if one of the patterns matches `channel`."""
+        """True if one of the patterns matches ``channel``. Takes about 1 µs."""
         prefixes = self._reserved_prefixes if is_reserved(channel) else self._prefixes
         return channel != "" and (channel in self._exact or channel.startswith(prefixes))
 
     def first_missing(self, channels: Collection[str]) -> str | None:
-        """The first channel that no pattern matches, or None if all are covered."""
+        """Return the first channel that no pattern matches; None if all are covered."""
         return next((channel for channel in channels if not self.covers(channel)), None)

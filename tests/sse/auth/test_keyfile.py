@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -248,7 +250,7 @@ def test_others_do_not_wait_for_a_look_under_way(
         looking.set()
         assert go_on.wait(10)
 
-    monkeypatch.setattr(keys, "_look", slow)
+    monkeypatch.setattr(keys, "_check", slow)
     clock.next_look()
     looker = threading.Thread(target=keys.entries)
     looker.start()
@@ -259,3 +261,34 @@ def test_others_do_not_wait_for_a_look_under_way(
     finally:
         go_on.set()
         looker.join(10)
+
+
+SLOW_DISK = """
+from gevent import monkey
+native_sleep = monkey.get_original("time", "sleep")
+monkey.patch_all()
+import os, sys
+from pathlib import Path
+import gevent
+from sse.auth.keyfile import KeyFile
+
+class Slow(type(Path())):
+    def __fspath__(self):
+        native_sleep(0.2)
+        return super().__fspath__()
+
+now = [0.0]
+keys = KeyFile("SSE_SOME_FILE", sys.argv[1], bytes.split, grace=0, clock=lambda: now[0])
+keys._path = Slow(sys.argv[1])
+now[0] = 9.0
+request, turns = gevent.spawn(keys.entries), 0
+while not request.ready():
+    gevent.sleep(0.01)
+    turns += 1
+print(turns)
+"""
+
+
+def test_a_slow_disk_does_not_hold_up_the_event_loop(path: Path) -> None:
+    run = subprocess.run([sys.executable, "-c", SLOW_DISK, path], capture_output=True, text=True, timeout=60)
+    assert int(run.stdout) >= 3, run
