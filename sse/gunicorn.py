@@ -41,7 +41,7 @@ def post_worker_init(worker: Any) -> None:
         hub = sse.start()
         if hub.sockets is None and worker.cfg.worker_class_str == "gthread":
             # Each stream holds a thread: without this the first few streams would be the last requests served.
-            hub.limit_pulling(max(0, worker.cfg.threads - FREE_THREADS))
+            hub.admission.limit_pulling(max(0, worker.cfg.threads - FREE_THREADS))
 
     if not getattr(worker, "adopts", False):  # our own worker class has done it
         with starting(worker):

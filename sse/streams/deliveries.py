@@ -1,11 +1,11 @@
-"""What became of a traced event: one log line for each trace and pass over a group, by the worker that delivered it.
+"""Deliveries of traced events: the worker that delivers one logs one line for each trace and pass over a group.
 
-A publish whose trace is sampled begins in some worker and ends in all that have streams for it. The log of events
-carries its :class:`~sse.events.trace.Trace`; here it meets the groups that the events are given to. Nothing is done
-for events without one: no group has a trace then, and that is the only thing that a pass looks at.
+A publish whose trace is sampled begins in one worker and ends in every worker that has streams for it. The event log
+carries its :class:`~sse.events.trace.Trace`; this module notes it in the groups that get the events. Events without a
+trace cost nothing here: a pass only looks whether its group has a trace.
 
-Anybody may set the sampled flag, a public publisher for each of its events. So there are limits on what a worker keeps
-and on the lines that it writes (threat: a log, and a disk, that are filled from outside).
+Any publisher may set the sampled flag, on each of its events. So the number of traces that a worker keeps is limited,
+and so are the lines that it writes (threat: filling the disk with log lines).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -25,14 +25,14 @@ from .window import matches
 
 logger = logging.getLogger("headwater.delivery")
 
-# Traces that are kept at once: whose events have not all been read, and for each group, whose events wait for a pass.
+# Limit on the traces that have events still to be read; and, for each group, on those with events that wait for a pass.
 MOST_TRACES: Final = 100
 
-_position = itemgetter(0)  # of a frame
+_position = itemgetter(0)  # a frame's
 
 
 class Delivered(NamedTuple):
-    """Events of one trace that a pass has written. began, ended: unix time, seconds."""
+    """Events of one trace that a pass has written; ``began`` and ``ended`` in unix seconds."""
 
     trace: Trace
     frames: Sequence[Frame]
@@ -46,33 +46,32 @@ class Delivered(NamedTuple):
 
 
 class Deliveries:
-    """See the module's text. One per hub, called under its lock or in its event loop.
+    """One per hub; called under its lock or in its event loop.
 
-    limit: asked for the lines per second, which may change; 0 = none. on_delivered: told of all, whether or not there
-    is a line.
+    limit: returns the allowed lines per second, 0 for none; on_delivered: told of each delivery, logged or not.
     """
 
     def __init__(self, limit: Callable[[], int], on_delivered: Callable[[Delivered], None] | None = None) -> None:
         self._on_delivered = on_delivered
-        self.reading: list[Trace] = []  # events of these are still to be read from the log
+        self.reading: list[Trace] = []  # traces with events still to be read from the log
         self._limit = limit
-        self._second = float("-inf")  # when the present second began, monotonic
-        self._lines = 0
+        self._second = float("-inf")  # when the current second began, monotonic seconds
+        self._lines = 0  # written in it
         self._suppressed = 0
 
     def took(self, traces: Iterable[Trace]) -> None:
-        """The log has handed over events that begin these traces."""
+        """Keep the traces that begin with events just read from the log."""
         if not self._limit() and self._on_delivered is None:
             return
         self.reading += traces
         self._suppressed += len(self.reading[MOST_TRACES:])
         del self.reading[MOST_TRACES:]
 
-    def mark(self, frames: Sequence[Frame], by_channel: Mapping[str, Iterable[Group]]) -> None:
-        """Note the traces of these frames in the groups that they were given to."""
+    def mark(self, frames: Sequence[Frame], groups_of: Callable[[str], Iterable[Group]]) -> None:
+        """Note the traces of these frames in the groups that got them. groups_of: returns a channel's groups."""
         for trace in self.reading:
             for frame in _of(trace, frames):
-                for group in by_channel.get(frame.channel, ()):
+                for group in groups_of(frame.channel):
                     if (group.pending or group.waiters) and matches(frame, group.subscription.types):
                         self._note(group, trace)
         through = frames[-1].position
@@ -87,7 +86,10 @@ class Deliveries:
             self._suppressed += 1
 
     def written(self, group: Group, frames: Sequence[Frame], streams: int, took: float, ended: float) -> None:
-        """These frames were written to so many of a group's streams. ``took``: seconds; ``ended``: unix time."""
+        """Report the traces of frames that were written to a group's streams.
+
+        streams: how many; took: for how long, seconds; ended: when, unix seconds.
+        """
         through = frames[-1].position
         traces, group.traced = group.traced, [trace for trace in group.traced if trace.last > through]
         for trace in traces:
@@ -100,7 +102,7 @@ class Deliveries:
             try:
                 self._on_delivered(delivered)
             except Exception:
-                logger.exception("a delivery's span could not be made")  # and streams must not suffer from it
+                logger.exception("a delivery's span could not be made")  # streams must not suffer from it
         self.flush()
         if self._lines >= self._limit():
             self._suppressed += 1
@@ -120,8 +122,10 @@ class Deliveries:
         )
 
     def flush(self) -> None:
-        """Begin a new second if one is over, and say how many lines the last one has left out. To be called each
-        second, so that this is said even when nothing more comes."""
+        """Begin a new second if one is over, and log how many lines the last one left out.
+
+        To be called each second, so that the number is logged even if no more deliveries follow.
+        """
         now = time.monotonic()
         if now - self._second < 1:
             return
@@ -134,6 +138,6 @@ class Deliveries:
 
 
 def _of(trace: Trace, frames: Sequence[Frame]) -> Sequence[Frame]:
-    """The frames of a trace, out of some in order."""
+    """Return those of some frames in order that belong to a trace."""
     begin = bisect_left(frames, trace.first, key=_position)
     return frames[begin : bisect_right(frames, trace.last, begin, key=_position)]

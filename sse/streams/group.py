@@ -1,12 +1,13 @@
 """Groups: streams with the same subscription share one pending list and one chunk per fan-out pass.
 
-A stream that covers several channels must be delivered in id order across all of them, else one
-``Last-Event-ID`` could not resume it. So what is joined into chunks is the subscription, not the channel.
+A stream of several channels must get its events in id order across all of them, else one ``Last-Event-ID`` could not
+resume it. So events are joined into chunks per subscription, not per channel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from ..events.model import Frame
@@ -22,36 +23,41 @@ class Member(Protocol):
 
 
 class Waiter(Protocol):
-    """A stream that pulls: it is only told that there is something."""
+    """A generator stream, as its group sees it."""
 
-    def wake(self) -> None: ...
+    def wake(self) -> None:
+        """The window may have something for it."""
 
-    def push(self, wire: bytes) -> None: ...
+    def push(self, wire: bytes) -> None:
+        """Send it this block, which is in no log."""
 
 
 class Subscription(NamedTuple):
-    """What a stream asked for: channels, and the event types it keeps (None = all)."""
+    """What a stream asked for: channels, and event types (None = all)."""
 
     channels: frozenset[str]
     types: frozenset[str] | None = None
 
     def label(self) -> str:
-        """For log lines."""
+        """Return it as text for a log line."""
         text = ",".join(sorted(self.channels))
         return text if self.types is None else f"{text}?event={','.join(sorted(self.types))}"
 
 
 class Group:
-    """Everything that the streams of one subscription have in common.
+    """What the streams of one subscription have in common.
 
     live      streams that have been sent everything through :meth:`position`; unordered, a stream knows its index
-    waiters   generator streams, which pull from the window and only need to be woken
-    pending   frames that entered the worker and have not been sent yet
-    events, bytes   sent to every live stream since the group began: a stream's own count is the difference between
-              its leaving and its joining, so that counting costs nothing per stream and event
-    traced    traces of what is pending (:mod:`sse.streams.deliveries`); nearly always empty
-    passing   a fan-out pass over ``live`` is under way (it yields to the loop, so others see this)
-    deferred  what waits for the end of that pass, or for the next one: joins, ends
+    waiters   generator streams, which pull from the window when they are woken
+    pending   frames that entered the worker and are not sent yet
+    events, bytes   sent to every live stream since the group began. A stream's own count is their value at its leaving
+              minus that at its joining, so that counting costs nothing per stream and event.
+    traced    traces of pending frames (:mod:`sse.streams.deliveries`); nearly always empty
+    members   streams of every state
+    dirty     the group is queued for the fan-out
+    passing   a fan-out pass over ``live`` is under way; it lets the event loop run, so others see this
+    deferred  joins and ends that wait for the end of that pass, or for the next one
+    last_sent when its live streams were last sent something, monotonic seconds
     """
 
     __slots__ = (
@@ -84,8 +90,10 @@ class Group:
         self.last_sent = now
 
     def position(self, tail: int) -> int:
-        """The position through which every live stream that is not in the current pass has been served; ``tail`` is
-        how far the worker has read the log."""
+        """Return the position through which every live stream that is not in the current pass has been served.
+
+        tail: the position through which the worker has read the log.
+        """
         return self.pending[0].position - 1 if self.pending else tail
 
     def add_live(self, stream: Member) -> None:
@@ -101,3 +109,43 @@ class Group:
             last.index = stream.index
         stream.events += self.events
         stream.bytes += self.bytes
+
+
+class Groups:
+    """One worker's groups, and which of them want a channel's events. The hub's lock guards it."""
+
+    def __init__(self) -> None:
+        self._by_subscription: dict[Subscription, Group] = {}
+        self._by_channel: dict[str, dict[Group, None]] = {}
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self._by_subscription.values())
+
+    def __len__(self) -> int:
+        return len(self._by_subscription)
+
+    def of(self, channel: str) -> Collection[Group]:
+        """Return the groups that cover this channel; their types may still exclude an event."""
+        return self._by_channel.get(channel, ())
+
+    def join(self, subscription: Subscription) -> Group:
+        """Return the group of this subscription, with one more member."""
+        group = self._by_subscription.get(subscription)
+        if group is None:
+            group = self._by_subscription[subscription] = Group(subscription, time.monotonic())
+            for channel in subscription.channels:
+                self._by_channel.setdefault(channel, {})[group] = None
+        group.members += 1
+        return group
+
+    def leave(self, group: Group) -> None:
+        """Count one member less, and forget the group with its last one."""
+        group.members -= 1
+        if group.members:
+            return
+        del self._by_subscription[group.subscription]
+        for channel in group.subscription.channels:
+            covering = self._by_channel[channel]
+            del covering[group]
+            if not covering:
+                del self._by_channel[channel]

@@ -45,9 +45,7 @@ class PullStream(Stream):
         request_id: str = "",
         ends_as: CloseReason = CloseReason.LEASE,
     ) -> None:
-        super().__init__(
-            group, cursor, now=now, ends_at=ends_at, ends_as=ends_as, client=client, request_id=request_id
-        )
+        super().__init__(group, cursor, now=now, ends_at=ends_at, ends_as=ends_as, client=client, request_id=request_id)
         self.hub = hub
         # What our own worker can tell of the connection; elsewhere only a failing write shows that a client has gone.
         self._hung_up = hung_up
@@ -181,5 +179,3 @@ class PullStream(Stream):
         moved = page.position > self.cursor
         self.cursor = page.position
         return moved
-
-

@@ -130,9 +130,7 @@ class Replay:
         per page). Blocks. Raises FellBehind when the log was trimmed beyond the cursor, LogUnavailable."""
         with self._advanced:
             if after >= self._window.floor:
-                return self._window.read(
-                    subscription.channels, subscription.types, after, through, PAGE_BYTES
-                )
+                return self._window.read(subscription.channels, subscription.types, after, through, PAGE_BYTES)
         records, trimmed, complete = self._flights.do(
             ("page", subscription.channels, after), lambda: self._read_log(subscription.channels, after)
         )

@@ -1,6 +1,6 @@
 """What a worker counts: plain numbers, so that counting costs the fan-out next to nothing.
 
-The numbers are moved to Prometheus once a second by :mod:`health.metrics.exporter`; nothing here knows about it.
+Health reads them once a second for Prometheus.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Iterable
 
 from ..events.model import SEQUENCE_BITS
 
-# Seconds. From the measured range: a lone stream is served in 0.1 ms, a pass over thousands takes 5-20 ms, and
-# what takes seconds is catching up.
+# Seconds, over the range that was measured: a lone stream is served in 0.1 ms, a pass over thousands takes 5-20 ms, and
+# catching up takes seconds.
 DELIVERY_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 PASS_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 
 class Histogram:
-    """Counts per bucket (``bounds`` are inclusive upper bounds, in seconds; one more for what lies above)."""
+    """Counts per bucket. bounds: inclusive upper bounds in seconds; one more bucket counts what lies above."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -32,8 +32,10 @@ class Histogram:
         self.total += value * times
 
     def observe_ages(self, positions: Iterable[int], now: float) -> None:
-        """How old these events, given by their positions in order, are at ``now``, unix seconds. Events of one
-        millisecond are one step."""
+        """Observe how old events are at ``now``, unix seconds, all those of one millisecond in one step.
+
+        positions: the events', in order.
+        """
         ms, times = 0, 0
         for position in positions:
             if position >> SEQUENCE_BITS != ms:
@@ -45,8 +47,10 @@ class Histogram:
             self.observe(now - ms / 1000, times)
 
     def quantile(self, share: float, since: list[int]) -> float | None:
-        """The upper bound of the bucket that holds this share of what was observed since the counts were ``since``;
-        None when there was nothing."""
+        """Return the upper bound of the bucket in which this share of what was observed lies, or None if nothing was.
+
+        since: the counts from which on to look.
+        """
         new = [now - before for now, before in zip(self.counts, since, strict=True)]
         wanted = sum(new) * share
         if not wanted:
@@ -60,7 +64,7 @@ class Histogram:
 
 
 class Stats:
-    """One worker's counters since it started. Events, bytes, streams; durations in seconds."""
+    """One worker's counters since it started."""
 
     __slots__ = (
         "append_failed_at",
@@ -83,8 +87,7 @@ class Stats:
         self.opened = 0
         self.published = 0
         self.publishes_refused: Counter[str] = Counter()
-        # When the log last refused an append, monotonic seconds; 0.0 if none was refused, or one has succeeded since.
-        self.append_failed_at = 0.0
+        self.append_failed_at = 0.0  # when the log last refused an append, monotonic seconds; 0.0 if it took the newest
         self.delivered = 0
         self.replayed = 0
         self.bytes_sent = 0

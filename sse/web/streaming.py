@@ -79,7 +79,7 @@ def _open(service: Service, request: Request, subscription: Subscription, grant:
     if expires_in is not None and expires_in <= 0:
         hub.stats.refused["token"] += 1
         return _send_away(service, asked)  # the token is about to expire; when the client returns, it gets 401
-    if hub.admit(client, count=False) is not None:
+    if hub.admission.admit(client, count=False) is not None:
         return _send_away(service, asked)
     return _serve(service, request.environ, subscription, client, expires_in, asked)
 
@@ -98,7 +98,7 @@ def _serve(
     an exception discards it, nobody closes it, and it would count for ever.
     """
     hub = service.hub
-    if hub.admit(client) is not None:
+    if hub.admission.admit(client) is not None:
         yield from _send_away(service, asked)
         return
     now = time.monotonic()

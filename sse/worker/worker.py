@@ -233,7 +233,7 @@ class SSEWorker(GeventWorker):
         self.alive = False
         self.draining = True
         for hub in self.fanouts:
-            hub.drain()
+            hub.admission.drain()
         if self._woken is not None:
             self._woken.set()
 

@@ -216,7 +216,7 @@ def test_alerts_name_reasons_that_exist() -> None:
     known = {
         "sse_streams_closed_total": set(CloseReason),
         "sse_resets_total": set(get_args(ResetReason)),
-        # What Hub.admit gives as a reason.
+        # What Admission.admit returns.
         "sse_streams_refused_total": set(re.findall(r'reason = "([a-z-]+)"', source)),
     }
     asked = [

@@ -158,11 +158,11 @@ def test_the_process_s_own_stream_is_outside_of_every_limit(closing: ExitStack) 
     beats: list[StreamEvent] = []
     while not beats:
         beats = [block for block in parser.feed(next(canary)) if block.event == "heartbeat"]
-    assert extension.hub.admit("-") is None
-    assert extension.hub.admit("-") == "streams"
+    assert extension.hub.admission.admit("-") is None
+    assert extension.hub.admission.admit("-") == "streams"
     assert extension.status().streams == {}, "nor among those that are counted for operators"
     canary.close()  # type: ignore[attr-defined]
-    assert extension.hub.streams == 1 and not extension.stats.closed
+    assert extension.hub.admission.streams == 1 and not extension.stats.closed
 
 
 def test_a_stream_whose_beginning_cannot_be_found_holds_no_place(
@@ -179,7 +179,7 @@ def test_a_stream_whose_beginning_cannot_be_found_holds_no_place(
         assert take(app.test_client().get("/events/a"), 1)[0].retry, "the client is sent away"
         with pytest.raises(ZeroDivisionError):
             app.test_client().get("/events/a")
-    assert extension.hub.streams == 0 and not extension.hub.groups
+    assert extension.hub.admission.streams == 0 and not extension.hub.groups
     assert take(app.test_client().get("/events/a"), 1)[0].id
 
 

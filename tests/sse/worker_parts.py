@@ -189,7 +189,7 @@ class Parts:
     ) -> Pulled:
         """A generator stream from this cursor on; ``ends_in`` seconds from now."""
         hub = self.hub
-        assert hub.admit("-") is None
+        assert hub.admission.admit("-") is None
         group = hub.join(Subscription(frozenset(channels or ("a",)), types))
         now = time.monotonic()
         stream = PullStream(hub, group, 0, now=now, ends_at=now + ends_in, ends_as=ends_as, client="-")
@@ -306,7 +306,7 @@ class Stepped:
         if send_buffer is not None:
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         self.closing.callback(ours.close)
-        self.hub.streams += client != OWN_CLIENT
+        self.hub.admission.streams += client != OWN_CLIENT
         self.fanout.adopt(stream, theirs.detach())
         return SocketClient(ours, stream, cursor)
 

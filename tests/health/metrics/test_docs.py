@@ -67,7 +67,7 @@ def test_the_labels_values_are_the_services_own_words() -> None:
     assert PUBLISH_REFUSALS == endpoints.PUBLISH_REFUSALS
     assert documented()["health_workers"].values == (BOOTING, RUNNING, DRAINING)
     # Those have no list of their own there; each is a word in the code that refuses or counts.
-    places = ("streams/hub.py", "web/streaming.py", "worker/worker.py", "worker/connection.py", "worker/deadlines.py")
+    places = ("streams/admission.py", "web/streaming.py", "worker/worker.py", "worker/connection.py", "worker/deadlines.py")
     code = "".join((ROOT / "sse" / name).read_text() for name in places)
     assert all(f'"{word}"' in code for word in (*REFUSALS, *CONNECTION_STATES))
     assert set(re.findall(r'refused\["([\w-]+)"\]', code)) <= set(REFUSALS)

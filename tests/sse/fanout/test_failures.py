@@ -75,7 +75,7 @@ def test_streams_that_a_failed_pass_did_not_reach_end_where_they_are(
     site.poll()
     assert [data(client) for client in reached] == [["during", "after"]] * 2
     assert sorted(site.parts.ended) == [("error", 0)] * 3 + [("error", 1)]  # the doubtful one has had it, as it happens
-    assert site.hub.streams == site.fanout.busy() == 2
+    assert site.hub.admission.streams == site.fanout.busy() == 2
 
 
 def test_turns_that_waited_for_a_pass_that_failed_are_taken(site: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_a_socket_that_cannot_be_watched_is_closed_and_not_counted(
     assert client.finished, "its descriptor is still open"
     assert client.stream.state is State.CLOSED
     assert site.parts.ended == [("error", 0)]
-    assert site.fanout.busy() == site.hub.streams == 0
+    assert site.fanout.busy() == site.hub.admission.streams == 0
     assert site.fanout.sockets.clients() == [] and not site.hub.groups
 
 
@@ -205,7 +205,7 @@ def test_an_end_that_cannot_be_logged_is_an_end(site: Stepped, monkeypatch: pyte
     for client in clients:
         client.sock.close()
     site.poll()
-    assert site.fanout.busy() == site.hub.streams == 0
+    assert site.fanout.busy() == site.hub.admission.streams == 0
 
 
 def test_the_same_failure_is_said_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,7 +195,7 @@ def play(seed: int, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
         for client in world.clients:
             world.fanout.sockets.close(client.stream, "client")
         world.poll()
-        assert world.fanout.sockets.count == 0 and world.hub.streams == 0 and not world.hub.groups
+        assert world.fanout.sockets.count == 0 and world.hub.admission.streams == 0 and not world.hub.groups
 
 
 @pytest.mark.parametrize("seed", range(25))

@@ -35,7 +35,7 @@ def give(deliveries: Deliveries, found: list[Frame], *groups: Group) -> None:
         one.pending += [frame for frame in found if frame.channel in one.subscription.channels]
         for channel in one.subscription.channels:
             by_channel.setdefault(channel, []).append(one)
-    deliveries.mark(found, by_channel)
+    deliveries.mark(found, lambda channel: by_channel.get(channel, ()))
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_pass_that_takes_only_a_part_leaves_the_trace_for_the_next(lines: list
 def test_without_a_stream_that_got_it_there_is_no_line(lines: list[Line]) -> None:
     deliveries, one, types = Deliveries(lambda: 10), group("a"), group("a", frozenset({"other"}))
     deliveries.took([trace(0, 0)])
-    deliveries.mark(frames("a"), {"a": [types, group("a")]})  # nothing pending, nobody waits
+    deliveries.mark(frames("a"), lambda channel: [types, group("a")])  # nothing pending, nobody waits
     deliveries.took([trace(0, 0)])
     give(deliveries, frames("a"), one)
     assert one.traced

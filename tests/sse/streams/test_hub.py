@@ -178,17 +178,17 @@ def test_a_window_that_was_warmed_is_complete_from_its_floor_on(
 def test_streams_are_admitted_up_to_the_limit_and_again_when_one_has_gone(parts: Callable[..., Parts]) -> None:
     worker = parts(SSE_MAX_STREAMS=3)
     streams = [worker.open(None) for _ in range(3)]
-    assert worker.hub.admit("-") == "streams"
+    assert worker.hub.admission.admit("-") == "streams"
     worker.hub.closed(streams[1].stream, "client")
-    assert worker.hub.admit("-") is None
+    assert worker.hub.admission.admit("-") is None
     assert worker.hub.stats.refused == {"streams": 1}
 
 
 @ONE_ENGINE
 def test_streams_of_one_address_are_admitted_up_to_their_limit(parts: Callable[..., Parts]) -> None:
     hub = parts(SSE_MAX_STREAMS_PER_IP=2).hub
-    assert [hub.admit("10.0.0.1") for _ in range(3)] == [None, None, "streams-per-ip"]
-    assert hub.admit("10.0.0.2") is None
+    assert [hub.admission.admit("10.0.0.1") for _ in range(3)] == [None, None, "streams-per-ip"]
+    assert hub.admission.admit("10.0.0.2") is None
 
 
 @ONE_ENGINE
@@ -200,22 +200,22 @@ def test_a_limit_for_addresses_that_comes_later_counts_who_is_there_and_forgets_
 
     def come(client: str) -> Pulled:
         stream = worker.open(None)
-        hub._per_client["-"] -= 1
-        hub._per_client[client] += 1
+        hub.admission._per_client["-"] -= 1
+        hub.admission._per_client[client] += 1
         stream.stream.client = client
         return stream
 
     site = ("2001:db8:0:7::1", "2001:db8:0:7::2")
     there = [come(client) for client in ("10.0.0.1", "10.0.0.1", *site)]
     worker.change(SSE_MAX_STREAMS_PER_IP=2)
-    assert [hub.admit(client) for client in ("10.0.0.1", "2001:db8:0:7::/64")] == ["streams-per-ip"] * 2
+    assert [hub.admission.admit(client) for client in ("10.0.0.1", "2001:db8:0:7::/64")] == ["streams-per-ip"] * 2
     worker.change()
     there.append(come(site[0]))  # by its own address again
     worker.change(SSE_MAX_STREAMS_PER_IP=3)
-    assert hub.admit("2001:db8:0:7::/64") == "streams-per-ip"
+    assert hub.admission.admit("2001:db8:0:7::/64") == "streams-per-ip"
     for stream in there:
         hub.closed(stream.stream, "client")
-    assert hub.streams == 0 and +hub._per_client == {}
+    assert hub.admission.streams == 0 and +hub.admission._per_client == {}
 
 
 @ONE_ENGINE
@@ -248,8 +248,8 @@ def test_less_retention_is_trimmed_by_when_all_workers_have_had_the_time_to_know
 @ONE_ENGINE
 def test_a_draining_worker_admits_nobody(parts: Callable[..., Parts]) -> None:
     hub = parts().hub
-    hub.drain()
-    assert hub.admit("-") == "drain"
+    hub.admission.drain()
+    assert hub.admission.admit("-") == "drain"
 
 
 class Interrupted:
@@ -267,14 +267,14 @@ class Interrupted:
 @ONE_ENGINE
 def test_threads_that_ask_at_once_are_not_admitted_beyond_the_limit(parts: Callable[..., Parts]) -> None:
     hub = parts().hub
-    hub.settings = Interrupted(hub.settings)  # type: ignore[assignment]
+    hub.admission._settings = Interrupted(hub.settings)  # type: ignore[assignment]
     for _ in range(5):
-        hub.streams = 0
-        hub.limit_pulling(2)
+        hub.admission.streams = 0
+        hub.admission.limit_pulling(2)
         with ThreadPoolExecutor(4) as pool:
-            admitted = list(pool.map(lambda _: hub.admit("-"), range(4)))
+            admitted = list(pool.map(lambda _: hub.admission.admit("-"), range(4)))
         assert admitted.count(None) == 2
-    hub.streams = 0
+    hub.admission.streams = 0
 
 
 @ONE_ENGINE
@@ -285,8 +285,8 @@ def test_groups_that_nobody_is_in_any_more_are_forgotten(parts: Callable[..., Pa
     for stream in streams:
         worker.hub.closed(stream.stream, "client")
     assert not worker.hub.groups
-    assert not worker.hub._by_channel
-    assert worker.hub.streams == 0
+    assert not worker.hub.groups.of("shared")
+    assert worker.hub.admission.streams == 0
 
 
 # ── its own life ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -340,7 +340,7 @@ def test_a_hub_that_never_reached_its_log_is_not_started(tmp_path: Path, closing
 
 
 @ONE_ENGINE
-@pytest.mark.parametrize("duty", ["_report", "log.trim", "deliveries.flush"])
+@pytest.mark.parametrize("duty", ["_duties._report", "log.trim", "deliveries.flush"])
 def test_a_duty_that_fails_is_said_once_is_tried_again_and_leaves_the_others_alone(
     parts: Callable[..., Parts], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, duty: str
 ) -> None:
@@ -348,7 +348,7 @@ def test_a_duty_that_fails_is_said_once_is_tried_again_and_leaves_the_others_alo
     worker = parts(SSE_RETAIN_EVENTS=5)
     hub, failures = worker.hub, list[str]()
     holder, _, name = f"hub.{duty}".rpartition(".")
-    hub._report = lambda hub: encode_block("{}", event="stats")
+    hub._duties._report = lambda: encode_block("{}", event="stats")
     place = eval(holder)
 
     def broken(*_: Any) -> Any:

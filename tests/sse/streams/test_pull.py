@@ -128,7 +128,7 @@ def test_a_client_that_goes_leaves_nothing_behind(parts: Callable[..., Parts]) -
         stream.close()
     assert worker.ended == [("client", 1)] * 5
     assert not worker.hub.pulling and not worker.hub.groups
-    assert worker.hub.streams == 0
+    assert worker.hub.admission.streams == 0
 
 
 def test_a_cursor_that_retention_overtakes_ends_the_stream_and_resumes_with_a_reset(

@@ -62,7 +62,7 @@ def test_a_client_that_is_sent_away_keeps_its_cursor_and_without_one_is_given_th
     cursor: bool, closing: ExitStack
 ) -> None:
     sse, client = make(closing, SSE_MAX_STREAMS=1)
-    assert sse.hub.wait_ready(5) and sse.hub.admit("somebody") is None
+    assert sse.hub.wait_ready(5) and sse.hub.admission.admit("somebody") is None
     ids = [sse.publish("a", f"{number}") for number in range(3)]
     eventually(lambda: format_id(sse.hub.window.position) == ids[-1])
     headers = {"Last-Event-ID": ids[0]} if cursor else {}

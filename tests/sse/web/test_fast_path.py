@@ -126,11 +126,11 @@ READS: dict[str, dict[str, Any]] = {
 def read(app: flask.Flask, path: str = "/events/orders", method: str = "GET", **request: Any) -> tuple[Any, ...]:
     """Status, headers and first block of a stream, whose client then goes."""
     hub = app.extensions["sse"].hub
-    hub.draining = "X-Test" in request.get("headers", {})
+    hub.admission.draining = "X-Test" in request.get("headers", {})
     answer = client(app).open(path, method=method, **request, buffered=False)
     first = b"".join(itertools.islice(answer.iter_encoded(), 1))
     answer.close()
-    assert hub.streams == 0 and not hub.groups  # whoever was there is accounted for
+    assert hub.admission.streams == 0 and not hub.groups  # whoever was there is accounted for
     return answer.status, sorted(answer.headers), re.sub(rb"(id|retry|data|latest|oldest)\W+[\d-]+", b"\\1", first)
 
 
