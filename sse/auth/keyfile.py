@@ -8,7 +8,6 @@ file must lock nobody out for a moment, and must never let anybody in.
 
 import logging
 import os
-import stat
 import threading
 import time
 from collections import deque
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from ..runtime.cooperation import offload
+from ..runtime.files import read_regular_file, reason
 from .decision import BadAuthSetting
 
 logger = logging.getLogger("headwater.auth")
@@ -69,7 +69,7 @@ class KeyFile(Generic[Entry]):
             self._identity, self._content = self._read()
             self._current = tuple(parse(self._content))
         except (OSError, ValueError) as error:
-            raise BadAuthSetting(setting, f"{self._path}: {_reason(error)}") from None
+            raise BadAuthSetting(setting, f"{self._path}: {reason(error)}") from None
         self._next_check = clock() + CHECK_INTERVAL
 
     def entries(self) -> tuple[Entry, ...]:
@@ -101,7 +101,7 @@ class KeyFile(Generic[Entry]):
                 logger.info("%s has changed: %d keys read", self._setting, len(entries))
             self._identity, self._problem = identity, ""
         except (OSError, ValueError) as error:
-            problem = _reason(error)
+            problem = reason(error)
             if problem != self._problem:  # one line for each new problem, not one a second
                 self._problem = problem
                 logger.warning(
@@ -113,14 +113,8 @@ class KeyFile(Generic[Entry]):
         return None if seen is not None and seen == self._identity else self._read()
 
     def _read(self) -> tuple[_Identity | None, bytes]:
-        """Return identity and content. We take the identity first, so the next check sees a change in between."""
-        status = os.stat(self._path)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("not a regular file")  # a FIFO would block forever
-        with open(self._path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-        if len(content) > MAX_FILE_BYTES:
-            raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
+        # The identity is older than the content, so the next check sees a change in between.
+        status, content = read_regular_file(self._path, MAX_FILE_BYTES)
         return self._identify(status), content
 
     @staticmethod
@@ -129,7 +123,3 @@ class KeyFile(Generic[Entry]):
         if abs(time.time() - max(status.st_mtime, status.st_ctime)) < SETTLED_AFTER:
             return None
         return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)

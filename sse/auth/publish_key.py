@@ -40,7 +40,7 @@ def parse_publish_keys(content: bytes) -> Sequence[bytes]:
     lines = [line.strip() for line in content.decode("ascii", errors="replace").splitlines()]
     keys = [check_publish_key(line) for line in lines if line]
     if not keys:
-        raise ValueError("there is no key in it")
+        raise ValueError("it contains no key")
     return [digest(key) for key in keys]
 
 
@@ -52,7 +52,7 @@ def check_publish_key(key: str) -> str:
     Raises ValueError, which does not reveal the key.
     """
     if len(key) < MIN_KEY_CHARS:
-        raise ValueError(f"a key has at least {MIN_KEY_CHARS} characters: a shorter one could be guessed")
+        raise ValueError(f"a key of less than {MIN_KEY_CHARS} characters could be guessed")
     if not B64TOKEN.fullmatch(key):
-        raise ValueError("a key consists of letters, digits and -._~+/, with '=' at its end (RFC 6750 §2.1)")
+        raise ValueError("a key has only letters, digits and -._~+/, and = at the end (RFC 6750 §2.1)")
     return key

@@ -1,4 +1,4 @@
-"""Finds settings that are valid alone but conflict. Reports one line per conflict, as for an invalid value."""
+"""Finds settings that are valid alone but conflict with each other, and reports one line for each conflict."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def conflicts(settings: Checked) -> list[str]:
 def _listeners(settings: Checked) -> list[str]:
     if settings.port == settings.health_port != 0:
         return [f"HEALTH_PORT={settings.health_port} cannot be used with PORT={settings.port}: "
-                "it must be a port of its own"]
+                "it must be another port"]
     return []
 
 
 def _log(settings: Checked) -> list[str]:
     if settings.web_concurrency > 1 and not check_url(settings.sse_log).shared:
         return [f"SSE_LOG={settings.sse_log!r} cannot be used with WEB_CONCURRENCY={settings.web_concurrency} (each "
-                "worker would have a log of its own): it must be one that they share, sqlite:///… or redis://…"]
+                "worker would have its own log): it must be a log that workers share, sqlite:///… or redis://…"]
     return []
 
 
@@ -73,7 +73,7 @@ def _tokens(settings: Checked) -> list[str]:
                          f"it must be at least {MIN_SECRET_BYTES} bytes")
     if settings.sse_jwks_file is not None and "sse_jwt_algorithms" not in settings.model_fields_set:
         lines.append("SSE_JWT_ALGORITHMS must be set with SSE_JWKS_FILE: a list from HS256, RS256, ES256 and "
-                     "EdDSA, by the kinds of key in that file")
+                     "EdDSA, those of the keys in that file")
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pydantic import Field
@@ -11,6 +12,7 @@ def number(default: float, low: float, high: float, unit: str, why: str, *, live
     """Declare a number with an inclusive range.
 
     unit: a plural noun, or empty.
+    why: what it is for, in sentences for users.
     live: may change while streams are open, so read it at the point of use.
     """
     return Field(default, ge=low, le=high, title=unit, description=why, json_schema_extra={"live": live})
@@ -19,3 +21,7 @@ def number(default: float, low: float, high: float, unit: str, why: str, *, live
 def text(default: Any, allowed: str, why: str, *, live: bool = False, **more: Any) -> Any:
     """Declare any other setting. ``allowed`` completes "it must be …"."""
     return Field(default, description=why, json_schema_extra={"allowed": allowed, "live": live}, **more)
+
+
+live_number = partial(number, live=True)
+live_text = partial(text, live=True)

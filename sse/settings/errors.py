@@ -42,7 +42,7 @@ def is_service_address(value: object) -> bool:
 
 
 def unknown_names(environ: Mapping[str, str], known: Collection[str]) -> list[str]:
-    """Return one line for each variable that looks like a setting but is not one, most likely a typo.
+    """Return one line for each variable that looks like a setting but is none, which is most likely a typo.
 
     known: the names of all settings.
     """

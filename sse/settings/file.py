@@ -1,26 +1,28 @@
-"""The settings file (``SSE_CONFIG_FILE``): ``NAME=value`` lines, as in an env file. Text in, values out.
+"""Reads and parses the settings file (``SSE_CONFIG_FILE``): ``NAME=value`` lines, as in an env file.
 
 Stricter than most env file readers, because a partial file must not pass for a complete one: an invalid line or a
-duplicate name makes the file unusable. Error messages never quote the file: the invalid line may contain a key.
+duplicate name makes the file unusable. Error messages never quote the file, because the invalid line may contain a key.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import re
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from ..runtime.files import read_regular_file, reason
 from .errors import SettingsError, near, shown
 
 FILE_SETTING = "SSE_CONFIG_FILE"
 
-# The size limit of a ConfigMap; keeps us from reading, say, a log file that was named by mistake.
+# The size limit of a ConfigMap; protects us from, say, a log file named by mistake.
 MAX_FILE_BYTES = 1 << 20
 
-# Upper case only, like the settings. (A line of a key that lost its quotes may look like a mixed-case name.)
+# Faults to report for one file; a wrong file would otherwise fill the log with one for every line.
+_MAX_FAULTS = 5
+
+# Upper case only, like the settings. (A line of a key without its quotes may look like a mixed-case name.)
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
@@ -50,18 +52,9 @@ class SettingsFile:
 def read_file(path: str) -> bytes:
     """Read the file at ``path``. Raises SettingsError."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise _unusable(path, "not a regular file")  # a pipe would block forever
-        with open(path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+        return read_regular_file(path, MAX_FILE_BYTES)[1]
     except (OSError, ValueError) as error:
-        if isinstance(error, SettingsError):
-            raise
-        reason = error.strerror if isinstance(error, OSError) else "not a path"
-        raise _unusable(path, reason or type(error).__name__) from None
-    if len(content) > MAX_FILE_BYTES:
-        raise _unusable(path, f"larger than {MAX_FILE_BYTES} bytes")
-    return content
+        raise _unusable(path, reason(error)) from None
 
 
 def parse(path: str, content: bytes) -> SettingsFile:
@@ -95,11 +88,7 @@ def parse(path: str, content: bytes) -> SettingsFile:
     return SettingsFile(path, content, values, lines)
 
 
-# Faults to report per file, so that a wrong file does not produce one for every line.
-_MAX_FAULTS = 5
-
-
-def _unusable(path: str, reason: str) -> SettingsError:
+def _unusable(path: str, why: str) -> SettingsError:
     return SettingsError(
-        [f"{FILE_SETTING}='{shown(path)}' cannot be used ({reason}): it must be the path of a file of NAME=value lines"]
+        [f"{FILE_SETTING}='{shown(path)}' cannot be used ({why}): it must be the path of a file of NAME=value lines"]
     )

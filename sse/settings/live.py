@@ -1,9 +1,9 @@
-"""Reads, rereads and swaps settings while they are in use.
+"""Reads settings, and changes them while they are in use.
 
-One object holds the process's settings for its whole life; users keep that object and read an attribute at the point
-of use. We check a change as a whole on a separate object, then replace all values of the first object at once. So
-requests and events need no check for changes, and no notification. Only code that derives something from a setting
-(keys, counters, a level) registers with :meth:`LiveSettings.on_change`.
+One object holds a process's settings for its whole life. Other code keeps that object and reads an attribute at the
+point of use. We check a change as a whole on a second object, then replace all values of the first at once. So requests
+and events neither check for changes nor wait for them. Only code that derives something from a setting (keys, counters,
+a level) registers with :meth:`LiveSettings.on_change`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class LiveSettings(BaseSettings):
 
     reads_environment: ClassVar[bool] = True
 
-    # Values given in addition to the environment and the file; and the functions from `on_change`.
+    # Values in addition to those of the environment and the file; and the functions from ``on_change``.
     _given: Mapping[str, Any] = PrivateAttr(default_factory=dict)
     _prepares: list[Prepare] = PrivateAttr(default_factory=list)
 
@@ -56,8 +56,8 @@ class LiveSettings(BaseSettings):
         *others: PydanticBaseSettingsSource,
         **more: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Use the arguments (which include the settings file's values), then the environment; never a .env file from
-        the working directory. (pydantic defines the parameters.)"""
+        """Use the arguments (with the settings file's values), then the environment; never the working directory's .env
+        file. Pydantic defines the parameters."""
         return (init_settings, Environment(settings_cls)) if cls.reads_environment else (init_settings,)
 
     @model_validator(mode="before")
@@ -66,10 +66,10 @@ class LiveSettings(BaseSettings):
         return what_is_set(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
+    def _refuse_conflicts(self) -> Self:
         """Report all conflicts between settings at once."""
         if lines := conflicts(cast(Any, self)):
-            raise PydanticCustomError("conflict", "settings that exclude each other", {"lines": lines})
+            raise PydanticCustomError("conflict", "settings that conflict", {"lines": lines})
         return self
 
     # -- Reading

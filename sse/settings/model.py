@@ -1,8 +1,8 @@
-"""All settings: name, default, unit, range and reason of each, in this one class.
+"""All settings: name, default, unit, range and reason of each, in one class.
 
-A setting's name is the environment variable's, and the attribute is the same in lower case: ``SSE_HEARTBEAT``
-is ``settings.sse_heartbeat``. 0 switches a time-out off, as in Go's ``http.Server``. The table in
-docs/settings.md is printed from here (``python -m sse.settings``), so a reason is a sentence for users.
+The attribute is the environment variable's name in lower case: ``SSE_HEARTBEAT`` is ``settings.sse_heartbeat``. 0
+switches a time-out off, as in Go's ``http.Server``. ``python -m sse.settings`` prints the tables of docs/settings.md
+from this class, so the reasons are written for users.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from ..log import ALLOWED_URLS
 from ..log.redis.codec import PREFIX_ALLOWED
-from .declare import number, text
+from .declare import live_number, live_text, number, text
 from .errors import PREFIXES
 from .file import FILE_SETTING
 from .live import LiveSettings, named_file
@@ -34,331 +34,269 @@ from .values import (
 )
 
 DAY = 86400         # seconds
-DRAIN_MARGIN = 5    # seconds for ordinary requests and the exit itself after the last stream has ended
-KILL_MARGIN = 5     # seconds between gunicorn's own limit and the kubelet's SIGKILL after it
+DRAIN_MARGIN = 5    # seconds for ordinary requests and the exit, after the last stream has ended
+KILL_MARGIN = 5     # seconds from gunicorn's own limit to the kubelet's SIGKILL
 
 
 class Settings(LiveSettings):
-    """The service's settings, checked. Nobody may set one; those that are ``live`` change with the settings file.
+    """The checked settings. Read-only; the ``live`` ones change with the settings file.
 
-    ``Settings()`` reads the environment alone; :meth:`from_environ` the settings file, too, with errors that
-    people can read; :meth:`from_mapping` reads a Flask ``app.config`` and leaves the environment out.
+    ``Settings()`` reads only the environment. :meth:`from_environ` also reads the settings file, and its errors are for
+    people. :meth:`from_mapping` reads a Flask ``app.config`` instead of the environment.
     """
 
     # -- Listening
     host: Host = text(
-        "127.0.0.1",
-        "an IP address or a host name, such as 127.0.0.1, 0.0.0.0 or ::",
-        "Address to listen on. With any but a loopback address, publishing is closed until a key, tokens or "
-        "`SSE_AUTH=none` open it.",
+        "127.0.0.1", "an IP address or a host name, such as 127.0.0.1, 0.0.0.0 or ::",
+        "Address to listen on. Unless it is a loopback address, publishing is closed until you set a key, or tokens, "
+        "or `SSE_AUTH=none`.",
     )
     port: int = number(
         8080, 0, 65535, "",
-        "Port of streams, publishing and the console; 0 takes a free one.",
+        "Port for streams, publishing and the console. 0 picks a free one.",
     )
     health_port: int = number(
         8081, 0, 65535, "",
-        "Port of the probes and of `/metrics`, with connections of its own, so that full streams cannot "
-        "fail a probe; 0 takes a free one. With gunicorn's `--bind`: the listener with this port, or with 0 the last.",
+        "Port for the probes and `/metrics`. It has connections of its own, so a flood of streams cannot make a probe "
+        "fail. 0 picks a free one. With gunicorn's `--bind`: the listener on this port; with 0, the last listener.",
     )
     web_concurrency: int = number(
         1, 1, 256, "processes",
-        "Worker processes. One fills one core; all of them follow the same log.",
+        "Worker processes. Each can use one core, and all follow the same log.",
     )
     worker_connections: int = number(
         1000, 8, 100_000, "connections",
-        "Connections of one worker and listener that are not streams (yet, or any more). Bounds what slow "
-        "or idle clients can hold; streams are counted by `SSE_MAX_STREAMS`.",
+        "Connections of one worker and listener, without streams, which `SSE_MAX_STREAMS` limits. Limits what slow or "
+        "idle clients can hold.",
     )
 
     # -- The settings file
     sse_config_file: Path | None = text(
-        None,
-        "the path of a file of NAME=value lines",
-        "A file with settings, which win over the environment's; read again when it changes: a mounted ConfigMap.",
+        None, "the path of a file of NAME=value lines",
+        "A file with settings, such as a mounted ConfigMap. They override the environment. It is read again when it "
+        "changes.",
     )
 
     # -- Logging
-    log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], Lower] = text(
-        "info",
-        "debug, info, warning, error or critical",
-        "Lines below this level are left out.",
-        live=True,
+    log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], Lower] = live_text(
+        "info", "debug, info, warning, error or critical",
+        "Log only lines of this level and above.",
     )
     log_format: Annotated[Literal["auto", "text", "json"], Lower] = text(
-        "auto",
-        "auto, text or json",
-        "How log lines look; auto is text on a terminal and JSON elsewhere.",
+        "auto", "auto, text or json",
+        "Format of log lines. auto: text on a terminal, JSON elsewhere.",
     )
-    sse_trace_lines: int = number(
+    sse_trace_lines: int = live_number(
         20, 0, 100_000, "lines per second",
-        "Lines about deliveries of events whose `traceparent` is sampled, for each worker; those left out are "
-        "counted. Anybody who may publish can ask for one with each event. 0 ignores `traceparent`.",
-        live=True,
+        "Log lines of one worker about deliveries of events whose `traceparent` is sampled. Limits the log, because a "
+        "publisher can ask for a line with each event; further lines are only counted. 0 ignores `traceparent`.",
     )
     sse_otel: bool = text(
-        False,
-        "true or false (1 or 0, yes or no, on or off), and true only with the extra otel installed "
-        "(requirements-otel.txt)",
-        "Whether spans of publishing and delivering are sent by OpenTelemetry (OTLP/HTTP), as the SDK's own "
-        "`OTEL_…` variables say.",
+        False, "true or false (1 or 0, yes or no, on or off); true needs the extra otel (requirements-otel.txt)",
+        "Whether to send spans of publishing and delivery with OpenTelemetry (OTLP/HTTP). The SDK's own `OTEL_…` "
+        "variables say where to.",
     )
 
     # -- The event log
     sse_log: LogUrl = text(
-        "sqlite:///var/headwater.db",
-        ALLOWED_URLS,
-        "Where events are kept, and from where every worker and pod reads them.",
+        "sqlite:///var/headwater.db", ALLOWED_URLS,
+        "Where events are stored. Every worker and pod reads them from there.",
         repr=False,
     )
-    sse_retain_events: int = number(
+    sse_retain_events: int = live_number(
         100_000, 1, 1_000_000_000, "events",
-        "The newest events that are kept for clients that come back. Bounds the log's size.",
-        live=True,
+        "How many events the log keeps for clients that reconnect; it deletes the oldest. Limits the log's size.",
     )
-    sse_retain_seconds: float = number(
+    sse_retain_seconds: float = live_number(
         DAY, 1, 10 * 366 * DAY, "seconds",
-        "How long an event is kept, unless `SSE_RETAIN_EVENTS` ends it sooner. A client that was away for "
-        "longer gets a `stream-reset`.",
-        live=True,
+        "How long the log keeps an event, unless `SSE_RETAIN_EVENTS` deletes it sooner. A client that was away longer "
+        "gets a `stream-reset`.",
     )
     sse_redis_prefix: RedisPrefix = text(
-        "headwater",
-        PREFIX_ALLOWED,
-        "First part of every key in Redis, so that several services can share one.",
+        "headwater", PREFIX_ALLOWED,
+        "Prefix of all keys in Redis, so that several services can share a server.",
     )
 
     # -- Streams
-    sse_retry: int = number(
+    sse_retry: int = live_number(
         2000, 10, 3_600_000, "milliseconds",
-        "What clients are told to wait before they reconnect. A lower value recovers sooner, and makes a "
-        "bigger storm of an outage.",
-        live=True,
+        "How long clients wait before they reconnect. With a lower value they recover sooner, but after an outage more "
+        "of them come back at once.",
     )
-    sse_heartbeat: float = number(
+    sse_heartbeat: float = live_number(
         15, 0.01, 3600, "seconds",
-        "Silence after which a stream gets a heartbeat. Stay below the idle time-out of everything in "
-        "between (often 60 s): it keeps connections open, tells dead ones, and moves quiet clients' cursors "
-        "on.",
-        live=True,
+        "A stream gets a heartbeat after this much silence. Heartbeats keep connections open, reveal dead ones, and "
+        "advance the cursors of quiet clients. Stay below the idle time-outs of all proxies on the way (often 60 s).",
     )
-    sse_max_stream_age: float = number(
+    sse_max_stream_age: float = live_number(
         3600, 0, 30 * DAY, "seconds",
-        "A stream is ended cleanly after 80 to 100 % of this, and its client reconnects: pods fill evenly "
-        "again, and clients that vanished behind a proxy do not stay for ever. 0 is never.",
-        live=True,
+        "A stream ends cleanly after 80 to 100 % of this, and its client reconnects. So the load spreads over new "
+        "pods, and connections end whose client vanished behind a proxy. 0: never.",
     )
-    sse_replay_limit: int = number(
+    sse_replay_limit: int = live_number(
         10_000, 1, 10_000_000, "events",
-        "The most events that one reconnection is sent from the past; beyond it, a `stream-reset` and the "
-        "newest ones. Caps what one request can make the log read.",
-        live=True,
+        "The most events that one reconnection replays. A client that missed more gets a `stream-reset` and the newest "
+        "ones. Limits how much of the log one request can read.",
     )
     sse_window_bytes: int = number(
         33_554_432, 1024, 2**36, "bytes",
-        "Newest events that each worker keeps in memory. Nearly every reconnection is answered from it, "
-        "without reading the log.",
+        "Memory of each worker for the newest events. It serves nearly all reconnections without reading the log.",
     )
-    sse_max_channels: int = number(
+    sse_max_channels: int = live_number(
         64, 1, 1024, "channels",
-        "Channels that one stream may join; 400 beyond. Bounds the work of one subscription.",
-        live=True,
+        "The most channels of one stream; more are refused (400). Limits the work for one subscription.",
     )
-    sse_max_streams: int = number(
+    sse_max_streams: int = live_number(
         10_000, 1, 1_000_000, "streams",
-        "Streams that one worker holds. A new one beyond it is told to come back later; an old one never "
-        "has to go. Keep the limit of open files (`ulimit -n`) above it.",
-        live=True,
+        "The most streams of one worker. Further ones are told to retry later; open ones stay. Keep the limit of open "
+        "files (`ulimit -n`) above it.",
     )
-    sse_max_streams_per_ip: int = number(
+    sse_max_streams_per_ip: int = live_number(
         0, 0, 1_000_000, "streams",
-        "Streams that one worker holds for one client address; 0 is no limit. Behind a proxy, set "
-        "`SSE_TRUSTED_PROXIES` first, or all clients are one.",
-        live=True,
+        "The most streams of one worker for one client address. 0: no limit. Behind a proxy, set "
+        "`SSE_TRUSTED_PROXIES` first, or all clients have the proxy's address.",
     )
 
     # -- Publishing
-    sse_max_event_bytes: int = number(
+    sse_max_event_bytes: int = live_number(
         65_536, 1, 16_777_216, "bytes",
-        "Data of one event; 413 beyond. Every subscriber is sent it, so it multiplies.",
-        live=True,
+        "The largest data of one event; more is refused (413). Every subscriber receives it, so its size multiplies.",
     )
-    sse_max_batch_bytes: int = number(
+    sse_max_batch_bytes: int = live_number(
         16_777_216, 1, 2**30, "bytes",
-        "Body of one batch (`POST /events`); 413 beyond. It is held in memory while it is checked.",
-        live=True,
+        "The largest body of one batch (`POST /events`); more is refused (413). It is in memory while it is checked.",
     )
-    sse_max_batch_events: int = number(
+    sse_max_batch_events: int = live_number(
         10_000, 1, 1_000_000, "events",
-        "Events in one batch; 413 beyond. A batch is one transaction: others wait for it.",
-        live=True,
+        "The most events of one batch; more are refused (413). A batch is one transaction: other publishers wait.",
     )
-    sse_publish_rate: float = number(
+    sse_publish_rate: float = live_number(
         0, 0, 1_000_000, "requests per second",
-        "Publishing requests a second for each key or token; 429 beyond, and 0 is no limit. A batch is one "
-        "request.",
-        live=True,
+        "The most publishing requests of one key or token; more are refused (429). A batch counts once. 0: no limit.",
     )
 
-    # -- Time-outs and limits of connections (Go's http.Server, by the same names)
-    sse_read_header_timeout: float = number(
+    # -- Time-outs and limits of connections (named as in Go's http.Server)
+    sse_read_header_timeout: float = live_number(
         5, 0, DAY, "seconds",
-        "From the connection, or from a further request's first byte, until the headers are complete. Ends "
-        "clients that send them slowly to hold connections.",
-        live=True,
+        "Time for a request's headers, counted from the connection, or from the first byte of a later request. Stops "
+        "clients that hold connections by sending headers slowly.",
     )
-    sse_read_timeout: float = number(
+    sse_read_timeout: float = live_number(
         15, 0, DAY, "seconds",
-        "From the same moment until the whole request is read, body included.",
-        live=True,
+        "Time for the whole request with its body, counted from the same moment.",
     )
-    sse_write_timeout: float = number(
+    sse_write_timeout: float = live_number(
         10, 0, DAY, "seconds",
-        "An ordinary response: until it is written. A stream: the longest time in which none of the bytes "
-        "that wait for it gets away. The client resumes when it comes back.",
-        live=True,
+        "An ordinary response must be written within this time. A stream ends if none of the bytes that wait for it "
+        "could be written for this long; its client reconnects and resumes.",
     )
-    sse_idle_timeout: float = number(
+    sse_idle_timeout: float = live_number(
         75, 0, DAY, "seconds",
-        "A kept-alive connection between two requests. Longer than a load balancer's own (often 60 s), "
-        "which would else send a request into a connection that is just being closed: a 502.",
-        live=True,
+        "How long a connection stays open between two requests. Keep it longer than your load balancer's own (often "
+        "60 s), or that may send a request just as we close the connection, and answer 502.",
     )
-    sse_keepalive_requests: int = number(
+    sse_keepalive_requests: int = live_number(
         1000, 0, 1_000_000_000, "requests",
-        "Requests that one connection may send, so that balancing goes on; 0 is no limit.",
-        live=True,
+        "The most requests of one connection, so that clients are balanced again. 0: no limit.",
     )
     sse_max_header_bytes: int = number(
         16_384, 1024, 1_048_576, "bytes",
-        "Request line and headers together; 431 beyond. Bounds what a request can hold before anybody knows "
-        "who sent it.",
+        "The largest request line and headers together; more are refused (431). Limits the memory that a client can "
+        "take before we know who it is.",
     )
-    sse_server_header: ServerHeader = text(
-        "headwater",
-        "printable ASCII of at most 256 characters, or empty",
-        "The `Server` header of every response; empty leaves it out.",
-        live=True,
+    sse_server_header: ServerHeader = live_text(
+        "headwater", "printable ASCII of at most 256 characters, or empty",
+        "The `Server` header of every response. Empty: no such header.",
     )
 
     # -- Draining (SIGTERM)
     sse_drain_delay: float = number(
         5, 0, 600, "seconds",
-        "After SIGTERM, time in which everything is still served while the pod is being taken out of its "
-        "Service's endpoints.",
+        "How long the pod serves everything after SIGTERM, while Kubernetes removes it from its Service's endpoints.",
     )
     sse_drain_window: float = number(
         15, 0, 3600, "seconds",
-        "After that, time over which the streams are ended one by one, so that the other pods get their "
-        "clients evenly. `terminationGracePeriodSeconds` must be at least delay + window + 10.",
+        "After the delay, streams end one by one over this time, so that their clients do not all reconnect at once. "
+        "`terminationGracePeriodSeconds` must be at least delay + window + 10.",
     )
 
     # -- Who may do what
-    sse_auth: Annotated[Literal["auto", "none"], Lower] = text(
-        "auto",
-        "auto or none",
-        "`none` lets everybody publish and read: only for networks that you trust. `auto` goes by the keys "
-        "below; without any, publishing is open on a loopback address only.",
-        live=True,
+    sse_auth: Annotated[Literal["auto", "none"], Lower] = live_text(
+        "auto", "auto or none",
+        "`auto`: the keys below decide; without any, only this machine may publish. `none` lets everybody publish and "
+        "read: only for networks that you trust.",
     )
-    sse_publish_key: SecretKey | None = text(
-        None,
-        "at least 16 letters, digits and - . _ ~ + / (with = at the end, if need be)",
-        "The key that publishers send as `Authorization: Bearer`; reading stays public.",
-        live=True,
+    sse_publish_key: SecretKey | None = live_text(
+        None, "at least 16 letters, digits and - . _ ~ + / (and = at the end)",
+        "The key that publishers send as `Authorization: Bearer`. Unless you set a token key, too, everybody may read.",
     )
-    sse_publish_key_file: Path | None = text(
-        None,
-        "the path of a file",
-        "A file with that key, one a line, read again when it changes: a mounted Secret.",
-        live=True,
+    sse_publish_key_file: Path | None = live_text(
+        None, "the path of a file",
+        "A file with such keys, one per line, for example a mounted Secret. It is read again when it changes.",
     )
-    sse_jwt_key: SecretStr | None = text(
-        None,
-        "a secret of at least 32 bytes for HS256, or a public key in PEM form for the other algorithms",
-        "The key that tokens are checked with. Reading then needs a token too, except for "
-        "`SSE_PUBLIC_CHANNELS`.",
-        live=True,
+    sse_jwt_key: SecretStr | None = live_text(
+        None, "a secret of at least 32 bytes for HS256, or a public key in PEM form for the other algorithms",
+        "The key that verifies tokens. Reading then needs a token, too, except for `SSE_PUBLIC_CHANNELS`.",
     )
-    sse_jwt_key_file: Path | None = text(
-        None,
-        "the path of a file",
-        "A file with that key, read again when it changes.",
-        live=True,
+    sse_jwt_key_file: Path | None = live_text(
+        None, "the path of a file",
+        "A file with that key. It is read again when it changes.",
     )
-    sse_jwks_file: Path | None = text(
-        None,
-        "the path of a file",
-        "A file with a JSON Web Key Set (RFC 7517) instead, read again when it changes; needs "
-        "`SSE_JWT_ALGORITHMS`.",
-        live=True,
+    sse_jwks_file: Path | None = live_text(
+        None, "the path of a file",
+        "A file with a JSON Web Key Set (RFC 7517) that verifies tokens. It is read again when it changes. Set "
+        "`SSE_JWT_ALGORITHMS`, too.",
     )
-    sse_jwt_algorithms: Algorithms = text(
-        ("HS256",),
-        "a list from HS256, RS256, ES256 and EdDSA",
-        "Algorithms that a token may be signed with. A token cannot choose another one.",
-        live=True,
+    sse_jwt_algorithms: Algorithms = live_text(
+        ("HS256",), "a list from HS256, RS256, ES256 and EdDSA",
+        "The algorithms with which a token may be signed. A token cannot choose another.",
     )
-    sse_jwt_issuer: str | None = text(
-        None,
-        "text",
-        "What a token's `iss` claim must be, if set.",
-        live=True,
+    sse_jwt_issuer: str | None = live_text(
+        None, "text",
+        "If set: a token's `iss` claim must be this.",
     )
-    sse_jwt_audience: str | None = text(
-        None,
-        "text",
-        "What a token's `aud` claim must contain, if set.",
-        live=True,
+    sse_jwt_audience: str | None = live_text(
+        None, "text",
+        "If set: a token's `aud` claim must contain this.",
     )
-    sse_public_channels: ChannelPatterns = text(
-        (),
-        "a list of channel names, each of which may end in * for all that begin so",
-        "Channels that may be read without a token.",
-        live=True,
+    sse_public_channels: ChannelPatterns = live_text(
+        (), "a list of channel names, each of which may end in * for any rest of a name",
+        "Channels that everybody may read without a token.",
     )
-    sse_cors_origins: Origins = text(
-        (),
-        "a list of origins such as https://app.example.com:8443 (no path), or *",
-        "Web pages that may use the service from another origin. `*` allows all, but never with cookies.",
-        live=True,
+    sse_cors_origins: Origins = live_text(
+        (), "a list of origins such as https://app.example.com:8443 (no path), or *",
+        "Other origins whose web pages may use the service. `*` allows all, but never with cookies.",
     )
     sse_trusted_proxies: Networks = text(
-        (),
-        "a list of IP addresses and networks such as 10.0.0.0/8",
-        "Proxies whose `X-Forwarded-*` and `Forwarded` headers are believed. From anybody else they are "
-        "ignored, as anyone can write them. Where any is named, the peer of a Unix socket is one, too.",
+        (), "a list of IP addresses and networks such as 10.0.0.0/8",
+        "Proxies whose `X-Forwarded-*` and `Forwarded` headers we believe. Anybody can send such headers, so we ignore "
+        "everybody else's. If you name any proxy, the peer of a Unix socket is trusted, too.",
     )
 
     # -- Health
-    health_canary_max_age: float = number(
+    health_canary_max_age: float = live_number(
         5, 1, 3600, "seconds",
-        "`/readyz` fails when a worker's own test stream has seen nothing for longer. It is sent an event "
-        "each second.",
-        live=True,
+        "`/readyz` fails if a worker's own test stream has received nothing for this long. We send it an event each "
+        "second.",
     )
-    health_loop_lag_max: float = number(
+    health_loop_lag_max: float = live_number(
         2, 0.01, 3600, "seconds",
-        "`/healthz` fails while the event loop is later than this: something blocks it.",
-        live=True,
+        "`/healthz` fails while the event loop is later than this, because something blocks it.",
     )
-    health_ready_strict: bool = text(
-        False,
-        "true or false (1 or 0, yes or no, on or off)",
-        "Whether `/readyz` fails while the log cannot be reached. All pods share the log, so taking them "
-        "all out of the Service helps nobody; by default it is reported only.",
-        live=True,
+    health_ready_strict: bool = live_text(
+        False, "true or false (1 or 0, yes or no, on or off)",
+        "Whether `/readyz` fails while the log is unreachable. By default it only reports this: all pods share the "
+        "log, and removing them all from the Service helps nobody.",
     )
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> Settings:
-        """The settings in a Flask app's configuration, and in the file that its SSE_CONFIG_FILE names; the
-        environment is not looked at.
+        """Read the settings from a Flask app's configuration and the file that its SSE_CONFIG_FILE names.
 
-        Only keys that begin with ``SSE_`` or ``HEALTH_`` count, as ``HOST`` or ``LOG_LEVEL`` may be the app's
-        own, and unknown ones are left alone. Values may be text as in the environment, or have their type.
+        Reads only keys that begin with ``SSE_`` or ``HEALTH_``, because ``HOST`` or ``LOG_LEVEL`` may be the app's own,
+        and ignores unknown ones. A value may be text, as in the environment, or have the setting's type.
 
-        :raises SettingsError: with one line for each setting that cannot be used.
+        Raises SettingsError, with one line for each invalid setting.
         """
         known = _MappingSettings.names()
         given = {known[key]: value for key, value in config.items() if key in known}
@@ -366,27 +304,27 @@ class Settings(LiveSettings):
 
     @property
     def bind(self) -> str:
-        """The main listener in gunicorn's form, ``address:port``."""
+        """The main listener as gunicorn writes it, ``address:port``."""
         return _address(self.host, self.port)
 
     @property
     def health_bind(self) -> str:
-        """The health listener in the same form."""
+        """The health listener, likewise."""
         return _address(self.host, self.health_port)
 
     @property
     def graceful_timeout(self) -> int:
-        """Seconds from SIGTERM until gunicorn ends a worker by force: the whole drain, and a margin."""
+        """Seconds from SIGTERM until gunicorn kills a worker: the whole drain, and a margin."""
         return math.ceil(self.sse_drain_delay + self.sse_drain_window) + DRAIN_MARGIN
 
     @property
     def termination_grace(self) -> int:
-        """Seconds that a manifest's ``terminationGracePeriodSeconds`` must at least be."""
+        """The least ``terminationGracePeriodSeconds`` of a manifest."""
         return self.graceful_timeout + KILL_MARGIN
 
 
 class _MappingSettings(Settings):
-    """The same settings from what is handed over alone."""
+    """The settings without the environment."""
 
     reads_environment: ClassVar[bool] = False
 

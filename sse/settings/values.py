@@ -10,15 +10,14 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from ..auth.address import parse_networks
 from ..auth.algorithms import SUPPORTED
-from ..auth.bearer import B64TOKEN
+from ..auth.origin import parse_origin
 from ..auth.policy import check_pattern
-from ..auth.publish_key import MIN_KEY_CHARS
+from ..auth.publish_key import check_publish_key
 from ..log import check_url
 from ..log.redis.codec import PREFIX
 
@@ -46,12 +45,7 @@ def _log_url(text: str) -> str:
 
 
 def _secret_key(secret: SecretStr) -> SecretStr:
-    """Check that a key fits into ``Authorization: Bearer <key>`` and is too long to guess (RFC 6750 §2.1)."""
-    key = secret.get_secret_value()
-    if len(key) < MIN_KEY_CHARS:
-        raise ValueError("too short: it could be guessed")
-    if not B64TOKEN.fullmatch(key):
-        raise ValueError("a header cannot carry it")
+    check_publish_key(secret.get_secret_value())
     return secret
 
 
@@ -59,7 +53,7 @@ def _server_header(text: str) -> str:
     if len(text) > _MAX_SERVER_HEADER:
         raise ValueError("too long")
     if not text.isascii() or not (text.isprintable() or text == ""):
-        raise ValueError("not printable ASCII")     # a line break would be header injection by configuration
+        raise ValueError("not printable ASCII")     # a line break would inject another header
     return text
 
 
@@ -93,26 +87,18 @@ def _channel_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
 
 
 def _origins(origins: Iterable[str]) -> tuple[str, ...]:
-    """Check origins as browsers send them: scheme, host, port unless default; no path (RFC 6454 §6.2)."""
     origins = tuple(origin.lower().removesuffix("/") for origin in origins)
-    if not all(origin == "*" or _is_origin(origin) for origin in origins):
-        raise ValueError("not an origin")
+    for origin in origins:
+        parsed = parse_origin(origin)
+        if origin != "*" and (parsed is None or parsed.scheme not in ("http", "https")):
+            raise ValueError("not an origin")
     return origins
-
-
-def _is_origin(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        whole = f"{parts.scheme}://{parts.netloc}" == text and parts.scheme in ("http", "https")
-        return whole and bool(parts.hostname) and parts.port != 0 and "@" not in text
-    except ValueError:      # a port that is not a number, an invalid IPv6 address
-        return False
 
 
 def _networks(networks: Iterable[str]) -> tuple[str, ...]:
     try:
         return tuple(str(network) for network in parse_networks(tuple(networks)))
-    except ValueError:      # its message quotes the value, which the report adds itself
+    except ValueError:      # its message quotes the value, and the report adds that, too
         raise ValueError("not an address or a network") from None
 
 

@@ -5,7 +5,7 @@ symbolic link two directories above it (``..data``), and an editor renames anoth
 content detects all of these, and reading a few kilobytes twice a second costs microseconds. gunicorn uses the signals
 for other things.
 
-We apply changed content only once two successive reads agree, so that a partly written file does not count.
+We apply new content once two successive reads agree, so that a partly written file does not count.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Watch:
             except Exception as error:  # its text might quote a value
                 if type(error).__name__ != failing:
                     failing = type(error).__name__
-                    logger.error("looking at %s failed: %s; this is said once", self._path, failing)
+                    logger.error("checking %s failed: %s (logged once)", self._path, failing)
             else:
                 failing = ""
 

@@ -1,4 +1,4 @@
-"""Settings that are fine alone and cannot stand together."""
+"""Settings that are valid alone but conflict."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.sse.settings.environ import read
 PEM = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----\n"
 
 
-DISAGREEING = [
+CONFLICTING = [
     pytest.param({"SSE_LOG": "memory:", "WEB_CONCURRENCY": "2"}, ["SSE_LOG", "WEB_CONCURRENCY=2"], id="memory-shared"),
     pytest.param({"PORT": "8081"}, ["HEALTH_PORT=8081", "PORT=8081"], id="one-port-for-both"),
     pytest.param(
@@ -24,8 +24,8 @@ DISAGREEING = [
 ]
 
 
-@pytest.mark.parametrize(("environ", "said"), DISAGREEING)
-def test_settings_that_cannot_stand_together_are_refused_in_one_line(
+@pytest.mark.parametrize(("environ", "said"), CONFLICTING)
+def test_conflicting_settings_are_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str], said: list[str]
 ) -> None:
     with pytest.raises(SettingsError) as refused:
@@ -43,5 +43,5 @@ def test_settings_that_cannot_stand_together_are_refused_in_one_line(
         pytest.param({"SSE_JWKS_FILE": "/k", "SSE_JWT_ALGORITHMS": "RS256"}, id="key-set-with-algorithms"),
     ],
 )
-def test_settings_that_go_together_are_accepted(monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str]) -> None:
+def test_compatible_settings_are_accepted(monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str]) -> None:
     read(monkeypatch, **environ)

@@ -189,8 +189,8 @@ def test_a_change_is_taken_in_by_whoever_holds_the_settings_and_is_said(watched:
         ),
         pytest.param(
             "SSE_RETRY=100\nSSE_PUBLISH_KEY=hunter2",
-            "SSE_PUBLISH_KEY=*** cannot be used (too short: it could be guessed): it must be at least 16 letters, "
-            "digits and - . _ ~ + / (with = at the end, if need be) (FILE, line 2)",
+            "SSE_PUBLISH_KEY=*** cannot be used (a key of less than 16 characters could be guessed): it must be at least "
+            "16 letters, digits and - . _ ~ + / (and = at the end) (FILE, line 2)",
             id="secret",
         ),
         pytest.param(
