@@ -1,7 +1,7 @@
-"""Replay: where a stream begins, and what it missed, from the window or else from the log.
+"""Replay: finds where a stream begins, and reads what it missed, from the window or else from the log.
 
-Ten thousand clients that come back at once ask the same questions: what only the log can answer is asked once for all
-who ask meanwhile (:class:`sse.runtime.single_flight.SingleFlight`).
+Ten thousand clients that return at once ask the same questions. What only the log can answer, it is asked once for all
+callers at that moment (:class:`sse.runtime.single_flight.SingleFlight`).
 """
 
 from __future__ import annotations
@@ -20,30 +20,27 @@ from .group import Group, Subscription
 from .stats import Stats
 from .window import Page, Window, matches
 
-# One page of a replay. Large enough that a page costs one write, small enough that a slow reader pins little.
+# One page of a replay: large enough to fill a write, small enough that a slow reader keeps little in memory.
 PAGE_BYTES = 64 * 1024
 PAGE_EVENTS = 1000
 
-# How long an opening stream waits for the tailer to reach the cursor that it brought from another worker.
+# Seconds that an opening stream waits for the tailer to reach the cursor that it brought from another worker.
 SYNC_TIMEOUT = 2.0
 
 
 class FellBehind(Exception):
-    """The log no longer holds what follows this cursor."""
+    """The log no longer has everything that follows the cursor."""
 
 
 class Start(NamedTuple):
-    """Where a stream begins: served through ``cursor``; ``reset`` is the block that tells it of a gap."""
+    """Where a stream begins: it counts as served through ``cursor``; ``reset`` is the block that tells it of a gap."""
 
     cursor: int
     reset: bytes | None
 
 
 class Replay:
-    """See the module's text.
-
-    advanced: the hub's lock as a condition, notified when the window has moved.
-    """
+    """See the module's text. advanced: the hub's lock as a condition, notified when the window has moved."""
 
     def __init__(
         self, log: Log, window: Window, advanced: threading.Condition, settings: Settings, stats: Stats
@@ -56,14 +53,14 @@ class Replay:
         self._flights = SingleFlight()
 
     def bounds(self) -> Bounds:
-        """The log's bounds; callers that ask at once share one look. Raises LogUnavailable."""
+        """Return the log's bounds; callers at the same time share one answer. Raises LogUnavailable."""
         return self._flights.do("bounds", lambda: offload(self._log.bounds))
 
     def resolve(self, group: Group, requested: str | None, cursor: int | None) -> Start:
-        """Where a stream begins (DESIGN: "Event ids are times").
+        """Find where a stream begins.
 
-        requested: the cursor as the client gave it, None without one; cursor: the same parsed, None when it cannot
-        be. Raises LogUnavailable when only the log could tell and it does not answer.
+        requested: the cursor as the client gave it, None without one; cursor: the same parsed, None if it is malformed.
+        Raises LogUnavailable if only the log can tell and it does not answer.
         """
         subscription = group.subscription
         if requested is None:
@@ -78,7 +75,7 @@ class Replay:
         if reason or cursor is None or cursor <= 0:
             cursor = self.bounds().trimmed
         elif cursor < self._window.lost:
-            reason = "expired"  # and what is held beyond the cursor follows
+            reason = "expired"  # the events kept beyond the cursor are sent all the same
         keep = self._settings.sse_replay_limit
         if cursor >= self._window.floor:
             cut = self._newest(subscription, cursor, keep)
@@ -97,7 +94,10 @@ class Replay:
         return Start(cursor, reset_block(reason, requested, bounds.oldest, bounds.latest, cursor))
 
     def _newest(self, subscription: Subscription, cursor: int, keep: int) -> int | None:
-        """The position after which exactly ``keep`` frames of the window follow, when more follow the cursor."""
+        """Return the position after which exactly ``keep`` frames follow, None if no more follow the cursor.
+
+        The window must hold everything after the cursor.
+        """
         channels, types = subscription
         with self._advanced:
             if types is None:
@@ -110,8 +110,11 @@ class Replay:
         )
 
     def _ahead(self, cursor: int) -> tuple[ResetReason | None, int]:
-        """A cursor beyond what this worker has read: from a worker that is ahead, a time, or from nowhere."""
-        # Shared with those who hold the same cursor only: a look that began earlier may be older than the event.
+        """Judge a cursor beyond what this worker has read; return a reason for a reset, if any, and the cursor to use.
+
+        It is from a worker that is ahead of this one, or a time, or made up. Raises LogUnavailable.
+        """
+        # Shared only by streams with the same cursor: an answer to another may be older than this cursor's event.
         latest = self._flights.do(("ahead", cursor), lambda: offload(self._log.bounds)).latest
         self._log.wake()
         deadline = time.monotonic() + SYNC_TIMEOUT
@@ -122,12 +125,14 @@ class Replay:
                     raise LogUnavailable("this worker has not caught up with the log", retry_after=1.0)
         if cursor > max(latest, make_position(time.time_ns() // 1_000_000 + 1)):
             return "unknown", 0
-        # A time between the newest event and now: nothing has happened since.
+        # A time between the newest event and now: nothing has been published since.
         return None, min(cursor, self._window.position)
 
     def read_page(self, subscription: Subscription, after: int, through: int) -> Page:
-        """The next page of a subscription after a cursor, from the window, else from the log (one read in flight
-        per page). Blocks. Raises FellBehind when the log was trimmed beyond the cursor, LogUnavailable."""
+        """Read the next page of a subscription after a cursor, from the window or else from the log. May block.
+
+        Raises FellBehind if the log was trimmed beyond the cursor, LogUnavailable.
+        """
         with self._advanced:
             if after >= self._window.floor:
                 return self._window.read(subscription.channels, subscription.types, after, through, PAGE_BYTES)
@@ -136,15 +141,15 @@ class Replay:
         )
         if trimmed > after:
             raise FellBehind
-        # Only an empty page says that the log holds no more, and only through what the tailer had read before the
-        # read began: it may be another stream's, begun before `through` was there.
+        # Only an empty page shows that the log has no more, and only through the position that the tailer had reached
+        # before this read. The read may be another stream's, and may have begun before `through` was published.
         position = min(records[-1].position if records else complete, through)
         frames = encode_frames([record for record in records if record.position <= through])
         types = subscription.types
         return Page([frame for frame in frames if matches(frame, types)], position)
 
     def _read_log(self, channels: frozenset[str], after: int) -> tuple[list[Record], int, int]:
-        """A page of records, the trim mark after it was read, and the worker's position before."""
+        """Read a page of records; return it with the log's trim mark afterwards and the worker's position before."""
         complete = self._window.position
 
         def read() -> tuple[list[Record], int, int]:

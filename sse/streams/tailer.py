@@ -1,11 +1,11 @@
 """The tailer: reads the log from the window's position on, for as long as the worker lives.
 
-Whatever becomes of the log, streams either go on without a hole or end where they are, and are told of the gap when
-they resume:
+Whatever happens to the log, a stream either goes on without a hole, or it ends where it is and is told of the gap when
+it resumes:
 
-    the log cannot be reached       streams stay open; what they missed comes when it answers again
-    it was trimmed beyond us        they end (`overtaken`), and so does what is left of the batch before the gap
-    it is another one than before   they end (`replaced`), and the window is made anew
+    the log cannot be reached       streams stay open, and get what they missed once it answers again
+    it was trimmed beyond us        live streams end (`overtaken`); records before the gap are dropped
+    it is another one than before   all streams end (`replaced`), and the window is filled from the new one
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from .window import Window
 
 logger = logging.getLogger("headwater.hub")
 
-# A tailer that lost its log tries again after this long, doubling to the second figure, each ±50 %, so that the
-# workers of many pods do not come back in step.
+# Seconds until a tailer that lost its log tries again: the first, doubled up to the second, each ±50 % so that the
+# workers of many pods do not return in step.
 RETRY_FIRST, RETRY_MOST = 0.1, 0.6
 
-# Events that are put into the window in a row while it is filled.
+# Events that enter the window in a row while it is filled at the start.
 WARMED_PER_STEP = 1000
 
-# After this long without an answer from the log, the tailer looks whether retention has overtaken it.
+# After so many seconds without an answer from the log, the tailer checks whether retention has overtaken it.
 STALL = 5.0
 
 
@@ -62,25 +62,24 @@ class Receiver(Protocol):
 
 
 class Tailer:
-    """See the module's text. ``run`` is a thread's work, until ``stop`` is set."""
+    """See the module's text. :meth:`run` is a thread's work, until ``stop`` is set."""
 
     def __init__(self, hub: Receiver, stop: threading.Event) -> None:
         self._hub = hub
         self._stop = stop
         #: set when the log was reached and the window is warm
         self.ready = threading.Event()
-        #: when (monotonic seconds) the log answered last
+        #: when the log last answered, monotonic seconds
         self.answered_at = time.monotonic()
-        # Streams wait for what the tailer asks of the log, so it must not wait for what others ask.
-        self._aside = OwnThread()
+        # Its own thread for the log: in the shared pool, the tailer and every stream would wait behind others' reads.
+        self._in_own_thread = OwnThread()
         self._delay = RETRY_FIRST
         self._complained_of: type[Exception] | None = None
-        self._replaced = False  # the streams are still to be let go of
-        # Its own, so that what an app (or a test) makes of the shared one is not disturbed from a thread.
-        self._jitter = random.Random()
+        self._replaced = False  # the log was, and its streams have still to be ended
+        self._jitter = random.Random()  # its own, so that this thread does not disturb an app's seeded sequence
 
     def run(self) -> None:
-        """Follow the log until the hub stops. What goes wrong is said once, until the log has been followed again."""
+        """Follow the log until the hub stops. Log a failure once, and again only after the log has been followed."""
         while not self._stop.is_set():
             try:
                 self._follow()
@@ -100,7 +99,7 @@ class Tailer:
         """Follow the log until it cannot be followed. Raises LogError."""
         hub = self._hub
         try:
-            self._let_go()
+            self._end_replaced()
             if not self.ready.is_set():
                 self.warm()
             for batch in hub.log.follow(hub.window.position, self._stop):
@@ -111,20 +110,19 @@ class Tailer:
                 if self._stop.is_set():
                     return
         except LogReplaced as error:
-            # What this worker has read is not what the log holds.
             logger.warning("%s: streams end, and resume with a reset where they missed something", error)
             self._replaced = True
             self.ready.clear()
-            self._let_go()
+            self._end_replaced()
 
-    def _let_go(self) -> None:
-        """End the streams of a log that was replaced; to be called again if it fails."""
+    def _end_replaced(self) -> None:
+        """End the streams of a log that was replaced; if that fails, the next turn tries again."""
         if self._replaced:
             self._hub.replaced()
             self._replaced = False
 
     def _take(self, batch: list[Record]) -> None:
-        """Hand a batch to the hub."""
+        """Give a batch to the hub."""
         hub = self._hub
         if isinstance(batch, Batch) and batch.traces:
             hub.deliveries.took(batch.traces)
@@ -140,7 +138,7 @@ class Tailer:
         self._answered(before)
 
     def _answered(self, position: int) -> None:
-        """The log has been read, beginning after this position."""
+        """Note that the log could be read; ``position`` is where that read began."""
         self.answered_at = time.monotonic()
         if self._complained_of is not None:
             logger.warning("the log is followed again, after %s", format_id(position))
@@ -148,14 +146,14 @@ class Tailer:
         self._delay = RETRY_FIRST
 
     def warm(self) -> None:
-        """Fill the window with the newest that the log has, and stand at its end. Raises LogError.
+        """Fill the window with the newest events of the log, and go on from the log's end. Raises LogError.
 
-        That takes a second for a full one, so others run meanwhile, and see the window when it is whole.
+        A full window takes a second. So others run meanwhile, and get to see the window once it is complete.
         """
         hub = self._hub
-        bounds = self._aside(hub.log.bounds)
+        bounds = self._in_own_thread(hub.log.bounds)
         most = hub.settings.sse_window_bytes
-        records = self._aside(hub.log.newest, None, hub.settings.sse_retain_events, most // 2)
+        records = self._in_own_thread(hub.log.newest, None, hub.settings.sse_retain_events, most // 2)
         window = Window(most)
         whole = not records or bounds.oldest is None or records[0].position <= bounds.oldest
         window.reset(bounds.trimmed if whole else records[0].position - 1)
@@ -171,12 +169,13 @@ class Tailer:
         self.ready.set()
 
     def _after_gap(self, batch: list[Record]) -> list[Record]:
-        """Has the log trimmed what this worker has not read (it was stopped, or cut off from the log)? Then its live
-        streams end where they are, and are told of the gap when they resume, instead of missing events unknowingly.
-        Returns what of the batch lies behind it.
+        """Return the records that lie after a gap, if the log trimmed events before this worker read them.
 
-        Looked at only when it can be: trimmed by number, a batch is as large as the retention; by age, the last one is
-        long ago.
+        That happens to a worker that was stopped or cut off from the log. Its live streams end where they are, and are
+        told of the gap when they resume.
+
+        The log is asked only if a gap is possible: trimming by number overtakes a worker only if the batch is as large
+        as the retention, trimming by age only if the last batch is long ago.
         """
         hub = self._hub
         silent = time.monotonic() - self.answered_at
@@ -186,7 +185,7 @@ class Tailer:
         )
         if not full and silent < min(STALL, seconds / 2):
             return batch
-        trimmed = self._aside(hub.log.bounds).trimmed
+        trimmed = self._in_own_thread(hub.log.bounds).trimmed
         if trimmed <= hub.window.position:
             return batch
         logger.warning("the log was trimmed beyond what this worker had read: its streams end, and resume with a reset")

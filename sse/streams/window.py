@@ -1,15 +1,14 @@
-"""The window: the newest frames of the log, held in memory and bounded in bytes.
+"""The window: the newest frames of the log, in memory and bounded in bytes.
 
-It answers nearly every resume without touching the log, so that ten thousand clients which come back
-after a rolling restart do not each read it. Two facts describe it at any time:
+It answers nearly every resume without the log, so that ten thousand clients which return after a rolling restart do not
+each read it. Three positions describe it:
 
-    floor     every event that the log holds with  floor < position <= position  is in the window
+    floor     the window has every event of the log above it, through ``position``
     position  the newest position that the tailer has read
-    lost      cursors below it may have missed events that the log has lost (`sse.log.Bounds`)
+    lost      a cursor below it may have missed events that the log has lost (`sse.log.Bounds`)
 
-A cursor at or above ``floor`` is served from here; an older one is the log's business.
-Frames are kept once, in order, and indexed by channel, so reading one quiet channel out of a busy log costs
-what that channel holds, not what the window holds.
+A cursor at or above ``floor`` is served from here, an older one from the log. Frames are stored once, in order, and
+indexed by channel: reading a quiet channel costs as much as that channel has, not as much as the window has.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from typing import NamedTuple
 
 from ..events.model import Frame
 
-# What a frame costs beside its wire bytes (tuple, ints, index entries), so that the bound in bytes is honest
-# for small events, too.
+# What a frame costs beside its wire bytes (tuple, ints, index entries); without it the bound would be wrong for small
+# events.
 FRAME_OVERHEAD_BYTES = 320
 
-# Frames that are looked at in a row for their type: about 0.1 ms.
+# Frames whose type is checked in a row: about 0.1 ms.
 LOOK = 2000
 
-# A channel's run drops its evicted head once that is this long and more than half of the list:
-# amortised constant time per eviction, and at most twice the pointers.
+# A channel's list drops its evicted head once that is this long and more than half of the list: amortised constant time
+# for an eviction, and at most twice the pointers.
 COMPACT_AFTER = 256
 
 
@@ -42,7 +41,7 @@ class Page(NamedTuple):
 
 
 class _Run:
-    """One channel's frames, oldest first; ``start`` is the index of the oldest one that is still held."""
+    """One channel's frames, oldest first; those before the index ``start`` are evicted."""
 
     __slots__ = ("frames", "positions", "start")
 
@@ -55,7 +54,7 @@ class _Run:
         return bisect_right(self.positions, position, self.start)
 
     def drop_through(self, position: int) -> bool:
-        """Forget the frames up to that position; say whether the run is empty now."""
+        """Evict the frames through that position; return whether none is left."""
         self.start = self.after(position)
         if self.start == len(self.frames):
             return True
@@ -66,15 +65,17 @@ class _Run:
 
 
 def matches(frame: Frame, types: frozenset[str] | None) -> bool:
-    """Does a stream that asked for these event types get this frame? A frame without a type is a ``message``
-    (WHATWG HTML §9.2.6: an empty event type buffer dispatches as ``message``)."""
+    """Tell whether a stream that asked for these event types (None = all) gets this frame.
+
+    A frame without a type is a ``message`` (WHATWG HTML §9.2.6: an empty event type buffer dispatches as ``message``).
+    """
     return types is None or (frame.event or "message") in types
 
 
 class Window:
-    """See the module's text. Not locked: its owner, the hub, is the only writer.
+    """See the module's text. It takes no lock: the hub does.
 
-    max_bytes: bound on wire bytes plus :data:`FRAME_OVERHEAD_BYTES` per frame.
+    max_bytes: bound on wire bytes plus :data:`FRAME_OVERHEAD_BYTES` for each frame.
     """
 
     __slots__ = ("_frames", "_max_bytes", "_runs", "floor", "lost", "position", "size")
@@ -85,7 +86,7 @@ class Window:
         self.reset(0)
 
     def reset(self, position: int) -> None:
-        """Empty the window; it is complete from ``position`` on."""
+        """Empty the window; floor and position are ``position`` then."""
         self._frames: deque[Frame] = deque()
         self._runs: dict[str, _Run] = {}
         self.size = 0
@@ -93,7 +94,7 @@ class Window:
         self.position = position
 
     def become(self, other: Window) -> None:
-        """Have what another window has, which is not used any more."""
+        """Take over the content of another window, which must not be used any more."""
         self._frames, self._runs, self.size = other._frames, other._runs, other.size
         self.floor, self.position, self.lost = other.floor, other.position, other.lost
 
@@ -101,7 +102,7 @@ class Window:
         return len(self._frames)
 
     def extend(self, frames: Iterable[Frame]) -> None:
-        """Take in frames that follow ``position`` in ascending order, and forget the oldest beyond the bound."""
+        """Add frames that follow ``position``, in ascending order, and evict the oldest beyond the bound."""
         frames = list(frames)
         if not frames:
             return
@@ -118,9 +119,9 @@ class Window:
             size += len(wire)
         self.position, self.size = position, size
         if size > self._max_bytes:
-            self._forget_oldest()
+            self._evict()
 
-    def _forget_oldest(self) -> None:
+    def _evict(self) -> None:
         held, runs, size = self._frames, self._runs, self.size
         gone = set()
         while size > self._max_bytes and held:
@@ -140,9 +141,11 @@ class Window:
         through: int,
         max_bytes: int,
     ) -> Page:
-        """The frames of a subscription with ``after < position <= through``, in order, at most about
-        ``max_bytes`` of wire bytes read (at least one frame). The page's position is how far it is complete: a page
-        may be empty and still advance, when ``types`` keeps none of what was read."""
+        """Return a subscription's frames with ``after < position <= through``, in order.
+
+        max_bytes: stop after the frame that reaches so many wire bytes, of all types. A page may be empty and still
+        advance, if ``types`` excludes all that was read.
+        """
         parts = []
         for channel in channels:
             run = self._runs.get(channel)
@@ -150,7 +153,7 @@ class Window:
                 first, last = run.after(after), run.after(through)
                 if first < last:
                     parts.append(map(run.frames.__getitem__, range(first, last)))
-        # Lazily, and only as far as the page goes: of a thousand busy channels, most have no frame in it.
+        # merge is lazy, and few of a thousand busy channels have a frame in this page.
         frames, size = [], 0
         for frame in parts[0] if len(parts) == 1 else merge(*parts):
             if types is None or matches(frame, types):
@@ -162,22 +165,24 @@ class Window:
         return Page(frames, through)
 
     def following(self, channels: Collection[str], after: int) -> Following:
-        """What of a subscription's channels follows this position now, to be looked at without the window."""
+        """Return a copy of what follows this position in some channels, to be searched without the lock."""
         runs = [run for channel in channels if (run := self._runs.get(channel)) is not None]
         return Following([run.frames[run.after(after) :] for run in runs])
 
     def keep_newest(self, channels: Collection[str], after: int, keep: int) -> int | None:
-        """None when at most ``keep`` frames of these channels follow ``after``; else the position after which
-        exactly ``keep`` of them follow."""
+        """Return the position after which exactly ``keep`` frames of these channels follow.
+
+        None if no more than ``keep`` follow ``after``.
+        """
         return newest(
             [run.positions for channel in channels if (run := self._runs.get(channel)) is not None], after, keep
         )
 
 
 class Following:
-    """Frames of some channels that followed a position once: how many of them have a certain type?
+    """A copy of what followed a position in some channels.
 
-    No index tells, so each has to be looked at: up to all that a window holds, which takes milliseconds.
+    Types have no index, so each frame must be looked at: a whole window takes milliseconds.
     """
 
     def __init__(self, runs: list[list[Frame]]) -> None:
@@ -187,7 +192,7 @@ class Following:
         return sum(map(len, self._runs))
 
     def keep_newest(self, types: frozenset[str], after: int, keep: int, pause: Callable[[], None]) -> int | None:
-        """See `Window.keep_newest`. pause: called whenever :data:`LOOK` frames, or a few more, were looked at."""
+        """`Window.keep_newest` for some event types. pause: lets others run; called about every :data:`LOOK` frames."""
         found: list[list[int]] = []
         looked = 0
         for run in self._runs:
@@ -204,9 +209,9 @@ class Following:
 
 
 def newest(runs: Sequence[Sequence[int]], after: int, keep: int) -> int | None:
-    """None when at most ``keep`` of these positions lie above ``after``; else the one above which exactly ``keep`` do.
+    """Return the position above which exactly ``keep`` of these positions lie; None if no more lie above ``after``.
 
-    runs: ascending. Halves the interval that the answer lies in: a few dozen steps, whatever the runs hold.
+    runs: each ascending. A binary search over positions: a few dozen steps, however long the runs are.
     """
 
     def above(position: int) -> int:
