@@ -5,8 +5,8 @@
     sse = SSE(app)
     sse.publish("orders", '{"item":1}', event="created")
 
-The names are looked up on first use: gunicorn's master imports :mod:`sse.settings`, and must not load what gevent is
-to patch in the workers.
+Names are imported on first use, because gunicorn's master imports :mod:`sse.settings`, and must not load modules that
+gevent patches in the workers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Flask extension, ``sse = SSE(app)``: what :mod:`sse.web.service` does, for a Flask app and its views."""
+"""The Flask extension, ``sse = SSE(app)``: :mod:`sse.web.service` for a Flask app and its views."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class SSE(Service):
         app.extensions["sse"] = self
         app.register_blueprint(blueprint)
         if self.settings.sse_otel:
-            from .observe.otel import Spans  # an optional extra, which takes a second to import
+            from .observe.otel import Spans  # here, because it is an optional extra and takes a second to import
 
             self.spans = Spans()
             self.spans.install(app, blueprint.name)
@@ -75,9 +75,8 @@ class SSE(Service):
     ) -> str:
         """Append one event; returns its id once the log holds it.
 
-        retry: the client's reconnection time in milliseconds; traceparent: that of the request on whose behalf this is
-        published: if it is sampled, the event's deliveries are logged.
-        Raises InvalidEvent, and LogUnavailable, whose ``stored`` is "no" or "unknown" (:meth:`append`).
+        retry: the client's reconnection time in milliseconds; traceparent: of the request that caused this publish; if
+        sampled, the event's deliveries are logged. Raises InvalidEvent, and LogUnavailable (:meth:`append`).
         """
         (position,) = self.append([Event(channel, data, event, retry)], trace=self.trace(traceparent))
         return format_id(position)
@@ -138,13 +137,13 @@ class SSE(Service):
         return self._hub.status()
 
     def log_usage(self) -> Usage | None:
-        """Return the space that the log uses and has left; None if it is not open or cannot say. Waits for the log."""
+        """Return the space that the log uses and has left; None if it is not open or cannot tell. Waits for the log."""
         if self._log is None:
             return None
         try:
             return offload(self._log.usage)
         except LogUnavailable:
-            return None  # the tailer has logged it
+            return None  # the tailer has logged the error
 
     def attach(self, sock: socket.socket, channel: str = CANARY_CHANNEL) -> None:
         """Hand one end of a socket pair to the hub, as a real, close-delimited stream of a channel.
@@ -158,7 +157,7 @@ class SSE(Service):
         hub.sockets.adopt(stream, sock.detach())
 
     def open(self, channel: str = CANARY_CHANNEL) -> Iterator[bytes]:
-        """Open the same stream through the generator path; yields what it is sent."""
+        """Open the same stream as a generator of the bytes that it is sent."""
         stream = self._own_stream(self.hub, channel, pull=True)
         assert isinstance(stream, PullStream)
         return stream.chunks()

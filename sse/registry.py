@@ -1,10 +1,10 @@
-"""The extensions of this process, whatever stands around their apps.
+"""All extensions of this process.
 
-A server may be given middleware around the Flask app, or a dispatcher with several apps, so the extensions cannot be
-found from its callable. Instead each registers itself, and a server's worker asks here.
+A server's callable may be middleware around the Flask app, or a dispatcher with several apps, so the extensions cannot
+be found from it. Instead each extension registers itself, and a server's worker asks here.
 
-A log that was opened while the app was loaded must not cross a fork: two processes would use SQLite's connections and
-Redis's sockets, and the child would lack their threads. Both sides open a new log when they next need one.
+A log that was opened while the app was loaded must not cross a fork: two processes would share SQLite's connections and
+Redis's sockets, and the child would lack the threads. Each process opens its own log when it next needs one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 
 class Extension(Protocol):
-    """What is registered: it closes what must not cross a fork, on both sides of it."""
+    """What an extension must offer: it lets go of anything that must not cross a fork."""
 
     def before_fork(self) -> None: ...
 
@@ -28,7 +28,7 @@ _followers: list[Callable[[Any], object]] = []
 
 
 def register(extension: Extension) -> None:
-    """Add an extension that has its app, and call each follower with it."""
+    """Add an extension whose ``init_app`` has run, and call each follower with it."""
     _known[:] = [known for known in _known if known() is not None] + [weakref.ref(extension)]
     for follower in list(_followers):
         follower(extension)
@@ -40,7 +40,7 @@ def extensions() -> list[Extension]:
 
 
 def follow(callback: Callable[[Any], object]) -> None:
-    """Call back for each extension there is, and for each that registers later (an app that is loaded lazily)."""
+    """Call back for each extension, also those that register later because their app is loaded lazily."""
     for extension in extensions():
         callback(extension)
     _followers.append(callback)

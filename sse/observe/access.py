@@ -16,13 +16,13 @@ logger = logging.getLogger("headwater.access")
 
 
 def enabled() -> bool:
-    """Tell whether the access log is on, to save building a line that nobody reads."""
+    """Tell whether the access log is on, so that callers need not build a line in vain."""
     return logger.isEnabledFor(logging.INFO)
 
 
 def stream_ended(stream: Stream, reason: str, now: float) -> None:
-    """Log one stream: who, what, how long (seconds), how much, why it ended. ``now``: monotonic seconds."""
-    if logger.isEnabledFor(logging.INFO):
+    """Log a stream that has ended. ``now``: monotonic seconds."""
+    if enabled():
         logger.info(
             Line(
                 "stream",
@@ -40,11 +40,11 @@ def stream_ended(stream: Stream, reason: str, now: float) -> None:
 def response_ended(
     environ: dict[str, Any], client: str, target: str, reason: str, events: int, size: int, duration: float
 ) -> None:
-    """Log a view's own stream (``SSE.response``).
+    """Log a view's own stream (``SSE.response``) that has ended.
 
-    target: path and query, secrets redacted; duration: seconds.
+    target: path and query, secrets redacted; size: bytes sent; duration: seconds.
     """
-    if logger.isEnabledFor(logging.INFO):
+    if enabled():
         logger.info(
             Line(
                 "stream",
@@ -60,11 +60,11 @@ def response_ended(
 
 
 def request_answered(environ: dict[str, Any], target: str, status: str, size: int, began: float) -> None:
-    """Log one ordinary request.
+    """Log an ordinary request.
 
     target: path and query, secrets redacted; size: body bytes sent; began: monotonic seconds.
     """
-    if logger.isEnabledFor(logging.INFO):
+    if enabled():
         line = Line(
             "request",
             client=peer_address(environ) or "-",

@@ -1,6 +1,6 @@
 """The console's statistics: one ``stats`` event a second for each worker, on the channel ``_stats``.
 
-They are numbers only, without channel names or clients: a reader learns how busy the service is, not with what.
+They are numbers without channel names or clients: a reader learns how busy the service is, but not with what.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from ..streams.stats import Stats
 
 
 class Reporter:
-    """Makes one worker's blocks.
+    """Encodes one worker's ``stats`` events.
 
-    stats: the worker's counters; engine: the scheme of the log's URL; more: returns further members for each block
-    (health: canary, loop lag, all workers), which win over the worker's own.
+    stats: the worker's counters; engine: the scheme of the log's URL; more: returns further members for each event
+    (health's: canary, loop lag, all workers), which win over the worker's own.
     """
 
     def __init__(self, stats: Stats, engine: str, more: Callable[[], dict[str, Any]] | None = None) -> None:
         self._stats = stats
         self._engine = engine
-        self._delivery = list(stats.delivery.counts)
+        self._delivery = list(stats.delivery.counts)  # as of the last event
         self._more = more
 
     def __call__(self, hub: Hub) -> bytes:
-        """Make the next block."""
+        """Encode the next event."""
         stats = self._stats
         status = hub.status()
         members: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """The WSGI environ keys of this package: who sets each, and who reads it.
 
-Another server that offers the same capabilities may set the worker's keys, so names and values stay as they are.
+Another server may offer the worker's capabilities under the same keys, so do not change names or values.
 """
 
 from __future__ import annotations
@@ -8,18 +8,18 @@ from __future__ import annotations
 from typing import Final
 
 # Set by the worker, for a request whose connection it can hand over. ``(hub, stream, size) -> bool``: hand the
-# connection to the fan-out after ``size`` bytes of the opening. Read by :mod:`sse.web.streaming`.
+# connection to the fan-out after ``size`` bytes of the opening; False if it cannot. Read by :mod:`sse.web.streaming`.
 TAKEOVER: Final = "sse.takeover"
 
-# Set by the worker for every request. ``() -> bool``: the client has closed its side; never blocks. Read by streams
-# that a generator serves. Its presence also says that the worker adds the request id to every answer.
+# Set by the worker for every request. ``() -> bool``: whether the client has closed its side; never blocks. Read by
+# streams that a generator serves. If it is set, the worker also adds the request id to every answer.
 HUNG_UP: Final = "sse.hung_up"
 
-# Set by the worker for every request. ``() -> str``: why the connection of a generator's stream was lost (a reason for
-# the log and the metrics). Read by the same streams.
+# Set by the worker for every request. ``() -> str``: why the connection was lost, for the log and the metrics. Read by
+# streams that a generator serves.
 WHY_LOST: Final = "sse.why_lost"
 
-# Set (True) when a stream opens. The worker reads it: a stream writes its own log line at its end.
+# Set (True) when a stream opens. Read by the worker, because a stream writes its own log line at its end.
 STREAM: Final = "sse.stream"
 
 # Set and read by :func:`sse.observe.request_id.request_id`: the request's id, chosen once.
@@ -34,6 +34,6 @@ SPAN: Final = "sse.span"
 # Set by the fast path: the error that the view raises again, so that Flask's error handlers see it. Read by the routes.
 RAISED: Final = "sse.raised"
 
-# Set by the worker where health has a listener of its own: was the connection accepted there? (bool) Read by
-# :mod:`health.listeners`, which knows nothing of this module; without it, health compares the addresses itself.
+# Set by the worker if health has a listener of its own: whether that one accepted the connection. Read by
+# ``health.listeners``, which has its own copy of the name, and without it compares addresses.
 HEALTH_LISTENER: Final = "health.listener"

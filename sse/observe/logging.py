@@ -1,7 +1,7 @@
 """Where log lines go and how they look: JSON in a container, readable in a terminal.
 
-A program that reads JSON lines stops at the first line that is none. So what Python and gevent would print to standard
-error is logged, too (:func:`capture`), and so is what there is to say before logging is set up (:func:`say`).
+A program that reads JSON lines stops at the first line that is not JSON. So whatever Python and gevent would print to
+standard error is logged, too (:func:`capture`), and so are messages before logging is set up (:func:`say`).
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ logger = logging.getLogger("headwater")
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (RFC 3339, UTC), level, logger, message, a :class:`Line`'s fields, and the traceback
-    if there is one."""
+    """One JSON object a line: time (RFC 3339, UTC), level, logger, message, a :class:`Line`'s fields, traceback."""
 
-    _second: tuple[int, str] = (0, "")  # the last one, and its text: there are many lines in each
+    _second: tuple[int, str] = (0, "")  # the last second and its text, because many lines share it
 
     def format(self, record: logging.LogRecord) -> str:
         second, text = self._second
@@ -42,29 +41,29 @@ class JsonFormatter(logging.Formatter):
         message = record.msg
         if isinstance(message, Line):
             own = {"time": stamp, "level": level, "logger": record.name, "message": message.kind, **message.fields}
-            # In ASCII: what else ends a line for some viewer (U+0085, U+2028) is escaped, too.
+            # In ASCII, so that characters at which some viewers end a line (U+0085, U+2028) are escaped, too.
             return json.dumps(own)
         line = {"time": stamp, "level": level, "logger": record.name, "message": _message(record)}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        # Half a surrogate pair (from a path) fails in UTF-8; Python's escape for it is JSON's, too.
+        # A path may contain half a surrogate pair, which UTF-8 cannot encode. Python's escape for it is valid JSON.
         return json.dumps(line, ensure_ascii=False).encode(errors="backslashreplace").decode()
 
 
 def _message(record: logging.LogRecord) -> str:
-    """The record's text, also where its arguments do not fit the message: ``logging`` would print a traceback."""
+    """Return the record's text, even if its arguments do not fit (``logging`` would print a traceback)."""
     try:
         return record.getMessage()
     except Exception:
         return f"{record.msg} {record.args!r}"
 
 
-# What libraries have to say is kept to warnings.
+# These loggers follow LOG_LEVEL; all others are limited to warnings.
 _OURS = ("gunicorn.error", "headwater")
 
 
 def follow(settings: Settings) -> None:
-    """Have the level changed with the settings."""
+    """Keep the log level in step with the settings."""
 
     def prepare(new: Settings) -> Callable[[], None]:
         def change() -> None:
@@ -77,7 +76,7 @@ def follow(settings: Settings) -> None:
 
 
 def config(settings: Settings) -> dict[str, Any]:
-    """A ``logging.config`` dictionary for gunicorn's ``logconfig_dict``: everything to standard output."""
+    """Return a ``logging.config`` dictionary for gunicorn's ``logconfig_dict``: everything goes to standard output."""
     level = settings.log_level.upper()
     return {
         "version": 1,
@@ -103,19 +102,21 @@ def _as_json(log_format: str) -> bool:
 
 
 def say(message: str, level: int, log_format: str) -> None:
-    """Write one line to standard error, as :func:`config` would have it, where there is no logging yet."""
+    """Write one line to standard error, in :func:`config`'s form, before logging is set up."""
     line = f"headwater: {message}"
     if _as_json(log_format):
         line = JsonFormatter().format(logger.makeRecord("headwater", level, "", 0, message, (), None))
     print(line, file=sys.stderr, flush=True)
 
 
-# ── what nobody handles ───────────────────────────────────────────────────────────────────────────────────────
+# ── unhandled exceptions ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def capture() -> None:
-    """Log what would be printed to standard error: warnings, and exceptions that nobody handles, of the main thread,
-    other threads, destructors and greenlets. For a process of our own, and those that are forked from it."""
+    """Log warnings and unhandled exceptions (of threads, destructors and greenlets) instead of printing them.
+
+    Call it only in a process of our own; its forked children inherit it.
+    """
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
     threading.excepthook = _in_thread
@@ -127,7 +128,7 @@ def capture() -> None:
 def _report(where: str, kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
     try:
         logger.error("nobody handled %s in %s", kind.__name__, where, exc_info=(kind, error or kind(), trace))
-    except Exception:  # at the process's end half of what logging needs is gone
+    except Exception:  # the process is ending, and logging may no longer work
         traceback.print_exception(kind, error, trace)
 
 
@@ -151,5 +152,5 @@ def _unraisable(args: UnraisableHookArgs) -> None:
 def _in_greenlet(
     hub: object, context: object, kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
 ) -> None:
-    """In the place of gevent's ``Hub.print_exception``."""
+    """Replace gevent's ``Hub.print_exception``."""
     _report(f"{context!r}", kind, error, trace)

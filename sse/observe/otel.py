@@ -1,12 +1,11 @@
 """OpenTelemetry traces of a publish: request → append → deliver. An optional extra (``headwater[otel]``).
 
-Nothing of it is imported unless SSE_OTEL is on. Where spans go, and how many, is said in the SDK's own environment
-variables (``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_TRACES_SAMPLER``, ``OTEL_BSP_…``, ``OTEL_SERVICE_NAME``).
+This module is imported only if SSE_OTEL is on. The SDK's own environment variables set where spans go, and how many
+(``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_TRACES_SAMPLER``, ``OTEL_BSP_…``, ``OTEL_SERVICE_NAME``).
 
-A request's span becomes the parent of the append's, whose traceparent goes with the events
-(:mod:`sse.events.trace`); the span of a delivery, in whichever worker of whichever pod, is its child.
-Parents are handed on as text and never as
-"the current span": a delivery has no request, and greenlets come and go.
+The request's span is the parent of the append's, whose traceparent is stored with the events (:mod:`sse.events.trace`).
+It is the parent of the spans of deliveries, in every worker of every pod. Parents are handed on as text, not as
+"the current span", because a delivery has no request.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ from .request_id import request_id
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
-# At a worker's end the last spans are sent, if that takes no longer, in seconds: a hurried drain leaves it no more
-# before gunicorn kills it (see sse.drain.HURRY).
+# Seconds that a worker spends at its end to send the last spans. A hurried drain (``sse.worker.drain.HURRY``) leaves no
+# more before gunicorn kills the worker.
 FLUSH_SECONDS: Final = 0.4
 
 _MESSAGING: Final[dict[str, AttributeValue]] = {"messaging.system": "headwater"}
@@ -44,7 +43,7 @@ _PROPAGATOR: Final = TraceContextTextMapPropagator()
 
 
 class Spans:
-    """The spans of one process. May be made before a fork; begins to work in the process that first needs it."""
+    """The spans of one process. May be created before a fork, because it starts no thread before its first use."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -53,8 +52,7 @@ class Spans:
 
     @property
     def tracer(self) -> Tracer:
-        """From the provider that the app has set up itself, if it has, else from one of our own: with a thread that
-        sends spans, so not before the fork."""
+        """The tracer of the app's own provider, else of one that we set up, whose thread sends the spans."""
         if self._tracer is None:
             with self._lock:
                 if self._tracer is None:
@@ -65,9 +63,9 @@ class Spans:
         return self._tracer
 
     def stop(self) -> None:
-        """Send what is left, for so long; the collector may be away."""
+        """Send the remaining spans, for at most ``FLUSH_SECONDS``, because the collector may be unreachable."""
         if self._own is not None:
-            # What the SDK itself waits for is longer than a drain.
+            # The SDK's own time-out is longer than a drain.
             thread = threading.Thread(target=self._own.shutdown, name="otel-shutdown", daemon=True)
             thread.start()
             thread.join(FLUSH_SECONDS)
@@ -75,7 +73,7 @@ class Spans:
     # ── a publish's request ───────────────────────────────────────────────────────────────────────────────
 
     def install(self, app: Flask, blueprint: str) -> None:
-        """Give each publish of this blueprint's a server span. (It then takes the way through Flask's dispatch.)"""
+        """Give each publish to this blueprint a server span. The hooks close the fast path around Flask's dispatch."""
         app.before_request_funcs.setdefault(blueprint, []).append(self._begin)
         app.after_request_funcs.setdefault(blueprint, []).append(self._end)
 
@@ -101,7 +99,7 @@ class Spans:
             },
         )
         environ[SPAN] = span
-        # From here on the request's parent is this span, as in a request that is passed on (Trace Context §3.4).
+        # From here on this span is the parent, as when a proxy passes a request on (Trace Context §3.4).
         environ["HTTP_TRACEPARENT"] = _traceparent(span)
 
     def _end(self, response: Response) -> Response:
@@ -116,12 +114,12 @@ class Spans:
     # ── the append ────────────────────────────────────────────────────────────────────────────────────────
 
     def current(self) -> str | None:
-        """The traceparent of the span that the app is in."""
+        """Return the traceparent of the app's current span."""
         return _traceparent(api.get_current_span())
 
     @contextlib.contextmanager
     def appending(self, events: Sequence[Event], trace: str) -> Iterator[tuple[str | None, list[int]]]:
-        """A span for the time inside. Yields what the events are to carry, and a list for their positions."""
+        """Open a span for an append. Yields the traceparent to store, and a list to fill with the events' positions."""
         positions: list[int] = []
         attributes = _about({event.channel for event in events}, len(events))
         with self.tracer.start_as_current_span(
@@ -134,7 +132,7 @@ class Spans:
     # ── the delivery ──────────────────────────────────────────────────────────────────────────────────────
 
     def delivered(self, delivered: Delivered) -> None:
-        """A span for what a pass has written."""
+        """Record a span for the events that a pass has written."""
         frames = delivered.frames
         span = self.tracer.start_span(
             "deliver",
@@ -153,7 +151,7 @@ class Spans:
 
 def _provider() -> TracerProvider:
     resource = Resource.create()
-    if str(resource.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):  # what the SDK says for nothing
+    if str(resource.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):  # the SDK's default
         resource = resource.merge(Resource({SERVICE_NAME: "headwater"}))
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -1,7 +1,7 @@
 """Request ids, which tie an answer to its log line and to the caller's own log.
 
-An id is a name for logs and proves nothing: the caller chooses it, and may choose one that somebody else has used. So
-the only requirement is that it cannot harm a log.
+An id proves nothing: the caller chooses it, and may choose one that somebody else has used. So it is only checked for
+characters that could harm a log.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from .environ import REQUEST_ID
 
 HEADER: Final = "X-Request-ID"
 
-# UUIDs, hex, base64 and the forms of the usual proxies; nothing that could end a line, a field or a quotation. At most
-# 64 characters: longer than any of those, and shorter than a signed JSON Web Token, which must not reach a log.
+# Allows UUIDs, hex, base64 and the forms of the usual proxies, but nothing that could end a line, a field or a quoted
+# text. 64 characters are enough for these, and too few for a signed JSON Web Token, which must not reach a log.
 _GIVEN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,63}")
 
 
@@ -27,8 +27,8 @@ def request_id(environ: dict[str, Any]) -> str:
         if given is not None and _GIVEN.fullmatch(given):
             known = given
         else:
-            # No system call, unlike uuid4. Python reseeds this generator in each worker. A counter would be as cheap,
-            # but tell every client how many others there are.
+            # Unlike uuid4, this makes no system call. Python reseeds the generator in each worker. A counter would be
+            # as cheap, but would tell every client how many others there are.
             known = f"{random.getrandbits(64):016x}"
         environ[REQUEST_ID] = known
     return known

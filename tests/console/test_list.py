@@ -104,7 +104,7 @@ def test_many_events_a_second_are_shown_once_a_second(console: Opens, served: Se
             new MutationObserver(() => began && changes++).observe(document.getElementById("events"), { childList: true });
         }"""
     )
-    flood(page, served, "fast", lambda: "renewed once a second" in page.text("#held"))
+    flood(page, served, "fast", lambda: "updated once a second" in page.text("#held"))
     page.page.evaluate("began = performance.now()")
     flood(page, served, "fast", lambda: bool(page.page.evaluate("performance.now() - began > 3500")))
     changes, took = page.page.evaluate("[changes, (performance.now() - began) / 1000]")
@@ -114,10 +114,10 @@ def test_many_events_a_second_are_shown_once_a_second(console: Opens, served: Se
 def test_a_fast_list_stands_still_while_somebody_reads_it(console: Opens, served: Server) -> None:
     page = console()
     page.listen("read")
-    flood(page, served, "read", lambda: "renewed once a second" in page.text("#held"))
+    flood(page, served, "read", lambda: "updated once a second" in page.text("#held"))
     page["#events .row"].first.wait_for()
     page["#events"].hover()
-    flood(page, served, "read", lambda: "standing still while you read" in page.text("#held"))
+    flood(page, served, "read", lambda: "held while you read" in page.text("#held"))
     top = page["#events .row:first-child .id"].inner_text()
     received = page.text("#received")
     flood(page, served, "read", lambda: page.text("#received") != received)
@@ -125,7 +125,7 @@ def test_a_fast_list_stands_still_while_somebody_reads_it(console: Opens, served
     page["#publish-channel"].hover()
     flood(page, served, "read", lambda: page["#events .row:first-child .id"].inner_text() != top)
     page["#events"].hover()
-    flood(page, served, "read", lambda: "standing still while you read" in page.text("#held"))
+    flood(page, served, "read", lambda: "held while you read" in page.text("#held"))
     # When nothing more comes, there is nothing to stand still for: it shows what has waited, down to the last one.
     eventually(lambda: page.text("#events .row:first-child .id") == page.text("#last-id"), 15, lambda: page.text("#held"))
 

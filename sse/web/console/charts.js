@@ -1,4 +1,4 @@
-// Small live charts, in a few lines of SVG.
+// Small live charts, drawn as SVG.
 
 const POINTS = 60;
 const SVG = "http://www.w3.org/2000/svg";
@@ -27,7 +27,7 @@ export class Chart {
     this.line = make(picture, "path", { class: "line" }, SVG);
   }
 
-  // The value is unknown now; the line keeps its past.
+  // Show that the value is unknown now; the line stays.
   unknown() {
     this.text.textContent = "–";
   }

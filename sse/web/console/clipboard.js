@@ -1,5 +1,5 @@
-// Copies text and confirms it on the button. onFailure: called when there is no clipboard, or none is allowed (without
-// TLS); returns the button's text.
+// Copy text and confirm it on the button. onFailure: called if the page may not use the clipboard (without TLS); returns
+// the button's text.
 export async function copy(text, button, onFailure) {
   const name = (button.dataset.name ??= button.textContent);
   try {
@@ -11,7 +11,7 @@ export async function copy(text, button, onFailure) {
   setTimeout(() => (button.textContent = name), 1500);
 }
 
-// Selects what cannot be copied, so that the reader can copy it by hand.
+// Select an element's text, so that the reader can copy it by hand.
 export function select(element) {
   getSelection().selectAllChildren(element);
   return "Selected";

@@ -1,4 +1,4 @@
-// The server's clock, as far as this page knows it: event ids are the server's times, and a browser's clock may be
+// The server's clock, as far as this page knows it. Event ids are the server's times, and a browser's clock may be
 // minutes off.
 
 let skew = 0;
@@ -6,7 +6,7 @@ let exact = false;
 
 export const now = () => Date.now() + skew;
 
-// Takes a time that the server has just sent, in milliseconds. A Date header has only seconds: enough to notice hours.
+// Learn from a time that the server has just sent, in milliseconds. rough: it is a Date header, which has only seconds.
 export function learn(milliseconds, { rough = false } = {}) {
   if (!Number.isFinite(milliseconds)) return;
   const seen = milliseconds - Date.now();

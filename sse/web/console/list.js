@@ -1,14 +1,15 @@
 // The list of events, newest first.
 //
-// Up to FAST events a second it changes with each frame. Beyond that it changes once a second, and not while somebody
-// reads: the pointer or the focus is in it, or it is scrolled down. Events that arrive meanwhile, or while it is paused,
-// wait. Everything is bounded; the list counts and reports what exceeds the bound.
+// Up to FAST events a second it is redrawn with each frame. Beyond that it is redrawn once a second, and not at all while
+// somebody reads: the pointer or the focus is in it, or it is scrolled down. Events that arrive meanwhile wait, as they do
+// while it is paused. Shown and waiting events are both limited; the list tells how many it has dropped.
 
 import { age } from "./clock.js";
 import { element } from "./row.js";
 
-const MOST_ROWS = 500; // shown; and as many may wait
-const MOST_CHARS = 8 << 20; // of data, for each of the two
+// Limits on the events that are shown, and the same again on those that wait.
+const MOST_ROWS = 500;
+const MOST_CHARS = 8 << 20; // of data
 const FAST = 10; // events a second
 
 export class List {
@@ -19,7 +20,7 @@ export class List {
     this.paused = false;
     this.scheduled = false;
     this.rate = 0; // events of the last full second
-    this.counted = 0; // of the present one
+    this.counted = 0; // events of the present second
     this.pointed = false;
     this.clear();
     box.addEventListener("pointerenter", ({ pointerType }) => (this.pointed = pointerType === "mouse"));
@@ -67,7 +68,7 @@ export class List {
   clear() {
     this.waiting = [];
     this.waitingChars = 0;
-    this.dropped = 0; // of those that wait: too many came
+    this.dropped = 0; // events that were dropped while they waited
     this.total = 0;
     this.shown = []; // { row, chars }, newest first
     this.shownChars = 0;

@@ -1,12 +1,12 @@
-// The connection's state machine, drawn. The countdown changes ten times a second and is hidden from screen readers; what
-// they announce changes with the state.
+// Draws the connection's state machine. The countdown changes ten times a second, so it is hidden from screen readers;
+// these announce the caption, which changes with the state.
 
 const $ = (id) => document.getElementById(id);
-const FUSE = 100; // the way around the waiting node, in its own units (pathLength)
+const FUSE = 100; // the length of the fuse around the node "reconnecting", in its own units (pathLength)
 
 let ticking = 0;
 
-// due: time of the next attempt, and wait: the whole delay before it, in milliseconds; while reconnecting.
+// due: the time of the next attempt; wait: the whole delay before it. Both in milliseconds, only while reconnecting.
 export function draw({ state, from, caption, due = 0, wait = 1 }) {
   clearInterval(ticking);
   $("machine").dataset.state = state;

@@ -10,11 +10,11 @@ import { learnNeed } from "./token.js";
 const $ = (id) => document.getElementById(id);
 const base = new URL("./events", document.baseURI);
 const WORDS = {
-  expired: "Some of what you ask for is no longer kept. What follows is everything that is",
-  "before-log": "What you ask for is from before this log began. What follows is everything that is in it",
-  malformed: "The id to resume from is no id. What follows is everything that is kept",
-  unknown: "The id to resume from lies in the future: it is not from this log. What follows is everything that is kept",
-  "too-far": "Too many events were missed to replay them all. What follows are the newest",
+  expired: "Some of the events you asked for have expired. These are all that are left",
+  "before-log": "You asked for events from before this log began. These are all that it holds",
+  malformed: "The id to resume from is malformed. These are all events that are kept",
+  unknown: "The id to resume from is in the future, so it is not from this log. These are all events that are kept",
+  "too-far": "Too many events were missed to replay them all. These are the newest",
 };
 
 const authorization = () => ($("token").value ? { Authorization: `Bearer ${$("token").value}` } : {});
@@ -23,14 +23,14 @@ const number = (value) => value.toLocaleString("en");
 const channels = () => words($("channels").value);
 
 let stream = null;
-let subscribed = []; // its channels
+let subscribed = []; // the stream's channels
 let received = 0;
 let opened = 0; // when this connection was opened, in the server's time
 let resumed = ""; // the id that it was resumed after
-let replayed = 0; // missed events that it has brought
-let heard = 0; // when anything last came, by this page's own clock
-let beaten = 0; // when the last heartbeat did, but for the opening's
-let beat = Infinity; // milliseconds from one heartbeat to the next, as seen so far
+let replayed = 0; // missed events that it has replayed
+let heard = 0; // when the last block arrived, by this page's own clock
+let beaten = 0; // when the last heartbeat arrived; the opening does not count
+let beat = Infinity; // the shortest time between two heartbeats so far, in milliseconds
 
 const timeline = new Timeline($("timeline"));
 const list = new List($("events"), onList);
@@ -52,7 +52,7 @@ function notice(text, kind = "") {
   $("notice").hidden = !text;
 }
 
-// Start a new stream without the events of the last one, which its history would show twice.
+// Start a new stream, and clear the last one's events: the new one may replay them.
 function listen() {
   stream?.close();
   notice("");
@@ -124,7 +124,7 @@ function onBlock(block) {
   list.push({ ...block, id: stream.lastId, missed, channel, channels: subscribed.join(", ") });
 }
 
-// A connection to a dead server can stay open for minutes. Three missing heartbeats are no coincidence.
+// A connection to a dead server can stay open for minutes, so warn when three heartbeats are missing.
 setInterval(() => {
   const silence = performance.now() - heard;
   const late = stream?.state === "open" && heard && silence > Math.max(3 * beat, 3000);
@@ -145,8 +145,8 @@ function onList({ paused, held, fast, rate, waiting, dropped, shown, total }) {
   const waits = `${number(waiting.length)} waiting${dropped ? `, ${number(dropped)} older ones dropped` : ""}`;
   let told = "";
   if (paused) told = `paused, ${waits}`;
-  else if (held) told = `${number(rate)} a second; standing still while you read, ${waits}`;
-  else if (fast && rate) told = `${number(rate)} a second; renewed once a second`;
+  else if (held) told = `${number(rate)} a second; held while you read, ${waits}`;
+  else if (fast && rate) told = `${number(rate)} a second; updated once a second`;
   $("held").textContent = told;
   const gone = total - shown.length - waiting.length - dropped;
   $("kept").textContent = gone > 0 ? `The newest ${number(shown.length)} of ${number(total)}` : "";
@@ -183,7 +183,7 @@ $("publish").addEventListener("submit", async (event) => {
     told = answer.ok ? `stored as ${said.id}` : said.detail || `refused with ${answer.status}`;
     $("published").classList.toggle("bad", !answer.ok);
   } catch {
-    told = "the server cannot be reached";
+    told = "cannot reach the server";
     $("published").classList.add("bad");
   }
   $("published").textContent = told;
@@ -207,7 +207,7 @@ $("token").addEventListener("change", () => {
   stats.open();
 });
 
-// A link may name what to listen to: /?channel=orders&channel=stock&event=created&since=earliest
+// A link may name channels, types and a beginning: /?channel=orders&channel=stock&event=created&since=earliest
 const asked = new URLSearchParams(location.search);
 if (asked.has("channel")) $("channels").value = asked.getAll("channel").join(" ");
 $("types").value = asked.getAll("event").join(" ");

@@ -1,9 +1,9 @@
 // Rates from counters that are reported once a second.
 //
-// A counter restarts from zero with its process, and the counters of another pod or set of workers do not continue these.
-// A difference across such a break is not a rate: it is negative, or millions at once.
+// Counters restart from zero with their process, and another pod has counters of its own. A difference across such a
+// break is not a rate: it may be negative, or in the millions.
 
-const OVER = 3; // reports: the workers count once a second, and not in step
+const OVER = 3; // reports to average over, because the workers count once a second but not in step
 
 export class Rates {
   constructor(names) {
@@ -11,7 +11,7 @@ export class Rates {
     this.reports = [];
   }
 
-  // After a lost connection, another server may answer.
+  // Call it after a lost connection, because another server may answer.
   forget() {
     this.reports = [];
   }

@@ -3,9 +3,10 @@
 import { copy, select } from "./clipboard.js";
 import { age, timeOf } from "./clock.js";
 
-const PREVIEW = 320; // characters, and
+// A longer event is cut short until the reader expands it.
+const PREVIEW = 320; // characters
 const PREVIEW_LINES = 6;
-const SIZE_FROM = 1024; // bytes: below it the size says nothing
+const SIZE_FROM = 1024; // bytes; smaller events do not show their size
 
 export const size = (bytes) => {
   if (bytes < 1024) return `${bytes} B`;
@@ -45,7 +46,7 @@ export function element({ id, event, data, missed, channel, channels }) {
     button.addEventListener("click", () => {
       const open = row.classList.toggle("open");
       body.textContent = open ? data : `${short}…`;
-      // It scrolls, so it must be reachable by keyboard.
+      // An expanded row scrolls, so the keyboard must reach it.
       if (open) body.tabIndex = 0;
       else body.removeAttribute("tabindex");
       button.textContent = open ? "Collapse" : "Expand";

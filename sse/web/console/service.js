@@ -6,7 +6,7 @@ import { Rates } from "./rates.js";
 import { Stream } from "./stream.js";
 
 const $ = (id) => document.getElementById(id);
-const SILENT = 3500; // milliseconds without a report, of which there is one a second
+const SILENT = 3500; // milliseconds without a report until figures count as old; there is one report a second
 
 const charts = {
   streams: new Chart($("charts"), "Streams", "", count),
@@ -16,7 +16,7 @@ const charts = {
   canary: new Chart($("charts"), "Oldest canary", "", seconds),
   lag: new Chart($("charts"), "Worst loop lag", "", seconds),
 };
-// `opened` reveals a restart that the other two alone would hide.
+// `opened` reveals a restart after which the other two counters happen to be higher.
 const rates = new Rates(["delivered", "published", "opened"]);
 let seen = 0; // when the last report arrived, by this page's own clock
 let lost = ""; // why there is no stream of reports; empty while there is one
@@ -29,7 +29,7 @@ function onReport(report) {
   const own = Object.values(report.streams).reduce((sum, n) => sum + n, 0);
   const alone = { pid: report.pid, state: "running", streams: own, canary_age: report.canary_age, loop_lag: report.loop_lag };
   const workers = report.workers?.length ? report.workers : [alone];
-  // Take the figures from the table: figures with another meaning would contradict it.
+  // Compute the figures from the table's rows, so that they never contradict it.
   charts.streams.push(workers.reduce((sum, { streams }) => sum + streams, 0));
   charts.canary.push(worst(workers.map((worker) => worker.canary_age)));
   charts.lag.push(worst(workers.map((worker) => worker.loop_lag)));
@@ -43,7 +43,7 @@ function onReport(report) {
   judge();
 }
 
-// A dead server sends nothing, and its connection may stay open: old figures must not look current.
+// Mark old figures as old: a dead server sends nothing, and its connection may stay open.
 function judge() {
   const silence = performance.now() - seen;
   const stale = Boolean(lost) || silence > SILENT;

@@ -1,10 +1,10 @@
-// An event stream over fetch: does what EventSource does (WHATWG HTML §9.2), but also shows its state, retry time and
-// last id, and can send a token as a header.
+// An event stream over fetch. It does what an EventSource does (WHATWG HTML §9.2), but also shows its state, retry time
+// and last id, and can send a token as a header.
 
 import { learn } from "./clock.js";
 
 export class Parser {
-  // Takes text and calls back for each block. Keeps the last id, also from blocks without data, as the standard requires.
+  // onBlock: called with each block, also those without data, whose id counts as well.
   constructor(onBlock) {
     this.onBlock = onBlock;
     this.rest = "";
@@ -75,7 +75,7 @@ export class Stream extends EventTarget {
     this.connect();
   }
 
-  // status: of the answer that ended the stream.
+  // status: the status of the answer that ended the stream.
   close(why = "closed", status = 0) {
     this.wanted = false;
     clearTimeout(this.timer);
@@ -83,7 +83,7 @@ export class Stream extends EventTarget {
     this.become("closed", { why, status });
   }
 
-  // Cut the connection as a bad network would, to show the reconnection.
+  // Cut the connection as a bad network would, so that the page shows a reconnection.
   drop() {
     this.controller?.abort();
   }
@@ -99,7 +99,7 @@ export class Stream extends EventTarget {
       learn(Date.parse(answer.headers.get("Date")), { rough: true });
       const type = answer.headers.get("Content-Type") ?? "";
       if (answer.status !== 200 || !type.startsWith("text/event-stream")) {
-        // As in an EventSource, anything else ends it for good.
+        // Any other answer ends the stream for good, as it does an EventSource.
         const problem = await answer.json().catch(() => ({}));
         if (this.controller === controller) this.close(problem.detail || `the server answered ${answer.status}, ${type || "without a type"}`, answer.status);
         return;

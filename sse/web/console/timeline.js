@@ -1,13 +1,12 @@
 // The last minute of one stream: the connection's state as a band, and above it the events at their publishing times.
-// So a lost connection leaves a gap, and a resume fills it.
+// A lost connection leaves a gap, and a resume fills it.
 //
-// Events are counted in slots of time, not kept: a minute takes the same memory at one event a second and at ten
-// thousand.
+// Events are only counted in slots of time, so a minute of ten thousand events a second takes no more memory than one.
 
 import { now } from "./clock.js";
 
 const SPAN = 60_000; // milliseconds
-const SLOT = 250; // milliseconds: two pixels or so
+const SLOT = 250; // milliseconds; about two pixels
 const BAND = 6; // pixels
 const COLOURS = { open: "--good", connecting: "--accent", reconnecting: "--warn" };
 
@@ -29,7 +28,7 @@ export class Timeline {
   }
 
   mark(at, missed) {
-    // Skip events older than the picture, and future times, which would be kept for ever.
+    // Skip events that are too old to show, and times in the future, which would never be forgotten.
     if (Math.abs(now() - at) > SPAN) return;
     const number = Math.floor(at / SLOT);
     const slot = this.slots.get(number) ?? { live: 0, missed: 0 };
@@ -64,7 +63,7 @@ export class Timeline {
       const from = Math.max(0, x(at));
       paint.fillRect(from, height - BAND, x(this.spans[i + 1]?.at ?? end) - from, BAND);
     });
-    // Logarithmic, so that one event is visible beside a thousand.
+    // The scale is logarithmic, so that one event is visible beside a thousand.
     const floor = height - BAND - 2;
     const most = Math.max(...[...this.slots.values()].map(({ live, missed }) => live + missed));
     const bar = (at, events, name) => {

@@ -1,4 +1,4 @@
-// Whether a token is needed, as far as the page knows. It learns this from answers to requests without one.
+// Tells in the token's field whether a token is needed, as far as the answers so far have shown.
 
 const field = document.getElementById("token");
 const known = { read: "", publish: "" };
