@@ -1,6 +1,6 @@
 """Generator streams: each is served by its own greenlet or thread, under any WSGI server.
 
-The generator pulls from the window, or else the log, whenever the hub wakes it. It serves the streams that are not taken
+The generator pulls from the window, or else the log, whenever the hub wakes it. It serves streams that are not taken
 over: under gunicorn's gevent and gthread workers, under Flask's development server, with TLS on the listener.
 """
 
