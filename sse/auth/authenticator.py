@@ -13,13 +13,14 @@ from werkzeug.wrappers import Request
 
 from ..events.model import CHANNEL_PATTERN
 from ..events.names import CANARY_CHANNEL, STATS_CHANNEL
+from ..events.patterns import Patterns, check_pattern, is_reserved
 from ..runtime.redaction import one_line
 from .address import address_bucket, client_address, parse_networks
 from .bearer import Credential, find_credential, what_to_send
 from .configure import AuthSettings, Source, checked, publish_keys, token_keys, token_verifier
 from .decision import BadAuthSetting, Grant, credentials_missing, forbidden, insufficient_scope, invalid_token
 from .origin import is_allowed, is_own, local_publish_refusal, parse_allow_list
-from .policy import Patterns, Publishing, Reading, Rule, check_pattern, decide, is_reserved
+from .policy import Publishing, Reading, Rule, decide
 from .publish_key import matches
 
 if TYPE_CHECKING:

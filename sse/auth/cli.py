@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..events.patterns import check_pattern
 from .configure import AuthSettings, token_keys
 from .decision import BadAuthSetting
-from .policy import check_pattern
 
 if TYPE_CHECKING:
     from .keys import Key

@@ -1,4 +1,4 @@
-"""Who may do what, as a table; and the channel patterns of tokens and settings.
+"""Who may do what, as a table.
 
 Four facts decide: SSE_AUTH, whether a publish key is set, whether a token key is set, and whether *only this machine*
 can reach the process. The last depends on the addresses that it really listens on, because a command line can override
@@ -11,10 +11,7 @@ service: anybody may read it where reading is public, elsewhere only tokens whos
 """
 
 import enum
-from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
-
-from ..events.model import CHANNEL_PATTERN, RESERVED_CHANNEL_PATTERN
 
 # Each channel of a batch (up to 10,000) is compared with each pattern. This limits the product: time in the event loop
 # that one token's holder could take from everybody.
@@ -71,56 +68,3 @@ def decide(*, auth: str, key: bool, jwt: bool, loopback: bool) -> Rule:
         if all(want is None or want == fact for want, fact in zip(rule[:4], facts, strict=True)):
             return rule
     raise LookupError(f"no rule for SSE_AUTH={auth!r}")
-
-
-def is_reserved(channel: str) -> bool:
-    """True for the service's own channels."""
-    return channel.startswith("_")
-
-
-def check_pattern(pattern: str) -> str:
-    """Return the pattern if it can match anything: a channel name, the beginning of one plus ``*``, or ``*``.
-
-    For settings and for tokens that we mint, where a pattern that matches nothing (``orders:*:new``) is a mistake. In
-    somebody else's token such a pattern just grants nothing.
-
-    Raises ValueError.
-    """
-    stem = pattern.removesuffix("*")
-    named = CHANNEL_PATTERN.fullmatch(stem) or RESERVED_CHANNEL_PATTERN.fullmatch(stem)
-    if named or pattern in ("*", "_*"):
-        return pattern
-    raise ValueError(
-        "a pattern is a channel name, the beginning of one followed by '*', or '*' alone"
-        " (only a '*' at the end is special)"
-    )
-
-
-class Patterns:
-    """A set of channel patterns. Immutable.
-
-    A trailing ``*`` matches any rest of a name. Elsewhere ``*`` is an ordinary character, which no channel's name
-    contains, so such a pattern matches nothing. Names are compared by code point, without case folding or Unicode
-    normalisation: two spellings are never the same channel.
-    """
-
-    __slots__ = ("_exact", "_prefixes", "_reserved_prefixes")
-
-    def __init__(self, patterns: Iterable[str] = ()) -> None:
-        given = frozenset(patterns)
-        stems = [pattern[:-1] for pattern in given if pattern.endswith("*")]
-        self._exact = frozenset(pattern for pattern in given if not pattern.endswith("*"))
-        self._prefixes = tuple(stem for stem in stems if not is_reserved(stem))
-        self._reserved_prefixes = tuple(stem for stem in stems if is_reserved(stem))
-
-    def __bool__(self) -> bool:
-        return bool(self._exact or self._prefixes or self._reserved_prefixes)
-
-    def covers(self, channel: str) -> bool:
-        """True if one of the patterns matches ``channel``. Takes about 1 µs."""
-        prefixes = self._reserved_prefixes if is_reserved(channel) else self._prefixes
-        return channel != "" and (channel in self._exact or channel.startswith(prefixes))
-
-    def first_missing(self, channels: Collection[str]) -> str | None:
-        """Return the first channel that no pattern matches; None if all are covered."""
-        return next((channel for channel in channels if not self.covers(channel)), None)

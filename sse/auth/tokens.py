@@ -19,10 +19,11 @@ from typing import Any, Final, NamedTuple
 
 import jwt
 
+from ..events.patterns import Patterns
 from .algorithms import SUPPORTED
 from .decision import AccessDenied, invalid_token
 from .keys import Key
-from .policy import MAX_PATTERNS, Patterns
+from .policy import MAX_PATTERNS
 
 # Seconds that another machine's clock may run ahead of ours; applies to `nbf` and `iat`. `exp` has no leeway: a
 # stream must end no later than its token. If we admitted one after that, we would have to close it at once, and the

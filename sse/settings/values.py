@@ -16,8 +16,8 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 from ..auth.address import parse_networks
 from ..auth.algorithms import SUPPORTED
 from ..auth.origin import parse_origin
-from ..auth.policy import check_pattern
 from ..auth.publish_key import check_publish_key
+from ..events.patterns import check_pattern
 from ..log import check_url
 from ..log.redis.codec import PREFIX
 

@@ -18,7 +18,6 @@ from sse.auth.bearer import B64TOKEN, MAX_CREDENTIAL_CHARS, find_credential
 from sse.auth.decision import AccessDenied, invalid_token
 from sse.auth.keys import parse_key
 from sse.auth.origin import is_loopback_host, local_publish_refusal, parse_host, parse_origin
-from sse.auth.policy import Patterns, check_pattern
 from sse.auth.tokens import TokenVerifier
 from sse.events.digest import digest_of
 from sse.events.model import (
@@ -36,6 +35,7 @@ from sse.events.model import (
     parse_since,
     reset_block,
 )
+from sse.events.patterns import Patterns, check_pattern
 from sse.events.trace import read_mark, sampled
 from sse.observe.request_id import request_id
 from sse.runtime.lines import quoted
