@@ -115,7 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = [
         "# Profiles\n\nWritten by `python -m bench.profile`; its first lines say how. "
         f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}; {peer.title}, {peer.version()}; {facts['processor']}, "
-        f"{facts['cores']} cores, Linux {facts['kernel']}. What it means: [benchmarks.md](../benchmarks.md).\n"
+        f"{facts['cores']} cores, Linux {facts['kernel']}. Functions and files have that commit's names. "
+        "What it means: [benchmarks.md](../benchmarks.md).\n"
     ]
     try:
         for mode in [MODES[options.mode]] if options.mode else MODES.values():
