@@ -48,8 +48,8 @@ class Settings(LiveSettings):
     # -- Listening
     host: Host = text(
         "127.0.0.1", "an IP address or a host name, such as 127.0.0.1, 0.0.0.0 or ::",
-        "Address to listen on. Unless it is a loopback address, publishing is closed until you set a key, or tokens, "
-        "or `SSE_AUTH=none`.",
+        "Address to listen on. Unless it is a loopback address, publishing is closed until you set a key for "
+        "publishing or for tokens, or `SSE_AUTH=none`.",
     )
     port: int = number(
         8080, 0, 65535, "",
@@ -66,8 +66,8 @@ class Settings(LiveSettings):
     )
     worker_connections: int = number(
         1000, 8, 100_000, "connections",
-        "Connections of one worker and listener, without streams, which `SSE_MAX_STREAMS` limits. Limits what slow or "
-        "idle clients can hold.",
+        "The most connections of one worker and listener that are not streams; `SSE_MAX_STREAMS` limits those. Limits "
+        "what slow or idle clients can hold.",
     )
 
     # -- The settings file
