@@ -2,7 +2,7 @@
 
     from sse.gunicorn import post_worker_init, when_ready
 
-``post_worker_init`` makes the extension work under gunicorn's own worker classes, too; with ``when_ready`` the master
+With ``post_worker_init`` the extension also works under gunicorn's own worker classes; with ``when_ready`` the master
 loses no signal while it forks or reloads.
 """
 
@@ -28,45 +28,45 @@ if TYPE_CHECKING:
 # Threads of a gthread worker that streams may not take: one for a probe, one for a publisher.
 FREE_THREADS: Final = 2
 
-# Seconds that a worker which cannot start waits for the master to end it, because another one has failed, too.
+# Seconds that a worker which cannot start waits for the master to end it (see :func:`starting`).
 FAILED_WORKER_WAIT: Final = 2.0
 
 
 def post_worker_init(worker: Any) -> None:
-    """In a worker whose app is loaded: start the hubs, and tell the extensions what they cannot see by themselves."""
+    """In a worker that has loaded its app: start the hubs, and tell the extensions about the server."""
 
     def adopt(sse: SSE) -> None:
         tell_listening(sse.app, worker.sockets)
         refuse_company(sse, worker)
         hub = sse.start()
         if hub.sockets is None and worker.cfg.worker_class_str == "gthread":
-            # Each stream holds a thread: without this the first few streams would be the last requests served.
+            # Each stream holds a thread: without a limit, a few streams would leave none for other requests.
             hub.admission.limit_pulling(max(0, worker.cfg.threads - FREE_THREADS))
 
-    if not getattr(worker, "adopts", False):  # our own worker class has done it
+    if not getattr(worker, "adopts", False):  # our own worker class does this itself
         with starting(worker):
             registry.follow(adopt)
 
 
 def refuse_company(sse: SSE, worker: Any) -> None:
-    """Refuse several workers of which each would have a log of its own, wherever they come from. Raises LogRefused."""
+    """Refuse several workers if each would have a log of its own, however they were configured. Raises LogRefused."""
     workers = worker.cfg.workers
     if workers > 1 and not sse.log.shared:
         raise LogRefused(
-            f"SSE_LOG=memory: is for one worker, and there are {workers} (--workers, GUNICORN_CMD_ARGS or"
-            " WEB_CONCURRENCY): each would have a log of its own, and what is published to one would not reach the"
-            " others; set sqlite:///… or redis://…"
+            f"SSE_LOG=memory: allows one worker, but there are {workers} (--workers, GUNICORN_CMD_ARGS or"
+            " WEB_CONCURRENCY): each would have its own log, and an event published to one would not reach the others;"
+            " set sqlite:///… or redis://…"
         )
 
 
 @contextmanager
 def starting(worker: Any) -> Iterator[None]:
-    """Around what a worker does before it serves. Where that fails, the log has one line for what an operator can mend
-    (a log that is refused), or a traceback, and nothing is printed beside it, as gunicorn does. gunicorn itself then
-    ends: with status 4 if there is no such app, else with 3.
+    """Run a worker's start in this context. If it fails, write one line for a failure that an operator can repair (a
+    log that is refused), else a traceback; print nothing, as gunicorn would. gunicorn then ends, with status 4 if there
+    is no such app, else with 3.
 
-    Workers of one start fail together, and gunicorn's master ends with a traceback and status 1 if a second one
-    reports a failure while it stops the others. So one worker reports it, and the others wait for the master's signal.
+    All workers of one start fail together. If a second one reported a failure while gunicorn's master stops the others,
+    the master would end with a traceback and status 1. So one worker reports, and the others wait for its signal.
     """
     status: int = Arbiter.WORKER_BOOT_ERROR
     try:
@@ -78,21 +78,21 @@ def starting(worker: Any) -> Iterator[None]:
     except (LogRefused, LogUnavailable) as error:
         worker.log.error("cannot start: %s", error)
     except Exception:
-        worker.log.exception("cannot start: the app failed while it was loaded")
+        worker.log.exception("cannot start: loading the app failed")
     if (worker.age - 1) % max(worker.cfg.workers, 1) and _told_to_end(worker):
         status = 0
     sys.exit(status)
 
 
 def _told_to_end(worker: Any) -> bool:
-    """Wait for the master's signal to end; False if there was none in time."""
+    """Wait for the master's signal to end; return whether it came in time."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     return not worker.alive or signal.sigtimedwait(_HELD, FAILED_WORKER_WAIT) is not None
 
 
 def tell_listening(app: Any, sockets: Iterable[Any]) -> frozenset[Any]:
-    """Tell the app's extensions which addresses the server listens on. Returns those that ``app.extensions["health"]``
-    says are its own: streams and publishing are not served there."""
+    """Tell the app's extensions which addresses the server listens on. Return those that ``app.extensions["health"]``
+    claims as its own: they do not serve streams or publishing."""
     extensions = getattr(app, "extensions", {})
     names = [sock.getsockname() for sock in sockets]
     listen = getattr(extensions.get("health"), "listen", None)
@@ -103,19 +103,21 @@ def tell_listening(app: Any, sockets: Iterable[Any]) -> frozenset[Any]:
 
 
 def when_ready(server: Any) -> None:
-    """In the master, once it listens: see that signals arrive in time.
+    """In the master, once it listens: make sure that no signal is lost or late.
 
-    One for a worker that has just been forked waits until that worker has its own handlers, instead of being lost in
-    those it has from the master (seen: the drain then takes all of ``graceful_timeout``). One that ends the service
-    during a reload is obeyed at once: the master waits there for the old workers to end, as long as a whole drain,
-    before it looks at its queue, and the pod's grace period would be over before the new workers have drained.
+    A worker that was just forked still has the master's handlers, in which a signal would be lost (seen: the drain then
+    takes all of ``graceful_timeout``). So signals stay blocked until the worker has its own handlers.
+
+    During a reload the master waits for the old workers to end, as long as a whole drain, before it looks at its queue
+    of signals. A signal that ends the service must not wait for that: the pod's grace period would be over before the
+    new workers have drained. So the master obeys it at once.
     """
     if getattr(server.worker_class, "takes_blocked_signals", False):
         os.register_at_fork(before=_block_signals, after_in_parent=_unblock_signals)
     reload = type(server).reload.__code__
 
     def obey(queue: Any, signum: int, frame: Any) -> None:
-        # Queued also when it is obeyed at once: the master's last loop looks there for SIGQUIT and SIGINT, to hurry.
+        # Queue it in any case: the master's last loop looks for SIGQUIT and SIGINT in the queue, to hurry.
         queue(signum, frame)
         if frame is not None and frame.f_code is reload:
             raise StopIteration  # ends the master's main loop

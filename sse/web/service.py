@@ -43,7 +43,6 @@ class Service:
         self.stats = Stats()
         # None unless SSE_OTEL is on.
         self.spans: Spans | None = None
-        # Counts the connections by state (new, active, idle, stream). Set by a server that can count them.
         self.connection_counts: Callable[[], dict[str, int]] | None = None
         self._report_more: Callable[[], dict[str, Any]] | None = None
         self._listening: Sequence[Any] | None = None
@@ -135,11 +134,15 @@ class Service:
                     logger.info("%s", self.authenticator.startup_line())
         return self._hub
 
-    def start(self) -> Hub:
+    def start(self, connection_counts: Callable[[], dict[str, int]] | None = None) -> Hub:
         """Start the hub now rather than at the first request. Call it in each worker, after the fork.
+
+        connection_counts: returns the server's connections by state (new, active, idle, stream), if it can count them.
 
         Raises LogRefused, LogUnavailable.
         """
+        if connection_counts is not None:
+            self.connection_counts = connection_counts
         return self.hub
 
     def before_fork(self) -> None:

@@ -51,7 +51,8 @@ LINGER: Final = 0.5
 class Connection(Deadlines):
     """A connection from accept to close or takeover. One greenlet runs :meth:`requests`.
 
-    hand_over: give the socket to the fan-out of a hub.
+    draining: returns whether the worker drains. hand_over: gives the socket to a hub's fan-out. listener: the
+    listener's address: (host, port, ...), or a Unix socket's path.
     """
 
     __slots__ = ("_hand_over", "_idle", "addr", "listener", "lost", "sock")
@@ -63,11 +64,12 @@ class Connection(Deadlines):
         settings: Settings,
         draining: Callable[[], bool],
         hand_over: Callable[[Hub, Stream, Any], None] | None = None,
+        listener: Any = None,
     ) -> None:
         super().__init__(settings, draining)
         self.sock = sock
         self.addr = addr
-        self.listener: Any = None  # the listener's address: (host, port, ...), or a Unix socket's path
+        self.listener = listener
         self.lost = CloseReason.CLIENT  # why a response could not be completed
         self._hand_over = hand_over
         self._idle: IdleTimer | None = None
@@ -80,19 +82,17 @@ class Connection(Deadlines):
         answer: Callable[[Any], bool],
         count_closing: Callable[[str], None],
         heads: HeadMemory | None = None,
-        listener: Any = None,
     ) -> None:
         """Read and answer requests until the connection ends.
 
-        answer: answers a request; returns whether the connection may continue.
-        heads: caches parsed heads of requests to the address ``listener``.
+        answer: answers a request; returns whether the connection may continue. heads: remembers parsed heads.
 
         Raises OSError, and the parser's exceptions for a bad request.
         """
         parser = get_parser(cfg, self.sock, self.addr)
         parser.mesg_class = Request
         parser.unreader = reader = Reader(self.sock, self)
-        conditions = None if heads is None else heads.conditions(listener, self.addr)
+        conditions = None if heads is None else heads.conditions(self.listener, self.addr)
         proxied: Any = None
         while True:
             seen = known = None
@@ -185,7 +185,7 @@ class Connection(Deadlines):
     # ── for the response ─────────────────────────────────────────────────────────────────────────
 
     def take_over(self, hub: Hub, stream: Stream) -> None:
-        """Hand the socket to the fan-out. Send the opening first; from here on only the fan-out may write."""
+        """Hand the socket to the fan-out; the opening must have been sent. From here on only the fan-out may write."""
         assert self._hand_over is not None
         self.state = ConnState.STREAM
         self._hand_over(hub, stream, self.sock)

@@ -9,8 +9,8 @@ A connection is in one of these states (Go's ``ConnState``), and in each exactly
     closed
 
 :data:`TIMERS` is that table; docs/go-to-gunicorn.md shows it to users, and a test compares the two. A timer whose
-setting is 0 does not run. A time-out of a header or of an idle connection closes without an answer, because nobody has
-asked anything yet; one in a body answers 408; one in writing can only close.
+setting is 0 does not run. If a header is late or a connection stays idle, we close without an answer, because nothing
+was asked yet; a late body is answered 408; a late write can only close.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class ConnState(StrEnum):
-    """Where a connection is in its life."""
+    """A connection's state; the label of the metric of connections."""
 
     NEW = "new"
     ACTIVE = "active"
@@ -38,7 +38,7 @@ class ConnState(StrEnum):
 
 
 class Timer(NamedTuple):
-    """One row of the table: what runs in a state, and what happens when it fires."""
+    """One row of the table: the timer that runs in a state, and what happens when it fires."""
 
     state: str
     go: str
@@ -61,9 +61,7 @@ TIMERS: Final = (
     Timer("active", "ReadTimeout", "SSE_READ_TIMEOUT", "as the header's", "body read", "408, closed"),
     Timer("active", "WriteTimeout", "SSE_WRITE_TIMEOUT", "first byte of the answer", "answer written", "closed"),
     Timer("idle", "IdleTimeout", "SSE_IDLE_TIMEOUT", "answer written", "first byte of a request", "closed"),
-    Timer(
-        "stream", "(per-write deadline)", "SSE_WRITE_TIMEOUT", "bytes wait", "a byte is taken", "closed; it resumes"
-    ),
+    Timer("stream", "(per-write deadline)", "SSE_WRITE_TIMEOUT", "bytes wait", "a byte is taken", "closed; it resumes"),
 )
 
 # Reasons for which the worker closes a connection, as the metrics count them.
@@ -80,9 +78,9 @@ CLOSINGS: Final = (
 
 
 class Deadlines:
-    """A connection's state, its clocks, and its limits. Knows no socket.
+    """A connection's state, clocks and limits. Knows no socket.
 
-    draining: is the worker about to end? Then each answer is its connection's last.
+    draining: returns whether the worker drains. Each answer is then its connection's last.
     """
 
     __slots__ = (
@@ -106,10 +104,10 @@ class Deadlines:
         self.state = ConnState.NEW
         self.opened = time.monotonic()
         self.served = 0
-        self.broken: str | None = None  # the reason why no further request can be read
+        self.broken: str | None = None  # why no further request can be read: one of CLOSINGS, or "client"
         self.reading_body = False
         self.expects_continue = False
-        self.discard_until = 0.0  # when to stop reading a body that nobody wants, monotonic; 0: it is wanted
+        self.discard_until = 0.0  # when to stop discarding a body that the app did not read, monotonic; 0: not begun
         self.write_timeout = settings.sse_write_timeout
         self.server_header = settings.sse_server_header
         self._settings = settings
@@ -138,14 +136,14 @@ class Deadlines:
         return max(self._header_began + limit - time.monotonic(), 0.001)
 
     def header_room(self) -> int:
-        """How many bytes of the header may still be read, at least 1. Raises LimitRequestHeaders (431)."""
+        """Return how many more bytes of the header may be read, at least 1. Raises LimitRequestHeaders (431)."""
         room = self._max_header_bytes - self._header_bytes
         if room <= 0:
-            raise LimitRequestHeaders(f"the header is over {self._max_header_bytes} bytes (SSE_MAX_HEADER_BYTES)")
+            raise LimitRequestHeaders(f"the header exceeds {self._max_header_bytes} bytes (SSE_MAX_HEADER_BYTES)")
         return room
 
     def took_header_bytes(self, count: int) -> None:
-        """Account for bytes of a header; the first ones end the idle state."""
+        """Count bytes of a header; the first ones end the idle state."""
         if self.state is ConnState.IDLE:
             self.begin_request()
         self._header_bytes += count
@@ -156,7 +154,7 @@ class Deadlines:
         self._header_began = time.monotonic()
 
     def begin_idle(self, read_ahead: int) -> None:
-        """Wait for the next request, of which ``read_ahead`` bytes have already been read."""
+        """Enter the idle state; ``read_ahead`` bytes of the next request were already read."""
         self.reading_body = False
         self._header_bytes = read_ahead
         self.state = ConnState.IDLE

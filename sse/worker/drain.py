@@ -1,5 +1,5 @@
-"""The end of a worker: everything is served for a while longer, then streams and connections end one by one, and what
-is left at the end is cut. These are the last three states of :mod:`sse.worker.worker`."""
+"""The end of a worker: it serves everything for a while longer, then ends streams and connections one by one, and cuts
+what is left. These are the last three states of :mod:`sse.worker.worker`."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from ..streams.hub import Hub
     from .connection import Connection
 
-# Seconds that a hurried drain may take: gunicorn's master kills 2 s after it has passed SIGQUIT on.
+# Seconds that a hurried drain may take. gunicorn's master kills its workers 2 s after it has passed SIGQUIT on.
 HURRY: Final = 1.5
-# Seconds beyond the drain's window for what is still being written; more than the fan-out's LINGER, and with the exit
-# itself below the margin in `graceful_timeout`.
+# Seconds after the drain's window for responses that are still being written. More than the fan-out's LINGER; together
+# with the exit itself, less than the margin in `graceful_timeout`.
 AFTER_WINDOW: Final = 1.2
 
 
 class Worker(Protocol):
-    """What is drained.
+    """The worker that is drained.
 
-    hurried    all that is left is to end now; signals change it at any time
-    replaced   after a reload: do the successors run?
+    hurried    True if everything left must end now; signals set it at any time
+    replaced   returns whether, after a reload, the new workers run
     """
 
     settings: Settings
@@ -55,7 +55,7 @@ class Worker(Protocol):
 
 
 def drain(worker: Worker, servers: Sequence[StreamServer]) -> None:
-    """End everything; returns when nothing is left, or the time is over."""
+    """End everything; return when nothing is left, or the time is over."""
     settings = worker.settings
     began = time.monotonic()
     delay = settings.sse_drain_delay
@@ -102,7 +102,7 @@ def _end_streams(worker: Worker, window: float) -> None:
 
 
 def _last_call(worker: Worker) -> None:
-    """End what greenlets of their own serve: they see it when they next write."""
+    """End streams that have a greenlet of their own: they notice at their next write."""
     for sse in worker.extensions:
         sse.end_responses()
     for hub in worker.fanouts:
@@ -111,11 +111,11 @@ def _last_call(worker: Worker) -> None:
 
 
 def _busy(worker: Worker) -> int:
-    """How many streams and requests have not ended."""
+    """Return the number of streams and requests that have not ended."""
     streams = sum(fanout.busy() + len(hub.pulling) for hub, fanout in worker.fanouts.items())
     return streams + sum(
         1
         for connection in worker.connections
-        # A new one's request may be on its way; its header timer bounds the wait.
+        # A new connection's request may be on its way; its header timer bounds the wait.
         if connection.state in (ConnState.NEW, ConnState.ACTIVE) and not worker.for_health(connection)
     )

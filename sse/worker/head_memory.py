@@ -1,23 +1,23 @@
-"""Request heads that were parsed before, and need not be parsed again.
+"""Remembers parsed request heads, so that the same bytes are not parsed again.
 
-Theory of operation. A publisher that keeps its connection sends the same head with each event; parsing it, and making
-the environ of it, was a third of what a publish cost. There is no second parser here: what gunicorn's own made of a
-head, once :func:`sse.worker.body.check` has accepted it, is kept, and copied when the same bytes arrive again under the
-same *conditions*. Those are everything else that the result depends on: the configuration (each worker has one
-:class:`HeadMemory`), the listener, and whether the peer is trusted to say what its proxy saw.
+Theory of operation. A publisher that keeps its connection sends the same head with each event. To parse it and make its
+environ was a third of the cost of a publish. This is no second parser: it remembers what gunicorn's parser made of a
+head, once :func:`sse.worker.body.check` has accepted it, and copies that when the same bytes arrive again under the
+same *conditions*. Those are all else that the result depends on: the configuration (each worker has one
+:class:`HeadMemory`), the listener, and whether the peer is a trusted proxy.
 
 The values of four fields, the *holes*, may differ: they do not affect how anything is read, except that a
-Content-Length must be a number. A value in a hole is exactly as long as the one before it (so no size limit is
-bypassed), has only characters that the parser takes as they are, and follows exactly one blank; its field occurs once.
+Content-Length must be a number. A value in a hole is exactly as long as the first one (so it bypasses no size limit),
+has only characters that the parser takes unchanged, and follows exactly one blank; its field occurs once.
 
     POST /events/a HTTP/1.1␍␊Host: b␍␊Content-Length: ␀␀␀␍␊Idempotency-Key: ␀␀␀␀␀␀␀␍␊␍␊
 
-No valid head has a NUL, so a head with its holes cut out equals no other. Anything out of the ordinary (a head that
-arrives in pieces, another method, ``Expect``, a transfer coding, an upgrade) is never kept and goes to the parser.
+No valid head has a NUL, so a head whose holes are filled with NULs cannot be sent. Anything unusual (a head that
+arrives in pieces, another method, ``Expect``, a transfer coding, an upgrade) always goes to the parser.
 
-A head may hold credentials, and its sender chooses it (threats: a dump of the memory, its exhaustion). So a head is
-kept only from its second appearance, for at most two generations after its last use, and in a bounded number of
-bytes. Whether a token is still good is checked for each request; nothing here knows what a token is.
+A head may hold credentials, and its sender chooses it (threats: a memory dump, exhausted memory). So a head is
+remembered only from its second appearance, for at most two generations after its last use, and within a limit in bytes.
+Nothing here knows what a token is: each request's token is checked as usual.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from .response import Response
 if TYPE_CHECKING:
     from .reader import Reader
 
-# Largest head that is kept: a browser's with its cookies, or one with a large token, fits.
+# Largest head that is remembered: a browser's with its cookies fits, or one with a large token.
 MAX_HEAD_BYTES: Final = 4096
 
-# Limits per generation; two generations are kept. What was parsed takes about 4 KB more for each head.
+# Limits per generation; there are two generations. Each head takes about 4 KB more than its own bytes.
 MAX_HEADS: Final = 512
 MAX_BYTES: Final = 256 * 1024
 
 # How long a generation lasts.
 GENERATION_SECONDS: Final = 30.0
 
-# Heads that have appeared once, by their hashes.
+# Hashes of heads that have appeared once.
 MAX_SEEN: Final = 4096
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST"})
 
-# Fields that may turn a request into something other than what it looks like.
+# A head with one of these fields is never remembered: they change how the request or its connection is read.
 _NEVER: Final = frozenset({"EXPECT", "HTTP2-SETTINGS", "TE", "TRAILER", "TRANSFER-ENCODING", "UPGRADE"})
 
 # A field begins after a CRLF and ends before one. In any other spelling, it is part of what is compared.
@@ -66,9 +66,9 @@ _HOLE_NAMES: Final = frozenset({"CONTENT-LENGTH", "IDEMPOTENCY-KEY", "TRACEPAREN
 MAX_LENGTH_DIGITS: Final = 10
 
 
-# Every attribute that gunicorn gives a request, and every key of its environ beside the fields: those that requests
-# with the same head under the same conditions share, and those that each request owns. A request with anything else (a
-# later gunicorn may add to them) is not kept: nobody has checked that clients may share that.
+# All attributes of gunicorn's request, and all keys of its environ beside the fields. Requests with the same head under
+# the same conditions share the first set; each request has its own of the second. A request with any other (a later
+# gunicorn may add some) is not remembered: nobody has checked that clients may share it.
 _SHARED: Final = frozenset(
     {
         *("cfg", "method", "uri", "path", "query", "fragment", "version", "headers", "scheme", "must_close"),
@@ -91,15 +91,20 @@ _OWN_ENVIRON: Final = frozenset(
 
 
 class Seen(NamedTuple):
-    """A head to look up or to learn: its conditions, its bytes without the values in its holes, and those values."""
+    """A head to look up or to learn.
+
+    key     its conditions, and its bytes with NULs in the holes
+    values  the values in the holes
+    end     where the head ends in the bytes that were read
+    """
 
     key: tuple[Any, bytes]
     values: list[bytes]
-    end: int  # of the head, in the bytes that were read
+    end: int
 
 
 class RememberedHead:
-    """What gunicorn made of a head: a request, and its environ once there is one."""
+    """What gunicorn made of a head: a request, and later its environ."""
 
     __slots__ = ("_environ", "_holes", "_length", "_length_hole", "_request", "size")
 
@@ -107,15 +112,15 @@ class RememberedHead:
         self.size = size
         self._length: int = request.body.reader.length
         self._length_hole = length_hole
-        # For each hole, where its field is among the request's.
+        # The index of each hole's field in the request's headers.
         self._holes = holes
         self._request = {name: value for name, value in vars(request).items() if name in _SHARED}
         self._request["headers"] = tuple(request.headers)
         self._environ: dict[str, Any] | None = None
 
     def request(self, values: list[bytes], reader: Reader, peer: Any, number: int) -> tuple[Request, int] | None:
-        """Make the request with these values in its holes, as the parser would, but without its body; and the body's
-        length in bytes. None: let the parser decide."""
+        """Make the request that the parser would make of these values in the holes, but without its body. Return it and
+        the body's length in bytes. None: let the parser decide."""
         length = self._length
         if self._length_hole is not None:
             digits = values[self._length_hole]
@@ -134,16 +139,16 @@ class RememberedHead:
         attributes["head"] = self
         return request, length
 
-    def keep(self, environ: dict[str, Any], cfg: Any) -> None:
-        """Keep the environ that gunicorn made of a request with this head, if each of its keys is known. Call it before
-        the app sees the environ."""
+    def remember(self, environ: dict[str, Any], cfg: Any) -> None:
+        """Remember the environ that gunicorn made of a request with this head, if all its keys are known. Call it
+        before the app sees the environ."""
         fields = {_environ_name(name) for name, _ in self._request["headers"]}
         if environ.keys() <= _SHARED_ENVIRON | _OWN_ENVIRON | fields:
             self._environ = {name: value for name, value in environ.items() if name not in _OWN_ENVIRON}
             self._environ["wsgi.errors"] = Errors(cfg)
 
     def environ(self, request: Request, sock: Any, peer: Any, response: Response) -> dict[str, Any] | None:
-        """Make the environ of a request with this head, as ``gunicorn.http.wsgi.create`` does. None: let that do it."""
+        """Make a request's environ as ``gunicorn.http.wsgi.create`` does. None: call that."""
         if self._environ is None:
             return None
         environ = self._environ.copy()
@@ -161,9 +166,9 @@ class RememberedHead:
 def create(
     request: Request, sock: Any, peer: Any, listener: Any, cfg: Any, response_args: tuple[Any, ...]
 ) -> tuple[Response, dict[str, Any]]:
-    """Make the response, which is yet to begin, and the environ, as ``gunicorn.http.wsgi.create`` does.
+    """Make the response object and the environ, as ``gunicorn.http.wsgi.create`` does; from a known head if possible.
 
-    The environ is a copy where the head is known. ``response_args``: what :class:`Response` needs beyond gunicorn's.
+    response_args: what :class:`Response` needs beyond gunicorn's arguments.
     """
     head = request.head
     if isinstance(head, RememberedHead):
@@ -175,7 +180,7 @@ def create(
         request, sock, peer, listener, cfg, response_class=Response, response_args=response_args
     )
     if isinstance(head, RememberedHead):
-        head.keep(environ, cfg)
+        head.remember(environ, cfg)
     return response, environ
 
 
@@ -195,7 +200,7 @@ class Errors(RawIOBase):
 
 
 class HeadMemory:
-    """A worker's memory of heads. ``cfg``: gunicorn's configuration, under which they were parsed."""
+    """One worker's remembered heads. ``cfg``: gunicorn's configuration."""
 
     def __init__(self, cfg: Any) -> None:
         self._cfg = cfg
@@ -204,8 +209,8 @@ class HeadMemory:
         self._bytes = 0
         self._generation_began = time.monotonic()
         self._seen: set[int] = set()
-        # Off where PROXY protocol puts bytes in front of a connection's first head, where a hook may change a request
-        # before its environ is made, and where a hole's value might decide the scheme.
+        # Off if the PROXY protocol puts bytes before a connection's first head, if a hook may change a request before
+        # its environ is made, or if a hole's value might decide the scheme.
         self._off = (
             cfg.protocol != "http"
             or cfg.proxy_protocol != "off"
@@ -217,15 +222,14 @@ class HeadMemory:
         return len(self._young) + len(self._old)
 
     def conditions(self, listener: Any, peer: Any) -> Any:
-        """Return the conditions of heads on a connection from ``peer`` to the address ``listener``. None: nothing is
-        kept (Unix sockets, where peers have no address)."""
+        """Return the conditions for heads from ``peer`` to the address ``listener``. None: remember nothing (Unix
+        sockets, where peers have no address)."""
         if self._off or not isinstance(listener, tuple) or not isinstance(peer, tuple):
             return None
         return listener, is_trusted_proxy(self._cfg, peer[0])
 
     def look(self, conditions: Any, data: bytes) -> Seen | None:
-        """Split the head that ``data``, a request's first bytes, begins with. None if it can be neither known nor
-        learnt."""
+        """Split the head from ``data``, a request's first bytes. None if it cannot be remembered."""
         end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
         if conditions is None or end < 0:
             return None
@@ -239,8 +243,8 @@ class HeadMemory:
         return Seen((conditions, b"".join(parts)), values, end + 4)
 
     def request(self, seen: Seen, reader: Reader, peer: Any, number: int) -> tuple[Request, int] | None:
-        """Make the connection's ``number``-th request from a known head, and return it with its body's length in bytes;
-        the body is still to be set. None: let the parser decide."""
+        """Make the connection's ``number``-th request from a known head. Return it, without its body, and the body's
+        length in bytes. None: let the parser decide."""
         key, values, _ = seen
         head = self._young.get(key)
         if head is None:
@@ -251,7 +255,7 @@ class HeadMemory:
         return head.request(values, reader, peer, number)
 
     def learn(self, seen: Seen, data: bytes, request: Request) -> None:
-        """Keep what the parser made of ``data``, from its second appearance on and if it is of a kind that is kept."""
+        """Remember what the parser made of ``data``, if its head has appeared before and is of a usual kind."""
         mark = hash(seen.key)
         if mark not in self._seen:
             if len(self._seen) >= MAX_SEEN:
@@ -276,14 +280,14 @@ class HeadMemory:
         self._generation_began = time.monotonic()
 
     def forget(self) -> None:
-        """Drop heads that nobody has used for a while. Call it about once a second."""
+        """Forget heads that were not used for a while. Call it about once a second."""
         if time.monotonic() - self._generation_began >= GENERATION_SECONDS:
             self._next_generation()
             self._seen.clear()
 
 
 def _head_of(head: bytes, request: Request) -> RememberedHead | None:
-    """Make what is kept of a request that the parser read in these bytes; None if its kind is not kept."""
+    """Return what to remember of a request that the parser read from these bytes; None if its kind is unusual."""
     fields = [_environ_name(name) for name, _ in request.headers]
     if (
         request.method not in _METHODS

@@ -19,7 +19,7 @@ class IdleTimer:
         self._timer: Any = None
         self._fires = math.inf  # when the timer fires, unless stopped; seconds, monotonic
         self._until = math.inf  # when the idle time ends
-        self._waiting: Any = None  # the greenlet to interrupt then
+        self._waiting: Any = None  # the greenlet to interrupt when it ends
 
     def wait(self, event: Any, limit: float) -> None:
         """Wait for gevent's watcher ``event``, at most ``limit`` seconds (0: no limit). Raises HeaderTimeout."""

@@ -1,4 +1,4 @@
-"""gunicorn's parsed request, and its configuration, with what they compute for each request remembered."""
+"""gunicorn's request and configuration, without computing the same values for each request."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gunicorn.http.message import _ip_in_allow_list
 
 
 class Request(GunicornRequest):
-    """gunicorn's request, but whether a peer is a trusted proxy is worked out once and not for each of its requests.
+    """gunicorn's request, but it finds out once per peer, not per request, whether the peer is a trusted proxy.
 
-    That parses its address and compares it with networks: a sixth of the cost of reading a small request.
+    To parse the address and compare it with networks is a sixth of the cost of reading a small request.
     """
 
-    # The remembered head that it was made from, or was stored as (see :mod:`sse.worker.head_memory`).
+    # The remembered head that this request was made from, or is remembered as (:mod:`sse.worker.head_memory`).
     head: object | None = None
 
     def _peer_is_trusted_proxy(self) -> bool:
@@ -24,10 +24,10 @@ class Request(GunicornRequest):
 
 
 class CachedConfig:
-    """gunicorn's configuration for the path of a request: looks each name up once.
+    """gunicorn's configuration as requests read it: looks each name up once.
 
-    ``Config`` computes an attribute at each access, and a request reads about forty. A reload starts new workers, and
-    each has a cache of its own.
+    ``Config`` computes an attribute at each access, and a request reads about forty. The cache never goes stale,
+    because a reload starts new workers.
     """
 
     def __init__(self, cfg: Any) -> None:
@@ -40,6 +40,6 @@ class CachedConfig:
 
 @lru_cache(maxsize=4096)
 def is_trusted_proxy(cfg: Any, host: str) -> bool:
-    """True if a peer with this address may say what its proxy saw (``forwarded_allow_ips``)."""
+    """Return whether a peer with this address may say what scheme its client used (``forwarded_allow_ips``)."""
     trusted: bool = _ip_in_allow_list(host, cfg.forwarded_allow_ips, cfg.forwarded_allow_networks())
     return trusted

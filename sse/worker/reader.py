@@ -1,4 +1,4 @@
-"""gunicorn's reader of a connection, with deadlines and a limit on the header: it knows how long each read may wait."""
+"""gunicorn's reader of a connection, with a deadline for each read and a limit on the header."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class HeaderTimeout(Exception):
-    """The request's header did not arrive in time; the connection is closed without an answer, as Go does."""
+    """The request's header did not arrive in time. The worker closes the connection without an answer, as Go does."""
 
 
 class Reader(SocketUnreader):
-    """Reads for the parser, each read bounded by the deadline of what is being read."""
+    """Reads for the parser. Each read ends by the deadline of the header or body that it reads."""
 
     def __init__(self, sock: Any, deadlines: Deadlines) -> None:
         super().__init__(sock)
         self._deadlines = deadlines
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        """The next bytes. Raises HeaderTimeout; RequestTimeout (408) in the body; LimitRequestHeaders (431)."""
+        """Return the next bytes. Raises HeaderTimeout, LimitRequestHeaders (431); in the body RequestTimeout (408)."""
         deadlines = self._deadlines
         if deadlines.reading_body:
             return self._body_chunk(size_hint)
@@ -43,7 +43,7 @@ class Reader(SocketUnreader):
         self.buf = BytesIO(data)
 
     def take(self, size: int) -> bytes:
-        """The next so many bytes of a body; fewer if the peer ends before. Raises RequestTimeout (408)."""
+        """Return the next ``size`` bytes of a body; fewer if the peer ends earlier. Raises RequestTimeout (408)."""
         data = self.buf.getvalue()
         if len(data) < size:
             pieces, missing = [data], size - len(data)
@@ -59,13 +59,13 @@ class Reader(SocketUnreader):
         self.sock.settimeout(deadlines.body_time_left())
         try:
             if deadlines.expects_continue:
-                # Only a view that wants the body asks for it (RFC 9110 §10.1.1): one that refuses saves both the bytes.
+                # Only a view that reads the body asks for it (RFC 9110 §10.1.1); a refusal saves both sides the bytes.
                 deadlines.expects_continue = False
                 self.sock.sendall(CONTINUE)
             data: bytes = super().chunk(size_hint)
         except TimeoutError:
             deadlines.broken = "read-timeout"
-            raise RequestTimeout("the request's body did not come in time (SSE_READ_TIMEOUT)") from None
+            raise RequestTimeout("the request's body did not arrive in time (SSE_READ_TIMEOUT)") from None
         except OSError:
             deadlines.broken = "client"
             raise ClientDisconnected from None

@@ -1,7 +1,7 @@
 """gunicorn's HTTP/1 response, with our headers and write time-out.
 
-It honours a view's ``Connection: close``, which gunicorn drops, and sends the head together with the first bytes of the
-body.
+It also honours a view's ``Connection: close``, which gunicorn drops, and sends the head and the first bytes of the body
+in one write.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def _date(second: int) -> str:
     return date
 
 
-# Headers of answers that were checked (gunicorn's two patterns for each) and understood before: as they are sent, the
-# length that they state, whether they begin an event stream. None of these has secrets.
+# Headers of earlier answers, which gunicorn's two patterns need not check again: the header as it is sent, the length
+# that it states, whether it begins an event stream. Only these names, because their values hold no secrets.
 _COMMON: Final = frozenset({"cache-control", "content-length", "content-type", "vary", "x-accel-buffering"})
 _KNOWN: dict[tuple[str, str], tuple[tuple[str, str], int | None, bool]] = {}
 MAX_KNOWN: Final = 512
 
-# Headers about the content with which an event stream's bytes are still those that its generator yields.
+# Content headers that leave an event stream's bytes as its generator yields them.
 _CONTENT: Final = frozenset(
     {
         "content-disposition",
@@ -48,14 +48,14 @@ _CONTENT: Final = frozenset(
         "content-type",
     }
 )
-# Werkzeug's own code around a response's body: passes each item of bytes on as it is.
+# Werkzeug's own code around a response's body, which passes each item of bytes on unchanged.
 _PASS_ON: Final = frozenset({ClosingIterator.__next__.__code__, AnyResponse(()).iter_encoded().gi_code})  # type: ignore[attr-defined]
 
 
 class Response(GunicornResponse):
     """One response on one connection.
 
-    hand_over: give the connection to the fan-out; nothing may be written here afterwards.
+    hand_over: gives the connection to the fan-out; nothing may be written here afterwards.
     """
 
     def __init__(
@@ -68,20 +68,20 @@ class Response(GunicornResponse):
         self._head = b""
         self._deadline = 0.0
         self.event_stream = False
-        # In the answer and in its log line; empty where an answer has none.
+        # For a header and the log line; empty if the answer has no such header, or the app's own.
         self.request_id = ""
         self._prepared = False
 
     def process_headers(self, headers: list[tuple[str, str]]) -> None:
-        """As gunicorn's; and a view's ``Connection: close`` closes, and so does an event stream: after its end the
-        connection cannot be used again."""
+        """Do as gunicorn does, and close the connection after a view's ``Connection: close`` and after an event stream,
+        whose end leaves the connection unusable."""
         for pair in headers:
             known = _KNOWN.get(pair) if type(pair) is tuple else None
             if known is None:
                 self._process(*pair)
                 continue
-            kept, length, event_stream = known
-            self.headers.append(kept)
+            header, length, event_stream = known
+            self.headers.append(header)
             if length is not None:
                 self.response_length = length
             if event_stream:
@@ -94,7 +94,7 @@ class Response(GunicornResponse):
         if lowered == "connection" and "close" in value.lower():
             self.force_close()
         elif lowered == "x-request-id":
-            self.request_id = ""  # the app names its answers itself
+            self.request_id = ""  # the app sets its own
         elif lowered in _COMMON:
             event_stream = lowered == "content-type" and value.startswith("text/event-stream")
             if event_stream:
@@ -106,16 +106,16 @@ class Response(GunicornResponse):
             _KNOWN[name, value] = self.headers[-1], length, event_stream
 
     def write_all(self, body: Iterable[bytes]) -> None:
-        """Write the items of the app's body as they come."""
+        """Write each item of the app's body when the app yields it."""
         for item in body:
             self.write(item)
 
     def take_over(self, hub: Hub, stream: Stream, written: int) -> bool:
         """``environ["sse.takeover"]``: hand the connection to the fan-out.
 
-        A stream's generator calls it after its first item, of ``written`` bytes, was sent, and then returns. False
-        where the app has changed the response, so that writing to the socket directly would send other bytes than the
-        response does: then the generator must serve the stream itself.
+        A stream's generator calls it once its first item, of ``written`` bytes, was sent, and then returns. Returns
+        False if the app has changed the response, so that the fan-out would send other bytes than the response does:
+        the generator must then serve the stream itself.
         """
         if not self._is_untouched(stream, written):
             return False
@@ -123,7 +123,7 @@ class Response(GunicornResponse):
         return True
 
     def _is_untouched(self, stream: Stream, written: int) -> bool:
-        """True for a plain event stream whose body the server itself iterates."""
+        """Return whether this is a plain event stream whose body the server itself iterates."""
         names = {name.lower() for name, _ in self.headers}
         if not (
             self.event_stream
@@ -134,14 +134,14 @@ class Response(GunicornResponse):
             and "trailer" not in names
         ):
             return False
-        # Whoever wraps the body (a middleware that compresses, or counts) stands between its generator and us.
+        # A wrapper of the body (a middleware that compresses or counts) has a frame between the generator's and ours.
         frame = sys._getframe(2).f_back
         while frame is not None and frame.f_code in _PASS_ON:
             frame = frame.f_back
         return frame is not None and frame.f_code is Response.write_all.__code__
 
     def default_headers(self) -> list[str]:
-        """As gunicorn's, with our ``Server``, and the date made once a second."""
+        """Return gunicorn's headers, with our ``Server`` and ``X-Request-ID``, and a date formatted once a second."""
         if self._deadlines.must_close():
             self.force_close()
         if self.upgrade:
@@ -160,7 +160,7 @@ class Response(GunicornResponse):
         ]
 
     def send_headers(self) -> None:
-        """Make the head; it leaves with the first bytes of the body, in one write."""
+        """Make the head. It is sent with the first bytes of the body, in one write."""
         if not self.headers_sent:
             lines = self.default_headers()
             lines += [f"{name}: {value}\r\n" for name, value in self.headers]
@@ -168,14 +168,14 @@ class Response(GunicornResponse):
             self.headers_sent = True
 
     def can_sendfile(self) -> bool:
-        """Never: ``sendfile`` would pass by the head that is held back, and by the write time-out."""
+        """Return False: ``sendfile`` would bypass the head that is held back, and the write time-out."""
         return False
 
     def _emit_body(self, data: bytes) -> None:
         self._send(encode_chunk(data) if self.chunked else data)
 
     def close(self) -> None:
-        """End the response: the terminating chunk, and the head if there was no body."""
+        """End the response: send the terminating chunk, and the head if there was no body."""
         self.send_headers()
         if self.chunked:
             self._send(LAST_CHUNK)
@@ -183,13 +183,13 @@ class Response(GunicornResponse):
             self._send(b"")
 
     def _send(self, data: bytes) -> None:
-        """Write, within the write time-out: one for the whole of an ordinary response, from its first byte on; one for
-        each write of an event stream, whose duration has no bound. Raises TimeoutError, OSError."""
+        """Write within the write time-out. It covers an ordinary response as a whole, from its first byte on, and each
+        write of an event stream, whose duration has no bound. Raises TimeoutError, OSError."""
         if self._head:
             data, self._head = self._head + data, b""
         elif self.event_stream and not self._prepared:
-            # A stream that is not taken over after its first write. The same bounds on what a peer costs that reads
-            # slowly, or that vanished, as :meth:`sse.fanout.sockets.Sockets.add` sets.
+            # A stream that was not taken over after its first write. Set the same limits on what a slow or vanished
+            # peer costs as :meth:`sse.fanout.sockets.Sockets.add`.
             self._prepared = True
             epoll.prepare(self.sock.fileno(), self._deadlines.write_timeout * epoll.USER_TIMEOUT_FACTOR)
         limit = self._deadlines.write_timeout
@@ -200,7 +200,7 @@ class Response(GunicornResponse):
             self.sock.settimeout(max(self._deadline - now, 0.001))
         else:
             self.sock.settimeout(None)
-        sent: int = self.sock.send(data)  # nearly always all of it, without sendall's preparations
+        sent: int = self.sock.send(data)  # nearly always sends all; sendall costs more
         if sent < len(data):
             if limit:
                 self.sock.settimeout(max(self._deadline - time.monotonic(), 0.001))

@@ -2,21 +2,22 @@
 
 Theory of operation.
 
-*Listeners.* Each has a pool of its own (``worker_connections``), so a full one starves nobody else. A stream that was
-taken over has left the pool: the pool bounds connections that are being read or answered, SSE_MAX_STREAMS the rest.
+*Listeners.* Each has a pool of its own (``worker_connections``), so a full pool starves no other listener. The pool
+bounds connections that are being read or answered. A stream that was taken over has left it; SSE_MAX_STREAMS bounds
+those.
 
-*Life of a worker*, forced on by signals:
+*Life of a worker.* Signals move it on:
 
     serving    until SIGTERM (drain), SIGQUIT or SIGINT (hurried drain), or until gunicorn's master is gone
-    delaying   SSE_DRAIN_DELAY: readiness fails, everything is still accepted and served, because endpoints are removed
-               with a delay; a new stream is sent away with 200, its opening and a clean end
-    ending     the main listeners are closed; streams end one by one over SSE_DRAIN_WINDOW, requests in flight finish;
-               health goes on answering
+    delaying   for SSE_DRAIN_DELAY: readiness fails, but the worker still accepts and serves everything, because
+               Kubernetes removes endpoints with a delay. A new stream gets 200, its opening and a clean end.
+    ending     the main listeners are closed; streams end one by one over SSE_DRAIN_WINDOW, and requests in flight
+               finish. Health still answers.
     gone       when nothing is left, or the window and a margin are over
 
-Only SIGQUIT and SIGINT (Ctrl-C) hurry a drain: everything left ends now. A repeated SIGTERM changes nothing, because
-dumb-init, ``tini -g`` and systemd signal master and workers, the master passes its own on, and after SIGTTOU it repeats
-it each second. After a reload (SIGHUP) the new workers accept on the same sockets, so an old one's delay ends then.
+Only SIGQUIT and SIGINT (Ctrl-C) hurry a drain: everything left ends now. A repeated SIGTERM changes nothing: dumb-init,
+``tini -g`` and systemd signal the master and its workers, the master signals the workers again, and after SIGTTOU it
+does so each second. After a reload (SIGHUP) the new workers accept on the same sockets, which ends an old one's delay.
 """
 
 from __future__ import annotations
@@ -67,10 +68,10 @@ from .parser import CachedConfig
 from .reader import HeaderTimeout
 from .response import Response
 
-# Connections accepted before other work runs. With gevent's default of 100, a probe waits until all of them are
-# served: more than a second when a crowd of clients reconnects at once.
+# Connections accepted before other work runs. gevent's default is 100: when a crowd reconnects, a probe would wait more
+# than a second until all of those are served.
 ACCEPTS_PER_TURN = 4
-# When a pool is full, this share of the idle connections is closed, oldest first, to make room.
+# A full pool closes this share of the idle connections, oldest first, to make room.
 EVICT_SHARE = 0.1
 
 
@@ -80,17 +81,17 @@ class SSEWorker(GeventWorker):
     takes_blocked_signals = True
     # This class starts the extensions itself; the hook of sse/gunicorn.py must not.
     adopts = True
-    # Shared by the master and its workers. 1: a worker has told the master that its log is in its memory.
+    # Shared by the master and its workers. 1: a worker's log is in its memory, so there must be no second worker.
     _alone: Final = mmap.mmap(-1, 1)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.draining = False
         self.hurried = False
-        # Set in gunicorn.conf.py (sse does not know health): after a reload, do the successors run?
+        # Returns whether, after a reload, the new workers run. Set in gunicorn.conf.py: sse does not know health.
         self.replaced: Callable[[], bool] = lambda: False
-        self._health_names: frozenset[Any] = frozenset()  # addresses of the listeners that are health's
-        # The path under which a proxy serves the app; gunicorn removes this prefix from each request's path.
+        self._health_names: frozenset[Any] = frozenset()  # addresses of health's listeners
+        # The path under which a proxy serves the app. gunicorn removes this prefix from each request's path.
         self._mount = os.environ.get("SCRIPT_NAME", "")
         self._unwanted = self._is_one_too_many()
         self.extensions: list[SSE] = []
@@ -101,7 +102,7 @@ class SSEWorker(GeventWorker):
         self.fanouts: dict[Hub, Fanout] = {}
 
     def patch(self) -> None:
-        """Apply gevent's patches, but search every package's metadata for gevent's plugins only once."""
+        """Apply gevent's patches. Search every package's metadata for gevent's plugins only once."""
         found = metadata.entry_points()
         look = metadata.entry_points
         metadata.entry_points = found.select
@@ -115,18 +116,18 @@ class SSEWorker(GeventWorker):
     def _is_one_too_many(self) -> bool:
         """In the master, before the fork: undo a SIGTTIN that asks for a second worker beside a log in memory.
 
-        The master goes back to its former number of workers, and ends the oldest of them: this one."""
+        The master goes back to its former number of workers, and ends the oldest one: this one, because of its age."""
         master = getattr(signal.getsignal(signal.SIGTTIN), "__self__", None)
         self._additional = master is not None and master.num_workers > self.cfg.workers
         if master is None or not (self._alone[0] and self._additional):
             return False
-        self.log.error("no further worker: SSE_LOG=memory: is for one, since each would have a log of its own")
+        self.log.error("SIGTTIN is ignored: SSE_LOG=memory: allows one worker, because each would have its own log")
         master.num_workers = self.cfg.workers
         self.age = -1
         return True
 
     def init_process(self) -> None:
-        """In the worker: its whole life."""
+        """Run the worker's whole life."""
         if self._unwanted:
             sys.exit(0)
         super().init_process()
@@ -150,7 +151,7 @@ class SSEWorker(GeventWorker):
             )
         registry.follow(self._adopt)
         if not self.extensions:
-            # Somebody else's app: the time-outs of connections are ours all the same.
+            # An app without our extension: its connections still have our time-outs.
             self.settings, self._stats = Settings.from_environ(), Stats()
             Watch(self.settings).start()
 
@@ -160,12 +161,11 @@ class SSEWorker(GeventWorker):
         refuse_company(sse, self)
         self._alone[0] = not sse.log.shared
         if self._alone[0] and self._additional:
-            sys.exit(0)  # it was asked for before any worker could say so; the master now makes no other
-        sse.connection_counts = self._connection_counts
+            sys.exit(0)  # the master forked this worker before another one could set _alone; it forks no more now
         if not self.extensions:
-            self.settings, self._stats = sse.settings, sse.stats  # connections go by those of the first
+            self.settings, self._stats = sse.settings, sse.stats  # connections use the first extension's
         self.extensions.append(sse)
-        self._fanout(sse.start())
+        self._fanout(sse.start(self._connection_counts))
 
     def _fanout(self, hub: Hub) -> Fanout:
         if (fanout := self.fanouts.get(hub)) is None:
@@ -190,7 +190,7 @@ class SSEWorker(GeventWorker):
                 self._heads.forget()
                 self._evict(servers)
             except Exception:
-                self.failures.report("a worker's look at its connections failed; it goes on")
+                self.failures.report("upkeep of the worker's connections failed; it goes on")
             self._woken.wait(1.0)
         drain(self, servers)
 
@@ -198,7 +198,7 @@ class SSEWorker(GeventWorker):
         sock.setblocking(True)
         pool = Pool(self.worker_connections)
         server = StreamServer(sock, handle=partial(self.handle, sock), spawn=pool)
-        # With several workers the others are to have their share.
+        # With several workers, leave the others their share.
         server.max_accept = 1 if self.cfg.workers > 1 else ACCEPTS_PER_TURN
         server.start()
         return server
@@ -214,7 +214,7 @@ class SSEWorker(GeventWorker):
     # ── signals ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _watch_signals(self) -> None:
-        """Run signal handlers at once: gunicorn's wake-up pipe wakes gevent's loop, and Python runs them then."""
+        """Let signal handlers run at once: gunicorn's wake-up pipe wakes gevent's loop, and then Python runs them."""
         while True:
             wait_read(self.PIPE[0])
             with suppress(BlockingIOError):
@@ -238,21 +238,21 @@ class SSEWorker(GeventWorker):
             self._woken.set()
 
     def init_signals(self) -> None:
-        """Install our handlers, and let signals in that were held back (:func:`sse.gunicorn.when_ready`)."""
+        """Install our handlers; then unblock the signals that the fork blocked (:func:`sse.gunicorn.when_ready`)."""
         super().init_signals()
         signal.siginterrupt(signal.SIGQUIT, False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT))
 
     def notify(self) -> None:
-        """Tell the master that the loop turns; leave when there is no master any more."""
+        """Tell the master that the event loop runs; leave if the master is gone."""
         self.tmp.notify()
         if self.ppid != os.getppid():
-            self.log.warning("the master is gone, leaving")
+            self.log.warning("gunicorn's master is gone; this worker ends")
             self.hurried = True
             self._leave()
 
     def _connection_counts(self) -> dict[str, int]:
-        """The main listener's connections by state, as in Go's ``ConnState``; all states, also those nothing is in."""
+        """Return the main listeners' connections by state, as in Go's ``ConnState``, with zeros."""
         counts: dict[str, int] = {ConnState.NEW: 0, ConnState.ACTIVE: 0, ConnState.IDLE: 0}
         for connection in self.connections:
             if connection.state in counts and not self.for_health(connection):
@@ -261,22 +261,22 @@ class SSEWorker(GeventWorker):
         return counts
 
     def is_health(self, server: StreamServer) -> bool:
-        """Is this listener health's?"""
+        """Return whether this listener is health's."""
         return server.socket.getsockname() in self._health_names
 
     def for_health(self, connection: Connection) -> bool:
-        """Did it come in by health's listener?"""
+        """Return whether the connection was accepted by health's listener."""
         return connection.listener in self._health_names
 
     # ── connections ───────────────────────────────────────────────────────────────────────────────────────
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """One connection, from accept to close or takeover."""
-        name = listener.getsockname()
+        """Serve one connection, from accept to close or takeover."""
         # A Unix peer chooses the name of its own end, which could look like an address.
         addr = addr if isinstance(addr, tuple) else ""
-        connection = Connection(client, addr, self.settings, lambda: self.draining, self._take_over)
-        connection.listener = name
+        connection = Connection(
+            client, addr, self.settings, lambda: self.draining, self._take_over, listener.getsockname()
+        )
         self.connections.add(connection)
         stats = self._stats
         request, reason = None, "bad-request"
@@ -284,7 +284,7 @@ class SSEWorker(GeventWorker):
         def answer(req: Any) -> bool:
             nonlocal request, reason
             request, reason = req, "error"
-            keep = self._answer(name, connection, req)
+            keep = self._answer(connection, req)
             reason = "bad-request"
             return keep
 
@@ -293,14 +293,14 @@ class SSEWorker(GeventWorker):
 
         try:
             if self._tls is not None:
-                # Not by gevent's server, which waits for a handshake for ever.
+                # gevent's server would wait for the handshake for ever.
                 connection.sock = client = self._tls.wrap_socket(client, True, do_handshake_on_connect=False)
                 client.settimeout(connection.header_time_left())
                 try:
                     client.do_handshake()
                 except TimeoutError:
                     raise HeaderTimeout from None
-            connection.requests(self._request_cfg, answer, count, self._heads, name)
+            connection.requests(self._request_cfg, answer, count, self._heads)
         except HeaderTimeout:
             count("read-header-timeout")
         except gevent.GreenletExit:
@@ -313,8 +313,8 @@ class SSEWorker(GeventWorker):
             if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF):
                 self.log.exception("socket error")
         except Exception as error:
-            # What the parser refuses, and exceptions the app let escape before the head was sent. An app that has no
-            # answer to a body that is late (408) lets that escape; from one that was cut off the client is gone.
+            # The parser refused the request, or the app let an exception escape before the head was sent: also a 408
+            # for a late body, if the app has no answer to it. If the body was cut off, the client is gone.
             if connection.broken != "client":
                 count(connection.broken or reason)
             connection.broken = connection.broken or reason
@@ -325,8 +325,8 @@ class SSEWorker(GeventWorker):
             if connection.state is not ConnState.STREAM:
                 connection.finish()
 
-    def _answer(self, listener_name: Any, connection: Connection, req: Any) -> bool:
-        """Have the app answer one request; says whether the connection may be kept."""
+    def _answer(self, connection: Connection, req: Any) -> bool:
+        """Let the app answer one request; return whether the connection may be kept."""
         began = time.monotonic()
         sock = connection.sock
         environ: dict[str, Any] = {}
@@ -337,10 +337,10 @@ class SSEWorker(GeventWorker):
                 if not self.for_health(connection):
                     write_error(sock, 404, "Not Found", "this service is at another path")
                     return False
-                # A probe asks for /readyz, whatever the app's prefix.
+                # Probes ask for /readyz, without the app's prefix.
                 req.path = self._mount + req.path
             response_args = (connection, connection.take_over)
-            resp, environ = create(req, sock, connection.addr, listener_name, self._request_cfg, response_args)
+            resp, environ = create(req, sock, connection.addr, connection.listener, self._request_cfg, response_args)
             if self._health_names:
                 environ[HEALTH_LISTENER] = self.for_health(connection)
             if not self.for_health(connection):
@@ -351,7 +351,7 @@ class SSEWorker(GeventWorker):
             if self._tls is None:
                 environ[TAKEOVER] = resp.take_over
             if "HTTP_UPGRADE" in environ:
-                # The app may use the socket for a websocket, which the header's time-out, still set, must not end.
+                # The app may use the socket for a websocket, which the header's time-out must not end.
                 sock.settimeout(None)
             self.nr += 1
             body = self.wsgi(environ, resp.start_response)
@@ -359,7 +359,7 @@ class SSEWorker(GeventWorker):
                 raise StopIteration
             try:
                 if req.method == "HEAD":
-                    pass  # a generator that never ends would never end
+                    pass  # iterating a stream's generator would never end
                 elif isinstance(body, FileWrapper):
                     resp.write_file(body)
                 else:
@@ -377,17 +377,17 @@ class SSEWorker(GeventWorker):
             raise
         except Exception as error:
             if isinstance(error, StopIteration) and resp is not None and resp.status is None:
-                # gunicorn's convention: the app has answered on environ["gunicorn.socket"], and may still read there.
+                # gunicorn's convention: the app has answered on environ["gunicorn.socket"], and may still read from it.
                 connection.reading_body = False
                 return False
             if resp is None or not resp.headers_sent:
                 raise
-            # A second head in the middle of a body would be worse than a body that is visibly cut.
+            # Cut the body visibly: an error page in the middle of it would look like a part of it.
             self.log.exception("the app failed in the middle of its answer")
             connection.broken = connection.broken or "error"
             return False
         finally:
-            # A generator stream has logged itself, as those that are taken over do at their end.
+            # A stream writes its own line at its end, whoever serves it.
             logged = connection.state is ConnState.STREAM or STREAM in environ
             if resp is not None and not logged and accesslog.enabled() and not self.for_health(connection):
                 target = redact(req.uri)

@@ -70,7 +70,7 @@ def read(data: bytes, step: int, heads: HeadMemory | None = None) -> list[Taken]
     """The requests that a connection of ours takes from these bytes, which arrive in pieces of at most ``step``; with
     what is known of heads."""
     wire = Wire(data, step)
-    connection = Connection(wire, ("127.0.0.1", 5), SETTINGS, lambda: False)
+    connection = Connection(wire, ("127.0.0.1", 5), SETTINGS, lambda: False, listener=("127.0.0.1", 8080))
     taken: list[Taken] = []
 
     def answer(request: Any) -> bool:
@@ -81,7 +81,7 @@ def read(data: bytes, step: int, heads: HeadMemory | None = None) -> list[Taken]
         return not request.should_close()
 
     try:
-        connection.requests(CFG, answer, lambda reason: None, heads, ("127.0.0.1", 8080))
+        connection.requests(CFG, answer, lambda reason: None, heads)
     except (ParseException, HTTPException, StopIteration):
         pass  # 400, 408, 413, 431, 501: the worker answers, and ends the connection
     except OSError as error:

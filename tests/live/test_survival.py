@@ -1,4 +1,4 @@
-"""What a worker does over and over goes on after an exception, and the log says so once."""
+"""A worker's loops go on after an exception, and the log says so once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tests.support.wait import eventually
 
 COMMAND = (sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "tests.live.failing_app:app")
 SAID = (
-    "a worker's look at its connections failed",
-    "upkeep of streams failed at heartbeats and leases",
-    "_fail_first failed",
+    "upkeep of the worker's connections failed",
+    "upkeep of heartbeats and leases failed",
+    "the fan-out's passes failed",
     "the drain's last call failed",
 )
 
@@ -32,7 +32,7 @@ def test_a_worker_with_bugs_in_its_loops_serves_and_drains(
         assert stream.next_message().id == name
     assert server.worker_pids() == worker
     server.terminate()
-    # The last call comes at the end of the window, for which something must be left: a client that does not close.
+    # The last call comes at the end of the window, and only if something is left: here a client that does not close.
     assert stream.read_to_end(5)[-1].retry is not None
     assert stream.ending is Ending.TERMINATED
     eventually(lambda: "last call failed" in server.log_text(), 3)

@@ -51,10 +51,16 @@ class Made:
 
 
 def read(
-    data: bytes, heads: HeadMemory | None, *, peer: Any = PEER, listener: Any = LISTENER, cfg: Any = CFG, step: int = 65536
+    data: bytes,
+    heads: HeadMemory | None,
+    *,
+    peer: Any = PEER,
+    listener: Any = LISTENER,
+    cfg: Any = CFG,
+    step: int = 65536,
 ) -> list[Made] | None:
     """What a connection makes of these bytes; None where it refuses them."""
-    connection = Connection(Wire(data, step), peer, SETTINGS, lambda: False)
+    connection = Connection(Wire(data, step), peer, SETTINGS, lambda: False, listener=listener)
     made: list[Made] = []
 
     def answer(request: Any) -> bool:
@@ -62,7 +68,7 @@ def read(
         return not request.should_close()
 
     try:
-        connection.requests(cfg, answer, lambda reason: None, heads, listener)
+        connection.requests(cfg, answer, lambda reason: None, heads)
     except ParseException:
         return None
     return made
@@ -239,8 +245,8 @@ def test_nothing_that_an_app_does_to_a_request_reaches_the_next() -> None:
         return True
 
     for _ in range(4):
-        connection = Connection(Wire(PUBLISH, 65536), PEER, SETTINGS, lambda: False)
-        connection.requests(CFG, answer, lambda reason: None, heads, LISTENER)
+        connection = Connection(Wire(PUBLISH, 65536), PEER, SETTINGS, lambda: False, listener=LISTENER)
+        connection.requests(CFG, answer, lambda reason: None, heads)
     assert all("spoilt" not in environ and environ["HTTP_AUTHORIZATION"][:6] == "Bearer" for environ in environs)
     (last,) = read(PUBLISH, heads) or ()
     assert last.known and facts([last]) == facts(read(PUBLISH, None))
@@ -282,8 +288,10 @@ def test_what_may_be_shared_is_what_gunicorn_has() -> None:
         return False
 
     fields = b"Host: a\r\nContent-Type: b\r\nContent-Length: 0\r\n"
-    connection = Connection(Wire(b"POST / HTTP/1.1\r\n" + fields + b"\r\n", 65536), PEER, SETTINGS, lambda: False)
-    connection.requests(CFG, answer, lambda reason: None, HeadMemory(CFG), LISTENER)
+    connection = Connection(
+        Wire(b"POST / HTTP/1.1\r\n" + fields + b"\r\n", 65536), PEER, SETTINGS, lambda: False, listener=LISTENER
+    )
+    connection.requests(CFG, answer, lambda reason: None, HeadMemory(CFG))
     ((attributes, keys),) = made
     assert attributes == module._SHARED | module._OWN
     assert keys - {"HTTP_HOST"} == module._SHARED_ENVIRON | module._OWN_ENVIRON
