@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from time import monotonic
 
-from ..runtime.cooperation import Failures
+from ..runtime.failures import Failures
 from ..settings import Settings
 from ..streams.hub import Hub
 from ..streams.stream import OWN_CLIENT, Backlog, CloseReason, State, Stream

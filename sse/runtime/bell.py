@@ -1,7 +1,7 @@
-"""What a follower sleeps on: it is woken by a call from any thread, or by a descriptor that turns readable.
+"""What a follower sleeps on: a call from any thread wakes it, or a descriptor that becomes readable.
 
-Under gevent's monkey patching `select.poll` would do, too; but it makes its watchers anew for every sleep, which was
-a tenth of what a publish costs. Here they are made once.
+Under gevent, the patched `select.poll` would do, but it makes new watchers for every sleep, which was a tenth of a
+publish's cost. Here they are made once.
 """
 
 from __future__ import annotations
@@ -18,33 +18,34 @@ Awakening: TypeAlias = Literal["rung", "readable", "timeout"]
 
 
 class Bell(Protocol):
-    """For one sleeper at a time, who is always the same thread or greenlet. Several rings while nobody sleeps end the
-    next sleep, and only that."""
+    """For one sleeper, always the same thread or greenlet. Rings while it is awake end its next sleep only."""
 
     def ring(self) -> None:
-        """Wake the sleeper; from any thread, also after `close`."""
+        """Wake the sleeper. May be called from any thread, also after `close`."""
         ...
 
     def wait(self, seconds: float) -> Awakening:
-        """Sleep until somebody rings, a descriptor is readable (it stays so until it is read) or `seconds` have
-        passed; say which it was."""
+        """Sleep until somebody rings, a descriptor is readable or `seconds` have passed; return which it was.
+
+        A descriptor is left unread, so it ends the next sleep, too.
+        """
         ...
 
     def close(self) -> None:
-        """Let go of everything; the descriptors are left to their owner."""
+        """Release everything but the descriptors, which are their owner's."""
         ...
 
 
 def make_bell(descriptors: Sequence[int]) -> Bell:
-    """A bell for the thread or greenlet that calls this."""
+    """Return a bell for the thread or greenlet that calls this."""
     return GeventBell(descriptors) if cooperative() else ThreadBell(descriptors)
 
 
 class ThreadBell:
-    """With a pipe to ring through."""
+    """Rings through a pipe."""
 
     def __init__(self, descriptors: Sequence[int]) -> None:
-        self._lock = threading.Lock()  # a late ring must not write into whatever got the descriptor next
+        self._lock = threading.Lock()  # a late ring must not write to a file that got the closed descriptor's number
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
@@ -58,7 +59,7 @@ class ThreadBell:
                 try:
                     os.write(self._writer, b"\0")
                 except BlockingIOError:
-                    pass  # thousands of rings are waiting to be heard
+                    pass  # the pipe is full of rings
 
     def wait(self, seconds: float) -> Awakening:
         ready = [descriptor for descriptor, _ in self._poll.poll(max(seconds, 0) * 1000)]
@@ -80,7 +81,7 @@ class ThreadBell:
 
 
 class GeventBell:
-    """With watchers of the thread's event loop, which run only while somebody sleeps."""
+    """Uses watchers of the thread's event loop, which are active only during a sleep."""
 
     def __init__(self, descriptors: Sequence[int]) -> None:
         from gevent import get_hub
@@ -91,19 +92,19 @@ class GeventBell:
         self._make_waiter = Waiter
         self._thread_ident = get_original("_thread", "get_ident")  # the patched one tells greenlets apart
         self._thread = self._thread_ident()
-        self._waiter: Any = None  # of a sleeper whom nobody has woken yet
+        self._waiter: Any = None  # the sleeper's, until somebody wakes it
         self._rung = False
         self._closed = False
         loop = self._hub.loop
         self._watchers = [loop.io(descriptor, 1) for descriptor in descriptors]  # 1: libev's EV_READ
-        self._elsewhere = loop.async_(ref=False)  # what another thread may ring
-        self._elsewhere.start(self._wake)
+        self._from_thread = loop.async_(ref=False)  # for rings from other threads
+        self._from_thread.start(self._wake)
 
     def ring(self) -> None:
         if self._thread_ident() != self._thread:
-            # It must not look at the sleeper, who may be about to lie down.
+            # Another thread must not look at the sleeper, which may be about to sleep.
             if not self._closed:
-                self._elsewhere.send()
+                self._from_thread.send()
             return
         waiter, self._waiter = self._waiter, None
         if waiter is None:
@@ -139,6 +140,6 @@ class GeventBell:
 
     def close(self) -> None:
         self._closed = True
-        self._elsewhere.close()
+        self._from_thread.close()
         for watcher in self._watchers:
             watcher.close()

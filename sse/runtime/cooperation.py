@@ -1,7 +1,7 @@
 """What differs between a worker with threads and one whose standard library gevent has patched.
 
-``threading`` and ``time.sleep`` are cooperative under gevent's monkey patching, so nearly all code is the same.
-The exceptions are here: work that would hold up the event loop, and knowing whether there is one.
+Under gevent's monkey patching ``threading`` and ``time.sleep`` are cooperative, so nearly all code is the same for
+both. This module has the exceptions: work that would hold up the event loop, and knowing whether there is one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ T = TypeVar("T")
 
 
 def cooperative() -> bool:
-    """Is this process's threading patched by gevent?"""
+    """Tell whether gevent has patched this process's threading."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 def spawn(work: Callable[[], object], name: str) -> Any:
-    """Run work beside the caller: returns its greenlet under gevent, else starts a daemon thread and returns None."""
+    """Run work beside the caller: in a greenlet, which is returned, or else in a daemon thread; then return None."""
     if cooperative():
         from gevent import spawn as spawn_greenlet
 
@@ -36,14 +36,14 @@ def spawn(work: Callable[[], object], name: str) -> Any:
 
 
 def offload(work: Callable[..., T], *args: Any) -> T:
-    """Run blocking disk or network work without holding up other streams: under gevent in a real thread of its
-    thread pool, elsewhere just here. Returns what the work returns; raises what it raises. A caller that is interrupted
-    hears of it when the work has ended: what it works on is the caller's.
+    """Run blocking disk or network work without holding up other streams; return what it returns, raise what it raises.
 
-    The pool has ten threads for all of a worker: work waits there behind other work. See :class:`OwnThread`.
+    Under gevent it runs in a real thread of gevent's pool, elsewhere in the caller's. The pool has ten threads for the
+    whole worker, so work may wait behind other work; see :class:`OwnThread`. An interrupted caller still waits for the
+    work, which uses its objects; then the interruption is raised.
 
     The work must not wait for a lock that greenlets take, too: between threads, gevent's locks lose wake-ups (seen: two
-    publishers who waited for ever for a lock that nobody held). See :func:`native_lock`.
+    publishers waited for ever for a lock that nobody held). See :func:`native_lock`.
     """
     if not cooperative():
         return work(*args)
@@ -66,12 +66,11 @@ def _run_in(pool: Any, work: Callable[..., T], args: tuple[Any, ...]) -> T:
     try:
         raise error
     finally:
-        del error, running  # else it and this frame hold each other, and all that is in either
+        del error, running  # the error's traceback refers to this frame: a cycle, which would keep both alive
 
 
 def _outcome(work: Callable[..., T], args: tuple[Any, ...]) -> tuple[T | None, BaseException | None]:
-    """What work in gevent's pool comes to. gevent would print an exception to standard error before it hands it on, as
-    if nobody handled it."""
+    """Return the work's result and its exception. gevent's pool would print an exception to standard error."""
     try:
         return work(*args), None
     except BaseException as error:
@@ -79,9 +78,9 @@ def _outcome(work: Callable[..., T], args: tuple[Any, ...]) -> tuple[T | None, B
 
 
 class OwnThread:
-    """:func:`offload` with a thread of one's own, for the one caller that must not wait until the shared pool is free.
+    """:func:`offload` with a thread of its own, for a caller that must not wait until the shared pool is free.
 
-    Threat: a crowd that resumes has thousands of reads of the log in the pool's queue.
+    Threat: when a crowd resumes, thousands of reads of the log wait in the pool's queue.
     """
 
     def __init__(self) -> None:
@@ -97,55 +96,11 @@ class OwnThread:
         return _run_in(self._pool, work, args)
 
 
-# A duty that failed has its next turn after this long, seconds.
-AFTER_FAILURE = 1.0
-
-
-def repeat(
-    name: str, duty: Callable[[], float], stop: threading.Event, logger: logging.Logger, *, first: float
-) -> None:
-    """Do a duty until ``stop`` is set: after ``first`` seconds, and then as often as it says, by returning the seconds
-    until its next turn.
-
-    An exception costs the duty a turn and never ends the loop. It is logged once, until the duty has worked again.
-    """
-    pause, failing = first, False
-    while not stop.wait(pause):
-        try:
-            pause = duty()
-        except Exception:
-            pause = AFTER_FAILURE
-            if not failing:
-                logger.exception("%s failed; it is tried again each second, and this is said once", name)
-            failing = True
-        else:
-            if failing:
-                logger.warning("%s works again", name)
-            failing = False
-
-
-# Seconds between two reports of the same failure.
-SAY_AGAIN = 60.0
-
-
-class Failures:
-    """Reports exceptions that loops survive: each kind with its traceback, at most once a minute."""
-
-    def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
-        self._said: dict[str, float] = {}
-
-    def report(self, what: str) -> None:
-        """Log the exception that is being handled. ``what``: what failed, and what follows."""
-        now = time.monotonic()
-        if now - self._said.get(what, -SAY_AGAIN) >= SAY_AGAIN:
-            self._said[what] = now
-            self._logger.exception("%s (said once a minute)", what)
-
-
 def native_lock() -> Any:
-    """A lock that real threads may share under gevent, too: it holds up the whole event loop while somebody waits for
-    it, so it is for a few steps without a switch in them."""
+    """Return a lock that real threads can share, under gevent, too.
+
+    Whoever waits for it holds up the whole event loop. So hold it for a few steps only, and never across a switch.
+    """
     if not cooperative():
         return threading.Lock()
     from gevent.monkey import get_original
@@ -154,11 +109,11 @@ def native_lock() -> Any:
 
 
 def share_logging() -> None:
-    """Let real threads log beside the event loop under gevent: handlers that write to a stream are given real locks.
+    """Let real threads log beside gevent's event loop: give handlers that write to a stream real locks.
 
-    Theirs were made gevent's, which lose wake-ups between threads (seen: each thread and greenlet that logs waited for
-    ever). Writing to a stream does not switch greenlets, so a real lock is held for a moment only; handlers of other
-    kinds, which may switch, keep what they have. To be called once a process has its handlers.
+    gevent's locks lose wake-ups between threads (seen: every thread and greenlet that logged waited for ever). Writing
+    to a stream does not switch greenlets, so a real lock is held only for a moment. Handlers of other kinds may switch
+    and keep their locks. To be called once a process has its handlers.
     """
     if not cooperative():
         return
@@ -173,10 +128,10 @@ def share_logging() -> None:
 
 
 def breathe() -> None:
-    """Let others run: everything that is ready, new requests and probes among it.
+    """Let everything run that is ready, also new requests and probes.
 
-    ``gevent.sleep(0)`` does not do that: it lets run what was scheduled, and gevent looks at its sockets only after a
-    thousand such turns. A timer that has already expired makes the loop poll them once, without waiting.
+    ``gevent.sleep(0)`` runs only what was scheduled; gevent polls its sockets only after a thousand such turns. A timer
+    that has already expired makes the loop poll them once, without waiting.
     """
     if not cooperative():
         time.sleep(0)
@@ -189,17 +144,19 @@ def breathe() -> None:
 
 
 class Turn:
-    """Lets those who do the same in one turn of the event loop do it together.
+    """Batches callers that arrive in the same turn of the event loop.
 
-    Whoever comes second in a turn is not alone, and waits until all have been heard who were ready by then. Who comes
-    alone goes on at once. Where there is no event loop nobody waits: threads meet at a lock.
+    The first caller of a turn goes on at once. A later one waits until everyone who was ready has run. Without an event
+    loop nobody waits: threads meet at a lock.
     """
 
     def __init__(self) -> None:
-        self._now = -1.0  # of the turn in which somebody came last
+        self._now = -1.0  # the loop's time in the last caller's turn
         self._hub: Callable[[], Any] | None = None
         if cooperative():
-            from gevent._hub_local import get_hub_if_exists  # a thread of gevent's pool has none, and is to make none
+            from gevent._hub_local import (
+                get_hub_if_exists,
+            )  # a thread of gevent's pool has no hub and must not make one
 
             self._hub = get_hub_if_exists
 
@@ -207,7 +164,7 @@ class Turn:
         hub = self._hub and self._hub()
         if hub is None:
             return
-        now = hub.loop.now()  # as of the turn's begin
+        now = hub.loop.now()  # the time at which this turn began
         if now != self._now:
             self._now = now
             return
@@ -216,18 +173,20 @@ class Turn:
         sleep(0)
 
 
-# Tracked objects in excess of those freed, and how many collections of one generation make one of the next. A batch of
-# 1,000 events from Redis is 5,000 objects: by Python's own 700, 10, 10 the collector took as long as the events, and
-# stopped the worker for 50 to 100 ms in a row to look at a full window (70,000 frames, which are in no cycle).
+# The arguments of gc.set_threshold. A batch of 1,000 events from Redis is 5,000 objects. With Python's own 700, 10, 10
+# the collector took as much time as the events, and stopped the worker for 50 to 100 ms to look at a full window
+# (70,000 frames, which are in no cycle).
 COLLECT_AFTER = (10_000, 50, 50)
 
 
 def settle_collector() -> None:
-    """Let the garbage collector leave alone what is there for good, and look at the rest less often. For a process of
-    our own, once its app is loaded: what is garbage now is collected, the rest is never looked at again."""
+    """Collect garbage now, exempt what is left from collection, and collect less often.
+
+    For a process of our own, once its app is loaded: what is there then stays for good.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
-    # However the process ends, what was left alone goes while all that it needs for that is still there. (Seen: a log
-    # handler that went after gevent's modules had, with a traceback at the end of workers, of refused starts, too.)
+    # At the exit, objects must be collected while the modules that they need are still there. (Seen: a traceback at the
+    # end of workers, from a log handler that was collected after gevent's modules.)
     atexit.register(gc.unfreeze)

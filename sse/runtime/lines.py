@@ -1,19 +1,19 @@
-"""Log lines that are made of fields."""
+"""Log lines made of fields."""
 
 from __future__ import annotations
 
 import json
 from typing import Final
 
-# The characters that a value may have in a text line without being quoted.
+# Characters that a value may contain without being quoted.
 _PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-:/*,@+~[]")
 
 
 class Line:
     """A log line made of fields: ``logger.info(Line("stream", client=…, events=…))``.
 
-    In JSON the fields are members beside ``message``, which is the kind. In text they follow it as ``name=value``.
-    Values are quoted by JSON's rules, so no request can forge a line or a field (threat: log injection).
+    In JSON the kind is ``message`` and the fields are members beside it. In text they follow it as ``name=value``,
+    quoted by JSON's rules, so that no request can forge a line or a field (threat: log injection).
     """
 
     __slots__ = ("fields", "kind")

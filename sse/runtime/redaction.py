@@ -1,8 +1,7 @@
-"""What may stand in a log line: no secrets, and no line breaks that a client chose.
+"""Keeps secrets, and line breaks that a client chose, out of log lines.
 
-An EventSource cannot set headers, so tokens do travel in URLs, and URLs get into access logs, error messages
-and Referer headers. Redaction errs on the side of too much: a harmless value lost from a log line costs less
-than a token in it.
+An EventSource cannot set headers, so tokens travel in URLs, and URLs get into access logs, error messages and Referer
+headers. Redaction errs on the side of too much: losing a harmless value costs less than logging a token.
 """
 
 import logging
@@ -16,50 +15,46 @@ _SECRET_NAMES: Final = ("token", "password", "passwd", "pass", "secret", "_key",
 
 
 def _encodable(name: str) -> str:
-    """A pattern for `name` in which any character may be percent-encoded.
+    """Return a pattern for `name` in which any character may be percent-encoded.
 
-    The server decodes parameter names: ``?access%5Ftoken=`` works, and must not be a way past this.
+    The server decodes parameter names, so ``?access%5Ftoken=`` works, and must be redacted, too.
     """
     return "".join(f"(?:{re.escape(char)}|%{ord(char):02x}|%{ord(char.upper()):02x})" for char in name)
 
 
-# A parameter, also inside another URL's parameter (where "=" is %3D). Its value ends where a query's, a
-# cookie's or a quoted string's does.
+# A parameter, also inside another URL's parameter (where "=" is %3D). Its value ends where a query's, a cookie's or a
+# quoted string's does.
 _PARAMETER: Final = re.compile(
     rf"((?:{'|'.join(_encodable(name) for name in _SECRET_NAMES)})(?:=|%3d))[^&;\s\"'<>#]+", re.IGNORECASE
 )
 # RFC 9110 §11.4: a scheme, a space, the credentials.
 _CREDENTIALS: Final = re.compile(r"\b(bearer|basic)(\s+)[^\s,;\"']+", re.IGNORECASE)
-# A JSON Web Token wherever it stands: its header is a JSON object, and '{"' is 'eyJ' in base64url. The
-# look-behind lets each run of characters be tried once: a search that started again at each 'eyJ' would be
-# quadratic.
+# A JSON Web Token, anywhere: its header is a JSON object, and '{"' is 'eyJ' in base64url. The look-behind makes the
+# search try each run of characters once; starting again at each 'eyJ' would be quadratic.
 _JWT: Final = re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*)?")
 _RUN: Final = re.compile(r"[^\s\"'<>]+")
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _AUTHORITY_END: Final = re.compile(r"[/?#]|$")
 
-# What ends a line or rewrites it on a terminal: C0, DEL and C1 controls, the Unicode line separators, the
-# bidirectional controls; and lone surrogates, which a UTF-8 log file cannot hold.
-_UNPRINTABLE: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+# What ends a line or rewrites it on a terminal: C0, DEL and C1 controls, the Unicode line separators, the bidirectional
+# controls; and lone surrogates, which UTF-8 cannot encode.
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def redact(text: str) -> str:
-    """`text` with tokens, keys and passwords replaced by ``***``. Never raises; idempotent; linear in
-    time."""
+    """Return `text` with tokens, keys and passwords replaced by ``***``. Never raises; idempotent; linear time."""
     if "://" in text and "@" in text:
         text = _RUN.sub(lambda run: _without_userinfo(run[0]), text)
     text = _JWT.sub(MASK, text)
     text = _CREDENTIALS.sub(rf"\1\2{MASK}", text)
-    # The guard spares ordinary lines, one for each request, the most expensive search.
+    # The check saves the most expensive search on most lines.
     return _PARAMETER.sub(rf"\1{MASK}", text) if "=" in text or "%3" in text else text
 
 
 def redact_url(url: str) -> str:
-    """Mask what may be a secret in one URL, however malformed: all before the last ``@``, and what ``redact`` masks.
+    """Mask the secrets of one URL, however malformed: everything before the last ``@``, and what ``redact`` masks.
 
-    Stricter than ``redact``, which must leave the ``user@host`` of an ordinary line alone.
+    ``redact`` alone leaves ``user@host`` as it is, because ordinary lines contain it.
     """
     before, at, after = url.rpartition("@")
     if at:
@@ -69,11 +64,11 @@ def redact_url(url: str) -> str:
 
 
 def _without_userinfo(run: str) -> str:
-    """`run` (no blanks in it) with user and password of each URL masked.
+    """Mask user and password of each URL in `run`, which contains no blanks.
 
-    Of a web address only the authority is looked at, as its path may contain "@". Of any other, the log's
-    above all, everything up to the last "@": a "/" in a password that nobody encoded makes the address
-    invalid, and it is the invalid address that an error message quotes.
+    In a web address only the authority is searched, because its path may contain "@". In any other, such as SSE_LOG,
+    everything up to the last "@" is masked: a "/" in a password that nobody encoded makes the address invalid, and
+    error messages quote invalid addresses.
     """
     done, position = [], 0
     while (at := run.find("://", position)) >= 0:
@@ -91,10 +86,9 @@ def _without_userinfo(run: str) -> str:
 
 
 def one_line(text: str, limit: int = 2000) -> str:
-    r"""`text` as one printable line of at most about `limit` characters, control characters as ``\x0a``.
+    r"""Return `text` as one printable line of about `limit` characters at most, control characters as ``\x0a``.
 
-    Stops log injection (a path with an encoded line feed that forges a second log line) and one request from
-    writing megabytes of log.
+    Threats: a path with an encoded line feed forges a second log line; one request writes megabytes of log.
     """
     if len(text) > limit:
         text = text[:limit] + "…"
@@ -102,7 +96,7 @@ def one_line(text: str, limit: int = 2000) -> str:
 
 
 class Redaction(logging.Filter):
-    """Makes records one line without secrets: for a logger that quotes requests which it could not understand."""
+    """Turns records into one line without secrets, for a logger that quotes requests it could not parse."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = one_line(redact(record.getMessage())), None

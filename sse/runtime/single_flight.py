@@ -1,4 +1,4 @@
-"""Callers that ask for the same thing at the same time share one fetch."""
+"""Callers that want the same thing at the same time share one fetch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class SingleFlight:
-    """Callers that ask for the same thing while it is being fetched share one fetch.
+    """See the module's text.
 
     Threat: ten thousand clients resume after the same event, and each reads the same page of the log.
     """
@@ -20,7 +20,7 @@ class SingleFlight:
         self._lock = threading.Lock()
 
     def do(self, key: Hashable, fetch: Callable[[], T]) -> T:
-        """What ``fetch`` returns or raises, fetched once for all who ask for ``key`` meanwhile."""
+        """Return or raise what ``fetch`` does. Callers with the same ``key`` during the fetch get its outcome, too."""
         with self._lock:
             flight = self._flights.get(key)
             leader = flight is None

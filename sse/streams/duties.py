@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ..events.model import heartbeat_block
 from ..events.names import CANARY_CHANNEL, STATS_CHANNEL
-from ..runtime.cooperation import repeat
+from ..runtime.failures import repeat
 from .deliveries import Deliveries
 from .group import Groups
 from .retention import TRIM_INTERVAL, Retention

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..extension import SSE
     from ..fanout import Fanout
-    from ..runtime.cooperation import Failures
+    from ..runtime.failures import Failures
     from ..settings import Settings
     from ..streams.hub import Hub
     from .connection import Connection

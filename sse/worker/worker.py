@@ -53,7 +53,8 @@ from ..gunicorn import refuse_company, starting, tell_listening
 from ..observe import access as accesslog
 from ..observe.environ import HEALTH_LISTENER, HUNG_UP, STREAM, TAKEOVER, WHY_LOST
 from ..observe.request_id import request_id
-from ..runtime.cooperation import Failures, settle_collector
+from ..runtime.cooperation import settle_collector
+from ..runtime.failures import Failures
 from ..runtime.redaction import redact
 from ..settings import Settings
 from ..settings.watch import Watch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 
 from sse.events.model import parse_id
 from sse.fanout import epoll, passes
-from sse.runtime.cooperation import Failures
 from sse.streams.stream import State
 from tests.sse.worker_parts import SocketClient, Stepped
 
@@ -206,21 +204,3 @@ def test_an_end_that_cannot_be_logged_is_an_end(site: Stepped, monkeypatch: pyte
         client.sock.close()
     site.poll()
     assert site.fanout.busy() == site.hub.admission.streams == 0
-
-
-def test_the_same_failure_is_said_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    failures = Failures(logging.getLogger("test"))
-
-    def fail(what: str) -> None:
-        try:
-            raise Bug
-        except Bug:
-            failures.report(what)
-
-    for what in ("one", "one", "two", "one"):
-        fail(what)
-    assert [record.getMessage().split()[0] for record in caplog.records] == ["one", "two"]
-    assert all(record.exc_info for record in caplog.records)
-    monkeypatch.setattr("sse.runtime.cooperation.SAY_AGAIN", 0.0)
-    fail("one")
-    assert len(caplog.records) == 3

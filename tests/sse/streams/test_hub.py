@@ -344,7 +344,7 @@ def test_a_hub_that_never_reached_its_log_is_not_started(tmp_path: Path, closing
 def test_a_duty_that_fails_is_said_once_is_tried_again_and_leaves_the_others_alone(
     parts: Callable[..., Parts], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, duty: str
 ) -> None:
-    monkeypatch.setattr("sse.runtime.cooperation.AFTER_FAILURE", 0.02)
+    monkeypatch.setattr("sse.runtime.failures.AFTER_FAILURE", 0.02)
     worker = parts(SSE_RETAIN_EVENTS=5)
     hub, failures = worker.hub, list[str]()
     holder, _, name = f"hub.{duty}".rpartition(".")
