@@ -1,4 +1,4 @@
-"""What a log remembers of an idempotent publish: the scoped key, and a digest of the events."""
+"""What a log stores of an idempotent publish: the scoped key, and a digest of the events."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from .model import Event
 
 
 def scoped(key: str, events: Sequence[Event]) -> str:
-    """The key as the log remembers it: one for each set of channels (threat: who may publish somewhere uses up the keys
-    of others, ``order-7``, ``order-8``, and their publishes are refused). Not for each token: a publisher that repeats
-    may have a new one by then."""
+    """Return the key as the log stores it, scoped to the events' channels.
+
+    Threat: a publisher to one channel uses up the keys of others (``order-7``, ``order-8``), whose publishes are then
+    refused. The scope is not the token, because a publisher may repeat a publish with a new one.
+    """
     channels = "\n".join(sorted({event.channel for event in events}))
     return f"{hashlib.sha256(channels.encode()).hexdigest()[:32]}:{key}"
 
 
 def digest_of(events: Sequence[Event]) -> bytes:
-    """What makes two publishes "the same" for an idempotency key: SHA-256 over every field of every event. Logs keep
-    it: as it is made here, every version of this service has to make it."""
+    """Return SHA-256 over every field of every event: two publishes with the same digest are the same.
+
+    Logs store it, so no version of this service may compute it differently.
+    """
     digest = hashlib.sha256()
     for event in events:
         channel, data = event.channel.encode(), event.data.encode()

@@ -1,11 +1,11 @@
-"""The channels that belong to the service. Publishers cannot use them: names that begin with ``_`` are reserved."""
+"""The service's own channels. Their names begin with ``_``, so publishers cannot use them."""
 
 from __future__ import annotations
 
 from typing import Final
 
-CANARY_CHANNEL: Final = "_canary"  # heartbeats only, from each worker to its own streams; the probes read it
+CANARY_CHANNEL: Final = "_canary"  # heartbeats from each worker to its own stream, by which probes judge it
 STATS_CHANNEL: Final = "_stats"  # the console's statistics
-# A hub injects their blocks; no log has them. A stream of one has no other channel, because the blocks have no ids
-# and so no place in the order of events.
+# Hubs inject their blocks; no log has them. A stream of such a channel has no other one: the blocks have no ids, and so
+# no place in the order of events.
 INJECTED_CHANNELS: Final = frozenset({CANARY_CHANNEL, STATS_CHANNEL})

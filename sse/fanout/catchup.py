@@ -16,7 +16,7 @@ import gevent
 from gevent.event import Event as GeventEvent
 
 from ..events.chunked import LAST_CHUNK, encode_chunk
-from ..events.model import retry_block
+from ..events.wire import retry_block
 from ..log import LogError
 from ..streams.group import Group
 from ..streams.replay import FellBehind

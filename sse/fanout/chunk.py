@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..events.chunked import encode_chunk
-from ..events.model import Frame
+from ..events.wire import Frame
 
 
 class Chunk(NamedTuple):

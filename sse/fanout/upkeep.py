@@ -15,7 +15,7 @@ from time import monotonic
 import gevent
 
 from ..events.chunked import encode_chunk
-from ..events.model import heartbeat_block
+from ..events.wire import heartbeat_block
 from ..streams.group import Group
 from ..streams.stream import OWN_CLIENT, Backlog, CloseReason, State, Stream
 from . import epoll

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..events.model import encode_block
+from ..events.wire import encode_block
 from ..streams.hub import Hub
 from ..streams.stats import Stats
 

@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from ..events.model import SEQUENCE_BITS, Frame, format_id
+from ..events.model import SEQUENCE_BITS, format_id
 from ..events.trace import Trace
+from ..events.wire import Frame
 from ..runtime.lines import Line
 from .group import Group
 from .window import matches

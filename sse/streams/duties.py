@@ -12,8 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from ..events.model import heartbeat_block
 from ..events.names import CANARY_CHANNEL, STATS_CHANNEL
+from ..events.wire import heartbeat_block
 from ..runtime.failures import repeat
 from .deliveries import Deliveries
 from .group import Groups

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple, Protocol
 
-from ..events.model import Frame
 from ..events.trace import Trace
+from ..events.wire import Frame
 
 
 class Member(Protocol):

@@ -21,7 +21,8 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from ..events.batch import encode_frames
-from ..events.model import Frame, Record
+from ..events.model import Record
+from ..events.wire import Frame
 from ..log import Log
 from ..settings import Settings
 from .admission import Admission

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 
-from ..events.model import heartbeat_block, retry_block
+from ..events.wire import heartbeat_block, retry_block
 from ..log import LogUnavailable
 from ..runtime.cooperation import breathe
 from .group import Group

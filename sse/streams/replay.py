@@ -11,7 +11,8 @@ import time
 from typing import NamedTuple
 
 from ..events.batch import encode_frames
-from ..events.model import Record, ResetReason, make_position, reset_block
+from ..events.model import Record, make_position
+from ..events.wire import ResetReason, reset_block
 from ..log import Bounds, Log, LogUnavailable
 from ..runtime.cooperation import breathe, offload
 from ..runtime.single_flight import SingleFlight

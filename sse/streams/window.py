@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from heapq import merge
 from typing import NamedTuple
 
-from ..events.model import Frame
+from ..events.wire import Frame
 
 # What a frame costs beside its wire bytes (tuple, ints, index entries); without it the bound would be wrong for small
 # events.

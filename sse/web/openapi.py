@@ -6,7 +6,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..auth.bearer import SCHEMES
-from ..events.model import CHANNEL_PATTERN, CONTROL_EVENTS, MAX_RETRY_MS, MAX_TYPE_CHARS, RESET_REASONS
+from ..events.model import CHANNEL_PATTERN, CONTROL_EVENTS, MAX_RETRY_MS, MAX_TYPE_CHARS
+from ..events.wire import RESET_REASONS
 from ..log.base import STORED
 from ..settings import Settings
 from .publishing import KEY_PATTERN

@@ -10,8 +10,8 @@ from werkzeug.wrappers import Request
 
 from ..auth.address import address_bucket
 from ..auth.decision import Grant
-from ..events.model import opening_block
 from ..events.names import INJECTED_CHANNELS
+from ..events.wire import opening_block
 from ..log import LogUnavailable
 from ..observe.environ import HUNG_UP, STREAM, TAKEOVER, WHY_LOST
 from ..observe.request_id import request_id

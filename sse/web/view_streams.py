@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from ..events.model import comment_block, encode_block, retry_block
+from ..events.wire import comment_block, encode_block, retry_block
 from ..runtime.cooperation import spawn
 from ..streams.pull import HANG_UP_CHECK
 from ..streams.stream import CloseReason, spread_retry

@@ -28,15 +28,14 @@ from sse.events.model import (
     MalformedCursor,
     Record,
     check_channel,
-    encode_frame,
     format_id,
     make_position,
     parse_id,
     parse_since,
-    reset_block,
 )
 from sse.events.patterns import Patterns, check_pattern
 from sse.events.trace import read_mark, sampled
+from sse.events.wire import encode_frame, reset_block
 from sse.observe.request_id import request_id
 from sse.runtime.lines import quoted
 from sse.runtime.redaction import MASK, one_line, redact

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from health.metrics.table import BOARD_ROWS, ROWS
-from sse.events.model import ResetReason
+from sse.events.wire import ResetReason
 from sse.settings import Settings
 from sse.streams.stream import CloseReason
 from tests.k8s.manifests import K8S, VARIANTS, built, find, plain, pod_spec

@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from sse.auth.address import address_bucket
-from sse.events.model import Event, Record, opening_block, parse_id, parse_since
+from sse.events.model import Event, Record, parse_id, parse_since
+from sse.events.wire import opening_block
 from sse.fanout import Fanout
 from sse.log import Bounds, Log, LogUnavailable, open_log
 from sse.log.base import LogReplaced

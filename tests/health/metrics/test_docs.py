@@ -24,7 +24,7 @@ from health.metrics.table import (
     Row,
 )
 from health.signs.board import BOOTING, DRAINING, RUNNING
-from sse.events import model as event
+from sse.events.wire import RESET_REASONS
 from sse.streams import stream
 from sse.web import publishing as endpoints
 from sse.worker import connection
@@ -62,7 +62,7 @@ def test_type_label_and_its_values_are_documented(row: Row) -> None:
 def test_the_labels_values_are_the_services_own_words() -> None:
     assert set(CLOSE_REASONS) == set(stream.CloseReason)
     assert set(STREAM_STATES) == set(stream.State) - {stream.State.CLOSED}
-    assert set(RESETS) == set(event.RESET_REASONS)
+    assert set(RESETS) == set(RESET_REASONS)
     assert set(CONNECTION_CLOSINGS) == set(connection.CLOSINGS)
     assert PUBLISH_REFUSALS == endpoints.PUBLISH_REFUSALS
     assert documented()["health_workers"].values == (BOOTING, RUNNING, DRAINING)

@@ -19,13 +19,12 @@ from sse.events.model import (
     MAX_SEQUENCE,
     MAX_TYPE_CHARS,
     Event,
-    Frame,
     InvalidEvent,
     Record,
-    encode_frame,
     format_id,
     make_position,
 )
+from sse.events.wire import Frame, encode_frame
 
 P = make_position(1732345678901, 7)
 

@@ -6,17 +6,8 @@ from typing import Any
 
 import pytest
 
-from sse.events.model import (
-    MAX_RETRY_MS,
-    MAX_TYPE_CHARS,
-    Event,
-    InvalidEvent,
-    Record,
-    check_channel,
-    encode_block,
-    encode_frame,
-    make_position,
-)
+from sse.events.model import MAX_RETRY_MS, MAX_TYPE_CHARS, Event, InvalidEvent, Record, check_channel, make_position
+from sse.events.wire import encode_block, encode_frame
 
 P = make_position(1732345678901, 7)
 

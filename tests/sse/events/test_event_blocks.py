@@ -5,17 +5,14 @@ from typing import Any
 
 import pytest
 
-from sse.events.model import (
-    MAX_RETRY_MS,
+from sse.events.model import MAX_RETRY_MS, InvalidEvent, Record, make_position
+from sse.events.wire import (
     RESET_REASONS,
     Frame,
-    InvalidEvent,
-    Record,
     comment_block,
     encode_block,
     encode_frame,
     heartbeat_block,
-    make_position,
     opening_block,
     reset_block,
     retry_block,

@@ -22,18 +22,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sseclient import SSEClient
 
-from sse.events.model import (
-    MAX_POSITION,
-    MAX_RETRY_MS,
-    Event,
-    InvalidEvent,
-    Record,
+from sse.events.model import MAX_POSITION, MAX_RETRY_MS, Event, InvalidEvent, Record, format_id, make_position
+from sse.events.wire import (
     comment_block,
     encode_block,
     encode_frame,
-    format_id,
     heartbeat_block,
-    make_position,
     opening_block,
     reset_block,
     retry_block,

@@ -14,8 +14,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from sse.events.model import Frame
 from sse.events.trace import Trace
+from sse.events.wire import Frame
 from sse.extension import SSE
 from sse.observe.otel import Spans
 from sse.settings import Settings

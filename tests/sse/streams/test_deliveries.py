@@ -6,8 +6,9 @@ import logging
 
 import pytest
 
-from sse.events.model import Frame, make_position
+from sse.events.model import make_position
 from sse.events.trace import Trace
+from sse.events.wire import Frame
 from sse.runtime.lines import Line
 from sse.streams.deliveries import MOST_TRACES, Delivered, Deliveries
 from sse.streams.group import Group, Subscription

@@ -6,7 +6,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from sse.events.model import Event, Frame, Record
+from sse.events.model import Event, Record
+from sse.events.wire import Frame
 from sse.streams.group import Group, Subscription
 from sse.streams.hub import GIVEN_PER_STEP, RECORDS_PER_STEP
 from tests.sse.worker_parts import Parts, Stepped, numbers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sse.events.model import Frame
+from sse.events.wire import Frame
 from sse.streams.group import Group, Subscription
 from sse.streams.stream import Stream
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from sse.events.model import Event, encode_block, format_id
+from sse.events.model import Event, format_id
 from sse.events.names import CANARY_CHANNEL, STATS_CHANNEL
+from sse.events.wire import encode_block
 from sse.log import open_log
 from sse.settings import Settings
 from tests.sse.log.redis_place import redis_server

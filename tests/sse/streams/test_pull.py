@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sse.events.model import Event, format_id, heartbeat_block
+from sse.events.model import Event, format_id
+from sse.events.wire import heartbeat_block
 from sse.streams.group import Subscription
 from sse.streams.pull import PAGES_PER_TURN, PullStream
 from sse.streams.replay import PAGE_BYTES

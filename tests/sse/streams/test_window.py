@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from sse.events.model import Frame
+from sse.events.wire import Frame
 from sse.streams.window import COMPACT_AFTER, FRAME_OVERHEAD_BYTES, LOOK, Window, matches
 
 CHANNELS = ("a", "b", "c", "d")
