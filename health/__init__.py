@@ -1,12 +1,12 @@
-"""Probes, the canary, the board of workers, metrics, and an exec probe.
+"""Probes, the canary, the board of workers, metrics, and an exec probe: ``from health import Health; Health(app)``.
 
-``from health import Health; Health(app)``. ``Health`` is imported on first use. ``python -m health.probe`` imports this
-package first and must load neither Flask nor anything else: the kubelet starts that process for every probe.
+``Health`` is imported on first use. ``python -m health.probe`` imports this package first, and must not load Flask or
+anything else, because the kubelet starts that process for every probe.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # instead of typing.TYPE_CHECKING: importing typing costs 5 ms of CPU
+TYPE_CHECKING = False  # not from typing, whose import costs 5 ms of CPU
 
 if TYPE_CHECKING:
     from .extension import Health

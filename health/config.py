@@ -17,7 +17,7 @@ _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 class Settings(Protocol):
-    """The service's settings that health reads; docs/settings.md has their meaning and units."""
+    """The service's settings that health reads. docs/settings.md has their meaning and units."""
 
     @property
     def health_port(self) -> int: ...
@@ -31,11 +31,10 @@ class Settings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Settings in the form that health uses.
+    """Health's own settings.
 
     limits: returns the present limits.
     health_port: the health listener's port; 0: gunicorn's last listener; None: there is no health listener.
-    metrics_path: the path of the metrics.
     """
 
     limits: Callable[[], Limits] = Limits
@@ -55,8 +54,7 @@ class Config:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
-        """Read HEALTH_CANARY_MAX_AGE and HEALTH_LOOP_LAG_MAX (seconds), HEALTH_READY_STRICT, HEALTH_METRICS_PATH and
-        HEALTH_PORT from ``app.config``. Without HEALTH_PORT there is no health listener.
+        """Read the settings from ``app.config``. Without HEALTH_PORT there is no health listener.
 
         Raises ValueError, which names the setting.
         """

@@ -35,7 +35,7 @@ FLUSH_PATIENCE: Final = 2.0
 FLUSH_INTERVAL: Final = 1.0  # seconds between two writes of the counters
 LOG_INTERVAL: Final = 10.0  # seconds between two measurements of the log's size
 
-# The pod's counters that the console shows: name there → name of the metric.
+# The pod's counters that the console shows: name in the console → name of the metric.
 REPORTED: Final = {
     "opened": "streams_opened",
     "published": "events_published",
@@ -47,7 +47,7 @@ REPORTED: Final = {
 class Health:
     """Health routes for one Flask app: ``/healthz``, ``/livez``, ``/readyz``, ``/startupz``, ``/metrics``.
 
-    It watches ``app.extensions["sse"]`` (a ``health.source.Source``) if there is one, and works without.
+    It watches ``app.extensions["sse"]`` (a ``health.source.Source``) if the app has it.
 
     settings: the service's settings; None: read ``app.config`` (see ``health.config.Config``).
     """
@@ -62,11 +62,11 @@ class Health:
         self._directory: Path | None = None
         self._lock = threading.Lock()
         self._chores = {
-            "metrics": (FLUSH_INTERVAL, self._flush),  # the first run is immediate and allocates the files
+            "metrics": (FLUSH_INTERVAL, self._flush),  # runs at the start, too, and allocates the files
             "log": (LOG_INTERVAL, self._measure_log),
         }
         self._log_usage: dict[str, float] = {}
-        # The endpoint of the app's own view for the path of our metrics; empty: there is none.
+        # The endpoint of the app's own view for the path of our metrics; empty if it has none.
         self.rival = ""
         self._stalled = False  # the last flush timed out
         self._delivery: Mapping[float, float] = {}
@@ -77,13 +77,11 @@ class Health:
     def init_app(self, app: flask.Flask, settings: Settings | None = None) -> None:
         """Add the routes to ``app``, and this extension as ``app.extensions["health"]``.
 
-        Raises ValueError for an invalid setting in ``app.config``; RuntimeError if either has been initialised already.
+        Raises ValueError for an invalid setting in ``app.config``, RuntimeError if either is already initialised.
         """
         if self._app is not None or "health" in app.extensions:
             raise RuntimeError("this app, or this extension, has been initialised already")
-        self._config = (
-            Config.from_mapping(app.config) if settings is None else Config.from_settings(settings)
-        )
+        self._config = Config.from_mapping(app.config) if settings is None else Config.from_settings(settings)
         self._app = app
         app.extensions["health"] = self
         board.process.extensions.append(weakref.ref(self))
@@ -100,13 +98,13 @@ class Health:
     ) -> None:
         """Add the app's own check, such as whether its database answers.
 
-        It runs in the background in a real thread, one run at a time; probes only read its last outcome.
+        It runs in the background in a real thread, one run at a time. Probes only read its last outcome.
 
         name: as ``?verbose`` shows it: printable ASCII without spaces.
-        function: passes by returning None or True. Fails by returning False, or a text with the reason, which the
-            probe's answer shows; or by raising: the answer then shows only the exception's type, and the log the rest.
-        live: count it for ``/healthz``: a failure restarts the container. Never for a dependency.
-        ready: count it for ``/readyz``. Until its first run has ended the pod is not ready.
+        function: passes by returning None or True; fails by returning False or a reason, which the probe's answer
+            shows, or by raising, when the answer shows the exception's type and the log the rest.
+        live: count it for ``/healthz``, where a failure restarts the container. Never for a dependency.
+        ready: count it for ``/readyz``. The pod is not ready before the first run has ended.
         interval: seconds between the starts of two runs, at least 0.5.
         timeout: seconds after which a run counts as failed, until it returns.
 
@@ -114,16 +112,16 @@ class Health:
         """
         self._checks.add(name, function, live=live, ready=ready, interval=interval, timeout=timeout)
 
-    # ── life ──────────────────────────────────────────────────────────────────────────────────────────────
+    # ── start and stop ────────────────────────────────────────────────────────────────────────────────────────
 
     def start(self) -> Pulse:
         """Start the background work of this process. Idempotent.
 
-        Call it in each worker, after the fork and gevent's patching (gunicorn's ``post_worker_init``); otherwise the
-        first request does.
+        Call it in each worker after the fork and gevent's patching (gunicorn's ``post_worker_init``), or the first
+        request does.
         """
         pulse = self._pulse
-        if pulse is not None and pulse.pid == os.getpid():  # a fork takes objects along, but no threads
+        if pulse is not None and pulse.pid == os.getpid():  # a forked child has the object, but not its threads
             return pulse
         with self._lock:
             if self._pulse is not None and self._pulse.pid == os.getpid():
@@ -132,7 +130,7 @@ class Health:
             self._real_thread = RealThread()
             pulse = self._pulse = Pulse(self._source, self._config.limits, self._checks, self._chores)
         self._look_for_rivals()
-        # Not under the lock: starting a greenlet switches, and the lock may be older than gevent's patches.
+        # Outside the lock, because starting a greenlet switches, and the lock may be older than gevent's patches.
         pulse.start()
         return pulse
 
@@ -148,12 +146,14 @@ class Health:
 
     @property
     def metrics_path(self) -> str:
-        """The path of the metrics: HEALTH_METRICS_PATH."""
+        """HEALTH_METRICS_PATH."""
         return self._config.metrics_path
 
     def _look_for_rivals(self) -> None:
-        """Warn if the app also answers the path of our metrics: one would silently hide the other. With a health
-        listener both are reachable, ours there and the app's on the main one."""
+        """Warn if the app also answers the path of our metrics, because one then hides the other.
+
+        With a health listener both are reachable, ours there and the app's on the main one.
+        """
         app, path = self._app, self.metrics_path
         if app is None:
             return
@@ -163,8 +163,8 @@ class Health:
         if mounted or (self.rival and (self._config.health_port is None or len(names) == 1)):
             other = "a mounted WSGI application" if mounted else f"the app's endpoint {self.rival!r}"
             logger.warning(
-                'GET %s is answered by %s, and not by health: its metrics are hidden. Set HEALTH_METRICS_PATH in '
-                "app.config to another path, or give health a listener of its own (HEALTH_PORT)",
+                "GET %s is answered by %s, which hides health's metrics. Set HEALTH_METRICS_PATH in app.config to "
+                "another path, or give health a listener of its own (HEALTH_PORT)",
                 path,
                 other,
             )
@@ -176,7 +176,7 @@ class Health:
     # ── answers ───────────────────────────────────────────────────────────────────────────────────────────
 
     def ask(self, question: Question) -> Report:
-        """Answer one question from the checks that count for it. Reads memory only."""
+        """Answer one question from the checks that count for it. Reads only memory."""
         pulse = self.start()
         if question == "started" and pulse.seat.board.started:
             return Report("started", ())
@@ -186,8 +186,7 @@ class Health:
         return report
 
     def report(self) -> dict[str, object]:
-        """Report for the console: this worker's canary age and loop lag, seconds, the state of all workers, and the
-        pod's counts."""
+        """Return the console's figures: this worker's canary age and loop lag (s), all workers, the pod's counts."""
         seen = self.start().snapshot()
         workers = [
             {
@@ -204,8 +203,10 @@ class Health:
         return report | self._pod_counts()
 
     def _pod_counts(self) -> dict[str, object]:
-        """Return the pod's counters, and the 99th percentile of delivery times since the last report (the upper bound
-        of its bucket, seconds; None if nothing was delivered)."""
+        """Return the pod's counters, and the 99th percentile of delivery times since the last report.
+
+        The percentile is its bucket's upper bound in seconds, or None if nothing was delivered.
+        """
         self._flush()
         counts = metrics.pod_counts(self._metrics_directory())
         report: dict[str, object] = {
@@ -221,13 +222,15 @@ class Health:
         return report
 
     def listen(self, names: Sequence[Name]) -> frozenset[Name]:
-        """Set the addresses that the server listens on, in the order of its ``bind``. Returns those of health. The
-        server calls this in each worker before the first request."""
+        """Set the addresses that the server listens on, in the order of its ``bind``; return health's.
+
+        The server calls this in each worker before the first request.
+        """
         self._listening = tuple(names)
         return of_health(self._listening, self._config.health_port)
 
     def on_health_port(self, environ: Mapping[str, Any]) -> bool | None:
-        """True if this request came through the health listener; None if there is none."""
+        """Tell whether this request arrived on the health listener; None if there is none."""
         port = self._config.health_port
         if port is None:
             return None
@@ -240,7 +243,7 @@ class Health:
         local = local_name(environ)
         if names:
             return accepted_by(local, of_health(names, port))
-        # The listeners are unknown: compare the port alone.
+        # The listeners are unknown, so compare only the port.
         return isinstance(local, tuple) and local[1] == port if port else None
 
     def metrics(self) -> tuple[str, bytes]:
@@ -250,11 +253,11 @@ class Health:
         try:
             directory = self._metrics_directory()
         except OSError:
-            directory = None  # the exporter has logged it
+            directory = None  # the exporter has logged the error
         return metrics.CONTENT_TYPE, metrics.exposition(directory, pulse.seat.board)
 
     def _metrics_directory(self) -> Path:
-        """Return the master's directory, else this process's own. Raises OSError if it cannot be made."""
+        """Return the master's directory, else this process's own. Raises OSError if it cannot create one."""
         if (given := metrics_files.pod_directory()) is not None:
             return given
         if self._directory is None:
@@ -262,7 +265,7 @@ class Health:
         return self._directory
 
     def _flush(self) -> None:
-        """Write the counters to their files, in a real thread because these may be on a disk."""
+        """Write the counters to their files, in a real thread because the files may be on a disk."""
         exporter, real_thread, values = self._exporter, self._real_thread, self._values()
         if exporter is None or real_thread is None or values is None:
             return
@@ -270,20 +273,20 @@ class Health:
             real_thread.run(lambda: exporter.flush(values), FLUSH_PATIENCE)
         except TimeoutError:
             if not self._stalled:
-                logger.warning("the metrics' files take more than %g s to write; metrics are old", FLUSH_PATIENCE)
+                logger.warning("writing the metrics' files takes over %g s, so metrics are out of date", FLUSH_PATIENCE)
             self._stalled = True
         else:
             self._stalled = False
 
     def _values(self) -> dict[str, object] | None:
-        """Return a copy of this worker's counters; the originals go on counting."""
+        """Return a copy of this worker's counters."""
         source = self._source()
         stats = getattr(source, "stats", None)
         if source is None or stats is None:
             return None
         values = {row.attribute: metrics.copied(getattr(stats, row.attribute, None)) for row in ROWS}
         values["streams"] = source.status().streams
-        # Only a server that owns its connections can count them; elsewhere the attribute is missing or None.
+        # Missing or None unless the server can count its connections.
         connections: Callable[[], Mapping[str, int]] | None = getattr(source, "connection_counts", None)
         if connections is not None:
             values["connections"] = connections()

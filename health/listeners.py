@@ -1,7 +1,7 @@
 """Tell which of a server's listeners is health's, by the address that each is bound to.
 
-Threat: the request cannot be trusted here. gunicorn takes SERVER_PORT from the Host header on a Unix socket, and from
-the PROXY header if there is one; the client chooses both.
+Threat: SERVER_PORT cannot be trusted. gunicorn takes it from the Host header on a Unix socket, and from a PROXY header;
+the client chooses both.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-# A server that knows which of its listeners is health's says so of each request (bool); then nothing is compared here.
+# The environ's key by which a server says whether health's listener accepted the request (bool). Without it, this
+# module compares addresses.
 SAID = "health.listener"
 
 # What socket.getsockname() gives: (host, port, ...), or the path of a Unix socket.
@@ -19,7 +20,7 @@ Name: TypeAlias = tuple[Any, ...] | str | bytes
 _WILDCARDS = ("0.0.0.0", "::")
 
 
-@lru_cache(maxsize=16)  # asked for each request
+@lru_cache(maxsize=16)  # called for each request
 def of_health(names: tuple[Name, ...], port: int | None) -> frozenset[Name]:
     """Return the listeners that answer only probes; none if one listener serves everything.
 
@@ -40,7 +41,7 @@ def local_name(environ: Mapping[str, Any]) -> Name | None:
     if sock is not None:
         try:
             name: Name = sock.getsockname()
-        except OSError:  # the connection is gone
+        except OSError:  # the connection is closed
             return None
         return name
     port = str(environ.get("SERVER_PORT", ""))
@@ -48,7 +49,7 @@ def local_name(environ: Mapping[str, Any]) -> Name | None:
 
 
 def accepted_by(local: Name | None, names: Collection[Name]) -> bool:
-    """True if one of these listeners accepted a connection with this local address."""
+    """Tell whether one of these listeners accepted a connection with this local address."""
     if local in names:
         return True
     if not isinstance(local, tuple):

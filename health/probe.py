@@ -2,11 +2,11 @@
 
     python -m health.probe [--url URL] [--max-age SECONDS] [--timeout SECONDS]
 
-It opens ``GET /events/_canary`` as any client would (on PORT, below SCRIPT_NAME, unless a URL is given). It exits with
-0 if a heartbeat younger than ``--max-age`` arrives within ``--timeout``, with 1 if none does, and with 2 for wrong
+It opens ``GET /events/_canary`` as any client would. Without a URL it uses 127.0.0.1, PORT and SCRIPT_NAME. It exits
+with 0 if a heartbeat younger than ``--max-age`` arrives within ``--timeout``, with 1 if none does, and with 2 for wrong
 arguments. It prints one line, which ``kubectl describe pod`` shows if the probe fails.
 
-The kubelet starts this process for every probe, so it must start cheaply: it uses only the standard library, and
+The kubelet starts this process for every probe, so it must start cheaply. It uses only the standard library, and
 ``_socket`` (the C half of ``socket``), because importing ``socket`` costs more CPU time than everything else here. It
 also runs as a file, without site-packages: ``python -I -S health/probe.py``.
 """
@@ -35,8 +35,8 @@ class Failed(Exception):
 class Heartbeats:
     """Finds heartbeats in an event stream that arrives in pieces.
 
-    A heartbeat's data is the time it was made, unix milliseconds. One with a ``retry`` opens the stream: the request
-    makes it, so it proves nothing about later events and does not count. Source: WHATWG HTML §9.2.6.
+    A heartbeat's data is the time when it was made, unix milliseconds. The opening is a heartbeat with a ``retry``. It
+    does not count, because it proves nothing about later events. Source: WHATWG HTML §9.2.6.
     """
 
     def __init__(self) -> None:
@@ -48,8 +48,7 @@ class Heartbeats:
         self._opening = False
 
     def feed(self, piece: bytes) -> list[int]:
-        """Return the times (unix ms) of the heartbeats that this piece completes. Raises ValueError for a line that is
-        too long."""
+        """Return the times (unix ms) of the heartbeats that this piece completes. Raises ValueError for a long line."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
         if len(self._rest) > MAX_LINE_BYTES:
             raise ValueError(f"a line of more than {MAX_LINE_BYTES} bytes")
@@ -70,12 +69,14 @@ class Heartbeats:
 
 
 class Dechunk:
-    """Decodes a chunked body that arrives in pieces (RFC 9112 §7.1). It is strict: no browser reads a stream with
-    broken framing, so the probe must not pass on one."""
+    """Decodes a chunked body that arrives in pieces (RFC 9112 §7.1).
+
+    It is strict: no browser reads a stream with broken framing, so the probe must fail then.
+    """
 
     def __init__(self) -> None:
         self._rest = b""
-        self._left = 0  # bytes of the present chunk that are still to come, its CRLF included
+        self._left = 0  # bytes of this chunk that have not arrived yet, including its CRLF
         self.ended = False
 
     def feed(self, piece: bytes) -> bytes:
@@ -128,10 +129,8 @@ def split_url(url: str) -> tuple[str, int, str]:
 def probe(url: str, max_age: float, timeout: float) -> str:
     """Wait for a heartbeat and return a line about it.
 
-    max_age: the heartbeat's greatest age, seconds.
-    timeout: seconds in all.
-
-    Raises Failed with the reason; ValueError for an invalid URL.
+    max_age: the heartbeat's greatest age, seconds; timeout: seconds in all. Raises Failed with the reason, ValueError
+    for an invalid URL.
     """
     host, port, target = split_url(url)
     began = time.monotonic()
@@ -164,7 +163,7 @@ def probe(url: str, max_age: float, timeout: float) -> str:
                     age = time.time() - made / 1000
                     if abs(age) <= max_age:
                         return f"a heartbeat {max(age, 0.0):.3f} s old after {time.monotonic() - began:.2f} s"
-                    stage = f"the stream is open, but its heartbeat is {age:.1f} s old: no fresh one"
+                    stage = f"the stream is open, but its heartbeat is {age:.1f} s old: no newer one"
                 if dechunk is not None and dechunk.ended:
                     raise Failed("the stream ended")
                 piece = _receive(connection, deadline)
@@ -182,7 +181,7 @@ def _receive(connection: socket.socket, deadline: float) -> bytes:
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError
-    connection.settimeout(left)  # the remaining time: a server that drips a byte a second gains nothing
+    connection.settimeout(left)  # the time left in all, so that a byte a second does not prolong the probe
     piece = connection.recv(65536)
     if not piece:
         raise Failed("the server closed the connection")

@@ -1,6 +1,6 @@
-"""What health reads of the service it watches: the only interface between the two packages.
+"""The interface between health and the service that it watches, ``app.extensions["sse"]``.
 
-``app.extensions["sse"]`` provides it; in tests any plain object may. ``health`` and ``sse`` never import each other.
+It is the only one: ``health`` and ``sse`` never import each other.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class Status(Protocol):
-    """The state of a worker's hub, as plain numbers. Reading it touches neither the log nor the network."""
+    """The state of a worker's hub. Reading it waits for neither the log nor the network."""
 
     @property
     def started(self) -> bool:
@@ -19,7 +19,7 @@ class Status(Protocol):
 
     @property
     def draining(self) -> bool:
-        """This worker was told to end (SIGTERM)."""
+        """This worker has been told to end (SIGTERM)."""
 
     @property
     def tail_age(self) -> float:
@@ -35,7 +35,7 @@ class Status(Protocol):
 
     @property
     def hub_alive(self) -> bool:
-        """The hub's own threads run."""
+        """All threads of the hub run."""
 
     @property
     def append_failed_at(self) -> float:
@@ -57,19 +57,19 @@ class LogUsage(Protocol):
 
 
 class Source(Protocol):
-    """The service, seen from health.
+    """The service.
 
-    Optional: an attribute ``stats`` with the counters that ``health.metrics.exporter`` exports; a method ``log_usage``
-    that returns a ``LogUsage`` or None and may wait for the log.
+    It may also have an attribute ``stats`` with the counters of ``health.metrics.table``; a method ``log_usage``, which
+    returns a ``LogUsage`` or None and may wait for the log; and a method ``connection_counts``.
     """
 
     def status(self) -> Status:
-        """Return the hub's present state; must not block."""
+        """Return the hub's present state. Must not block."""
 
     def attach(self, sock: socket.socket, channel: str = "_canary") -> None:
-        """Take over one end of a socket pair as a real stream, raw (not chunked). The source then owns it.
+        """Take over one end of a socket pair as a real stream, without chunked coding. The source then owns it.
 
-        Raises RuntimeError if this worker takes over no sockets; the caller then uses ``open``.
+        Raises RuntimeError if this worker does not take sockets over; the caller then uses ``open``.
         """
 
     def open(self, channel: str = "_canary") -> Iterator[bytes]:

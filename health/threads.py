@@ -1,5 +1,7 @@
-"""Real threads, even if gevent has patched ``threading``: for work that may wait for a disk or block in C code, and
-must delay neither the event loop nor anything that readiness judges."""
+"""Real threads, even if gevent has patched ``threading``.
+
+They are for work that may wait for a disk or block in C code, and must not delay the event loop.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,13 @@ Spawn = Callable[[Callable[[], None]], object]
 
 
 def _one_thread() -> Any:
-    """Return gevent's pool with one real thread; None if threads are real anyway."""
+    """Return a gevent pool with one real thread; None if threads are real anyway."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None or not monkey.is_module_patched("threading"):
         return None
     from gevent.threadpool import ThreadPool
 
-    # Not the hub's own pool: it resolves names, and a few hanging calls would exhaust it.
+    # Not the hub's own pool, which also resolves names: a few calls that hang would exhaust it.
     return ThreadPool(1)
 
 
@@ -36,7 +38,7 @@ def real_threads() -> Spawn:
 
 
 class RealThread:
-    """Runs work in one real thread under gevent, in the caller's thread otherwise."""
+    """Runs work in one real thread under gevent, else in the caller's thread."""
 
     def __init__(self) -> None:
         self._pool = _one_thread()
@@ -44,14 +46,14 @@ class RealThread:
     def run(self, work: Callable[[], None], patience: float) -> None:
         """Run ``work``; under gevent, wait at most ``patience`` seconds for it.
 
-        Raises TimeoutError if it takes longer: it is not interrupted, and later work waits for it. Raises what ``work``
+        Raises TimeoutError if it takes longer. The work then goes on, and later work waits for it. Raises what ``work``
         raises.
         """
         if self._pool is None:
-            work()  # the caller has a thread of its own
+            work()
             return
         from gevent import Timeout
 
-        # spawn() also waits while the thread is busy.
+        # The time-out covers spawn(), too, which waits while the thread is busy.
         with Timeout(patience, TimeoutError(f"still under way after {patience:g} s")):
             self._pool.spawn(work).get()

@@ -1,10 +1,10 @@
 """The routes: ``/healthz`` (alias ``/livez``), ``/readyz``, ``/startupz`` and ``/metrics``.
 
-``/metrics`` is not a Flask route, because an app may have its own (prometheus_flask_exporter does): ours answers on the
-health listener, the app's on the main one.
+``/metrics`` is not a Flask route, because an app may have its own (prometheus_flask_exporter adds one). Ours answers on
+the health listener, the app's on the main one.
 
-Every answer closes its connection. The kubelet opens one for every probe, and kept-alive probe connections once
-restarted pods (kubernetes#15643).
+Every answer closes its connection. The kubelet opens one for every probe anyway, and probe connections that were kept
+alive have caused restarts (kubernetes#15643).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TEXT = "text/plain; charset=utf-8"
 
 
 class Health(Protocol):
-    """What the routes need of the extension."""
+    """What the routes need from the extension."""
 
     rival: str
 
@@ -47,7 +47,7 @@ def answer(body: str | bytes, status: int, content_type: str = TEXT) -> flask.Re
 
 
 def make_blueprint(health: Health) -> flask.Blueprint:
-    """Make the routes of one app. HEAD is answered as GET; other methods get 405."""
+    """Make the routes for one app. They answer GET and HEAD, and 405 to other methods."""
     blueprint = flask.Blueprint("health", __name__)
 
     def probe(question: Question) -> flask.Response:
@@ -61,7 +61,7 @@ def make_blueprint(health: Health) -> flask.Blueprint:
     @blueprint.before_app_request
     def gate() -> flask.Response | None:
         """Serve the metrics, and refuse everything but health on the health listener."""
-        health.start()  # unless a hook of the server did
+        health.start()  # does nothing if a hook of the server has called it
         path = flask.request.path
         ours = health.on_health_port(flask.request.environ)
         metrics = path == health.metrics_path and (ours or not health.rival)

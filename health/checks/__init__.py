@@ -1,1 +1,1 @@
-"""What the probes judge: the table of our own checks, and those that an app adds."""
+"""The checks that the probes judge: our own, in a table, and those that an app adds."""

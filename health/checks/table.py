@@ -1,17 +1,16 @@
-"""The checks: small pure functions over a snapshot, in one table that the code, ``?verbose`` and
-docs/health.md share.
+"""The checks: small pure functions over a snapshot, in one table for the probes, ``?verbose`` and docs/health.md.
 
-There are three separate questions:
+There are three questions:
 
-    live      Can this process make progress? Never a dependency: a restart must be able to repair it.
-    ready     Does this *pod* deliver? Every worker counts, whichever answers.
-    started   Has the pod been up once? Latched.
+    live      Can this process make progress? Only faults that a restart repairs count, never a dependency.
+    ready     Does this *pod* deliver? Every worker counts, whichever of them answers.
+    started   Has the pod been up once? After the first yes, the answer stays yes.
 
 A verdict is None if the check passed, else the reason in words.
 
-The rule for several workers: the pod is *complete* if as many workers of the present generation run and beat as
-gunicorn is told to keep. Draining workers make the pod unready only if it is not complete. On SIGTERM all workers
-drain, so the first one makes the pod unready; on SIGHUP and TTOU the draining workers are surplus.
+With several workers, the pod is *complete* if as many workers of the present generation run and beat as gunicorn is
+told to keep. Draining workers make the pod unready only if it is not complete: on SIGTERM all workers drain, so the
+first one makes the pod unready; on SIGHUP and TTOU the draining workers are surplus.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from ..signs.board import BEAT_MAX_AGE, BOOTING, DRAINING, RUNNING, Record
 
 Question = Literal["live", "ready", "started"]
 
-# Seconds without an answer after which the log counts as unreachable. It answers its tailer at least once a second,
-# even without events.
+# Seconds without an answer until the log counts as unreachable. It answers the tailer at least once a second, even
+# without events.
 TAIL_MAX_AGE: Final = 5.0
 
-# Seconds for which a refused append counts, unless a later one succeeds: the next publish may be an hour away.
+# Seconds for which a refused append counts, unless one succeeds meanwhile. The next publish may be an hour away.
 APPEND_FAILED_MAX_AGE: Final = 30.0
 
-# A reason is one short line: the kubelet reads only 10 KB of an answer.
+# A reason is one short line, because the kubelet reads only 10 KB of an answer.
 REASON_MAX_CHARS: Final = 200
 
 
@@ -39,7 +38,7 @@ REASON_MAX_CHARS: Final = 200
 class Limits:
     """Limits, in seconds.
 
-    strict: HEALTH_READY_STRICT, an unreachable log makes the pod unready instead of degraded.
+    strict: HEALTH_READY_STRICT: an unreachable log makes the pod unready instead of degraded.
     """
 
     canary_max_age: float = 5.0
@@ -72,7 +71,7 @@ class Snapshot:
     limits: Limits = Limits()
 
     def current(self, *states: str) -> list[Record]:
-        """Workers of the present generation in one of these states."""
+        """Return the workers of the present generation in one of these states."""
         return [w for w in self.workers if w.generation >= self.generation and w.state in states]
 
     def beats(self, worker: Record) -> bool:
@@ -97,7 +96,7 @@ class Check:
     name: as ``?verbose`` shows it.
     questions: the answers it counts for.
     verdict: see the module's docstring.
-    asks: what it asks, for the docs.
+    asks: the question that it answers, for the docs.
     degrades: a failure makes the pod degraded, not unready, unless HEALTH_READY_STRICT is set.
     """
 
@@ -181,21 +180,21 @@ def _appends(snapshot: Snapshot) -> str | None:
     for worker in snapshot.running():
         age = snapshot.now - worker.append_failed
         if worker.append_failed and age <= APPEND_FAILED_MAX_AGE:
-            return f"the log refused what {_named(worker)} had to append, {age:.1f} s ago: publishing answers 503"
+            return f"the log refused an append of {_named(worker)} {age:.1f} s ago: publishing answers 503"
     return None
 
 
 TABLE: Final = (
     Check("loop", frozenset({"live"}), _loop, "is this process's event-loop lag within HEALTH_LOOP_LAG_MAX?"),
     Check("log", frozenset({"started"}), _log, "is the log open, and has the tailer caught up with it once?"),
-    Check("first-canary", frozenset({"started"}), _first_canary, "has an event come all the way out once?"),
+    Check("first-canary", frozenset({"started"}), _first_canary, "has an event been delivered once?"),
     Check("startup", frozenset({"ready"}), _startup, "has a worker of this pod passed /startupz once?"),
     Check("workers", frozenset({"ready"}), _workers, "does every expected worker beat?"),
-    Check("drain", frozenset({"ready"}), _drain, "is none draining that the pod needs?"),
+    Check("drain", frozenset({"ready"}), _drain, "is no worker draining that the pod needs?"),
     Check("hub", frozenset({"ready"}), _hub, "do the threads of each worker's hub run?"),
     Check("canary", frozenset({"ready"}), _canary, "is each canary younger than HEALTH_CANARY_MAX_AGE?"),
     Check("log-tail", frozenset({"ready"}), _log_tail, "did the log answer within the last 5 s?", degrades=True),
-    Check("appends", frozenset({"ready"}), _appends, "did the log take what was published last?", degrades=True),
+    Check("appends", frozenset({"ready"}), _appends, "did the log accept the last publish?", degrades=True),
 )
 
 
@@ -220,8 +219,9 @@ class Report:
         return all(line.reason is None or not line.counted for line in self.lines)
 
     def text(self, *, verbose: bool = False) -> str:
-        """Return the answer's body, in the form of the Kubernetes API server's health endpoints: ``ok``, or a line for
-        each failing check; with ``verbose`` a line for each check and a summary.
+        """Return the answer's body, in the form of the Kubernetes API server's health endpoints.
+
+        It is ``ok``, or a line for each failing check; with ``verbose`` a line for each check, and a summary.
         """
         if self.ok and not verbose:
             return "ok\n"
@@ -237,14 +237,14 @@ _NAMES: Final[dict[Question, str]] = {"live": "healthz", "ready": "readyz", "sta
 def _shown(line: Line) -> str:
     if line.reason is None:
         return f"[+]{line.name} ok\n"
-    # Threat: the reason of a user's check could forge a line of this answer, or push the rest beyond the 10 KB.
+    # Threat: the reason of an app's check forges a line of this answer, or pushes the rest beyond the 10 KB.
     reason = " ".join(line.reason.split())[:REASON_MAX_CHARS]
     degraded = "" if line.counted else " (degraded, not counted: HEALTH_READY_STRICT is off)"
     return f"[-]{line.name} failed: {reason}{degraded}\n"
 
 
 def ask(question: Question, checks: Iterable[Check], snapshot: Snapshot) -> Report:
-    """Answer one question from all checks that count for it."""
+    """Answer one question from the checks that count for it."""
     lines = []
     for check in checks:
         if question in check.questions:

@@ -1,11 +1,9 @@
 """Checks that an app adds: ``health.add_check("database", ping)``.
 
-A user's check may block, raise or hang; a probe never waits for it. It runs in the background on its own schedule, in a
-real thread (under gevent in its own thread pool, so that blocking C code delays no stream), and a probe only reads its
-last outcome. A check has at most one run at a time. One that hangs holds one thread, counts as failed once its time-out
-has passed, and recovers when it returns.
-
-Nothing waits for a run to end, so a time-out interrupts nothing: a probe computes whether the run is late.
+A check may block, raise or hang, so it runs in the background on its own schedule, in a real thread (under gevent in a
+thread pool, so that blocking C code delays no stream). A probe only reads its last outcome. A check has at most one run
+at a time. One that hangs holds one thread, counts as failed after its time-out, and recovers when it returns. A
+time-out interrupts nothing: each probe computes whether the run is late.
 """
 
 from __future__ import annotations
@@ -21,11 +19,11 @@ from .table import TABLE, Check, Question, Snapshot
 logger = logging.getLogger("headwater.health")
 
 CheckFunction = Callable[[], bool | str | None]
-"""A user's check. It passes by returning None or True; it fails by returning False or a text, or by raising."""
+"""Passes by returning None or True; fails by returning False or a reason, or by raising."""
 
 
 class UserCheck:
-    """One added check: its schedule, its present run and its last outcome. All times in monotonic seconds."""
+    """One added check: its schedule, its present run and its last outcome. Times are monotonic seconds."""
 
     def __init__(self, name: str, function: CheckFunction, interval: float, timeout: float) -> None:
         self.name = name
@@ -33,13 +31,13 @@ class UserCheck:
         self.timeout = timeout
         self._function = function
         self._spawn: Spawn | None = None
-        self._began: float | None = None  # the present run
+        self._began: float | None = None  # of the present run
         self._last_began: float | None = None
         self._finished = False
         self._reason: str | None = None
 
     def due(self, now: float) -> bool:
-        """True if a run should begin now. Never during a run, so that threads cannot pile up."""
+        """Tell whether a run should begin now. Never during a run, so that threads cannot pile up."""
         if self._began is not None:
             return False
         return self._last_began is None or now - self._last_began >= self.interval
@@ -57,9 +55,9 @@ class UserCheck:
     def _run(self) -> None:
         try:
             outcome = self._function()
-        except BaseException as error:  # sys.exit() in a check ends the check
-            # Threat: an exception's text may hold a password (in a database URL), and probes need no authentication.
-            # So the log gets the text, the answer only the type.
+        except BaseException as error:  # sys.exit() must end only the check
+            # Threat: an exception's text may contain a password (in a database URL), and anybody may ask a probe. So
+            # the log gets the text, and the answer only the type.
             if self._reason is None:
                 logger.warning("health check %s failed", self.name, exc_info=True)
             self._end(f"raised {type(error).__name__}")
@@ -76,10 +74,7 @@ class UserCheck:
         self._began = None
 
     def reason(self, now: float, *, pending_ok: bool) -> str | None:
-        """Return why the check counts as failed now; None if it passes.
-
-        pending_ok: True if it passes before its first run has ended.
-        """
+        """Return why the check counts as failed now; None if it passes. pending_ok: it passes before its first run."""
         began = self._began
         if began is not None and now - began > self.timeout:
             return f"no answer for {now - began:.1f} s, the time-out is {self.timeout:g} s"

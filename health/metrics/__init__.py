@@ -1,1 +1,1 @@
-"""What is exported to Prometheus, for the whole pod."""
+"""The metrics of the whole pod, for Prometheus."""

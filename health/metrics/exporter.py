@@ -1,13 +1,12 @@
-"""Prometheus metrics of a pod, whichever of its workers is asked.
+"""Prometheus metrics of a pod, the same from whichever worker answers.
 
-A figure reaches the exposition in one of two ways:
+A scrape reads figures from two places:
 
-- *Counters and histograms* count what a worker did. Once a second each worker writes its plain numbers (its source's
-  ``stats``) to prometheus_client's multi-process files, so counting costs the hot path nothing. A scrape adds them up;
-  the counts of workers that have ended are kept (``health.metrics.files``). Gauges that only the worker itself knows
-  take the same way and disappear with the worker.
-- *Ages and lags* are read from the board at the moment of the scrape. A stuck worker flushes nothing, so in a file its
-  canary would look young for ever.
+- *Counters and histograms* from files. Once a second each worker writes its plain numbers (its source's ``stats``) to
+  prometheus_client's multi-process files, so counting costs the hot path nothing. A scrape adds them up. The counts of
+  workers that have ended are kept (``health.metrics.files``). Gauges that only the worker itself knows are in such
+  files, too, and disappear with the worker.
+- *Ages and lags* from the board. A stuck worker writes no files, where its canary would look young for ever.
 """
 
 from __future__ import annotations
@@ -39,22 +38,23 @@ logger = logging.getLogger("headwater.health")
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-# How often, and after how many seconds, a scrape starts again because the master was moving counters.
+# How often a scrape starts again because the master was moving counters, and after how many seconds.
 FOLD_TRIES: Final = 20
 FOLD_PAUSE: Final = 0.01
 
-# Initial size of a file in bytes; our metrics take less than half of it.
+# Initial size of a file, bytes. Our metrics take less than half of it.
 FILE_BYTES: Final = 32 * 1024
 
-# Seconds until the files are tried again after there was no room for them.
+# Seconds until the exporter tries again, when there was no room for its files.
 NO_ROOM_PAUSE: Final = 60.0
 
 # These have no annotations.
 _go_float: Callable[[float], str] = floatToGoString
 _collector: Callable[[None, str], Any] = MultiProcessCollector
 
+
 class HistogramState(Protocol):
-    """What the exporter reads of a histogram."""
+    """A histogram: ``counts`` per bucket, one more than bounds, and the ``total`` of all values."""
 
     @property
     def bounds(self) -> Sequence[float]: ...
@@ -71,7 +71,7 @@ class _Counted(NamedTuple):
 
 
 def copied(value: object) -> object:
-    """Copy a row's value, so that another thread can write it while counting goes on."""
+    """Copy a row's value, so that another thread can write it while this one counts on."""
     if isinstance(value, Mapping):
         return dict(value)
     if hasattr(value, "counts"):
@@ -96,12 +96,12 @@ class _File(MmapedDict):
 
 
 class Exporter:
-    """Writes one worker's numbers to its files. Made after the fork.
+    """Writes one worker's numbers to its files. Create it after the fork.
 
     If there is no room for them (/dev/shm is full), it logs that once, removes its files, and tries again every
     ``NO_ROOM_PAUSE`` seconds. Values are absolute, so nothing is lost meanwhile.
 
-    directory: returns the directory and makes it if needed; may raise OSError.
+    directory: returns the directory, and creates it if needed; may raise OSError.
     """
 
     def __init__(self, directory: Callable[[], Path]) -> None:
@@ -117,14 +117,14 @@ class Exporter:
     def flush(self, values: Mapping[str, object]) -> None:
         """Write the present values; do nothing once closed.
 
-        values: absolute values by ``Row.attribute``; a row without a value is left out.
+        values: absolute values by ``Row.attribute``. Rows without a value are left out.
         """
         with self._lock:
             if self._closed or time.monotonic() < self._off_until:
                 return
             try:
                 for row in ROWS:
-                    self._file(row)  # allocate all files now: a value that is known later then needs no more room
+                    self._file(row)  # allocate all files now, so that later values need no more room
                 for row in ROWS:
                     if (value := values.get(row.attribute)) is not None:
                         self._write(row, value)
@@ -133,11 +133,11 @@ class Exporter:
                 return
             if self._off_until:
                 self._off_until = 0.0
-                logger.warning("metrics are on again")
+                logger.warning("metrics are on again in this worker")
 
     def _switch_off(self, error: OSError) -> None:
         if not self._off_until:
-            logger.warning("metrics are off in this worker, until there is room for their files: %s", error)
+            logger.warning("metrics are off in this worker until there is room for their files: %s", error)
         self._off_until = time.monotonic() + NO_ROOM_PAUSE
         names = [file._fname for file in self._files.values()]
         self._close_files()
@@ -163,10 +163,10 @@ class Exporter:
                 self._put(row, family, f"{family}_bucket", _go_float(bound), count)
             self._put(row, family, f"{family}_sum", "", state.total)
         elif isinstance(value, Mapping):
-            # Export a series from the start, with 0, so that rate() sees its first increase.
+            # Export every series from the start, as 0, so that rate() sees its first increase.
             seen = self._labels.setdefault(row.name, set(row.known))
             seen.update(value)
-            for label in seen:  # a state that is empty again is 0, not its last value
+            for label in seen:  # also those that have no value now, so that they return to 0
                 self._put(row, family, row.name, label, value.get(label, 0))
         elif isinstance(value, (int, float)):
             self._put(row, family, row.name, "", value)
@@ -206,7 +206,7 @@ class BoardCollector(Collector):
             slot = [str(worker.slot)]
             silent = now - worker.beat
             tail.add_metric(slot, worker.tail_age + silent)
-            # The loop of a worker that does not beat is stuck.
+            # If a worker does not beat, its loop is stuck.
             lag.add_metric(slot, max(worker.lag, silent - BEAT_INTERVAL))
             canary.add_metric(slot, now - (worker.canary or worker.since))
         states = GaugeMetricFamily("health_workers", BOARD_ROWS["health_workers"], labels=["state"])
@@ -218,7 +218,7 @@ class BoardCollector(Collector):
 
 
 class _Files(Collector):
-    """Collects all processes' files; reads them again if the master moved counters or a file disappeared meanwhile."""
+    """Collects all processes' files. Starts again if the master moved counters or a file disappeared meanwhile."""
 
     def __init__(self, directory: Path, board: Board) -> None:
         self._directory = directory
@@ -232,7 +232,7 @@ class _Files(Collector):
                 try:
                     metrics: Iterable[Metric] = collector.collect()
                 except (OSError, RuntimeError, ValueError, struct.error):
-                    metrics = ()  # a file has just disappeared or is just being made
+                    metrics = ()  # a file has just disappeared, or is not complete yet
                 else:
                     if self._board.folds == before:
                         return metrics
@@ -241,9 +241,9 @@ class _Files(Collector):
 
 
 def pod_counts(directory: Path) -> dict[str, float]:
-    """Return the sums of all workers' counters and histograms, as last flushed: ``name`` → sum over its labels; for a
-    histogram one entry per bucket, ``name_bucket:le``, not cumulated.
+    """Return the sums of all workers' counters and histograms, as last flushed.
 
+    The keys are ``name`` (summed over labels), and for each bucket of a histogram ``name_bucket:le`` (not cumulated).
     Much cheaper than ``exposition``, for callers that ask every second.
     """
     counts: dict[str, float] = {}
@@ -252,7 +252,7 @@ def pod_counts(directory: Path) -> dict[str, float]:
             try:
                 values = read_values(path)
             except (OSError, ValueError):
-                continue  # its worker has just ended, or is just making it
+                continue  # the file has just disappeared, or is not complete yet
             for key, (value, _) in values.items():
                 _, name, labels, _ = json.loads(key)
                 if kind == "histogram" and "le" in labels:
@@ -262,11 +262,11 @@ def pod_counts(directory: Path) -> dict[str, float]:
 
 
 def quantile(share: float, buckets: Mapping[float, float], before: Mapping[float, float]) -> float | None:
-    """Return the upper bound of the bucket with this quantile of the observations since ``before``; twice the last
-    bound for what lies above it; None if there were none.
+    """Return the upper bound of the bucket that holds a quantile of the observations since ``before``.
 
-    share: the quantile, 0 to 1.
-    buckets, before: bound → count, not cumulated.
+    For the last bucket, which has none, that is twice the highest bound. None if there were no observations.
+
+    share: the quantile, 0 to 1; buckets, before: bound → count, not cumulated.
     """
     new = {bound: count - before.get(bound, 0.0) for bound, count in sorted(buckets.items())}
     wanted = sum(new.values()) * share
@@ -285,7 +285,7 @@ def quantile(share: float, buckets: Mapping[float, float], before: Mapping[float
 def exposition(directory: Path | None, board: Board) -> bytes:
     """Return the pod's metrics in Prometheus' text format (``CONTENT_TYPE``).
 
-    directory: the workers' files; None: leave out what they hold.
+    directory: of the workers' files; None: leave their metrics out.
     """
     registry = CollectorRegistry()
     registry.register(BoardCollector(board))

@@ -1,12 +1,12 @@
 """The files of the workers' counters: prometheus_client's multi-process files, in memory, one set for each process.
 
-The gunicorn master makes the directory. When a worker has ended, the master adds its counters to a common file, so a
-pod whose workers are replaced for weeks keeps its totals, and only as many files as it has workers.
+The gunicorn master creates the directory. When a worker has ended, the master adds its counters to a common file. So a
+pod whose workers are replaced for weeks keeps its totals, and has only as many files as workers.
 
-The master must not import prometheus_client: it loads ``ssl``, and workers that gevent patches after the fork would
-inherit it half-patched. So this module reads and writes the files itself. Their format
-(prometheus_client/mmap_dict.py): an int32 with the bytes in use, 4 bytes of padding, then entries of an int32 key
-length, the key (JSON), spaces up to a multiple of 8, and two doubles, value and time stamp, all in native byte order.
+The master must not import prometheus_client, which loads ``ssl``: workers that gevent patches after the fork would
+inherit it half-patched. So this module reads and writes the files itself. Their format (prometheus_client/mmap_dict.py)
+is an int32 with the bytes in use, 4 bytes of padding, then entries of an int32 key length, the key (JSON), spaces up to
+a multiple of 8, and two doubles, value and time stamp, all in native byte order.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import shutil
 import struct
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +29,7 @@ logger = logging.getLogger("headwater.health")
 PREFIX: Final = "headwater-metrics-"
 VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
-# The kinds whose values outlive their process. The gauges of an ended process mean nothing.
+# The kinds whose values outlive their process. The gauges of an ended process have no meaning.
 LASTING: Final = ("counter", "histogram", "summary")
 
 _INT: Final = struct.Struct("i")
@@ -36,24 +37,24 @@ _VALUE: Final = struct.Struct("dd")
 
 
 def tag(pid: int) -> str:
-    """Return the mark of this service's files, which tells them from the app's own prometheus metrics: these may be in
-    the same directory, with names that end in ``_<pid>.db``."""
+    """Return the mark of a process in the names of our files.
+
+    The app's own prometheus metrics may be in the same directory; their names end in ``_<pid>.db``.
+    """
     return f"sse-{pid}"
 
 
 def base() -> Path:
-    """Return a directory in memory if there is one, else the temporary directory."""
+    """Return /dev/shm if it can be written, else the temporary directory."""
     memory = Path("/dev/shm")
     return memory if os.access(memory, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
 
 
 def allocate(path: Path, size: int) -> None:
-    """Make a file and allocate all its bytes, so that writing to a map of it needs no more room.
+    """Create a file and allocate all its bytes. Raises OSError if there is no room.
 
     Threat: if the file system is full (a container's /dev/shm has 64 MB), writing to a hole in a mapped file raises
     SIGBUS, which kills the process.
-
-    Raises OSError if there is no room.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -66,7 +67,7 @@ def allocate(path: Path, size: int) -> None:
 
 
 class _Process:
-    """The directory that this process or its master made."""
+    """The directory that this process or its master created."""
 
     directory: Path | None = None
     owner = 0
@@ -76,31 +77,30 @@ _process: Final = _Process()
 
 
 def pod_directory() -> Path | None:
-    """Return the directory of this pod's counters; None if no master has made one."""
+    """Return the directory of this pod's counters; None if no master has created one."""
     return _process.directory
 
 
 def share_directory() -> None:
-    """Make the pod's directory, in the master before it forks; removed when this process ends.
+    """Create the pod's directory, in the master before it forks. It is removed when this process ends.
 
-    ``PROMETHEUS_MULTIPROC_DIR`` is set to it, so that an app's own prometheus metrics are exported along with
-    ours. A directory that is named there already is used as it is, and left.
+    Sets ``PROMETHEUS_MULTIPROC_DIR`` to it, so that an app's own prometheus metrics are exported, too. If that already
+    names a directory, uses it and does not remove it.
     """
     if _process.directory is None:
         try:
             _share_directory()
         except OSError as error:
             _process.directory = None
-            logger.warning("metrics are off, but for the workers' and processes': no directory for them: %s", error)
+            logger.warning("no directory for counters, so only workers and processes have metrics: %s", error)
 
 
 def _share_directory() -> None:
     if named := os.environ.get(VARIABLE):
         _process.directory = Path(named)
         _process.directory.mkdir(parents=True, exist_ok=True)
-        # What an earlier run left: counters begin at 0 with the process. Only files of these very names,
-        # in case the variable names a directory of something else; and none while gunicorn replaces
-        # itself (USR2).
+        # Remove the files of an earlier run, because counters begin at 0. Only files with these names, in case the
+        # directory has others; and none if gunicorn is replacing itself (USR2).
         for kind in () if "GUNICORN_PID" in os.environ else (*LASTING, "gauge"):
             for left in _process.directory.glob(f"{kind}_*.db"):
                 left.unlink(missing_ok=True)
@@ -111,7 +111,7 @@ def _share_directory() -> None:
 
 
 def remove_directory() -> None:
-    """Remove the directory, if this process made it."""
+    """Remove the directory, if this process created it."""
     if _process.directory is not None and _process.owner == os.getpid():
         shutil.rmtree(_process.directory, ignore_errors=True)
         os.environ.pop(VARIABLE, None)
@@ -119,13 +119,13 @@ def remove_directory() -> None:
 
 
 def make_directory() -> Path:
-    """Make a directory, removed when this process ends; and remove those that killed masters left behind.
+    """Create a directory that is removed when this process ends, and remove those that killed masters left behind.
 
-    Raises OSError when none can be made.
+    Raises OSError if it cannot create one.
 
-    Threat: an emptyDir outlives its containers, and in memory it counts as the pod's: a pod that crashes
-    again and again would fill it with its own remains. A directory is in use while somebody holds the lock of
-    the file in it; the process that made it does, and every process that it forked.
+    Threat: an emptyDir outlives its containers, and in memory it counts towards the pod's limit, so a pod that crashes
+    again and again would fill it. A directory is in use while a process holds the lock of the file in it: the process
+    that created it, and every process that this one forked.
     """
     parent = base()
     for left in parent.glob(f"{PREFIX}*"):
@@ -136,8 +136,8 @@ def make_directory() -> Path:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(left, ignore_errors=True)
         except OSError:
-            continue  # in use, another user's, or being made at this moment
-    # It gets its name with its lock, so that nobody who tidies up at this moment takes it for left behind.
+            continue  # in use, or another process is removing it
+    # Rename it only when it is locked, so that no other master takes it for one that was left behind.
     making = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=parent))
     lock = os.open(making / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -145,7 +145,7 @@ def make_directory() -> Path:
     owner = os.getpid()
 
     def remove() -> None:
-        if os.getpid() == owner:  # forked workers run their master's exit handlers, too
+        if os.getpid() == owner:  # forked workers inherit this exit handler
             shutil.rmtree(directory, ignore_errors=True)
 
     atexit.register(remove)
@@ -153,7 +153,7 @@ def make_directory() -> Path:
 
 
 def read_values(path: Path) -> dict[bytes, tuple[float, float]]:
-    """The entries of one file: key → (value, time stamp). Raises ValueError on a damaged file, OSError."""
+    """Return the entries of one file: key → (value, time stamp). Raises ValueError for a damaged file, OSError."""
     data = path.read_bytes()
     values: dict[bytes, tuple[float, float]] = {}
     try:
@@ -172,7 +172,7 @@ def read_values(path: Path) -> dict[bytes, tuple[float, float]]:
 
 
 def write_values(path: Path, values: dict[bytes, tuple[float, float]]) -> None:
-    """Replace a file by these entries, at once: a reader sees the old file or the new one."""
+    """Replace a file by these entries. A reader sees either the old file or the new one."""
     entries = bytearray()
     for key, value in values.items():
         padding = b" " * (8 - (len(key) + 4) % 8)
@@ -187,12 +187,9 @@ def write_values(path: Path, values: dict[bytes, tuple[float, float]]) -> None:
 
 
 def fold(directory: Path, pid: int) -> None:
-    """Add the counters of a worker that has ended to those of all who ended before, and drop its gauges."""
+    """Add the counters of a worker that has ended to those of all that ended before, and drop its gauges."""
     shared = board.shared()
-    if shared is None:
-        _fold(directory, pid)
-        return
-    with shared.folding():  # a scrape in this moment starts again
+    with nullcontext() if shared is None else shared.folding():  # a scrape at this moment starts again
         _fold(directory, pid)
 
 
@@ -208,7 +205,7 @@ def _fold(directory: Path, pid: int) -> None:
             except FileNotFoundError:
                 continue
             except (ValueError, OSError) as error:
-                # Cut short while it was being made, by SIGKILL. Its counts are lost, the scrape must not be.
+                # SIGKILL interrupted the worker while it created the file. Lose its counts rather than the scrape.
                 logger.warning("the counters of worker %d are lost: %s", pid, error)
             source.unlink(missing_ok=True)
         for gauge in directory.glob(f"gauge_live*_{ours}.db"):

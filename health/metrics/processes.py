@@ -1,7 +1,7 @@
 """Metrics of the pod's processes, gunicorn's master included, and of the build.
 
-prometheus_client exports only the process that answers, and nothing in multi-process mode. Here each process has its
-own samples, with the label ``process``: ``master`` or the worker's slot.
+prometheus_client exports only the process that answers, and none in multi-process mode. Here each process has its own
+samples, with the label ``process``: ``master`` or the worker's slot.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from ..signs import board
 from .table import PROCESS_ROWS
 
-VERSION: Final = "0.1.0"  # pyproject.toml's; the service also runs from a checkout, which is no installed package
+VERSION: Final = "0.1.0"  # of pyproject.toml; a checkout that was not installed has no metadata to ask
 
 
 @cache
@@ -36,7 +36,7 @@ def build() -> dict[str, str]:
 
 
 class ProcessesCollector(Collector):
-    """Collects samples of each process on the board, of the master, and of the build."""
+    """Collects samples of the processes on the board, of the master, and of the build."""
 
     def __init__(self, shared: board.Board) -> None:
         self._board = shared

@@ -1,4 +1,4 @@
-"""The table of metrics that ``health.metrics.exporter`` exports; a test compares it with docs/metrics.md."""
+"""The metrics that ``health.metrics.exporter`` exports. A test compares this table with docs/metrics.md."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ Kind = Literal["counter", "gauge", "histogram"]
 class Row(NamedTuple):
     """One metric of the workers' own numbers.
 
-    attribute: what it is called in ``sse.stats``: a number, a mapping label → number, or an object with ``bounds``,
-    ``counts`` (per bucket, one more than bounds) and ``total``, as ``sse.stats.Histogram``; label: the name of its
-    one label, or empty; known: that label's values, which are exported from the start; merge: how a gauge's values in
-    the workers make the pod's.
+    attribute: its name in the source's ``stats``, which holds a number, a mapping label → number, or a
+    ``health.metrics.exporter.HistogramState``; label: the name of its label, or empty; known: that label's values,
+    which are exported from the start; merge: how the workers' values of a gauge become the pod's.
     """
 
     name: str
@@ -25,7 +24,7 @@ class Row(NamedTuple):
     merge: Literal["sum", "min", "max"] = "sum"
 
 
-# health imports nothing of sse: tests/health/metrics/test_docs.py sees to it that these are its words, and all of them.
+# The values of labels. health does not import sse, so tests/health/metrics/test_docs.py compares these with sse's.
 STREAM_STATES: Final = ("opening", "replaying", "live", "lagging", "ending", "lingering")
 CONNECTION_STATES: Final = ("new", "active", "idle", "stream")
 CLOSE_REASONS: Final = (
@@ -103,7 +102,7 @@ ROWS: Final = (
         "sse_connections_closed_total",
         "counter",
         "connections_closed",
-        "Connections that were closed by us, by reason.",
+        "Connections that the server closed, by reason.",
         "reason",
         CONNECTION_CLOSINGS,
     ),
@@ -119,22 +118,22 @@ ROWS: Final = (
     Row("sse_settings_refused", "gauge", "settings_refused", "Workers whose settings file cannot be used."),
 )
 
-# From the board, one sample a worker; the label is its slot, of which there are few, and not its process id.
+# From the board, one sample for each worker. The label is its slot and not its process id, so there are few values.
 BOARD_ROWS: Final = {
     "sse_log_tail_age_seconds": "Since the log last answered this worker's tailer.",
     "health_loop_lag_seconds": "Longest event-loop lag of the last ten seconds, the present one included.",
-    "health_canary_age_seconds": "Since an event came all the way out of this worker, or since it began.",
+    "health_canary_age_seconds": "Since this worker last delivered an event, or since it began.",
     "health_workers": "Workers of the present generation, by state.",
     "health_workers_expected": "Workers that gunicorn is told to keep.",
 }
 
-# Of each process of the pod, at the moment of the scrape; and of the build.
+# From each process of the pod at the moment of the scrape, and of the build.
 PROCESS_ROWS: Final = {
     "process_cpu_seconds_total": "User and system time of a process, in seconds.",
-    "process_resident_memory_bytes": "Memory of a process that lies in RAM; pages that processes share count in each.",
+    "process_resident_memory_bytes": "Memory of a process in RAM; pages that processes share count in each.",
     "process_virtual_memory_bytes": "Address space of a process.",
-    "process_open_fds": "Open file descriptors of a process: a stream is one.",
+    "process_open_fds": "Open file descriptors of a process; each stream has one.",
     "process_max_fds": "The most file descriptors that a process may open.",
     "process_start_time_seconds": "When a process began, unix time.",
-    "headwater_build_info": "1; its labels tell the versions.",
+    "headwater_build_info": "1; the labels are the versions.",
 }

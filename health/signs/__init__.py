@@ -1,1 +1,1 @@
-"""Signs of life: the board of all workers, each worker's pulse, its canary and its loop lag."""
+"""Signs of life: the board of all workers, and each worker's pulse, canary and loop lag."""

@@ -1,20 +1,17 @@
-"""The board: shared memory in which each worker of a pod writes its state, so that any worker can answer a probe for
-all of them.
+"""The board: shared memory where each worker of a pod writes its state, so that any worker can answer a probe for all.
 
-The gunicorn master makes it before the first fork (anonymous shared memory: no file, no name, gone with the last
-process). It reserves a slot for each worker that it forks and releases the slot when it has reaped the worker. So each
-place has exactly one writer: the master writes the header and the slots of workers that have not started or have ended;
-a worker writes its own slot.
+The gunicorn master creates it before the first fork (anonymous shared memory, which goes with the last process). It
+reserves a slot for each worker that it forks, and releases the slot when it has reaped the worker. So each place has
+one writer at a time: the master writes the header and the slots of workers that have not started or have ended, and a
+worker writes its own slot.
 
 Readers take no lock. A place holds two copies of its record, each with a sequence number and a checksum. The writer
-overwrites the older copy; a reader reads both and uses the newer whole one. If a writer is stopped or killed in the
-middle of a write, the other copy is still whole. (A seqlock has one copy, and a writer that dies with an odd number
-blocks its readers.) The checksum proves that a copy is whole; the order of the stores does not, because processors
-other than x86 may reorder them.
+overwrites the older copy; a reader uses the newer one that is whole. If a writer is stopped or killed during a write,
+the other copy is still whole. (A seqlock has one copy, and a writer that dies with an odd number blocks its readers.)
+Only the checksum proves that a copy is whole, because processors other than x86 may reorder the stores.
 
-Times are seconds of CLOCK_MONOTONIC, which ``time.monotonic`` reads on Linux. It is the same clock for all processes of
-a machine, so a process can compare another's times with its own, and no change of the wall clock can make a dead worker
-look alive.
+Times are seconds of CLOCK_MONOTONIC, which ``time.monotonic`` reads on Linux. All processes of a machine share that
+clock, so they can compare their times, and a step of the wall clock cannot make a dead worker look alive.
 """
 
 from __future__ import annotations
@@ -31,8 +28,8 @@ from typing import Final, NamedTuple, Protocol, Self
 
 from ..listeners import Name
 
-# Seconds between two writes of a worker's slot, and the age of a slot beyond which the worker is dead, stopped or
-# stuck. A busy worker may miss four beats; a dead one shows within three seconds.
+# Seconds between two writes of a worker's slot, and the age of a slot from which on the worker counts as dead, stopped
+# or stuck. A busy worker may miss four beats; a dead one is noticed within three seconds.
 BEAT_INTERVAL: Final = 0.5
 BEAT_MAX_AGE: Final = 2.5
 
@@ -41,7 +38,7 @@ RUNNING: Final = "running"
 DRAINING: Final = "draining"
 _STATES: Final = ("", BOOTING, RUNNING, DRAINING)
 
-# Sequence number, then the fields, then CRC-32 of all before it.
+# A sequence number, then the fields, then the CRC-32 of all these.
 _HEADER: Final = struct.Struct("<QQQQ")  # sequence, generation, expected, folds
 _SLOT: Final = struct.Struct("<QQIBBxxddddddQ")
 _SEQUENCE: Final = struct.Struct("<Q")
@@ -50,8 +47,8 @@ _COPY_BYTES: Final = 128  # the two copies lie on different cache lines
 _PLACE_BYTES: Final = 2 * _COPY_BYTES
 _NEVER_USED: Final = bytes(_PLACE_BYTES)
 
-# Two broken copies mean that the writer overtook the reader twice within one copy of 256 bytes, and it writes only
-# twice a second. A probe must not wait, so the tries are few.
+# Both copies are broken only if the writer, which writes twice a second, overtook the reader twice within one copy of
+# 256 bytes. A probe must not wait, so the tries are few.
 READ_TRIES: Final = 8
 
 
@@ -80,7 +77,7 @@ class Record(NamedTuple):
 
 
 class Board:
-    """See the module's docstring. ``Board.create(slots)`` makes one; forked processes inherit and share it."""
+    """See the module's docstring. ``Board.create(slots)`` creates one; forked processes share it."""
 
     def __init__(self, memory: mmap.mmap, slots: int) -> None:
         self._memory = memory
@@ -88,7 +85,7 @@ class Board:
 
     @classmethod
     def create(cls, slots: int) -> Self:
-        """Make a board for ``slots`` workers (256 bytes each)."""
+        """Create a board for ``slots`` workers (256 bytes each)."""
         # One place for the header, one whose first byte is the `started` latch, then the slots.
         memory = mmap.mmap(-1, _PLACE_BYTES * (slots + 2))
         # Anonymous memory is not limited by /dev/shm. Allocate all pages now, so that later writes need none.
@@ -99,7 +96,7 @@ class Board:
 
     @property
     def generation(self) -> int:
-        """Raised by each reload (SIGHUP). Workers of an older generation are about to end."""
+        """Grows with each reload (SIGHUP). Workers of an older generation are about to end."""
         return self._header()[0]
 
     @property
@@ -109,7 +106,7 @@ class Board:
 
     @property
     def folds(self) -> int:
-        """Odd while the master adds up a dead worker's counters; see ``folding``."""
+        """Odd while the master moves counters between files (``folding``)."""
         return self._header()[2]
 
     def set_expected(self, workers: int) -> None:
@@ -123,8 +120,7 @@ class Board:
 
     @contextmanager
     def folding(self) -> Iterator[None]:
-        """Mark the time in which the master moves counters between files, when a reader would miss them or count them
-        twice."""
+        """Mark the time while the master moves counters between files: a reader would miss them or count them twice."""
         generation, expected, folds = self._header()
         self._write_header(generation, expected, folds | 1)
         try:
@@ -138,15 +134,15 @@ class Board:
         return self._memory[_PLACE_BYTES] == 1
 
     def mark_started(self) -> None:
-        self._memory[_PLACE_BYTES] = 1  # a single byte, only ever set to 1: any worker may write it
+        self._memory[_PLACE_BYTES] = 1  # any worker may write it, because it is one byte and only ever set to 1
 
     # ── slots ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def reserve(self, taken: Collection[int]) -> int | None:
         """Reserve a slot for the next worker; None if all are taken.
 
-        taken: the slots of the workers that the master still has. All others are free, whatever they hold, so the slot
-            of a worker that vanished is used again.
+        taken: the slots of the workers that the master still has. All others are free, whatever they hold, so that the
+            slot of a worker that vanished can be used again.
         """
         free = [slot for slot in range(self.slots) if slot not in taken]
         for slot in free:
@@ -177,7 +173,7 @@ class Board:
 
     def records(self) -> list[Record]:
         """Return the records of all workers that have a slot."""
-        # Most slots have never been used: comparing with zeros skips them (0.1 µs a slot instead of 4).
+        # Skip slots that have never been used, by comparing them with zeros (0.1 µs a slot instead of 4).
         page = self._memory[2 * _PLACE_BYTES :]
         used = [
             slot for slot in range(self.slots) if page[slot * _PLACE_BYTES : (slot + 1) * _PLACE_BYTES] != _NEVER_USED
@@ -194,9 +190,9 @@ class Board:
         self._write(0, _HEADER, (generation, expected, folds))
 
     def _copies(self, place: int) -> list[tuple[int, bytes]]:
-        """Return both copies of a place as (sequence, bytes); sequence 0: never written."""
+        """Return both copies of a place as (sequence, bytes). A sequence of 0 means never written."""
         start = place * _PLACE_BYTES
-        both = self._memory[start : start + _PLACE_BYTES]  # one memcpy: as close to a single moment as possible
+        both = self._memory[start : start + _PLACE_BYTES]  # one memcpy, to read both at nearly the same moment
         halves = (both[:_COPY_BYTES], both[_COPY_BYTES:])
         return [(_SEQUENCE.unpack_from(half)[0], half) for half in halves]
 
@@ -211,13 +207,13 @@ class Board:
         return None
 
     def _write(self, place: int, layout: struct.Struct, values: tuple[float, ...]) -> None:
-        # A torn copy counts as the older one: the whole one must stay.
+        # A broken copy counts as the older one, so that the whole one stays.
         sequences = [sequence if _is_whole(copy, layout) else 0 for sequence, copy in self._copies(place)]
         older = sequences.index(min(sequences))
         packed = layout.pack(max(sequences) + 1, *values)
         start = place * _PLACE_BYTES + older * _COPY_BYTES
         copy = packed + _CRC.pack(zlib.crc32(packed))
-        self._memory[start : start + len(copy)] = copy  # one memcpy; struct.pack_into writes zeros first
+        self._memory[start : start + len(copy)] = copy  # one memcpy; struct.pack_into would write zeros first
 
 
 def _is_whole(copy: bytes, layout: struct.Struct) -> bool:
@@ -233,23 +229,23 @@ class Seat(NamedTuple):
 
 
 class Extension(Protocol):
-    """What the hooks call: start what runs in the background in this process, and stop it."""
+    """What the hooks call: start and stop the background work of this process."""
 
     def start(self) -> object: ...
     def stop(self) -> None: ...
 
 
 class _Process:
-    """This process's state: the board, and who shares it.
+    """This process's state: the board, its worker and its extensions.
 
-    It lives in a module because gunicorn runs its configuration file again on SIGHUP, and a second board made there
-    would miss the old workers. Modules stay.
+    It is not in gunicorn's configuration file, because gunicorn runs that again on SIGHUP: the old workers would be
+    missing from a second board.
     """
 
     board: Board | None = None
     listening: tuple[Name, ...] = ()  # gunicorn's listeners, in the order of its `bind`
     worker: tuple[int, int | None] | None = None  # (pid, slot), set in the worker after the fork
-    # The extensions of this process, which cannot be found from the server's callable: it may be middleware.
+    # Registered here, because the server's callable may be middleware, from which they could not be found.
     extensions: Final[list[weakref.ref[Extension]]] = []
 
 
@@ -257,12 +253,12 @@ process: Final = _Process()
 
 
 def shared() -> Board | None:
-    """Return the pod's board, if the gunicorn master made one."""
+    """Return the pod's board, if the gunicorn master created one."""
     return process.board
 
 
 def in_worker() -> bool:
-    """True in a worker that the gunicorn master forked."""
+    """Tell whether this process is a worker that the gunicorn master forked."""
     return process.worker is not None and process.worker[0] == os.getpid()
 
 
@@ -277,7 +273,7 @@ def extensions() -> list[Extension]:
 
 
 def take_seat() -> Seat:
-    """Return this worker's seat; without a gunicorn master, the only seat of a board of its own."""
+    """Return this worker's seat; without a gunicorn master, the only seat of a new board."""
     if process.board is not None and process.worker is not None and in_worker():
         return Seat(process.board, process.worker[1])
     board = Board.create(1)

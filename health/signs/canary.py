@@ -1,7 +1,7 @@
 """The canary: a real subscriber in every worker, on a socket pair, behind the hub, its group and the write path.
 
 The hub sends each subscriber of ``_canary`` a heartbeat a second. Readiness judges the age of the newest one that
-arrived at the other end, and so detects a worker that answers 200 but delivers no events.
+arrived, and so detects a worker that answers 200 but delivers no events.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ logger = logging.getLogger("headwater.health")
 
 CHANNEL: Final = "_canary"
 
-# Seconds until a canary that could not subscribe tries again; the hub may not have started yet.
+# Seconds until a canary that could not subscribe tries again. The hub may not have started yet.
 RETRY: Final = 0.5
 
-# Seconds after which a wait for bytes checks whether the process is ending.
+# Seconds between two checks, during a wait for bytes, whether the process is ending.
 POLL: Final = 1.0
 
-# Seconds without a heartbeat after which it subscribes again, as a client would. Longer than HEALTH_CANARY_MAX_AGE, so
-# that a dead stream is reported before it is replaced.
+# Seconds without a heartbeat until the canary subscribes again, as a client would. Longer than HEALTH_CANARY_MAX_AGE,
+# so that readiness reports a dead stream before it is replaced.
 RESUBSCRIBE: Final = 10.0
 
 
@@ -37,7 +37,7 @@ class Canary:
     def __init__(self, source: Callable[[], Source | None], stop: threading.Event) -> None:
         self._source = source
         self._stop = stop
-        self._complained = ""
+        self._logged = ""  # the last error, logged once until a heartbeat arrives
         self.seen = 0.0  # when the newest heartbeat was made, monotonic seconds; 0.0: none yet
 
     def run(self) -> None:
@@ -47,8 +47,8 @@ class Canary:
                 if source is not None:
                     self._listen(source)
             except Exception as error:  # whatever the stream raises, subscribe again
-                if repr(error) != self._complained:
-                    self._complained = repr(error)
+                if repr(error) != self._logged:
+                    self._logged = repr(error)
                     logger.warning("the canary lost its stream and subscribes again: %r", error)
             self._stop.wait(RETRY)
 
@@ -57,7 +57,7 @@ class Canary:
         try:
             try:
                 source.attach(theirs, CHANNEL)
-            except RuntimeError:  # no takeover in this worker
+            except RuntimeError:  # this worker does not take sockets over
                 theirs.close()
                 self._pull(source)
                 return
@@ -93,9 +93,9 @@ class Canary:
 
     def _note(self, made: list[int]) -> bool:
         for unix_ms in made:
-            # A heartbeat may have waited in a buffer, so use its own time. A step of the wall clock falsifies at most
-            # one heartbeat, because the next one carries the new time.
+            # A heartbeat may have waited in a buffer, so use its own time. A step of the wall clock falsifies only one
+            # heartbeat, because the next one has the new time.
             delay = max(time.time() - unix_ms / 1000, 0.0)
             self.seen = max(self.seen, time.monotonic() - delay)
-            self._complained = ""
+            self._logged = ""
         return bool(made)

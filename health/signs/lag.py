@@ -1,7 +1,7 @@
 """The event-loop lag probe: it sleeps for a known time and measures how much longer the sleep took.
 
-Under gevent it is a greenlet and measures how long something kept the loop from switching, such as a view that computes
-or blocks in C code. With threads it measures how long its thread waited for the interpreter lock and a processor.
+Under gevent it is a greenlet, and measures how long something kept the loop busy, such as a view that computes or
+blocks in C code. With threads it measures how long its thread waited for the interpreter lock and a processor.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import threading
 import time
 from typing import Final
 
-# Seconds of one sleep. Only the part of a stall beyond the end of a sleep is measured, so every stall of 100 ms or more
-# shows. Ten wake-ups a second cost less than 0.1 % of a core.
+# Seconds of one sleep. A stall is measured from the end of a sleep, so every stall of more than 100 ms shows. Ten
+# wake-ups a second cost less than 0.1 % of a core.
 INTERVAL: Final = 0.1
 
-# Seconds for which the longest lag is remembered, in one-second steps: longer than a probe's usual period.
+# Seconds for which the longest lag is remembered, in steps of a second: longer than a probe's usual period.
 REMEMBER: Final = 10
 
 
 class LagWindow:
-    """The lag at a given moment, computed from the samples; pure. All times in monotonic seconds."""
+    """Computes the lag from samples. It is pure; times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._last = 0.0
@@ -28,11 +28,11 @@ class LagWindow:
         self._seconds = [-1] * REMEMBER
 
     def sleeping(self, until: float) -> None:
-        """Note that a sleep began that should end at ``until``."""
+        """Note the start of a sleep that should end at ``until``."""
         self._due = until
 
     def woke(self, now: float) -> None:
-        """Note that the sleep ended."""
+        """Note the end of the sleep."""
         if self._due is None:
             return
         self._last = max(now - self._due, 0.0)

@@ -1,8 +1,8 @@
 """A worker's background work, and the snapshot from which probes are answered.
 
 Each duty has a thread (a greenlet under gevent), so that none waits for another: the lag probe; the canary; the pulse,
-which writes the board twice a second and starts the app's own checks; and one for each chore that may wait for a disk
-or a network. A probe only reads. A duty that fails is started again.
+which writes the board twice a second and starts the app's own checks; and each chore that may wait for a disk or a
+network. A duty that fails is started again.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from .lag import LagProbe
 
 logger = logging.getLogger("headwater.health")
 
-# A new worker looks for its first canary this often, for this long (seconds), to write it to the board quickly: until
-# then other workers may call the pod unready.
+# A new worker checks for its first canary this often and for this long (seconds), so that it is on the board quickly.
+# Until then other workers may call the pod unready.
 EARLY_INTERVAL: Final = 0.05
 EARLY_SECONDS: Final = 10.0
 
-RESTART: Final = 1.0  # seconds until a duty that failed is started again
+RESTART: Final = 1.0  # seconds until a duty that failed starts again
 
 
 class Pulse:
-    """One process's background work; made and started in the process itself, after the fork.
+    """One process's background work. Create and start it in the process itself, after the fork.
 
     source: returns the watched service, or None.
     chores: name → (seconds between two runs, function that may wait for a disk or a network).
@@ -56,7 +56,7 @@ class Pulse:
         self._stop = threading.Event()
         self._since = time.monotonic()
         own = None if self.seat.slot is None else self.seat.board.read(self.seat.slot)
-        # The generation at the fork; a later reload must not change it.
+        # As it was at the fork: a later reload must not change it.
         self._generation = self.seat.board.generation if own is None else own.generation
         self.lag = LagProbe(self._stop)
         self.canary = Canary(source, self._stop)
@@ -71,7 +71,7 @@ class Pulse:
             threading.Thread(target=self._for_ever, args=(name, run), name=f"health-{name}", daemon=True).start()
 
     def _for_ever(self, name: str, run: Callable[[], None]) -> None:
-        """Run a duty until ``stop``; start it again after an exception."""
+        """Run a duty until ``stop``, and start it again after an exception."""
         while not self._stop.is_set():
             self._guarded(name, run)
             self._stop.wait(RESTART)
@@ -104,7 +104,7 @@ class Pulse:
                 return
 
     def _guarded(self, name: str, work: Callable[[], None]) -> None:
-        """Run one part and log its failure, once until it works again; the other parts go on."""
+        """Run one part, so that its exception does not stop the others. Log that once, until the part works again."""
         try:
             work()
         except Exception:
@@ -120,7 +120,7 @@ class Pulse:
             self.seat.board.write(record)
 
     def _latch(self) -> None:
-        """Set the pod's ``started`` latch, even if nobody has asked ``/startupz`` yet."""
+        """Set the pod's ``started`` latch, even if nobody asks ``/startupz``."""
         if not self.seat.board.started and ask("started", self.table(), self.snapshot()).ok:
             self.seat.board.mark_started()
 
@@ -155,13 +155,12 @@ class Pulse:
         return TABLE + self._user_checks.table
 
     def snapshot(self) -> Snapshot:
-        """Return everything that verdicts read. Reads memory only: no lock, no log, no network."""
+        """Return everything that verdicts read. Reads only memory: no lock, no log, no network."""
         shared = self.seat.board
         log_ready = False
         try:
             own, log_ready = self._record()
         except Exception as error:
-            # The service cannot report its state.
             own = Record(-1, self.pid, self._generation, RUNNING, hub_alive=False, beat=time.monotonic())
             logger.warning("health: the status cannot be read: %r", error)
         return Snapshot(
@@ -178,8 +177,10 @@ class Pulse:
         )
 
     def _merged(self, own: Record) -> list[Record]:
-        """Return the board's records, with this worker's present state in place of what it last wrote, so that a drain
-        shows in the next answer. Its beat stays as written, so that all workers judge it alike."""
+        """Return the board's records, but with this worker's present state, so that a drain shows in the next answer.
+
+        Its beat stays as it last wrote it, so that all workers judge it alike.
+        """
         records = self.seat.board.records()
         return [
             own._replace(slot=record.slot, beat=record.beat) if record.slot == self.seat.slot else record

@@ -29,7 +29,7 @@ def failing(question: Question, snapshot: Snapshot) -> dict[str, str]:
 READY = [
     pytest.param(
         pod(worker(0), worker(1, append_failed=NOW - 29)),
-        {"appends": "the log refused what worker 1 (pid 101) had to append, 29.0 s ago"},
+        {"appends": "the log refused an append of worker 1 (pid 101) 29.0 s ago"},
         id="an append was refused",
     ),
     pytest.param(pod(worker(append_failed=NOW - 31)), {}, id="an append was refused, long ago"),

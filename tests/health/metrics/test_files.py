@@ -133,7 +133,7 @@ def test_a_master_that_can_make_no_directory_starts_without_these_metrics(
     monkeypatch.setattr(metrics_files, "base", lambda: parent / "nowhere")
     metrics_files.share_directory()
     assert metrics_files.pod_directory() is None and metrics_files.VARIABLE not in os.environ
-    assert [record.getMessage()[:15] for record in caplog.records] == ["metrics are off"]
+    assert [record.getMessage()[:25] for record in caplog.records] == ["no directory for counters"]
     health = Health(flask.Flask("files"))
     try:
         assert "health_workers_expected" in health.metrics()[1].decode(), "what needs no file is told"
