@@ -28,7 +28,6 @@ import os
 import signal
 import ssl
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -40,34 +39,27 @@ from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from gevent.socket import wait_read
-from gunicorn.http.wsgi import FileWrapper
 from gunicorn.sock import ssl_context
-from gunicorn.util import write_error
-from gunicorn.workers.base_async import ALREADY_HANDLED
 from gunicorn.workers.ggevent import GeventWorker
 
 from .. import registry
 from ..extension import SSE
 from ..fanout import Fanout
 from ..gunicorn import refuse_company, starting, tell_listening
-from ..observe import access as accesslog
-from ..observe.environ import HEALTH_LISTENER, HUNG_UP, STREAM, TAKEOVER, WHY_LOST
-from ..observe.request_id import request_id
 from ..runtime.cooperation import settle_collector
 from ..runtime.failures import Failures
-from ..runtime.redaction import redact
 from ..settings import Settings
 from ..settings.watch import Watch
 from ..streams.hub import Hub
 from ..streams.stats import Stats
 from ..streams.stream import Stream
-from .connection import Connection, why_lost
+from .answer import answer
+from .connection import Connection
 from .deadlines import ConnState
 from .drain import drain
-from .head_memory import HeadMemory, create
+from .head_memory import HeadMemory
 from .parser import CachedConfig
 from .reader import HeaderTimeout
-from .response import Response
 
 # Connections accepted before other work runs. gevent's default is 100: when a crowd reconnects, a probe would wait more
 # than a second until all of those are served.
@@ -91,13 +83,13 @@ class SSEWorker(GeventWorker):
         self.hurried = False
         # Returns whether, after a reload, the new workers run. Set in gunicorn.conf.py: sse does not know health.
         self.replaced: Callable[[], bool] = lambda: False
-        self._health_names: frozenset[Any] = frozenset()  # addresses of health's listeners
-        # The path under which a proxy serves the app. gunicorn removes this prefix from each request's path.
-        self._mount = os.environ.get("SCRIPT_NAME", "")
+        self.health_names: frozenset[Any] = frozenset()  # addresses of health's listeners
+        self.mount = os.environ.get("SCRIPT_NAME", "")
         self._unwanted = self._is_one_too_many()
         self.extensions: list[SSE] = []
         self._woken: Event | None = None
         self._tls: ssl.SSLContext | None = None
+        self.takes_over = not self.cfg.is_ssl  # TLS needs the Python socket
         self.connections: set[Connection] = set()
         self.failures = Failures(self.log)
         self.fanouts: dict[Hub, Fanout] = {}
@@ -142,9 +134,9 @@ class SSEWorker(GeventWorker):
     def _load(self) -> None:
         """Start everything that needs the app."""
         settle_collector()
-        self._request_cfg = CachedConfig(self.cfg)
-        self._heads = HeadMemory(self._request_cfg)
-        self._health_names = tell_listening(self.wsgi, self.sockets)
+        self.request_cfg = CachedConfig(self.cfg)
+        self._heads = HeadMemory(self.request_cfg)
+        self.health_names = tell_listening(self.wsgi, self.sockets)
         if self.cfg.max_requests and self.age == 1:
             self.log.warning(
                 "max_requests=%d is ignored: a worker that is replaced stops accepting until its last stream has ended",
@@ -158,7 +150,7 @@ class SSEWorker(GeventWorker):
 
     def _adopt(self, sse: SSE) -> None:
         """Serve an extension of this process. Raises LogRefused, LogUnavailable."""
-        self._health_names |= tell_listening(sse.app, self.sockets)
+        self.health_names |= tell_listening(sse.app, self.sockets)
         refuse_company(sse, self)
         self._alone[0] = not sse.log.shared
         if self._alone[0] and self._additional:
@@ -263,11 +255,11 @@ class SSEWorker(GeventWorker):
 
     def is_health(self, server: StreamServer) -> bool:
         """Return whether this listener is health's."""
-        return server.socket.getsockname() in self._health_names
+        return server.socket.getsockname() in self.health_names
 
     def for_health(self, connection: Connection) -> bool:
         """Return whether the connection was accepted by health's listener."""
-        return connection.listener in self._health_names
+        return connection.listener in self.health_names
 
     # ── connections ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -282,10 +274,10 @@ class SSEWorker(GeventWorker):
         stats = self._stats
         request, reason = None, "bad-request"
 
-        def answer(req: Any) -> bool:
+        def answer_one(req: Any) -> bool:
             nonlocal request, reason
             request, reason = req, "error"
-            keep = self._answer(connection, req)
+            keep = answer(self, connection, req)
             reason = "bad-request"
             return keep
 
@@ -301,7 +293,7 @@ class SSEWorker(GeventWorker):
                     client.do_handshake()
                 except TimeoutError:
                     raise HeaderTimeout from None
-            connection.requests(self._request_cfg, answer, count, self._heads)
+            connection.requests(self.request_cfg, answer_one, count, self._heads)
         except HeaderTimeout:
             count("read-header-timeout")
         except gevent.GreenletExit:
@@ -325,76 +317,3 @@ class SSEWorker(GeventWorker):
             self.connections.discard(connection)
             if connection.state is not ConnState.STREAM:
                 connection.finish()
-
-    def _answer(self, connection: Connection, req: Any) -> bool:
-        """Let the app answer one request; return whether the connection may be kept."""
-        began = time.monotonic()
-        sock = connection.sock
-        environ: dict[str, Any] = {}
-        resp: Response | None = None
-        try:
-            self._request_cfg.pre_request(self, req)
-            if self._mount and not _is_below(req.path, self._mount):
-                if not self.for_health(connection):
-                    write_error(sock, 404, "Not Found", "this service is at another path")
-                    return False
-                # Probes ask for /readyz, without the app's prefix.
-                req.path = self._mount + req.path
-            response_args = (connection, connection.take_over)
-            resp, environ = create(req, sock, connection.addr, connection.listener, self._request_cfg, response_args)
-            if self._health_names:
-                environ[HEALTH_LISTENER] = self.for_health(connection)
-            if not self.for_health(connection):
-                resp.request_id = request_id(environ)
-            environ["wsgi.multithread"] = True
-            environ[HUNG_UP] = connection.hung_up
-            environ[WHY_LOST] = connection.why_lost
-            if self._tls is None:
-                environ[TAKEOVER] = resp.take_over
-            if "HTTP_UPGRADE" in environ:
-                # The app may use the socket for a websocket, which the header's time-out must not end.
-                sock.settimeout(None)
-            self.nr += 1
-            body = self.wsgi(environ, resp.start_response)
-            if body is ALREADY_HANDLED:
-                raise StopIteration
-            try:
-                if req.method == "HEAD":
-                    pass  # iterating a stream's generator would never end
-                elif isinstance(body, FileWrapper):
-                    resp.write_file(body)
-                else:
-                    resp.write_all(body)
-                if connection.state is not ConnState.STREAM:
-                    resp.close()
-            except (OSError, gevent.GreenletExit) as error:
-                connection.lost = why_lost(error)
-                raise
-            finally:
-                if hasattr(body, "close"):
-                    body.close()
-            return not resp.should_close()
-        except OSError:
-            raise
-        except Exception as error:
-            if isinstance(error, StopIteration) and resp is not None and resp.status is None:
-                # gunicorn's convention: the app has answered on environ["gunicorn.socket"], and may still read from it.
-                connection.reading_body = False
-                return False
-            if resp is None or not resp.headers_sent:
-                raise
-            # Cut the body visibly: an error page in the middle of it would look like a part of it.
-            self.log.exception("the app failed in the middle of its answer")
-            connection.broken = connection.broken or "error"
-            return False
-        finally:
-            # A stream writes its own line at its end, whoever serves it.
-            logged = connection.state is ConnState.STREAM or STREAM in environ
-            if resp is not None and not logged and accesslog.enabled() and not self.for_health(connection):
-                target = redact(req.uri)
-                accesslog.request_answered(environ, target, str(resp.status), resp.sent, began)
-            self._request_cfg.post_request(self, req, environ, resp)
-
-
-def _is_below(path: str, mount: str) -> bool:
-    return path == mount or path.startswith(f"{mount.rstrip('/')}/")
