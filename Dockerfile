@@ -1,12 +1,12 @@
 # The service's image: docker build -t headwater:0.1.0 .
 #
-# Both stages begin at the same base, because a virtual environment only works with the Python that made it.
-# Any base with Python 3.11+ will do. Pin it by digest (…@sha256:…) where builds must be repeatable to the byte.
+# Both stages have the same base, because a virtual environment works only with the Python that made it.
+# Any base with Python 3.11+ will do. Pin it by digest (…@sha256:…) if builds must be repeatable to the byte.
 ARG BASE=python:3.11-slim-bookworm
-# The first stage also needs the modules venv and pip; Debian's python3 comes without them.
+# The first stage also needs the modules venv and pip, which Debian's python3 lacks.
 ARG BUILD_BASE=${BASE}
 
-# ── what only the build needs stays in this stage: pip, and a compiler if a package should want one
+# ── build: what only the build needs stays in this stage, such as pip
 FROM ${BUILD_BASE} AS build
 
 # For builds without a network: wheels in a mounted folder, and PIP_NO_INDEX=1.
@@ -16,16 +16,16 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore
 
-# Two environments, so that pip itself is not in the one that is copied.
+# Two environments, so that the copied one does not contain pip.
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 
-# Packages before code: this layer is made anew only when their list changes. Wheels only: building one from
-# source would want a compiler, and would give another image on another day.
-# With traces by OpenTelemetry: --build-arg REQUIREMENTS=requirements-otel.txt
+# Packages before code: this layer changes only with their list. Only wheels: building from source would need a compiler, and
+# would give a different image on another day.
+# With OpenTelemetry's traces: --build-arg REQUIREMENTS=requirements-otel.txt
 ARG REQUIREMENTS=requirements.txt
 COPY requirements.txt requirements-otel.txt /src/
 RUN /opt/pip/bin/pip --python /opt/venv/bin/python install --only-binary :all: --requirement /src/${REQUIREMENTS}
-# What packages bring along and nothing imports: their tests, and sources for compilers and type checkers.
+# Remove what nothing imports: the packages' tests, and sources for compilers and type checkers.
 RUN cd /opt/venv/lib/python3*/site-packages \
     && rm -rf gevent/tests gevent/testing greenlet/tests zope/interface/tests zope/interface/*/tests zope/event/tests* \
     && find . -type f \( -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.hpp' -o -name '*.py[xi]' -o -name '*.pxd' \) \
@@ -34,12 +34,12 @@ RUN cd /opt/venv/lib/python3*/site-packages \
 COPY sse /app/sse
 COPY health /app/health
 COPY app.py wsgi.py settings.py gunicorn.conf.py LICENSE /app/
-# Compiled here, as the root file system is read-only later. The hash is not checked at the start, because nothing
-# can change the source any more.
+# Compiled here, because the root file system is read-only later. Python need not compare the compiled files with the
+# source, which no longer changes.
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app \
     && mkdir -p /layout && mkdir -m 0770 /layout/data
 
-# ── what runs
+# ── the image
 FROM ${BASE}
 
 ARG VERSION=0.1.0
@@ -52,11 +52,11 @@ LABEL org.opencontainers.image.title="headwater" \
 
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
-# For a log in a file. Group 0 may write it, too: some platforms run containers under a user number of their own, with
-# that group.
+# For a log in a file. Group 0 may write it, too, because some platforms run containers as a user of their own in that
+# group.
 COPY --from=build --chown=10001:0 /layout/ /
 
-# HOST: in a container, loopback is reachable by nobody. Publishing stays closed until a key is set.
+# HOST: nobody can reach a container's loopback. Publishing stays closed until a key is set.
 # SSE_LOG: a file, unless the environment says otherwise; mount a volume at /data to keep it.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -65,12 +65,12 @@ ENV PATH=/opt/venv/bin:$PATH \
     SSE_LOG=sqlite:////data/headwater.db
 
 WORKDIR /app
-# A number, so that Kubernetes can see that it is not root (runAsNonRoot); without a name, shell or home directory.
+# A number, so that Kubernetes can check that it is not root (runAsNonRoot); without a name, shell or home directory.
 USER 10001:10001
 EXPOSE 8080 8081
-# The graceful one for gunicorn: streams are told to reconnect, and end one by one.
+# gunicorn's graceful stop: streams are told to reconnect, and end one by one.
 STOPSIGNAL SIGTERM
-# The list form: no shell in between that would keep the signal to itself. gunicorn's master is PID 1. It passes
-# SIGTERM on to its workers and reaps every child (its SIGCHLD handler waits for any pid), so no tini is needed.
+# The list form, without a shell that would not pass the signal on. gunicorn's master is PID 1: it passes SIGTERM on to its
+# workers and reaps every child (its SIGCHLD handler waits for any pid), so no tini is needed.
 # No HEALTHCHECK: Kubernetes ignores it, and asks /startupz, /healthz and /readyz on port 8081 instead.
 CMD ["gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]

@@ -1,4 +1,4 @@
-# Headwater. `make run` and `make test` are all that a fresh clone needs: Python 3.11+ and make.
+# Headwater. A fresh clone needs only Python 3.11+ and make for `make run` and `make test`.
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -6,7 +6,7 @@ BIN   := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-# The tests start hundreds of Python processes: each would compile all of the service anew where this is set.
+# The tests start hundreds of Python processes; with this set, each would compile the whole service again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -21,18 +21,17 @@ setup: $(VENV)/.dev  ## .venv with everything for running and testing
 run: $(VENV)/.run    ## the service, on http://localhost:8080 (settings: docs/settings.md)
 	@exec $(BIN)/gunicorn -c gunicorn.conf.py wsgi:app
 
-# Not by gunicorn's --reload: its workers are forked from a master that has our worker class, and with it most of our
-# modules, already imported. SIGINT drains without delay: streams end cleanly, and resume with the new code.
-dev: $(VENV)/.dev    ## as run, started anew with each change of the code; streams end, and resume
+# Not gunicorn's --reload: its workers are forked from a master that has already imported our worker class, and with it most
+# of our modules. SIGINT drains without delay: streams end cleanly, and resume with the new code.
+dev: $(VENV)/.dev    ## like run, restarted whenever the code changes; streams end and resume
 	@LOG_LEVEL=$${LOG_LEVEL:-debug} SSE_DRAIN_DELAY=0 SSE_DRAIN_WINDOW=0 exec $(BIN)/watchfiles --filter python \
 	  "$(BIN)/gunicorn -c gunicorn.conf.py wsgi:app" sse health app.py wsgi.py settings.py gunicorn.conf.py
 
-# How many tests run beside each other; JOBS=0: one after the other. They mostly wait, so three do not disturb each other
-# on two cores.
+# How many tests run in parallel; JOBS=0 runs one after the other. Tests mostly wait, so three fit on two cores.
 JOBS ?= 3
 
-# Two steps: those that may run beside others, file by file, then those that need the machine to themselves. pytest's
-# status 5 says that none was selected, which is no failure as long as the other step had some.
+# Two steps: first the tests that may run in parallel, file by file, then those that need the machine alone. pytest's status
+# 5 means that none was selected, which is no failure if the other step had some.
 test: $(VENV)/.dev   ## the tests, without the slow ones; ARGS="-k word" picks
 	@beside=0; alone=0; \
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not fuzz and not serial" $(ARGS) \
@@ -52,27 +51,27 @@ lint: $(VENV)/.dev   ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-audit: $(VENV)/.audit  ## known holes in the pinned packages, by pip-audit; needs the network
+audit: $(VENV)/.audit  ## known vulnerabilities of the pinned packages, by pip-audit; needs the network
 	$(VENV)/audit/bin/pip-audit --disable-pip --require-hashes -r requirements.txt -r requirements-dev.txt $(ARGS)
 
-bench: $(VENV)/.dev  ## the benchmarks side by side with the peers; MINUTES=30 bounds them, QUICK=1 is a short run
+bench: $(VENV)/.dev  ## the benchmarks beside the peers; MINUTES=30 bounds them, QUICK=1 is a short run
 	$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(MINUTES),--budget $(MINUTES))
 
 profile: $(VENV)/.dev  ## where the time of a publish and of a delivered event goes; writes docs/profiles/
 	$(BIN)/python -m bench.profile
 
-clean:               ## removes .venv, caches and builds; never var/, where the event log is
+clean:               ## remove .venv, caches and builds; never var/, which has the event log
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Stamp files: the packages are installed once, and again when the list of them changes.
+# Stamp files: packages are installed once, and again when their list changes.
 $(VENV)/.made:
 	@test -n "$(PYTHON)" || { echo >&2 "Headwater needs Python 3.11 or newer. None was found on PATH; \
 	install one, or name it: make PYTHON=/path/to/python3.12 …"; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo >&2 \
 	"Headwater needs Python 3.11 or newer; $(PYTHON) is $$("$(PYTHON)" --version 2>&1)."; exit 1; }
 	@echo "Setting up $(VENV) (once) with $$("$(PYTHON)" --version)"
-	@"$(PYTHON)" -m venv $(VENV) || { echo >&2 "No virtual environment could be made; on Debian and Ubuntu: \
+	@"$(PYTHON)" -m venv $(VENV) || { echo >&2 "Cannot make a virtual environment; on Debian and Ubuntu: \
 	apt-get install python3-venv"; exit 1; }
 	@touch $@
 

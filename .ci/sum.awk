@@ -1,6 +1,6 @@
-# The closing lines of several runs of pytest ("== 123 passed, 4 deselected in 56.7s ==") as one. The first file is the
-# output of all tests, the second that of those which were run once more, or empty: their second outcome is what counts.
-# Deselected are only those of the other step and the slow ones, so they are left out.
+# Sums the closing lines of several runs of pytest ("== 123 passed, 4 deselected in 56.7s =="). The first file is the output
+# of all tests, the second that of the repeated ones, or empty; a repeated test's second result counts. Deselected tests
+# belong to the other step or are slow, so they are left out.
 BEGIN { split("failed passed skipped xfailed xpassed warning error", order) }
 
 FILENAME == ARGV[2] && !repeated { repeated = 1; delete count["failed"]; delete count["error"] }

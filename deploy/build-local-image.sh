@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Builds the image without any registry: over a base made from Debian's packages, by buildah in a chroot.
+# Builds the image without a registry: on a base made from Debian's packages, with buildah in a chroot.
 #
 #     deploy/build-local-image.sh [DIRECTORY]
 #
-# For machines that reach a Debian mirror and a package index, and nothing else; CI is one. Elsewhere
-# `docker build -t headwater:0.1.0 .` is all you need. Needs root, buildah and mmdebstrap (both are Debian
-# packages), and the Python of the machine to be of the same version as Debian's, for its wheels.
+# For machines, such as CI, that reach only a Debian mirror and a package index. Elsewhere use
+# `docker build -t headwater:0.1.0 .`. Needs root, buildah and mmdebstrap (both are Debian packages). The machine's Python
+# must have the version of Debian's, for its wheels.
 #
-# DIRECTORY (default: build/image) keeps base images, wheels and buildah's storage for the next run. The image is
-# localhost/headwater:VERSION in there, and its root file system is unpacked to DIRECTORY/rootfs.
+# DIRECTORY (default: build/image) keeps base images, wheels and buildah's storage for the next run. It has the image
+# localhost/headwater:VERSION, and its root file system in DIRECTORY/rootfs.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -23,16 +23,16 @@ for program in buildah mmdebstrap; do
     command -v "$program" >/dev/null || { echo "needs the program $program: apt-get install $program" >&2; exit 3; }
 done
 
-# vfs and chroot need neither overlayfs nor namespaces of their own, which a sandbox may not have.
+# vfs and chroot need neither overlayfs nor namespaces, which a sandbox may lack.
 buildah=(buildah --storage-driver vfs --root "$work/storage" --runroot "$work/run")
 
-# The machine's own package sources, whichever form they have.
+# The machine's own package sources, in either format.
 sources=()
 for file in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
     if [ -s "$file" ]; then sources=("$file"); break; fi
 done
 
-# libstdc++6: greenlet wants it. Images that have apt have it, the usual Python images among them.
+# libstdc++6 is for greenlet. Images with apt have it, and so the usual Python images.
 base() { # name, further packages
     [ -s "$work/$1.tar" ] || {
         echo "== $1: from Debian's packages" >&2
@@ -56,9 +56,9 @@ if ! cmp -s "$root/requirements.txt" "$work/wheels/requirements.txt"; then
     echo "== wheels" >&2
     rm -rf --one-file-system "$work/wheels"
     mkdir "$work/wheels"
-    # The very Python that the image has: a marker such as python_full_version < "3.11.3" must come out alike.
+    # The same Python version as the image, so that markers such as python_full_version < "3.11.3" give the same result.
     "$python" -m pip download --quiet --quiet --only-binary :all: --dest "$work/wheels" --requirement "$root/requirements.txt"
-    # Debian's 3.11.2 is below 3.11.3, where asyncio's own time-out came: redis asks for this one there.
+    # redis needs it for Debian's 3.11.2: asyncio has its own time-out only from 3.11.3 on.
     "$python" -m pip download --quiet --quiet --only-binary :all: --no-deps --dest "$work/wheels" async-timeout==5.0.1
     cp "$root/requirements.txt" "$work/wheels/"
 fi
@@ -73,7 +73,7 @@ echo "== image" >&2
 container=$("${buildah[@]}" from --isolation chroot "localhost/headwater:$version")
 trap '"${buildah[@]}" rm "$container" >/dev/null' EXIT
 mounted=$("${buildah[@]}" mount "$container")
-# Never across a mount: whoever ran the last one by hand may have left /proc in it.
+# Never across a mount: somebody who ran the last one by hand may have left /proc in it.
 rm -rf --one-file-system "$work/rootfs"
 cp -a "$mounted" "$work/rootfs"
 "${buildah[@]}" inspect --type image "localhost/headwater:$version" >"$work/image.json"

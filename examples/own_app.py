@@ -23,7 +23,7 @@ numbers = itertools.count(1)
 
 @app.post("/orders")
 def create_order() -> tuple[dict[str, Any], int]:
-    """Take an order, and tell everybody who listens to the channel ``orders``."""
+    """Take an order, and publish it to the channel ``orders``."""
     order = {"number": next(numbers), "item": request.get_json()["item"]}
     event_id = sse.publish("orders", json.dumps(order), event="created")
     return {**order, "event": event_id}, 201
