@@ -1,1 +1,1 @@
-"""Attacks on the real server, each file named after its kind; the wire is a raw socket where the wire matters."""
+"""Attacks on a real server. Each file is named after its kind of attack."""

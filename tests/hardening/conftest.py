@@ -1,4 +1,4 @@
-"""The servers that are attacked: started once, and left unharmed by each attack or it is found out by the next."""
+"""The servers that the tests attack. Each starts once and must survive all attacks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.support.server import Server
 
 HS_KEY = "a secret of thirty-two bytes or more"
 ORIGIN = "https://app.example.com"
-#: The peer that `limited` believes; 127.0.0.1 is not it.
+#: The proxy that ``limited`` trusts; it does not trust 127.0.0.1.
 PROXY = "127.0.0.2"
 
 
 @pytest.fixture(scope="package")
 def open_server() -> Iterator[Server]:
-    """As it is in the first minutes: no key, on loopback."""
+    """A server with the defaults: no key, on a loopback address."""
     with Server() as running:
         yield running
         alive(running)
@@ -28,14 +28,14 @@ def open_server() -> Iterator[Server]:
 
 @pytest.fixture(scope="package")
 def guarded() -> Iterator[Server]:
-    """With tokens, a CORS origin and a public channel."""
+    """A server with tokens, a CORS origin and public channels."""
     with Server(SSE_JWT_KEY=HS_KEY, SSE_CORS_ORIGINS=ORIGIN, SSE_PUBLIC_CHANNELS="public:*") as running:
         yield running
         alive(running)
 
 
 class Rotating(NamedTuple):
-    """A server with an RSA and a symmetric key in one set, where algorithms can be confused."""
+    """A server with an RSA and a symmetric key, which an attacker may try to confuse."""
 
     server: Server
     rsa: Any
@@ -43,7 +43,7 @@ class Rotating(NamedTuple):
 
 @pytest.fixture(scope="package")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rotating]:
-    """Both families of algorithms allowed at once."""
+    """A server that allows RS256 and HS256."""
     key = rsa_key()
     path: Path = tmp_path_factory.mktemp("keys") / "jwks.json"
     path.write_text(jwks(jwk(key, kid="r", alg="RS256")))
@@ -57,7 +57,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rotating]:
 
 @pytest.fixture(scope="package")
 def limited() -> Iterator[Server]:
-    """With small limits."""
+    """A server with small limits."""
     with Server(
         SSE_REPLAY_LIMIT=50,
         SSE_MAX_STREAMS_PER_IP=3,

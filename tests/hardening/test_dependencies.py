@@ -1,4 +1,4 @@
-"""What is installed is what was looked at: every package pinned, with the hashes of its files, and none left out."""
+"""Every package that gets installed is pinned, with the hashes of its files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILES = sorted(path.name for path in ROOT.glob("requirements*.txt"))
 
 
 def entries(name: str) -> list[tuple[Requirement, list[str]]]:
-    """The requirements of a file with their hashes, and those of the files that it includes."""
+    """Return the requirements of a file and of those that it includes, with their hashes."""
     found = []
     for line in (ROOT / name).read_text().replace("\\\n", " ").splitlines():
         line = line.partition("#")[0].strip()
@@ -39,7 +39,7 @@ def test_every_requirement_is_pinned_once_with_its_hashes(name: str) -> None:
         seen.add(key)
 
 
-def test_what_is_built_upon_has_an_upper_bound_and_the_tests_run_with_versions_within() -> None:
+def test_each_dependency_has_an_upper_bound_and_the_installed_version_is_below_it() -> None:
     ranges = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     capped = {"flask", "werkzeug", "gunicorn", "gevent", "redis", "hiredis", "throttled-py"}
     for requirement in map(Requirement, ranges):
@@ -52,7 +52,7 @@ def test_what_is_built_upon_has_an_upper_bound_and_the_tests_run_with_versions_w
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-otel.txt", "requirements-dev.txt"])
-def test_nothing_that_a_requirement_needs_is_left_to_chance_and_all_of_it_fits(name: str) -> None:
+def test_all_transitive_requirements_are_pinned_and_compatible(name: str) -> None:
     pinned = {
         canonicalize_name(requirement.name): requirement
         for requirement, _ in entries(name)

@@ -1,4 +1,4 @@
-"""docs/security.md says what the code does: its settings exist, and no limit is missing from its table."""
+"""docs/security.md fits the code: its settings exist, and its table has every limit."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ TEXT = (ROOT / "docs" / "security.md").read_text()
 TABLE = re.findall(r"^\| `([A-Z_]+)` \| (.+) \|$", TEXT, re.MULTILINE)
 KNOWN = {name.upper() for name in Settings.model_fields}
 
-#: Settings by their beginning, or name, that bound what a client can take or say who it is.
+#: Settings that limit what a client can take, or decide whom we believe.
 LIMITING = re.compile(
     r"SSE_(MAX_|RETAIN_|READ_|WRITE_|IDLE_|KEEPALIVE_|REPLAY_|WINDOW_|PUBLISH_RATE|TRACE_LINES|TRUSTED_|CORS_|JWT_(ALG|ISS|AUD))"
     r"|WORKER_CONNECTIONS"
 )
 
 
-def test_the_table_has_every_limit_once_and_nothing_that_is_none() -> None:
+def test_the_table_has_every_limit_once_and_nothing_else() -> None:
     named = [name for name, _ in TABLE]
     assert sorted(named) == sorted(name for name in KNOWN if LIMITING.match(name))
     assert all(attack.strip() for _, attack in TABLE)
 
 
-def test_every_setting_that_is_named_exists() -> None:
+def test_every_setting_in_the_text_exists() -> None:
     mentioned = set(re.findall(r"`((?:SSE|HEALTH|WORKER|LOG)_[A-Z_]+|HOST|PORT)(?:=[^`]*)?`", TEXT))
     assert mentioned <= KNOWN, mentioned - KNOWN
 
 
-def test_the_grace_of_a_key_file_is_the_one_in_the_code() -> None:
+def test_the_grace_period_of_key_files_is_the_codes() -> None:
     assert f"valid for {ROTATION_GRACE:g} s" in TEXT
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_point_to_existing_files() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", TEXT + (ROOT / "SECURITY.md").read_text().replace("](docs/", "](../docs/")):
         assert (ROOT / "docs" / target).resolve().exists(), target

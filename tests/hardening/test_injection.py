@@ -1,4 +1,4 @@
-"""Injection: what a client sends never becomes a field, an event, a header or a log line of its own making."""
+"""Injection: a client cannot forge a field, an event, a header or a log line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.server import Server
 from tests.support.sse_client import SSEClient
 from tests.support.wait import eventually
 
-#: What ends a line, or is taken for its end by some reader: a log's, a terminal's, a parser's in another language.
+#: Characters that end a line for some reader: a log viewer, a terminal, a parser in another language.
 BREAKS = [
     pytest.param(octets, id=name)
     for name, octets in {
@@ -42,7 +42,7 @@ FORGED = b"event: forged"
 
 
 @pytest.mark.parametrize("octets", BREAKS)
-def test_a_type_with_a_break_in_it_is_refused_or_arrives_as_one_type(open_server: Server, octets: bytes) -> None:
+def test_a_type_with_a_line_break_is_refused_or_arrives_as_one_type(open_server: Server, octets: bytes) -> None:
     kind = b"a" + octets + FORGED
     with SSEClient(open_server.port, "/events/typed") as client:
         client.next_event()
@@ -57,7 +57,7 @@ def test_a_type_with_a_break_in_it_is_refused_or_arrives_as_one_type(open_server
 
 @pytest.mark.parametrize("octets", BREAKS)
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_channel_with_a_break_in_it_is_refused(open_server: Server, octets: bytes, method: str) -> None:
+def test_a_channel_with_a_line_break_is_refused(open_server: Server, octets: bytes, method: str) -> None:
     for where in ("/events/a%s", "/events/a%sb", "/events/%sa", "/events?channel=a%s", "/events?channel=a&channel=b%s"):
         if method == "POST" and "?" in where:
             continue
@@ -67,7 +67,7 @@ def test_a_channel_with_a_break_in_it_is_refused(open_server: Server, octets: by
 
 
 @pytest.mark.parametrize("octets", BREAKS)
-def test_a_cursor_with_a_break_in_it_adds_nothing_to_the_stream(open_server: Server, octets: bytes) -> None:
+def test_a_cursor_with_a_line_break_adds_nothing_to_the_stream(open_server: Server, octets: bytes) -> None:
     cursor = b"1-1" + octets + FORGED + octets + b"data: x" + octets * 2
     for target in ("lastEventId", "last_event_id", "since"):
         with SSEClient(open_server.port, f"/events/a?{target}={quote_from_bytes(cursor)}") as client:
@@ -82,7 +82,7 @@ def test_a_cursor_with_a_break_in_it_adds_nothing_to_the_stream(open_server: Ser
 
 @pytest.mark.parametrize("octets", BREAKS)
 @pytest.mark.parametrize("name", ["Last-Event-ID", "Idempotency-Key", "Origin", "Content-Type", "Accept", "User-Agent", "Cookie"])
-def test_a_break_in_a_header_adds_no_header_to_any_answer(guarded: Server, name: str, octets: bytes) -> None:
+def test_a_line_break_in_a_header_adds_no_header_to_the_response(guarded: Server, name: str, octets: bytes) -> None:
     line = name.encode() + b": x" + octets + b"Set-Cookie: forged=1"
     body = request("/events/public:a", line, "Content-Length: 1", "Connection: close", method="POST", body=b"x")
     for octets_sent in (body, request("/openapi.json", line), request("/events/private", line)):
@@ -114,7 +114,7 @@ def test_a_break_in_a_header_adds_no_header_to_any_answer(guarded: Server, name:
         "",
     ],
 )
-def test_no_other_origin_is_allowed_or_echoed(guarded: Server, origin: str) -> None:
+def test_a_foreign_origin_is_neither_allowed_nor_echoed(guarded: Server, origin: str) -> None:
     for octets in (
         request("/events/public:a", f"Origin: {origin}", method="HEAD"),
         request("/events/none", f"Origin: {origin}"),
@@ -125,7 +125,7 @@ def test_no_other_origin_is_allowed_or_echoed(guarded: Server, origin: str) -> N
             assert reply.header("access-control-allow-credentials") is None
 
 
-def test_two_origins_are_none(guarded: Server) -> None:
+def test_a_header_with_two_origins_is_not_allowed(guarded: Server) -> None:
     reply = one(guarded, request("/events/none", f"Origin: {ORIGIN}", f"Origin: {ORIGIN}"))
     assert reply.header("access-control-allow-origin") is None
 
@@ -145,7 +145,7 @@ BATCHES = {
 
 
 @pytest.mark.parametrize("event", [pytest.param(event, id=name) for name, event in BATCHES.items()])
-def test_a_batch_cannot_say_what_a_request_cannot(open_server: Server, event: dict[str, object]) -> None:
+def test_a_batch_cannot_bypass_the_checks_of_a_single_event(open_server: Server, event: dict[str, object]) -> None:
     line = json.dumps(event)
     answer = open_server.request("POST", "/events", line, {"Content-Type": "application/x-ndjson"})
     assert answer.status in (400, 403), answer.body
@@ -164,7 +164,7 @@ def test_a_batch_cannot_say_what_a_request_cannot(open_server: Server, event: di
         pytest.param(b'{"channel":"a","data":"x"}\r{"channel":"b","data":"y"}', id="a bare CR between two"),
     ],
 )
-def test_json_that_other_parsers_fall_over_is_one_400_or_413(open_server: Server, line: bytes) -> None:
+def test_json_that_breaks_other_parsers_is_a_400_or_413(open_server: Server, line: bytes) -> None:
     answer = open_server.request("POST", "/events", line, {"Content-Type": "application/x-ndjson"})
     assert answer.status in (400, 413), answer.body[:300]
     assert answer.json()["detail"] and len(answer.body) < 600
@@ -190,8 +190,8 @@ TARGETS = [
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_one_request_is_one_line_of_the_log(open_server: Server, target: bytes) -> None:
-    # The line of whoever asked before may still be on its way.
+def test_each_request_is_one_log_line(open_server: Server, target: bytes) -> None:
+    # The line of an earlier request may still be on its way.
     open_server.request("GET", "/last-before", headers={"X-Request-ID": (mark := uuid.uuid4().hex)})
     open_server.wait_for_log(f'"request_id": "{mark}"')
     before = len(open_server.log_text())
@@ -205,7 +205,7 @@ def test_one_request_is_one_line_of_the_log(open_server: Server, target: bytes) 
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_whatever_a_request_says_no_line_is_forged_in_either_form_of_the_log(
+def test_no_request_can_forge_a_log_line_in_either_format(
     start_server: StartServer, form: str
 ) -> None:
     server = start_server(LOG_FORMAT=form, SSE_PUBLISH_KEY="publish-key-0123456789")
@@ -233,7 +233,7 @@ def test_whatever_a_request_says_no_line_is_forged_in_either_form_of_the_log(
         exchange(server.port, octets)
     eventually(lambda: len(server.log_text()[before:].splitlines()) >= len(attacks) - 4, 3)
     added = server.log_path.read_bytes()[before:]
-    for line in added.decode().splitlines():  # at everything that Python takes for a line's end
+    for line in added.decode().splitlines():  # splits at every character that Python takes for a line break
         assert forged.decode() not in line[: len(forged) + 2], line
         assert line.isprintable(), line
         if form == "json":
@@ -241,7 +241,7 @@ def test_whatever_a_request_says_no_line_is_forged_in_either_form_of_the_log(
     assert added.count(b"\n") <= len(attacks) + 2
 
 
-def test_the_client_in_the_log_is_the_peer_or_what_a_trusted_proxy_says(limited: Server) -> None:
+def test_the_logged_client_is_the_peer_unless_a_trusted_proxy_names_another(limited: Server) -> None:
     line = 'X-Forwarded-For: 1.2.3.4" status=200\tclient=9.9.9.9'
     exchange(limited.port, request("/nowhere/untrusted", line))
     exchange(limited.port, request("/nowhere/trusted", line), source="127.0.0.2")
@@ -254,7 +254,7 @@ def test_the_client_in_the_log_is_the_peer_or_what_a_trusted_proxy_says(limited:
     assert clients()["/nowhere/trusted"] == "127.0.0.2"
 
 
-def test_an_id_of_a_views_own_stream_cannot_break_its_line(start_server: StartServer) -> None:
+def test_an_id_of_a_views_own_stream_cannot_contain_a_line_break(start_server: StartServer) -> None:
     from sse.events.model import InvalidEvent
     from sse.web.view_streams import Message, encode_item
 
@@ -269,7 +269,7 @@ def test_an_id_of_a_views_own_stream_cannot_break_its_line(start_server: StartSe
                 check(text)
 
 
-def test_an_idempotency_key_is_only_ever_compared(open_server: Server) -> None:
+def test_an_idempotency_key_is_never_interpreted(open_server: Server) -> None:
     for key in ("a' OR '1'='1", "a\\';--", "$ne", "../../etc/passwd", "*", "%s%n", "{0}"):
         found = ask(open_server, request("/events/idem", f"Idempotency-Key: {key}", "Content-Length: 1", method="POST", body=b"x"))
         assert found[0].status == (400 if " " in key else 201)

@@ -1,4 +1,4 @@
-"""Whatever is asked of the operations in /openapi.json, the answer is one that it describes."""
+"""The service answers any request to an operation of /openapi.json with a response that it describes."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from tests.support.server import Server
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 VALUE = TEXT | st.integers().map(str) | st.sampled_from(["a", "orders", "5", "0-0", "earliest", "_canary", "heartbeat", ""])
-#: What a header can carry at all: the rest is the parser's to refuse.
+#: The characters that a header can carry; the parser refuses others.
 FIELD = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=40)
 BODY = st.binary(max_size=60) | st.sampled_from([b"", b'{"channel":"a","data":"x"}', b'{"channel":"a"}\n\n[]'])
 
 
 @cache
 def description(server: Server) -> Any:
-    """The server's own."""
+    """The server's own description."""
     return server.request("GET", "/openapi.json").json()
 
 
 @given(st.data())
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_every_answer_is_one_that_the_description_has(open_server: Server, data: st.DataObject) -> None:
+def test_every_response_is_one_that_the_description_has(open_server: Server, data: st.DataObject) -> None:
     api = description(open_server)
     path = data.draw(st.sampled_from(sorted(api["paths"])))
     method = data.draw(st.sampled_from(sorted(api["paths"][path])))
@@ -53,7 +53,7 @@ def test_every_answer_is_one_that_the_description_has(open_server: Server, data:
     head = answer.partition(b"\r\n\r\n")[0].decode("latin-1").lower()
     status = head.split(" ")[1]
     if "%2f" in target.lower() and status == "404":
-        return  # an encoded slash is a slash: another path
+        return  # an encoded slash makes it another path
     assert status in operation["responses"], (octets, answer[:300])
     (content_type,) = operation["responses"][status]["content"]
     assert f"content-type: {content_type}" in head

@@ -1,4 +1,4 @@
-"""Oversized everything, and bodies that claim to be compressed."""
+"""Oversized requests, and bodies that claim to be compressed."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ OVERSIZED = {
 
 
 @pytest.mark.parametrize("octets", [pytest.param(octets, id=name) for name, octets in OVERSIZED.items()])
-def test_what_is_too_large_is_refused_with_a_small_answer(open_server: Server, octets: bytes) -> None:
+def test_an_oversized_request_gets_a_small_refusal(open_server: Server, octets: bytes) -> None:
     answer = exchange(open_server.port, octets)
-    if answer:  # a reset may overtake an answer to somebody who still sends
+    if answer:  # a client that still sends may get a reset before the response
         assert replies(answer)[0].status in (400, 403, 413, 414, 415, 431), answer[:200]
         assert len(answer) < 2000
     alive(open_server)
@@ -70,7 +70,7 @@ PLAIN = b"x" * 10 * MB
     ],
 )
 def test_no_body_is_decompressed(open_server: Server, coding: str, body: bytes) -> None:
-    """A bomb of 10 KB that would be 10 MB is 10 KB of bytes that are not UTF-8."""
+    """A bomb of 10 KB that decompresses to 10 MB stays 10 KB of bytes that are not UTF-8."""
     (worker,) = open_server.worker_pids()
     before = resident_bytes(worker)
     for target, more in (("/events/zip", []), ("/events", ["Content-Type: application/x-ndjson"])):
@@ -80,14 +80,14 @@ def test_no_body_is_decompressed(open_server: Server, coding: str, body: bytes) 
     assert history(open_server, "zip") == []
 
 
-def test_an_answer_is_never_compressed(guarded: Server) -> None:
-    """A secret beside what an attacker chose, compressed together, could be guessed by the size (BREACH)."""
+def test_no_response_is_compressed(guarded: Server) -> None:
+    """An attacker who can add text to a compressed response can guess a secret in it by its size (BREACH)."""
     for target in ("/", "/openapi.json", "/events/private"):
         reply = one(guarded, request(target, "Accept-Encoding: gzip, deflate, br, zstd"))
         assert reply.header("content-encoding") is None
 
 
-def test_text_that_looks_compressed_is_kept_as_it_is(open_server: Server) -> None:
+def test_text_that_looks_compressed_is_unchanged(open_server: Server) -> None:
     body = json.dumps({"x": 1}).encode()
     octets = request("/events/zip2", "Content-Encoding: gzip", f"Content-Length: {len(body)}", method="POST", body=body)
     if one(open_server, octets).status == 201:

@@ -1,4 +1,4 @@
-"""Path tricks: what a proxy's rules see and what we serve must be the same thing, and nothing but what we serve."""
+"""Path tricks: a proxy's rules and our routes must see the same path, and only our routes are served."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ NOT_THE_CHANNEL = [
 
 
 @pytest.mark.parametrize("target", NOT_THE_CHANNEL)
-def test_no_spelling_of_a_path_opens_what_needs_a_token(guarded: Server, target: str) -> None:
-    """Not even with a token for something else; and none of them is a redirect, which would keep a query's token."""
+def test_no_spelling_of_a_path_bypasses_the_token(guarded: Server, target: str) -> None:
+    """Not even with a token for another channel; and none is redirected, which would pass on a token in the query."""
     for narrow in ("public:a", "events", "x", "private;x=1"):
         line = f"Authorization: Bearer {hs256(claims(subscribe=[narrow], publish=[narrow]), HS_KEY)}"
         for method in ("HEAD", "POST"):
@@ -59,8 +59,8 @@ def test_no_spelling_of_a_path_opens_what_needs_a_token(guarded: Server, target:
 
 
 @pytest.mark.parametrize("begin", ["//", "///", "/%2f", "/%2F%2f", "%2f/"])
-def test_a_path_with_more_slashes_is_another_path(open_server: Server, begin: str) -> None:
-    """What a proxy lets or does not let through to ``/events`` is not to be had by another spelling of it."""
+def test_a_path_with_extra_slashes_is_another_path(open_server: Server, begin: str) -> None:
+    """So another spelling of ``/events`` cannot bypass a proxy's rules."""
     for method, target, lines in (
         ("HEAD", "events/a", []),
         ("HEAD", "events?channel=a", []),
@@ -72,7 +72,7 @@ def test_a_path_with_more_slashes_is_another_path(open_server: Server, begin: st
         assert status == (400 if begin == "%2f/" else 404), target
 
 
-def test_an_encoded_letter_is_that_letter_for_the_check_too(guarded: Server) -> None:
+def test_access_is_checked_for_the_decoded_channel(guarded: Server) -> None:
     for spelled in ("/events/%70rivate", "/%65vents/private", "/events?channel=%70rivate", "/events?%63hannel=private"):
         assert one(guarded, request(spelled, method="HEAD")).status == 401
         token = f"Authorization: Bearer {hs256(claims(subscribe=['private']), HS_KEY)}"
@@ -97,7 +97,7 @@ def test_an_encoded_letter_is_that_letter_for_the_check_too(guarded: Server) -> 
         "channel=_",
     ],
 )
-def test_no_spelling_of_a_query_opens_what_needs_a_token(guarded: Server, query: str) -> None:
+def test_no_spelling_of_a_query_bypasses_the_token(guarded: Server, query: str) -> None:
     assert one(guarded, request(f"/events?{query}", method="HEAD")).status in (400, 401, 403)
 
 
@@ -123,13 +123,13 @@ def test_no_spelling_of_a_query_opens_what_needs_a_token(guarded: Server, query:
         "%ff%fe",
     ],
 )
-def test_the_consoles_files_are_all_that_can_be_fetched(open_server: Server, name: str) -> None:
+def test_only_the_consoles_files_can_be_fetched(open_server: Server, name: str) -> None:
     for reply in ask(open_server, request(f"/console/{name}")):
         assert reply.status in (400, 404), name
         assert b"import" not in reply.body and b"root:" not in reply.body
 
 
-def test_a_reserved_channel_is_nobodys_to_publish(guarded: Server, open_server: Server) -> None:
+def test_nobody_can_publish_to_a_reserved_channel(guarded: Server, open_server: Server) -> None:
     token = f"Authorization: Bearer {hs256(claims(publish=['*', '_*', '_canary'], subscribe=['*']), HS_KEY)}"
     for channel in ("_canary", "_stats", "_x", "%5fcanary"):
         for server in (guarded, open_server):

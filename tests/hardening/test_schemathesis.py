@@ -1,7 +1,7 @@
-"""schemathesis against /openapi.json on the live service: what the description allows is served, what it does not allow
-is refused, and every answer is one that it has.
+"""schemathesis against a live service: it serves what /openapi.json allows, refuses the rest, and every response is one
+that the description has.
 
-Streams never end, so of each the first block is read, and then the client goes.
+Streams never end, so the client reads the first block and leaves.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _as_it_is(context: Any, value: Any) -> bytes:
 
 @pytest.fixture(scope="module")
 def small_server() -> Iterator[Server]:
-    """With few channels a stream: a list of 64 names takes longer to make up than to refuse."""
+    """A server that allows few channels per stream, because schemathesis takes long to invent 64 names."""
     with Server(SSE_MAX_CHANNELS=4) as running:
         yield running
         alive(running)
@@ -77,12 +77,12 @@ def small_server() -> Iterator[Server]:
 
 @cache
 def described(server: Server) -> Any:
-    """The service's own description."""
+    """The service's description."""
     return schemathesis.openapi.from_dict(server.request("GET", "/openapi.json").json())
 
 
 def answered(case: Any, server: Server) -> Response:
-    """The case's answer; of a stream, the opening block."""
+    """Return the response; for a stream, its first block."""
     sent = case.as_transport_kwargs(server.url("").rstrip("/"))
     with requests.request(**sent, stream=True, timeout=5, allow_redirects=False) as answer:
         if answer.headers.get("Content-Type", "").startswith("text/event-stream"):
@@ -94,7 +94,7 @@ def answered(case: Any, server: Server) -> Response:
 
 
 def hold(server: Server, label: str, mode: GenerationMode, examples: int) -> None:
-    """Try an operation with so many requests."""
+    """Send this many requests to an operation."""
     (operation,) = [found.ok() for found in described(server).get_all_operations() if found.ok().label == label]
 
     @given(operation.as_strategy(generation_mode=mode))
@@ -107,7 +107,7 @@ def hold(server: Server, label: str, mode: GenerationMode, examples: int) -> Non
     )
     def holds(case: Any) -> None:
         answer = answered(case, server)
-        # The same key for another body, by chance: no schema could rule it out.
+        # By chance, the same key with another body, which no schema could exclude.
         reused = mode is GenerationMode.POSITIVE and answer.status_code == 422
         case.validate_response(answer, checks=SAID if reused else [*SAID, OF_MODE[mode]])
 

@@ -1,6 +1,6 @@
-"""Request smuggling: no bytes of one request are ever read as another, whatever a proxy in front may make of them.
+"""Request smuggling: however a proxy reads them, bytes of one request never become another.
 
-Each attack carries a publish to the channel `smuggled`. It must get no answer of its own, and nothing may be stored.
+Each attack hides a publish to the channel ``smuggled``. It must get no response, and nothing may be stored.
 The plain cases (two lengths, both framings, a folded header) are in tests/live/raw/syntax.py, against Go as well.
 """
 
@@ -16,19 +16,19 @@ LENGTH = len(b"0\r\n\r\n" + SMUGGLED)
 
 
 def hidden(*lines: str | bytes, target: str = "/events/carrier", body: bytes = b"0\r\n\r\n", method: str = "POST") -> bytes:
-    """A request with these framing lines, after whose body, as one of two parsers sees it, another one begins."""
+    """Build a request with these framing lines. For one of two parsers, its body ends where the hidden request begins."""
     return request(target, *lines, method=method, body=body + SMUGGLED)
 
 
 def chunked(body: bytes) -> bytes:
-    """A chunked request of this body, and the other one."""
+    """Build a chunked request with this body, followed by the hidden one."""
     return hidden("Transfer-Encoding: chunked", body=body)
 
 
 BOTH = f"Content-Length: {LENGTH}"
 
 REFUSED = {
-    # CL.TE and TE.CL, and the spellings of Transfer-Encoding that only one of two parsers sees.
+    # CL.TE and TE.CL, and spellings of Transfer-Encoding that only one of two parsers accepts.
     "CL.TE": hidden(BOTH, "Transfer-Encoding: chunked"),
     "TE.CL": hidden("Transfer-Encoding: chunked", "Content-Length: 4", body=b"5c\r\n"),
     "CL 0, TE": hidden("Content-Length: 0", "Transfer-Encoding: chunked"),
@@ -125,10 +125,10 @@ def test_a_request_that_two_parsers_could_read_differently_is_the_last_on_its_co
 
 
 BODY = len(SMUGGLED)
-NEXT = request("/nowhere")  # 404: an answer that cannot be taken for another
+NEXT = request("/nowhere")  # its 404 differs from all other responses
 
 READ_AS_ONE = {
-    # A body that looks like a request is a body, whoever reads it or does not.
+    # A body that looks like a request, whether the route reads it or not.
     "in the body of a GET": (request("/openapi.json", f"Content-Length: {BODY}", body=SMUGGLED) + NEXT, [200, 404]),
     "in the body of a DELETE": (
         request("/events/x", f"Content-Length: {BODY}", method="DELETE", body=SMUGGLED) + NEXT,
@@ -168,7 +168,7 @@ READ_AS_ONE = {
         request("/none", f"Content-Length: {BODY}", "Expect: 100-continue", method="POST", body=SMUGGLED) + NEXT,
         [404],
     ),
-    # What is legal, and must be understood as everybody else does.
+    # Legal requests, which we must read as every other parser does.
     "a length with zeros before it": (
         request("/events/carrier", "Content-Length: 003", method="POST", body=b"abc") + NEXT,
         [201, 404],
@@ -205,14 +205,14 @@ READ_AS_ONE = {
         request("/events/carrier", "Content-Length: 3", "Content_Length: 99", method="POST", body=b"abc") + NEXT,
         [201, 404],
     ),
-    # Upgrades that a proxy may let through as tunnels.
+    # Upgrades, which a proxy may pass on as tunnels.
     "an upgrade to h2c": (
         request("/openapi.json", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAA") + NEXT,
         [200, 404],
     ),
     "an upgrade to a WebSocket": (
         request("/openapi.json", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13") + NEXT,
-        [400, 404],  # Werkzeug's: no route of ours is for WebSockets
+        [400, 404],  # from Werkzeug: none of our routes is for WebSockets
     ),
 }
 
@@ -220,20 +220,20 @@ READ_AS_ONE = {
 @pytest.mark.parametrize(
     ("octets", "statuses"), [pytest.param(*case, id=name) for name, case in READ_AS_ONE.items()]
 )
-def test_bytes_of_a_body_are_never_a_request(open_server: Server, octets: bytes, statuses: list[int]) -> None:
+def test_a_body_is_never_read_as_a_request(open_server: Server, octets: bytes, statuses: list[int]) -> None:
     assert [reply.status for reply in ask(open_server, octets)] == statuses
     assert history(open_server, "smuggled") == []
 
 
-def test_requests_behind_that_of_a_stream_are_not_answered_and_do_not_end_up_in_it(open_server: Server) -> None:
+def test_requests_after_that_of_a_stream_are_neither_answered_nor_part_of_it(open_server: Server) -> None:
     answer = exchange(open_server.port, request("/events/quiet") + SMUGGLED + request("/openapi.json"))
     assert answer.startswith(b"HTTP/1.1 200 ") and b"text/event-stream" in answer
     assert answer.count(b"HTTP/1.1") == 1 and b"openapi" not in answer and b"yes" not in answer
     assert history(open_server, "smuggled") == []
 
 
-def test_a_trailer_is_no_header(guarded: Server) -> None:
-    """Else whoever can only add to a body could add credentials, or an idempotency key."""
+def test_a_trailer_is_not_a_header(guarded: Server) -> None:
+    """Otherwise somebody who can only add to a body could add credentials, or an idempotency key."""
     from tests.hardening.conftest import HS_KEY
     from tests.sse.auth.fakes import claims, hs256
 

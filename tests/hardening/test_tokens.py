@@ -1,4 +1,4 @@
-"""Tokens, end to end: forged, confused, expired, too early, too narrow, in two places at once."""
+"""Tokens, end to end: forged, confused, expired, not yet valid, too narrow, in two places at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GOOD = hs256(ALL, HS_KEY)
 
 
 def tried(server: Server, token: str) -> set[int]:
-    """The statuses of publishing and of reading with a token, in each of the places where one can stand for that."""
+    """Return the statuses of publishing and reading with a token, sent in every way that is allowed."""
     statuses = set()
     body = {"method": "POST", "body": b"x"}
     for target, lines in (
@@ -36,7 +36,7 @@ def tried(server: Server, token: str) -> set[int]:
     return statuses
 
 
-def test_a_good_token_is_good_in_every_place(guarded: Server, mixed: Rotating) -> None:
+def test_a_valid_token_works_in_every_way(guarded: Server, mixed: Rotating) -> None:
     assert tried(guarded, GOOD) == {201, 200}
     assert tried(mixed.server, GOOD) == {201, 200}
     assert tried(mixed.server, rs256(ALL, mixed.rsa, kid="r")) == {201, 200}
@@ -102,19 +102,19 @@ FORGED = {
 
 
 @pytest.mark.parametrize("token", [pytest.param(token, id=name) for name, token in FORGED.items()])
-def test_a_forged_token_opens_nothing(guarded: Server, token: str) -> None:
+def test_a_forged_token_is_refused(guarded: Server, token: str) -> None:
     assert tried(guarded, token) == {401}
 
 
-def test_a_public_key_is_not_a_secret(mixed: Rotating) -> None:
-    """Key confusion: HS256, "signed" with what everybody may know of an RSA key."""
+def test_a_public_key_is_not_accepted_as_a_secret(mixed: Rotating) -> None:
+    """Key confusion: HS256, "signed" with the public part of an RSA key."""
     pem = public_pem(mixed.rsa)
     for secret in (pem, pem.strip(), pem.replace("\n", "\r\n"), json.dumps(jwk(mixed.rsa)), jwk(mixed.rsa)["n"], "r"):
         for more in ({}, {"kid": "r"}, {"typ": "JWT", "kid": "r"}):
             assert tried(mixed.server, hs256(ALL, secret, **more)) == {401}
     for key in (rsa_key(which=8), rsa_key(1024, which=9)):
         assert tried(mixed.server, rs256(ALL, key, kid="r")) == {401}
-    # The right signature under the other algorithm's name.
+    # A valid signature, but the header names the other algorithm.
     token = rs256(ALL, mixed.rsa, kid="r").split(".")
     confused = {"alg": "HS256", "kid": "r"}
     assert tried(mixed.server, ".".join([b64url(json.dumps(confused).encode()), *token[1:]])) == {401}
@@ -123,7 +123,7 @@ def test_a_public_key_is_not_a_secret(mixed: Rotating) -> None:
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_a_stream_ends_cleanly_with_its_token_and_its_client_does_not_get_back_in(guarded: Server, live: bool) -> None:
+def test_a_stream_ends_cleanly_with_its_token_and_its_client_is_then_refused(guarded: Server, live: bool) -> None:
     expires = time.time() + 2.2
     token = hs256({**claims(subscribe=["ends"]), "exp": expires}, HS_KEY)
     with SSEClient(guarded.port, f"/events/ends?access_token={token}") as client:
@@ -169,7 +169,7 @@ ESCAPES = [
 
 
 @pytest.mark.parametrize(("granted", "channel"), ESCAPES)
-def test_a_pattern_covers_what_it_says_and_nothing_beside_it(guarded: Server, granted: str, channel: str) -> None:
+def test_a_pattern_covers_only_what_it_says(guarded: Server, granted: str, channel: str) -> None:
     token = f"Authorization: Bearer {hs256(claims(publish=[granted], subscribe=[granted]), HS_KEY)}"
     for target in (f"/events/{channel}", f"/events?channel={channel}", f"/events?channel=public:a&channel={channel}"):
         assert one(guarded, request(target, token, method="HEAD")).status in (400, 403), target
@@ -180,7 +180,7 @@ def test_a_pattern_covers_what_it_says_and_nothing_beside_it(guarded: Server, gr
     assert one(guarded, request("/events", *lines, method="POST", body=line)).status in (400, 403)
 
 
-def test_one_channel_of_a_batch_that_is_not_covered_stops_all_of_it(guarded: Server) -> None:
+def test_one_channel_that_the_token_does_not_cover_stops_the_whole_batch(guarded: Server) -> None:
     token = f"Authorization: Bearer {hs256(claims(publish=['mine']), HS_KEY)}"
     body = b'{"channel":"mine","data":"1"}\n{"channel":"yours","data":"2"}'
     reply = one(
@@ -201,7 +201,7 @@ def test_a_token_in_the_url_does_not_publish(guarded: Server) -> None:
         assert b"?access_token= is for reading only" in reply.body
 
 
-def test_two_credentials_are_none(guarded: Server) -> None:
+def test_two_different_credentials_are_refused(guarded: Server) -> None:
     other = hs256(claims(subscribe=["x"]), HS_KEY)
     for octets in (
         request(f"/events/x?access_token={other}", f"Authorization: Bearer {GOOD}"),
@@ -220,14 +220,14 @@ def test_two_credentials_are_none(guarded: Server) -> None:
         assert GOOD.encode() not in reply.body
 
 
-def test_the_publish_key_does_not_read_and_nothing_near_it_publishes(limited: Server) -> None:
+def test_the_publish_key_cannot_read_and_similar_keys_cannot_publish(limited: Server) -> None:
     key = "publish-key-0123456789"
     for wrong in (key[:-1], key + "0", key.upper(), key + "=", key + "%20", "", "*", "null", "publish-key-012345678\u00b9"):
         line = f"Authorization: Bearer {wrong}".encode()
         assert one(limited, request("/events/x", line, "Content-Length: 1", method="POST", body=b"x")).status == 401
 
 
-def test_the_command_mints_what_the_service_believes(guarded: Server) -> None:
+def test_the_service_accepts_tokens_from_the_command(guarded: Server) -> None:
     command = [sys.executable, "-m", "flask", "--app", "wsgi", "sse", "token"]
     options = ["--publish", "minted:*", "--subscribe", "minted:*", "--ttl", "600"]
     environ = {**os.environ, "SSE_JWT_KEY": HS_KEY, "SSE_LOG": "memory:"}
@@ -240,7 +240,7 @@ def test_the_command_mints_what_the_service_believes(guarded: Server) -> None:
         assert one(guarded, request(f"/events/{channel}", line, method="HEAD")).status == read
 
 
-def test_nobody_uses_up_the_idempotency_keys_of_channels_that_are_not_his(guarded: Server) -> None:
+def test_a_publisher_cannot_use_up_the_idempotency_keys_of_other_channels(guarded: Server) -> None:
     def publish(channel: str, *also: str) -> int:
         token = hs256(claims(publish=[channel, *also]), HS_KEY)
         lines = [f"Authorization: Bearer {token}", "Idempotency-Key: order-7"]
@@ -252,7 +252,7 @@ def test_nobody_uses_up_the_idempotency_keys_of_channels_that_are_not_his(guarde
 
     assert publish("thief") == publish("thief", "thief2") == 201
     assert publish("victim") == 201
-    assert publish("thief", "victim") == 201  # who may publish there may, and is somebody else's affair
+    assert publish("thief", "victim") == 201  # its token covers that channel
     other = request(
         "/events/victim",
         f"Authorization: Bearer {hs256(claims(publish=['victim']), HS_KEY)}",

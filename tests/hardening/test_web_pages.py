@@ -1,4 +1,4 @@
-"""Other people's web pages: cross-site POST, DNS rebinding and CSRF, with the headers that browsers really send."""
+"""Other sites' web pages: cross-site POST, DNS rebinding and CSRF, with the headers that real browsers send."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOKEN = hs256(claims(ttl=3600, publish=["*"], subscribe=["*"]), HS_KEY)
 
 
 def post(*lines: str, host: str = "localhost") -> bytes:
-    """A publish with these headers, as a page sends it."""
+    """Build a publish with these headers, as a page sends it."""
     text = "".join(f"{line}\r\n" for line in lines)
     return f"POST /events/web HTTP/1.1\r\nHost: {host}\r\n{text}Content-Length: 1\r\n\r\nx".encode("latin-1")
 
@@ -42,7 +42,7 @@ PAGES = {
 
 
 @pytest.mark.parametrize("lines", [pytest.param(lines, id=name) for name, lines in PAGES.items()])
-def test_a_foreign_page_cannot_publish_into_the_open_first_minutes(open_server: Server, lines: list[str]) -> None:
+def test_a_foreign_page_cannot_publish_to_a_server_without_a_key(open_server: Server, lines: list[str]) -> None:
     reply = one(open_server, post(*lines))
     assert reply.status == 403
     assert b"evil" not in reply.body and reply.header("access-control-allow-origin") is None
@@ -72,25 +72,25 @@ def test_a_foreign_page_cannot_publish_into_the_open_first_minutes(open_server: 
         "[::1",
     ],
 )
-def test_a_rebound_name_cannot_publish(open_server: Server, host: str) -> None:
-    """The page is same-origin then, and only its Host tells."""
+def test_a_page_with_a_rebound_name_cannot_publish(open_server: Server, host: str) -> None:
+    """The page is then same-origin; only its Host gives it away."""
     for lines in ([], [f"Origin: http://{host}", "Sec-Fetch-Site: same-origin"], ["Sec-Fetch-Site: same-origin"]):
         assert one(open_server, post(*lines, host=host)).status in (400, 403)
 
 
-def test_an_absolute_target_does_not_stand_in_for_the_host(open_server: Server) -> None:
+def test_an_absolute_target_does_not_replace_the_host(open_server: Server) -> None:
     octets = post(host="evil.test").replace(b"/events/web", b"http://localhost/events/web")
     assert one(open_server, octets).status in (400, 403)
 
 
-def test_the_console_and_curl_publish_in_the_first_minutes(open_server: Server) -> None:
+def test_the_console_and_curl_can_publish_without_a_key(open_server: Server) -> None:
     own = f"localhost:{open_server.port}"
     assert one(open_server, post(host=own)).status == 201
     assert one(open_server, post(f"Origin: http://{own}", "Sec-Fetch-Site: same-origin", host=own)).status == 201
 
 
-def test_a_page_that_may_not_is_not_allowed_to_ask_either(open_server: Server) -> None:
-    """No preflight of any page is granted without SSE_CORS_ORIGINS: no custom header, no DELETE, no JSON."""
+def test_a_foreign_pages_preflight_is_refused(open_server: Server) -> None:
+    """Without SSE_CORS_ORIGINS no page may send custom headers, DELETE or JSON."""
     asks = ["Origin: https://evil.test", "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: authorization"]
     for target in ("/events/web", "/events", "/", "/openapi.json"):
         reply = one(open_server, request(target, *asks, method="OPTIONS"))
@@ -112,19 +112,19 @@ FORGERIES = {
 
 
 @pytest.mark.parametrize("lines", [pytest.param(lines, id=name) for name, lines in FORGERIES.items()])
-def test_a_cookie_publishes_for_no_page_but_an_allowed_one(guarded: Server, lines: list[str]) -> None:
+def test_a_foreign_page_cannot_publish_with_the_cookie(guarded: Server, lines: list[str]) -> None:
     assert one(guarded, post(f"Cookie: sse_token={TOKEN}", *lines)).status == 403
-    # The same request by a client that meant it is fine.
+    # With the token in a header, the same request is allowed.
     assert one(guarded, post(f"Authorization: Bearer {TOKEN}", *lines)).status == 201
 
 
-def test_a_cookie_publishes_for_an_allowed_page(guarded: Server) -> None:
+def test_an_allowed_page_can_publish_with_the_cookie(guarded: Server) -> None:
     assert one(guarded, post(f"Cookie: sse_token={TOKEN}", f"Origin: {ORIGIN}")).status == 201
     assert one(guarded, post(f"Cookie: sse_token={TOKEN}", "Origin: http://localhost")).status == 201
 
 
 def test_a_foreign_page_cannot_read_with_the_cookie(guarded: Server) -> None:
-    """The browser sends it along, but is not allowed to show the answer."""
+    """The browser sends the cookie, but CORS keeps the response from the page."""
     octets = request("/events/private", f"Cookie: sse_token={TOKEN}", "Origin: https://evil.test", method="HEAD")
     reply = one(guarded, octets)
     assert reply.header("access-control-allow-origin") is None
@@ -132,7 +132,7 @@ def test_a_foreign_page_cannot_read_with_the_cookie(guarded: Server) -> None:
     assert reply.header("vary") == "Origin", "a cache must not hand one page's answer to another"
 
 
-def test_the_pages_run_nothing_inline_and_cannot_be_framed(open_server: Server) -> None:
+def test_our_pages_run_no_inline_scripts_and_cannot_be_framed(open_server: Server) -> None:
     for target in ("/", "/openapi.json", "/console/main.js"):
         reply = one(open_server, request(target))
         policy = reply.header("content-security-policy") or ""
@@ -140,8 +140,8 @@ def test_the_pages_run_nothing_inline_and_cannot_be_framed(open_server: Server) 
         assert reply.header("x-content-type-options") == "nosniff"
 
 
-def test_the_first_minutes_are_over_when_the_command_line_listens_to_the_network(start_server: StartServer) -> None:
-    """HOST says 127.0.0.1, `-b` something else: what counts is where it really listens."""
+def test_publishing_is_closed_if_the_command_line_listens_on_the_network(start_server: StartServer) -> None:
+    """HOST is 127.0.0.1, but ``-b`` overrides it: the real listener counts."""
     port, health = ReservedPort(), ReservedPort()
     listen = ("-b", f"0.0.0.0:{port.number}", "-b", f"127.0.0.1:{health.number}")
     server = start_server(*listen, HOST="127.0.0.1", PORT=port.number, HEALTH_PORT=health.number)

@@ -1,4 +1,4 @@
-"""Raw bytes to the server, and all that it answers, one reply after the other."""
+"""Sends raw bytes to the server and parses all its responses."""
 
 from __future__ import annotations
 
@@ -17,24 +17,21 @@ _numbers = itertools.count()
 
 
 class Reply(NamedTuple):
-    """One answer of several on a connection."""
+    """One of the responses on a connection."""
 
     status: int
     headers: list[tuple[str, str]]
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """The one value of a header.
-
-        :raises AssertionError: it is there twice.
-        """
+        """Return the value of a header. Raises AssertionError if it occurs twice."""
         found = [value for known, value in self.headers if known == name]
         assert len(found) <= 1, f"{name} is there {len(found)} times"
         return found[0] if found else None
 
 
 def request(target: str = "/openapi.json", *lines: str | bytes, method: str = "GET", body: bytes = b"") -> bytes:
-    """A request exactly of these lines: nothing is added but Host and the line ends, nothing escaped."""
+    """Build a request from exactly these lines; only Host and the line ends are added, and nothing is escaped."""
     fields = b"".join((line if isinstance(line, bytes) else line.encode("latin-1")) + b"\r\n" for line in lines)
     return f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n".encode("latin-1") + fields + b"\r\n" + body
 
@@ -42,14 +39,14 @@ def request(target: str = "/openapi.json", *lines: str | bytes, method: str = "G
 def exchange(
     port: int, octets: bytes, *, half_close: bool = True, source: str = "127.0.0.1", timeout: float = 8.0
 ) -> bytes:
-    """Send from the address ``source``, say that this was all, and read to the end whatever comes.
+    """Send from the address ``source``, shut down our side, and read until the server closes.
 
-    :raises TimeoutError: the server has not closed the connection in time.
+    Raises TimeoutError if the server does not close within ``timeout`` seconds.
     """
     with socket.create_connection(("127.0.0.1", port), timeout=timeout, source_address=(source, 0)) as sock:
 
         def send() -> None:
-            # A server that has seen enough closes while we still send.
+            # The server may close while we still send.
             with contextlib.suppress(OSError):
                 sock.sendall(octets)
                 if half_close:
@@ -66,9 +63,9 @@ def exchange(
 
 
 def replies(answer: bytes) -> list[Reply]:
-    """The answers in the bytes of a connection, by RFC 9112 §6.3; whatever is left over is an error.
+    """Parse all responses of a connection (RFC 9112 §6.3).
 
-    :raises AssertionError: these bytes are not answers from their beginning to their end.
+    Raises AssertionError if the bytes are anything but complete responses.
     """
     found = []
     while answer:
@@ -106,16 +103,13 @@ def ask(server: Server, octets: bytes, *, source: str = "127.0.0.1", half_close:
 
 
 def one(server: Server, octets: bytes, *, source: str = "127.0.0.1") -> Reply:
-    """The only answer.
-
-    :raises AssertionError: there were none, or several.
-    """
+    """Return the only response."""
     (reply,) = ask(server, octets, source=source)
     return reply
 
 
 def history(server: Server, channel: str, headers: Mapping[str, str] | None = None) -> list[StreamEvent]:
-    """Every event of a channel, by publishing a mark and reading up to it."""
+    """Return all events of a channel: publish a mark and read up to it."""
     mark = f"mark-{next(_numbers)}"
     server.publish(channel, mark, **{name.replace("-", "_"): value for name, value in (headers or {}).items()})
     with SSEClient(server.port, f"/events/{channel}?since=earliest", headers=headers) as client:
@@ -124,7 +118,7 @@ def history(server: Server, channel: str, headers: Mapping[str, str] | None = No
 
 
 def alive(server: Server) -> None:
-    """It answers probes, and nothing was worth a traceback."""
+    """Check that the server answers probes and has logged no traceback."""
     assert server.request("GET", "/healthz", port=server.health_port).status == 200
     log = server.log_text()
     assert "Traceback" not in log, log[log.index("Traceback") - 300 :][:4000]
