@@ -23,7 +23,7 @@ from .model import Settings
 
 logger = logging.getLogger("headwater.settings")
 
-LOOK_INTERVAL: Final = 0.5  # seconds
+POLL_INTERVAL: Final = 0.5  # seconds
 
 
 class Watch:
@@ -56,9 +56,9 @@ class Watch:
 
     def _run(self) -> None:
         failing = ""
-        while not self._stop.wait(LOOK_INTERVAL):
+        while not self._stop.wait(POLL_INTERVAL):
             try:
-                self.look()
+                self.poll()
             except Exception as error:  # its text might quote a value
                 if type(error).__name__ != failing:
                     failing = type(error).__name__
@@ -66,7 +66,7 @@ class Watch:
             else:
                 failing = ""
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Read the file once, and act on a change."""
         now = offload(self._read)  # its disk may be slow
         before, self._seen = self._seen, now

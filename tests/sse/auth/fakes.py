@@ -1,5 +1,7 @@
-"""Settings, requests and tokens for the tests of access. Tokens are put together by hand, not by PyJWT: so
-that what a test presents does not depend on what the library under test would be willing to write."""
+"""Settings, requests and tokens for the tests of access.
+
+Tokens are built by hand, not with PyJWT, so that tests can present what the library would refuse to write.
+"""
 
 import base64
 import hashlib
@@ -34,7 +36,7 @@ app = Flask("tests")
 
 @dataclass(frozen=True)
 class FakeSettings:
-    """What `AuthSettings` asks for, with the defaults of the real settings."""
+    """Implements ``AuthSettings``, with the defaults of the real settings."""
 
     sse_auth: str = "auto"
     sse_publish_key: SecretStr | None = None
@@ -53,8 +55,7 @@ class FakeSettings:
 def request(
     method: str = "POST", path: str = "/events/orders", *, peer: str = "127.0.0.1", **headers: str
 ) -> Request:
-    """A request as a worker would hand it over. Header names with _ for -; Host is 127.0.0.1:8080 by
-    default."""
+    """Build a request as a worker does. Header names have _ for -; the default Host is 127.0.0.1:8080."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     given = {"Host": "127.0.0.1:8080"} | given
     with app.test_request_context(
@@ -75,7 +76,7 @@ def b64url(data: bytes) -> str:
 
 
 def claims(*, ttl: float = 86400, publish: Any = (), subscribe: Any = (), **more: Any) -> dict[str, Any]:
-    """A token's payload. A value of None leaves that claim out."""
+    """Build a token's payload; None leaves a claim out."""
     own = {"exp": int(time.time() + ttl), "sse": {"publish": list(publish), "subscribe": list(subscribe)}}
     return {name: value for name, value in (own | more).items() if value is not None}
 
@@ -135,7 +136,7 @@ def private_pem(key: Any, form: PrivateFormat = PrivateFormat.PKCS8) -> str:
 
 
 def jwk(key: Any, **more: Any) -> dict[str, Any]:
-    """A JWK, put together by hand (RFC 7518 §6, RFC 8037 §2)."""
+    """Build a JWK by hand (RFC 7518 §6, RFC 8037 §2)."""
     if isinstance(key, str):
         return {"kty": "oct", "k": b64url(key.encode())} | more
     public = key.public_key()

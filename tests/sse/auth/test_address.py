@@ -1,4 +1,4 @@
-"""The client's address: nobody's word but a trusted proxy's."""
+"""The client's address: only trusted proxies can name it."""
 
 import ipaddress
 from typing import Any
@@ -83,19 +83,19 @@ def seen(peer: str | None, xff: str | None = None, forwarded: str | None = None)
         pytest.param(None, "1.1.1.1", None, "unknown", id="a PROXY line that names no client"),
     ],
 )
-def test_the_client_is_the_rightmost_address_that_is_no_trusted_proxy(
+def test_the_client_is_the_rightmost_address_that_is_not_a_trusted_proxy(
     peer: str | None, xff: str | None, forwarded: str | None, client: str
 ) -> None:
     assert seen(peer, xff, forwarded) == client
 
 
-def test_without_trusted_proxies_headers_mean_nothing() -> None:
+def test_without_trusted_proxies_the_headers_are_ignored() -> None:
     environ = {"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": "1.1.1.1", "HTTP_FORWARDED": "for=1.1.1.1"}
     assert client_address(environ, ()) == "127.0.0.1"
     assert client_address(environ | {"REMOTE_ADDR": ""}, ()) == "", "nor from a Unix socket's peer"
 
 
-def test_a_long_chain_is_followed_only_so_far() -> None:
+def test_a_long_chain_is_followed_up_to_a_limit() -> None:
     assert seen("10.0.0.1", "1.1.1.1" + ", 10.2.2.2" * (MAX_HOPS - 1)) == "1.1.1.1"
     assert seen("10.0.0.1", "1.1.1.1" + ", 10.2.2.2" * MAX_HOPS) == "10.2.2.2"
 
@@ -107,14 +107,14 @@ ADDRESSES = st.ip_addresses().map(str)
     st.text(max_size=80),
     ADDRESSES.filter(lambda text: "." in text and not text.startswith(("10.", "192.0.2.7"))),
 )
-def test_nothing_that_a_client_writes_changes_what_the_proxy_appends(written: str, real: str) -> None:
+def test_a_clients_own_entries_do_not_change_the_result(written: str, real: str) -> None:
     assert seen("10.0.0.1", f"{written}, {real}") == real
     assert seen("10.0.0.1", None, f"{written}, for={real}") == real
     assert seen("10.0.0.1", None, f'{written}, for="{real}:99";proto=https') == real
 
 
 @given(st.text(), st.text())
-def test_any_headers_give_an_address(xff: str, forwarded: str) -> None:
+def test_any_headers_give_some_address(xff: str, forwarded: str) -> None:
     ipaddress.ip_address(seen("10.0.0.1", xff, forwarded))
 
 
@@ -128,7 +128,7 @@ def test_an_address_is_read_with_and_without_port(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "a", "1.2.3", "1.2.3.4.5", "1.2.3.4:", "1.2.3.4:123456", "[1.2.3.4", ":80", "１.2.3.4"]
 )
-def test_what_is_no_address_is_none(text: str) -> None:
+def test_anything_else_is_not_an_address(text: str) -> None:
     assert parse_address(text) is None
 
 
@@ -148,7 +148,7 @@ def test_clients_are_counted_by_address_or_ipv6_site(address: str, bucket: str) 
 
 
 @pytest.mark.parametrize("entry", ["", "10.0.0.0/33", "proxy.example", "10.0.0.0-10.0.0.9", "*"])
-def test_a_network_that_is_none_is_named(entry: str) -> None:
+def test_an_invalid_network_is_quoted(entry: str) -> None:
     with pytest.raises(ValueError, match="neither an IP address nor a network") as refused:
         parse_networks((entry,))
     assert repr(entry) in str(refused.value)

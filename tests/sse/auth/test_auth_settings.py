@@ -1,4 +1,4 @@
-"""From settings to keys: what is refused at the start, and rotation while serving."""
+"""From settings to keys: refusals at the start, and rotation while serving."""
 
 import subprocess
 import sys
@@ -43,7 +43,7 @@ def authenticator(settings: Any, *, loopback: bool = False) -> Authenticator:
 
 
 def refused(checker: Authenticator, credential: str) -> bool:
-    """Whether publishing with this credential gets 401."""
+    """True if publishing with this credential gets 401."""
     try:
         checker.may_publish(request(**bearer(credential)), ["a"])
     except AccessDenied as denied:
@@ -55,7 +55,7 @@ def refused(checker: Authenticator, credential: str) -> bool:
 # --- Files and rotation -------------------------------------------------------------------------------------
 
 
-def test_publish_keys_from_a_file_and_from_the_setting_are_both_good(tmp_path: Path) -> None:
+def test_publish_keys_from_a_file_and_from_the_setting_are_both_valid(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text(OTHER_KEY + "\n")
     checker = authenticator(FakeSettings(sse_publish_key=SecretStr(PUBLISH_KEY), sse_publish_key_file=file))
@@ -63,7 +63,7 @@ def test_publish_keys_from_a_file_and_from_the_setting_are_both_good(tmp_path: P
 
 
 class Uptime:
-    """The clock that key files are looked at by."""
+    """The clock of the key files."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -95,7 +95,7 @@ def test_a_key_set_rotates_without_a_restart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("static", [True, False], ids=["SSE_PUBLISH_KEY_FILE", "SSE_JWT_KEY_FILE"])
-def test_a_file_with_a_single_key_leaves_the_old_one_some_time(static: bool, tmp_path: Path) -> None:
+def test_the_old_key_of_a_single_key_file_stays_valid_for_some_time(static: bool, tmp_path: Path) -> None:
     file = tmp_path / "key"
     first, second = (PUBLISH_KEY, OTHER_KEY) if static else (SECRET, OTHER_SECRET)
     body = claims(publish=["a"])
@@ -124,7 +124,7 @@ def changed(before: Authenticator, uptime: Uptime, **settings: Any) -> Authentic
 
 
 def good(checker: Authenticator) -> str:
-    """Which of the three keys and of the two secrets' tokens may publish."""
+    """Return which of the three keys, and of the two secrets' tokens, may publish."""
     body = claims(publish=["a"])
     shown = {
         "A": PUBLISH_KEY,
@@ -162,7 +162,7 @@ def good(checker: Authenticator) -> str:
         ),
     ],
 )
-def test_a_key_that_is_exchanged_stays_for_some_time_and_one_that_is_taken_out_does_not(
+def test_a_replaced_key_stays_valid_for_some_time_and_a_removed_one_does_not(
     settings: list[dict[str, Any]], now: str, later: str
 ) -> None:
     uptime = Uptime()
@@ -174,7 +174,7 @@ def test_a_key_that_is_exchanged_stays_for_some_time_and_one_that_is_taken_out_d
     assert good(checker) == later
 
 
-def test_key_files_go_on_while_settings_change_and_a_revoked_key_stays_revoked(tmp_path: Path) -> None:
+def test_key_files_keep_their_state_while_settings_change(tmp_path: Path) -> None:
     file, keys = tmp_path / "key", tmp_path / "jwks.json"
     file.write_text(PUBLISH_KEY)
     keys.write_text(jwks(jwk(SECRET)))
@@ -240,7 +240,7 @@ def test_key_files_go_on_while_settings_change_and_a_revoked_key_stays_revoked(t
         pytest.param({"sse_public_channels": ("a*b",)}, "SSE_PUBLIC_CHANNELS", id="no pattern"),
     ],
 )
-def test_nobody_starts_with_such_settings(settings: dict[str, Any], setting: str) -> None:
+def test_unsafe_settings_are_refused(settings: dict[str, Any], setting: str) -> None:
     with pytest.raises(BadAuthSetting) as error:
         authenticator(FakeSettings(**settings))
     assert error.value.setting == setting
@@ -259,7 +259,7 @@ def test_public_keys_and_issuers_come_from_the_settings() -> None:
     assert refused(checker, hs256(claims(publish=["a"], iss="us"), public_pem(rsa_key())))
 
 
-def test_the_services_own_settings_fit() -> None:
+def test_the_real_settings_work() -> None:
     settings = Settings.from_mapping(
         {"SSE_PUBLISH_KEY": PUBLISH_KEY, "SSE_JWT_KEY": SECRET, "SSE_TRUSTED_PROXIES": "10.0.0.0/8"}
     )
@@ -278,7 +278,7 @@ def test_the_services_own_settings_fit() -> None:
         (NONE, False, ["everybody"]),
     ],
 )
-def test_the_start_says_who_may_in_one_line(settings: FakeSettings, loopback: bool, words: list[str]) -> None:
+def test_the_startup_line_says_who_may_publish_and_read(settings: FakeSettings, loopback: bool, words: list[str]) -> None:
     line = authenticator(settings, loopback=loopback).startup_line()
     assert "\n" not in line and all(word in line for word in words) and redact(line) == line
 

@@ -1,4 +1,4 @@
-"""Requests, and whether they may: every mode with every kind of credential."""
+"""Who may publish and read: every mode with every kind of credential."""
 
 import time
 from typing import Any
@@ -84,7 +84,7 @@ def test_publishing_by_mode_and_credential(
             assert status == expected, (headers, channels)
 
 
-def test_all_channels_of_a_batch_have_to_be_covered() -> None:
+def test_the_token_must_cover_all_channels_of_a_batch() -> None:
     checker = authenticator(TOKEN)
     refusal = denied(checker.may_publish, request(**RIGHT_TOKEN), ["orders", "a:1", "b:1"])
     assert refusal.status == 403 and "b:1" in refusal.detail
@@ -102,7 +102,7 @@ def test_all_channels_of_a_batch_have_to_be_covered() -> None:
         (AUTO, NOBODY, 403),
     ],
 )
-def test_before_a_body_is_read_it_is_known_who_may_not_publish_at_all(
+def test_a_client_that_may_publish_nothing_is_refused_before_its_body_is_read(
     settings: FakeSettings, headers: dict[str, str], status: int
 ) -> None:
     checker = authenticator(settings)
@@ -123,23 +123,23 @@ def test_before_a_body_is_read_it_is_known_who_may_not_publish_at_all(
     ids=["none", "local", "key", "a star"],
 )
 @pytest.mark.parametrize("channel", ["_canary", "_internal"])
-def test_nobody_publishes_to_reserved_channels_by_the_way(
+def test_nobody_can_publish_to_reserved_channels_by_default(
     settings: FakeSettings, loopback: bool, headers: dict[str, str], channel: str
 ) -> None:
     checker = authenticator(settings, loopback=loopback)
     assert denied(checker.may_publish, request(**headers), ["orders", channel]).status == 403
 
 
-def test_a_token_that_spells_the_underscore_may() -> None:
+def test_a_token_that_spells_the_underscore_can_publish_to_a_reserved_channel() -> None:
     authenticator(TOKEN).may_publish(request(**bearer(token("_internal"))), ["_internal"])
 
 
-def test_a_channel_name_of_the_requests_making_is_not_repeated() -> None:
+def test_a_refusal_does_not_quote_an_invalid_channel() -> None:
     refusal = denied(authenticator(TOKEN).may_publish, request(**RIGHT_TOKEN), ['<b>"\r\nX: y'])
     assert "<b>" not in refusal.detail and "\n" not in "".join(refusal.headers.values())
 
 
-# --- The open first minutes ---------------------------------------------------------------------------------
+# --- Local publishing ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_channel_name_of_the_requests_making_is_not_repeated() -> None:
     ],
     ids=str,
 )
-def test_local_publishing_is_for_direct_local_requests(peer: str, headers: dict[str, str]) -> None:
+def test_without_a_key_only_direct_local_requests_can_publish(peer: str, headers: dict[str, str]) -> None:
     refusal = denied(
         authenticator(AUTO, loopback=True).may_publish, request(peer=peer, **headers), ["orders"]
     )
@@ -169,7 +169,7 @@ def test_closed_publishing_names_the_settings_that_open_it() -> None:
         assert setting in detail
 
 
-def test_whether_it_is_loopback_is_asked_anew_each_time() -> None:
+def test_each_publish_asks_for_the_listening_addresses() -> None:
     answers = iter([False, True, False])
     checker = Authenticator(AUTO, loopback_only=lambda: next(answers))
     assert [checker.publishing() for _ in range(3)] == [
@@ -179,7 +179,7 @@ def test_whether_it_is_loopback_is_asked_anew_each_time() -> None:
     ]
 
 
-def test_where_it_makes_no_difference_it_is_not_asked() -> None:
+def test_the_listening_addresses_are_not_asked_for_if_they_do_not_matter() -> None:
     def never() -> bool:
         raise AssertionError
 
@@ -290,14 +290,14 @@ def test_with_tokens_reading_needs_one(
 
 
 @pytest.mark.parametrize("way", ["header", "cookie", "query"])
-def test_a_token_may_come_in_three_ways(way: str) -> None:
+def test_a_token_can_be_sent_in_three_ways(way: str) -> None:
     good = token(read=("orders",))
     headers = {"header": bearer(good), "cookie": {"Cookie": f"sse_token={good}"}, "query": {}}[way]
     path = f"/events/orders?access_token={good}" if way == "query" else "/events/orders"
     authenticator(TOKEN).may_subscribe(request("GET", path, **headers), ["orders"])
 
 
-def test_two_ways_that_differ_are_refused() -> None:
+def test_two_different_tokens_are_refused() -> None:
     asked = request(
         "GET", f"/events/orders?access_token={token(read=('orders',))}", **bearer(token(read=("a",)))
     )
@@ -308,7 +308,7 @@ def test_two_ways_that_differ_are_refused() -> None:
 # --- Grants -------------------------------------------------------------------------------------------------
 
 
-def test_a_grant_says_who_and_until_when() -> None:
+def test_a_grant_has_subject_and_end() -> None:
     until = int(time.time()) + 77
     asked = request("GET", **bearer(token(read=("orders",), exp=until, sub="anna")))
     assert authenticator(TOKEN).may_subscribe(asked, ["orders"]) == Grant("token:anna", until)
@@ -322,7 +322,7 @@ def test_a_public_stream_does_not_end_with_a_token_that_it_did_not_need() -> Non
     assert authenticator(TOKEN).may_subscribe(request("GET", **READER), ["news"]).expires_at is None
 
 
-def test_a_token_that_ends_between_two_requests_is_refused_then() -> None:
+def test_a_token_that_expires_between_two_requests_is_refused() -> None:
     now = [time.time()]
     checker = Authenticator(TOKEN, loopback_only=lambda: False, clock=lambda: now[0])
     asked = request("GET", **bearer(token(read=("orders",), ttl=100)))
@@ -345,7 +345,7 @@ def test_subjects_cannot_be_mistaken_for_each_other_or_forge_log_lines() -> None
     assert PUBLISH_KEY not in checker.may_publish(request(**RIGHT_KEY), ["a"]).subject
 
 
-def test_behind_a_trusted_proxy_anonymous_clients_are_told_apart() -> None:
+def test_anonymous_clients_behind_a_trusted_proxy_have_different_subjects() -> None:
     checker = authenticator(FakeSettings(sse_trusted_proxies=("10.0.0.0/8",)))
     asked = request("GET", peer="10.1.1.1", **{"X-Forwarded-For": "2001:db8:1:2:3::4"})
     assert checker.may_subscribe(asked, ["a"]).subject == "address:2001:db8:1:2::/64"

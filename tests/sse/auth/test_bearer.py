@@ -1,4 +1,4 @@
-"""Where credentials are found, and what is refused as unclear."""
+"""Finding a request's credential, and refusing ambiguous ones."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ FOUND = [
         "/?access_token=abc",
         {"Authorization": "Bearer abc", "Cookie": "sse_token=abc"},
         ("abc", "bearer"),
-        id="the same one in three ways: the header counts",
+        id="the same in three ways: the header counts",
     ),
     pytest.param(
         "/?access_token=abc", {"Cookie": "sse_token=abc"}, ("abc", "query"), id="query before cookie"
@@ -78,7 +78,7 @@ def test_every_scheme_has_a_request_in_the_table() -> None:
         pytest.param("/", {"Authorization": "Bearer " + "a" * (MAX_CREDENTIAL_CHARS + 1)}, id="too long"),
     ],
 )
-def test_unclear_credentials_are_an_invalid_request(path: str, headers: dict[str, str]) -> None:
+def test_malformed_or_ambiguous_credentials_are_an_invalid_request(path: str, headers: dict[str, str]) -> None:
     with pytest.raises(AccessDenied) as denied:
         find_credential(request("GET", path, **headers), reading=True)
     assert denied.value.status == 401
@@ -87,7 +87,7 @@ def test_unclear_credentials_are_an_invalid_request(path: str, headers: dict[str
 
 
 @pytest.mark.parametrize("query", ["access_token=abc", "access%5Ftoken=abc", "access_token=", "access_token=a&access_token=b"])
-def test_the_query_is_looked_at_for_reading_only(query: str) -> None:
+def test_the_query_counts_for_reading_only(query: str) -> None:
     assert find_credential(request("POST", f"/?{query}"), reading=False) is None
     by_header = request("POST", f"/?{query}", Authorization="Bearer xyz")
     assert found(by_header, reading=False) == ("xyz", "bearer")
@@ -95,5 +95,5 @@ def test_the_query_is_looked_at_for_reading_only(query: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.name)
-def test_a_credential_does_not_show_itself(scheme: Scheme) -> None:
+def test_a_credentials_repr_hides_it(scheme: Scheme) -> None:
     assert "abc" not in repr(Credential("abc", scheme)) and "abc" not in f"{Credential('abc', scheme)}"

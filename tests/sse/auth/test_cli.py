@@ -41,7 +41,7 @@ def authenticator(settings: FakeSettings) -> Authenticator:
 WITH_SECRET = FakeSettings(sse_jwt_key=SecretStr(SECRET), sse_jwt_issuer="us", sse_jwt_audience="hub")
 
 
-def test_a_token_from_the_command_line_opens_what_it_names_and_no_more() -> None:
+def test_a_token_from_the_command_line_allows_only_its_channels() -> None:
     result = run(
         WITH_SECRET, "--publish", "orders:*", "--subscribe", "a,b", "--ttl", "60", "--subject", "cron"
     )
@@ -58,14 +58,14 @@ def test_a_token_from_the_command_line_opens_what_it_names_and_no_more() -> None
     assert "HS256, valid until 2" in result.stderr and token not in result.stderr
 
 
-def test_it_is_a_command_of_the_app() -> None:
+def test_the_app_has_the_command() -> None:
     app = Flask("tests")
     app.cli.add_command(sse_commands(lambda: WITH_SECRET))
     result = app.test_cli_runner().invoke(args=["sse", "token", "--publish", "a"])
     assert result.exit_code == 0 and result.stdout.count(".") == 2
 
 
-def test_a_private_key_from_a_file_signs_for_a_service_that_only_has_the_public_one(tmp_path: Path) -> None:
+def test_a_private_key_from_a_file_signs_if_the_service_has_only_the_public_key(tmp_path: Path) -> None:
     settings = FakeSettings(sse_jwt_key=SecretStr(public_pem(rsa_key())), sse_jwt_algorithms=("RS256",))
     refused = run(settings, "--publish", "a")
     assert refused.exit_code == 1 and "--key-file" in refused.stderr
@@ -75,7 +75,7 @@ def test_a_private_key_from_a_file_signs_for_a_service_that_only_has_the_public_
     authenticator(settings).may_publish(request(**bearer(minted.stdout.strip())), ["a"])
 
 
-def test_a_key_of_a_key_set_is_chosen_by_its_name(tmp_path: Path) -> None:
+def test_a_key_of_a_key_set_is_chosen_by_its_id(tmp_path: Path) -> None:
     key_set = tmp_path / "jwks.json"
     key_set.write_text(
         jwks(jwk(ec_key(), kid="public"), jwk(SECRET, kid="old"), jwk(OTHER_SECRET, kid="new"))
@@ -114,7 +114,7 @@ def test_a_key_of_a_key_set_is_chosen_by_its_name(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_minted_is_explained(
+def test_the_command_explains_why_it_cannot_mint(
     settings: FakeSettings, args: list[str], status: int, message: str
 ) -> None:
     result = run(settings, *args)
@@ -122,7 +122,7 @@ def test_what_cannot_be_minted_is_explained(
     assert result.stdout == "" and "Traceback" not in result.stderr and SECRET not in result.stderr
 
 
-def test_a_key_file_that_is_none_is_explained_and_not_shown(tmp_path: Path) -> None:
+def test_an_invalid_key_file_is_explained_but_not_quoted(tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     key_file.write_text("too-short-a-secret")
     result = run(WITH_SECRET, "--publish", "a", "--key-file", str(key_file))
@@ -137,7 +137,7 @@ def payload(token: str) -> Any:
     return json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
 
 
-def test_the_token_says_no_more_than_it_must() -> None:
+def test_a_token_has_no_needless_claims() -> None:
     plain = FakeSettings(sse_jwt_key=SecretStr(SECRET))
     body = payload(run(plain, "--publish", "a").stdout.strip())
     assert set(body) == {"iat", "exp", "sse"} and body["exp"] - body["iat"] == 3600

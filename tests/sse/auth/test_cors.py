@@ -26,7 +26,7 @@ def test_a_page_on_the_list_may_read_with_credentials() -> None:
     }
 
 
-def test_a_page_on_the_list_may_send_what_the_routes_take() -> None:
+def test_a_page_on_the_list_may_send_the_headers_that_our_routes_accept() -> None:
     answer = headers((PAGE,), PAGE, preflight=True)
     assert answer["Access-Control-Allow-Methods"] == "GET, HEAD, POST"
     named = answer["Access-Control-Allow-Headers"].lower().split(", ")
@@ -50,20 +50,20 @@ def test_a_page_on_the_list_may_send_what_the_routes_take() -> None:
         PAGE + "\r\nX: y",
     ],
 )
-def test_anybody_else_gets_no_more_than_vary(origin: str | None, preflight: bool) -> None:
+def test_other_origins_get_only_vary(origin: str | None, preflight: bool) -> None:
     assert list(headers((PAGE,), origin, preflight=preflight)) == ["Vary"]
     assert headers((PAGE,), origin)["Vary"] == "Origin", (
-        "else a cache would hand out one page's answer to another"
+        "otherwise a cache could serve one page's response to another"
     )
 
 
 @pytest.mark.parametrize("preflight", [False, True])
-def test_the_star_never_comes_with_credentials_and_never_echoes(preflight: bool) -> None:
+def test_the_star_never_allows_credentials_and_is_never_an_echo(preflight: bool) -> None:
     answer = headers(("*",), "https://evil.example", preflight=preflight)
     assert answer["Access-Control-Allow-Origin"] == "*"
     assert "Access-Control-Allow-Credentials" not in answer
 
 
-def test_beside_the_star_a_page_on_the_list_has_credentials() -> None:
+def test_a_page_on_the_list_may_send_credentials_despite_the_star() -> None:
     assert headers(("*", PAGE), PAGE)["Access-Control-Allow-Credentials"] == "true"
     assert headers(("*", PAGE), "https://b.example")["Access-Control-Allow-Origin"] == "*"

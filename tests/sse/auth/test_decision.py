@@ -1,4 +1,4 @@
-"""Refusals in the form of RFC 6750."""
+"""Refusals as RFC 6750 defines them."""
 
 import re
 
@@ -42,18 +42,18 @@ def test_a_refusal_has_its_status_and_challenge(
     assert denied.reason in decision.REASONS and denied.detail.startswith("why")
 
 
-def test_each_refusal_has_headers_of_its_own() -> None:
+def test_refusals_do_not_share_headers() -> None:
     first, second = decision.forbidden("No", "a", "closed"), decision.forbidden("No", "b", "closed")
     first.headers["X-Request-ID"] = "1"
     assert second.headers == {}
 
 
 @pytest.mark.parametrize("text", ['a"b', "a\\b", "a\r\nX-Injected: 1", "ä", "\x00"])
-def test_a_description_that_could_leave_its_quotes_is_a_bug_that_shows(text: str) -> None:
+def test_a_description_that_breaks_its_quotes_fails_an_assertion(text: str) -> None:
     with pytest.raises(AssertionError):
         decision.challenge("invalid_token", text)
 
 
-def test_a_bad_setting_names_itself() -> None:
+def test_a_bad_settings_error_names_it() -> None:
     error = decision.BadAuthSetting("SSE_JWT_KEY", "too short")
     assert error.setting == "SSE_JWT_KEY" and re.match("SSE_JWT_KEY: too short", str(error))

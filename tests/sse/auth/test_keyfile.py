@@ -1,4 +1,4 @@
-"""Key files: seen when they change, kept when they are damaged, and the earlier keys' grace."""
+"""Key files: changes, damage, and the grace period of earlier keys."""
 
 import logging
 import os
@@ -22,7 +22,7 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def next_look(self) -> None:
+    def next_check(self) -> None:
         self.now += CHECK_INTERVAL
 
 
@@ -60,7 +60,7 @@ def overwrite(path: Path, text: str) -> None:
 
 
 def swap_link(path: Path, text: str) -> None:
-    """As Kubernetes does it: the path leads through a symbolic link, which is swapped for another."""
+    """As Kubernetes does: swap the symbolic link that the path goes through."""
     data = path.parent / f"..{text}"
     data.write_text(text)
     link = path.parent / "..data_tmp"
@@ -69,30 +69,30 @@ def swap_link(path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("change", [replace, overwrite, swap_link])
-def test_a_changed_file_is_seen_at_the_next_look(
+def test_a_change_is_noticed_at_the_next_check(
     change: Callable[[Path, str], None], path: Path, clock: Clock, watch: Callable[..., KeyFile[str]]
 ) -> None:
     keys = watch()
     change(path, "two")
     clock.now += CHECK_INTERVAL - 0.01
-    assert keys.entries() == ("one",), "not before: a look a second at most"
+    assert keys.entries() == ("one",), "at most one check a second"
     clock.now += 0.01
     assert keys.entries() == ("two",)
 
 
-def test_a_second_write_that_leaves_no_trace_in_the_times_is_seen(
+def test_a_second_write_within_one_clock_tick_is_noticed(
     path: Path, clock: Clock, watch: Callable[..., KeyFile[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = path.stat()
-    monkeypatch.setattr(os, "stat", lambda name: first)  # all within one tick of the file system's clock
+    monkeypatch.setattr(os, "stat", lambda name: first)  # the writes are all within one tick of the file system's clock
     keys = watch()
     for text in ("two", "six"):
         path.write_text(text)
-        clock.next_look()
+        clock.next_check()
         assert keys.entries() == (text,)
 
 
-def test_a_file_that_has_settled_is_not_read_again(
+def test_an_unchanged_file_is_not_read_again(
     path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = []
@@ -103,18 +103,18 @@ def test_a_file_that_has_settled_is_not_read_again(
 
     monkeypatch.setattr(keyfile, "SETTLED_AFTER", -1.0)
     keys = KeyFile("SSE_SOME_FILE", path, counting, grace=0, clock=clock)
-    path.chmod(0o600)  # which changes its times, and not what is in it
+    path.chmod(0o600)  # changes its times, but not its content
     for _ in range(5):
-        clock.next_look()
+        clock.next_check()
         assert keys.entries() == ("one",)
     monkeypatch.setattr("builtins.open", None)
     for _ in range(5):
-        clock.next_look()
+        clock.next_check()
         assert keys.entries() == ("one",)
     assert len(reads) == 1
 
 
-def test_between_two_looks_the_file_is_not_even_asked_about(
+def test_there_is_no_system_call_between_two_checks(
     path: Path, clock: Clock, watch: Callable[..., KeyFile[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = watch()
@@ -129,18 +129,18 @@ def test_between_two_looks_the_file_is_not_even_asked_about(
     for _ in range(1000):
         keys.entries()
     assert asked == []
-    clock.next_look()
+    clock.next_check()
     for _ in range(1000):
         keys.entries()
     assert 1 <= len(asked) <= 2
 
 
-def test_the_earlier_keys_stay_valid_for_the_grace_and_no_longer(
+def test_earlier_keys_stay_valid_for_the_grace_period_only(
     path: Path, clock: Clock, watch: Callable[..., KeyFile[str]]
 ) -> None:
     keys = watch(grace=300.0)
     replace(path, "two")
-    clock.next_look()
+    clock.next_check()
     assert keys.entries() == ("two", "one")
     clock.now += 299.9
     assert keys.entries() == ("two", "one")
@@ -148,30 +148,30 @@ def test_the_earlier_keys_stay_valid_for_the_grace_and_no_longer(
     assert keys.entries() == ("two",)
 
 
-def test_without_grace_a_key_that_is_taken_out_is_invalid_at_once(
+def test_without_a_grace_period_a_removed_key_is_invalid_at_once(
     path: Path, clock: Clock, watch: Callable[..., KeyFile[str]]
 ) -> None:
     path.write_text("one two")
     keys = watch()
     replace(path, "two")
-    clock.next_look()
+    clock.next_check()
     assert keys.entries() == ("two",)
 
 
-def test_the_same_content_written_again_is_no_rotation(
+def test_writing_the_same_content_again_is_not_a_rotation(
     path: Path, clock: Clock, watch: Callable[..., KeyFile[str]]
 ) -> None:
     keys = watch(grace=300.0)
     replace(path, "one")
-    clock.next_look()
+    clock.next_check()
     assert keys.entries() == ("one",)
 
 
-def test_many_rotations_do_not_pile_up(path: Path, clock: Clock, watch: Callable[..., KeyFile[str]]) -> None:
+def test_the_number_of_earlier_contents_is_limited(path: Path, clock: Clock, watch: Callable[..., KeyFile[str]]) -> None:
     keys = watch(grace=300.0)
     for number in range(20):
         replace(path, f"key{number}")
-        clock.next_look()
+        clock.next_check()
         keys.entries()
     assert keys.entries() == tuple(f"key{number}" for number in range(19, 18 - MAX_RETIRED, -1))
 
@@ -191,7 +191,7 @@ def make_pipe(path: Path) -> None:
         pytest.param(lambda path: replace(path, "x" * (keyfile.MAX_FILE_BYTES + 1)), id="far too large"),
     ],
 )
-def test_a_damaged_file_leaves_the_keys_and_is_reported_once(
+def test_an_unusable_file_keeps_the_keys_and_is_reported_once(
     damage: Callable[[Path], object],
     path: Path,
     clock: Clock,
@@ -202,26 +202,26 @@ def test_a_damaged_file_leaves_the_keys_and_is_reported_once(
     damage(path)
     with caplog.at_level(logging.WARNING, "headwater.auth"):
         for _ in range(5):
-            clock.next_look()
+            clock.next_check()
             assert keys.entries() == ("one",)
     assert len(caplog.records) == 1 and "SSE_SOME_FILE" in caplog.text
 
 
-def test_a_file_that_is_mended_counts_again(
+def test_a_repaired_file_is_used_again(
     path: Path, clock: Clock, watch: Callable[..., KeyFile[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     keys = watch()
     for damage in ("bad", "bad again"):
         replace(path, damage)
-        clock.next_look()
+        clock.next_check()
         assert keys.entries() == ("one",)
         replace(path, "two")
-        clock.next_look()
+        clock.next_check()
         assert keys.entries() == ("two",)
         replace(path, "one")
-        clock.next_look()
+        clock.next_check()
         assert keys.entries() == ("one",)
-    assert caplog.text.count("cannot be used") == 2, "new trouble is reported anew"
+    assert caplog.text.count("cannot be used") == 2, "each new problem is reported"
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_a_file_that_is_mended_counts_again(
     [(None, "No such file"), ("bad", "cannot be parsed")],
     ids=["missing", "cannot be parsed"],
 )
-def test_at_the_start_a_bad_file_is_refused_by_its_settings_name(
+def test_at_the_start_an_unusable_file_is_refused(
     content: str | None, reason: str, path: Path, watch: Callable[..., KeyFile[str]]
 ) -> None:
     path.unlink()
@@ -240,7 +240,7 @@ def test_at_the_start_a_bad_file_is_refused_by_its_settings_name(
     assert refused.value.setting == "SSE_SOME_FILE"
 
 
-def test_others_do_not_wait_for_a_look_under_way(
+def test_other_callers_do_not_wait_for_a_check(
     path: Path, clock: Clock, watch: Callable[..., KeyFile[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = watch()
@@ -251,12 +251,12 @@ def test_others_do_not_wait_for_a_look_under_way(
         assert go_on.wait(10)
 
     monkeypatch.setattr(keys, "_check", slow)
-    clock.next_look()
+    clock.next_check()
     looker = threading.Thread(target=keys.entries)
     looker.start()
     try:
         assert looking.wait(10)
-        clock.next_look()
+        clock.next_check()
         assert keys.entries() == ("one",)
     finally:
         go_on.set()

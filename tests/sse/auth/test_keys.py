@@ -1,5 +1,4 @@
-"""Key material: the algorithm belongs to the key, and weak or confusable keys are refused when they are
-loaded."""
+"""Keys: each has one algorithm, and weak or confusable ones are refused when they are loaded."""
 
 from typing import Any
 
@@ -90,12 +89,12 @@ def test_a_key_whose_algorithm_is_not_allowed_is_refused(allowed: tuple[str, ...
         parse_key(SECRET.encode(), allowed=allowed)
 
 
-def test_several_pem_blocks_are_several_keys() -> None:
+def test_each_pem_block_is_a_key() -> None:
     text = public_pem(rsa_key()) + public_pem(ed_key())
     assert [key.algorithm for key in parse_key(text.encode(), allowed=SUPPORTED)] == ["RS256", "EdDSA"]
 
 
-def test_a_key_does_not_show_its_material() -> None:
+def test_a_keys_repr_hides_its_material() -> None:
     (key,) = parse_key(SECRET.encode(), allowed=SUPPORTED)
     assert SECRET not in repr(key) and "HS256" in repr(key)
 
@@ -104,7 +103,7 @@ def algorithms(*members: Any, allowed: tuple[str, ...] = SUPPORTED) -> list[tupl
     return [(key.algorithm, key.kid) for key in parse_jwks(jwks(*members).encode(), allowed=allowed)]
 
 
-def test_a_key_set_gives_its_usable_keys_with_their_names() -> None:
+def test_a_key_set_gives_its_usable_keys_with_their_ids() -> None:
     assert algorithms(
         jwk(rsa_key(), kid="r", use="sig", alg="RS256"),
         jwk(ec_key(), kid="e", key_ops=["verify"]),
@@ -137,17 +136,17 @@ def test_a_key_set_gives_its_usable_keys_with_their_names() -> None:
         pytest.param(lambda: None, id="null"),
     ],
 )
-def test_a_member_of_a_key_set_that_is_not_for_us_is_passed_over(member: Any) -> None:
+def test_a_key_set_skips_members_that_we_cannot_use(member: Any) -> None:
     assert algorithms(member(), jwk(ed_key(), kid="good")) == [("EdDSA", "good")]
     with pytest.raises(ValueError, match="no usable signing key"):
         algorithms(member())
 
 
-def test_keys_for_algorithms_that_are_not_allowed_are_passed_over() -> None:
+def test_a_key_set_skips_keys_for_algorithms_that_are_not_allowed() -> None:
     assert algorithms(jwk(SECRET), jwk(ed_key(), kid="d"), allowed=("EdDSA", "RS256")) == [("EdDSA", "d")]
 
 
-def test_a_private_key_in_a_key_set_verifies_by_its_public_half() -> None:
+def test_a_private_key_in_a_key_set_verifies_with_its_public_half() -> None:
     numbers = ec_key().private_numbers().private_value.to_bytes(32, "big")
     (key,) = parse_jwks(jwks(jwk(ec_key()) | {"d": b64url(numbers)}).encode(), allowed=SUPPORTED)
     assert isinstance(key, Key) and isinstance(key.verifier, ec.EllipticCurvePublicKey)
@@ -158,12 +157,12 @@ def test_a_private_key_in_a_key_set_verifies_by_its_public_half() -> None:
     [b"", b"{", b"[]", b"null", b'{"keys": {}}', b'{"keys": []}', b"\xff", b"[" * 100_000, b'"keys"', b"3"],
     ids=lambda content: repr(content[:12]),
 )
-def test_what_is_no_key_set_is_refused(content: bytes) -> None:
+def test_anything_but_a_key_set_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError):
         parse_jwks(content, allowed=SUPPORTED)
 
 
-def test_more_keys_than_a_token_may_be_tried_against_are_refused() -> None:
+def test_too_many_keys_are_refused() -> None:
     member = jwk(SECRET)
     assert len(algorithms(*[member] * MAX_KEYS)) == MAX_KEYS
     with pytest.raises(ValueError, match="more than"):

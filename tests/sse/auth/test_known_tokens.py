@@ -1,4 +1,4 @@
-"""A token that was found good is known for a while, and is good for no longer than it would be without that."""
+"""The cache of verified tokens never makes a token valid that would not verify."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .test_tokens import refusal
 
 
 class Counting(TokenVerifier):
-    """Counts the signatures that it verifies."""
+    """A verifier that counts signature checks."""
 
     verified = 0
 
@@ -30,18 +30,18 @@ def counting() -> tuple[Counting, list[Key]]:
     return Counting(lambda: keys), keys
 
 
-def test_a_token_that_was_found_good_is_not_verified_again() -> None:
+def test_a_verified_token_is_not_verified_again() -> None:
     checker, _ = counting()
     token = hs256(claims(sub="anna", publish=["a"]))
     first = checker.verify(token)
     assert checker.verify(token) == first and checker.verified == 1
-    # Nearly the same is not the same: another signature, another end of it (base64url leaves two bits over).
+    # Another signature, or other unused bits at its end (base64url leaves two), makes it another token.
     for other in (token[:-1] + ("A" if token[-1] != "A" else "B"), token + "A", token[:-1]):
         refusal(checker, other)
     assert checker.verify(token) == first
 
 
-def test_a_known_token_ends_when_it_says() -> None:
+def test_a_cached_token_expires() -> None:
     checker, _ = counting()
     body = claims()
     token = hs256(body)
@@ -52,11 +52,11 @@ def test_a_known_token_ends_when_it_says() -> None:
     assert checker.verified == 1
 
 
-def test_a_known_token_is_verified_anew_when_a_key_comes_or_goes() -> None:
+def test_a_change_of_the_keys_verifies_a_cached_token_again() -> None:
     checker, keys = counting()
     token = hs256(claims(), kid="a")
     checker.verify(token)
-    # The token names its key, and now one has that name: only that one may be asked.
+    # Now a key has the id that the token names, so only that key may verify it.
     keys += parse_jwks(jwks(jwk(OTHER_SECRET, kid="a")).encode(), allowed=SUPPORTED)
     assert "signature" in refusal(checker, token)
     del keys[1]
@@ -69,7 +69,7 @@ def test_a_known_token_is_verified_anew_when_a_key_comes_or_goes() -> None:
 
 
 @pytest.mark.parametrize("name", ["nbf", "iat"])
-def test_a_known_token_is_not_good_before_its_time_though_a_clock_was_put_back(
+def test_a_cached_token_is_not_valid_before_its_time_if_the_clock_is_set_back(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checker, _ = counting()
@@ -81,8 +81,8 @@ def test_a_known_token_is_not_good_before_its_time_though_a_clock_was_put_back(
     assert checker.verified == 2, "whether it is good is not for the memory to say"
 
 
-def test_a_known_token_that_has_ended_by_the_clock_is_verified_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks as of an earlier time gets what the verifier says, as without a memory."""
+def test_a_cached_token_that_has_expired_by_the_clock_is_verified_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller that passes an earlier time gets the same result as without the cache."""
     checker, _ = counting()
     body = claims()
     token = hs256(body)
@@ -92,7 +92,7 @@ def test_a_known_token_that_has_ended_by_the_clock_is_verified_anew(monkeypatch:
     assert checker.verified == 2
 
 
-def test_known_tokens_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sse.auth.tokens.MAX_KNOWN", 3)
     checker, _ = counting()
     tokens = [hs256(claims(sub=str(number))) for number in range(5)]
@@ -105,7 +105,7 @@ def test_known_tokens_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checker.verified == 6 and len(checker._known) == 3
 
 
-def test_what_was_refused_is_not_known() -> None:
+def test_a_refused_token_is_not_cached() -> None:
     checker, _ = counting()
     for token in (hs256(claims(), OTHER_SECRET), hs256(claims(ttl=-5)), hs256(claims(sse=3))):
         refusal(checker, token)

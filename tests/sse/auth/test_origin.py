@@ -1,4 +1,4 @@
-"""Foreign pages, foreign names and proxies: what may publish to a developer's machine without a key."""
+"""Origins, and who may publish without a key: foreign pages, rebound names and proxies may not."""
 
 import socket
 from typing import Any
@@ -66,13 +66,13 @@ def test_any_text_is_an_origin_or_none(text: str) -> None:
     st.from_regex(r"[a-z0-9.-]{1,20}", fullmatch=True),
     st.integers(1, 65535),
 )
-def test_an_origin_that_was_written_out_is_read_back(scheme: str, host: str, port: int) -> None:
+def test_parsing_a_written_origin_gives_it_back(scheme: str, host: str, port: int) -> None:
     parsed = parse_origin(f"{scheme}://{host}:{port}")
     default = {"http": 80, "https": 443}[scheme]
     assert parsed == Origin(scheme, host, None if port == default else port)
 
 
-def test_the_allow_list_names_origins_and_the_star_nobody() -> None:
+def test_the_star_on_the_allow_list_names_no_origin() -> None:
     allowed = ("https://app.example", "http://localhost:3000/", "*")
     assert is_allowed("https://app.example", allowed)
     assert is_allowed("https://app.example:443", allowed)
@@ -94,7 +94,7 @@ def test_the_allow_list_names_origins_and_the_star_nobody() -> None:
 @pytest.mark.parametrize(
     "entry", ["app.example", "https://app.example/path", "null", "https://*.example", ""]
 )
-def test_an_allow_list_entry_that_is_no_origin_is_named(entry: str) -> None:
+def test_an_invalid_entry_of_the_allow_list_is_quoted(entry: str) -> None:
     with pytest.raises(ValueError, match="is not an origin") as refused:
         parse_allow_list((entry,))
     assert repr(entry) in str(refused.value)
@@ -155,7 +155,7 @@ PROXIES = parse_networks(("10.0.0.0/8",))
         ),
     ],
 )
-def test_an_origin_is_our_own_if_the_request_was_sent_to_it(
+def test_an_origin_is_ours_if_the_request_was_sent_to_it(
     origin: str, environ: dict[str, Any], own: bool
 ) -> None:
     assert is_own(origin, environ, PROXIES) is own
@@ -185,7 +185,7 @@ LOCAL = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "127.0.0.1:8080", "wsgi.url_sc
         ),
     ],
 )
-def test_a_direct_local_request_may_publish(environ: dict[str, str]) -> None:
+def test_a_direct_local_request_can_publish_without_a_key(environ: dict[str, str]) -> None:
     assert local_publish_refusal(LOCAL | environ, ("http://localhost:3000",)) is None
 
 
@@ -242,17 +242,17 @@ def test_a_direct_local_request_may_publish(environ: dict[str, str]) -> None:
         ),
     ],
 )
-def test_any_other_request_may_not(environ: dict[str, Any], reason: str) -> None:
+def test_no_other_request_can_publish_without_a_key(environ: dict[str, Any], reason: str) -> None:
     refusal = local_publish_refusal(LOCAL | environ, ("http://localhost:3000",))
     assert refusal is not None and reason in refusal
     assert "evil" not in refusal
 
 
-def test_a_star_in_the_allow_list_lets_no_page_publish() -> None:
+def test_a_star_on_the_allow_list_lets_no_page_publish() -> None:
     assert local_publish_refusal(LOCAL | {"HTTP_ORIGIN": "http://evil.example"}, ("*",))
 
 
-def test_without_a_host_nothing_is_published() -> None:
+def test_a_request_without_a_host_cannot_publish() -> None:
     assert local_publish_refusal({"REMOTE_ADDR": "127.0.0.1"}, ())
 
 
@@ -281,7 +281,7 @@ def test_only_known_loopback_addresses_count_as_loopback(addresses: list[object]
     assert all_loopback(addresses) is loopback
 
 
-def test_what_a_real_socket_says_is_understood() -> None:
+def test_a_real_sockets_address_is_understood() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         assert all_loopback([listener.getsockname()])

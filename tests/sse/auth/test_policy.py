@@ -1,4 +1,4 @@
-"""The rules' table, row by row."""
+"""The table of rules, row by row."""
 
 import itertools
 
@@ -6,7 +6,7 @@ import pytest
 
 from sse.auth.policy import RULES, Publishing, Reading, decide
 
-# Written out once more, by the words of the contract: SSE_AUTH, publish key, tokens, loopback.
+# The table again, written independently: SSE_AUTH, publish key, tokens, loopback.
 EXPECTED = {
     ("auto", False, False, True): (Publishing.LOCAL, Reading.PUBLIC),
     ("auto", False, False, False): (Publishing.CLOSED, Reading.PUBLIC),
@@ -22,13 +22,13 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("facts", EXPECTED, ids=str)
-def test_each_combination_of_facts_has_its_answer(facts: tuple[str, bool, bool, bool]) -> None:
+def test_each_combination_of_facts_has_its_rule(facts: tuple[str, bool, bool, bool]) -> None:
     auth, key, jwt, loopback = facts
     rule = decide(auth=auth, key=key, jwt=jwt, loopback=loopback)
     assert (rule.publishing, rule.reading) == EXPECTED[facts]
 
 
-def test_nothing_is_open_but_by_none_or_on_loopback_without_keys() -> None:
+def test_publishing_is_open_only_with_none_or_on_loopback_without_keys() -> None:
     for key, jwt, loopback in itertools.product([True, False], repeat=3):
         publishing = decide(auth="auto", key=key, jwt=jwt, loopback=loopback).publishing
         assert publishing is not Publishing.OPEN
@@ -36,7 +36,7 @@ def test_nothing_is_open_but_by_none_or_on_loopback_without_keys() -> None:
 
 
 @pytest.mark.parametrize("auth", ["", "None", "open", "any"])
-def test_an_unknown_mode_opens_nothing(auth: str) -> None:
+def test_an_unknown_mode_is_an_error(auth: str) -> None:
     with pytest.raises(LookupError):
         decide(auth=auth, key=False, jwt=False, loopback=True)
 

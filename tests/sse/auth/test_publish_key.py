@@ -1,4 +1,4 @@
-"""The static key: compared in constant time, by construction."""
+"""The static publish key: parsed, and compared in constant time."""
 
 import hmac
 
@@ -21,7 +21,7 @@ PRESENTED = [
 
 
 @pytest.mark.parametrize(("presented", "matching"), PRESENTED)
-def test_every_comparison_is_of_two_digests_and_by_compare_digest(
+def test_every_key_is_compared_by_digest_with_compare_digest(
     presented: str, matching: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[tuple[int, int]] = []
@@ -34,10 +34,10 @@ def test_every_comparison_is_of_two_digests_and_by_compare_digest(
     monkeypatch.setattr(hmac, "compare_digest", spy)
     keys = [digest(OTHER_KEY), digest(PUBLISH_KEY), digest("a third key, not in use")]
     assert matches(presented, keys) is matching
-    assert compared == [(32, 32)] * 3, "each key, whichever matches, and equal lengths whatever was sent"
+    assert compared == [(32, 32)] * 3, "all keys are compared, even after a match, and always with equal lengths"
 
 
-def test_compare_digest_is_what_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_digest_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hmac, "compare_digest", lambda left, right: False)
     assert not matches(PUBLISH_KEY, [digest(PUBLISH_KEY)])
     monkeypatch.setattr(hmac, "compare_digest", lambda left, right: True)
@@ -48,7 +48,7 @@ def test_without_keys_nothing_matches() -> None:
     assert not matches("", []) and not matches(PUBLISH_KEY, [])
 
 
-def test_a_file_holds_one_key_a_line() -> None:
+def test_a_file_has_one_key_per_line() -> None:
     content = f"{PUBLISH_KEY}\r\n\n  {OTHER_KEY}  \n".encode()
     assert parse_publish_keys(content) == [digest(PUBLISH_KEY), digest(OTHER_KEY)]
 
@@ -64,20 +64,20 @@ def test_a_file_holds_one_key_a_line() -> None:
         pytest.param(b"secret=in=the=middle", id="an equals sign inside"),
     ],
 )
-def test_a_file_without_proper_keys_is_refused_and_not_quoted(content: bytes) -> None:
+def test_a_file_with_an_invalid_key_or_none_is_refused_and_not_quoted(content: bytes) -> None:
     with pytest.raises(ValueError) as refused:
         parse_publish_keys(content)
     assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("key", ["a" * 16, "aGVhZHdhdGVyLWtleQ==", "A-._~+/9" * 2])
-def test_a_key_that_a_header_can_carry_is_accepted(key: str) -> None:
+def test_a_valid_key_is_returned(key: str) -> None:
     assert check_publish_key(key) == key
 
 
 @pytest.mark.parametrize(
     "key", ["a" * 15, "with a blank in it", "pässwort-pässwort", "a" * 16 + "\n", "a,b" * 8]
 )
-def test_a_key_that_could_never_match_or_be_guessed_is_refused(key: str) -> None:
+def test_a_key_that_could_be_guessed_or_never_match_is_refused(key: str) -> None:
     with pytest.raises(ValueError):
         check_publish_key(key)

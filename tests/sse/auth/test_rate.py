@@ -33,7 +33,7 @@ def admitted(limit: PublishRate, subject: str, tries: int) -> int:
 
 
 @pytest.mark.parametrize("per_second", [1, 7, 50, 1000])
-def test_a_key_has_a_burst_of_a_second_and_then_its_rate(per_second: int, clock: Clock) -> None:
+def test_a_key_may_burst_for_a_second_and_then_has_its_rate(per_second: int, clock: Clock) -> None:
     limit = PublishRate(per_second)
     assert abs(admitted(limit, "key", 3 * per_second) - per_second) <= 1
     seconds, through = 20, 0
@@ -44,7 +44,7 @@ def test_a_key_has_a_burst_of_a_second_and_then_its_rate(per_second: int, clock:
     assert through >= seconds * (per_second - 1), "rounding may cost one of a full burst, no more"
 
 
-def test_a_rate_below_one_is_one_in_several_seconds(clock: Clock) -> None:
+def test_a_rate_below_one_allows_one_request_in_several_seconds(clock: Clock) -> None:
     limit = PublishRate(0.25)
     assert admitted(limit, "key", 5) == 1
     assert limit.wait("key") == 4.0
@@ -60,14 +60,14 @@ def test_keys_do_not_count_against_each_other(clock: Clock) -> None:
     assert limit.wait("loud") > 0 and limit.wait("quiet") == 0
 
 
-def test_a_refused_try_does_not_push_the_next_one_away(clock: Clock) -> None:
+def test_a_refused_request_does_not_lengthen_the_wait(clock: Clock) -> None:
     limit = PublishRate(1)
     admitted(limit, "key", 50)
     clock.now += 1.01
     assert limit.wait("key") == 0.0
 
 
-def test_zero_is_no_limit_and_costs_no_import() -> None:
+def test_zero_is_no_limit_and_imports_nothing() -> None:
     assert admitted(PublishRate(0), "key", 10_000) == 10_000
     script = (
         "import sys, sse.auth.rate as r; r.PublishRate(0).wait('k'); sys.exit('throttled' in sys.modules)"
@@ -76,7 +76,7 @@ def test_zero_is_no_limit_and_costs_no_import() -> None:
     assert subprocess.run([sys.executable, "-c", script], cwd=root, timeout=60).returncode == 0
 
 
-def test_many_keys_do_not_grow_the_memory(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_remembered_keys_is_limited(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate, "MAX_KEYS", 100)
     limit = PublishRate(1)
     for number in range(1000):
@@ -85,7 +85,7 @@ def test_many_keys_do_not_grow_the_memory(clock: Clock, monkeypatch: pytest.Monk
     assert len(store._backend.get_client()) <= 100
 
 
-def test_threads_together_get_no_more_than_one(clock: Clock) -> None:
+def test_threads_share_one_rate(clock: Clock) -> None:
     limit, counts = PublishRate(100), []
     threads = [threading.Thread(target=lambda: counts.append(admitted(limit, "key", 200))) for _ in range(8)]
     for thread in threads:

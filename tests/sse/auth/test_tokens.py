@@ -1,4 +1,4 @@
-"""Tokens: who is believed, and everything that is not."""
+"""Verifying and minting tokens."""
 
 import json
 import re
@@ -38,7 +38,7 @@ from .fakes import (
 
 
 def verifier(*keys: str, **more: Any) -> TokenVerifier:
-    """For keys as a setting has them."""
+    """Build a verifier for keys as a setting holds them."""
     parsed = [key for text in keys for key in parse_key(text.encode(), allowed=SUPPORTED)]
     return TokenVerifier(lambda: parsed, **more)
 
@@ -60,7 +60,7 @@ def refusal(checker: TokenVerifier, token: str) -> str:
         pytest.param(lambda: public_pem(ed_key()), lambda body: eddsa(body, ed_key()), id="EdDSA"),
     ],
 )
-def test_a_good_token_says_who_and_what_and_until_when(
+def test_a_valid_token_gives_its_claims(
     key: Callable[[], str], token: Callable[[Any], str]
 ) -> None:
     body = claims(sub="anna", publish=["orders", "user:*"], subscribe=["news"])
@@ -70,7 +70,7 @@ def test_a_good_token_says_who_and_what_and_until_when(
     assert found.subscribe.covers("news") and not found.subscribe.covers("orders")
 
 
-def test_a_token_without_the_claim_is_good_for_nothing() -> None:
+def test_a_token_without_the_claim_allows_nothing() -> None:
     found = verifier(SECRET).verify(hs256(claims(sse=None)))
     assert not found.publish and not found.subscribe and found.subject is None
 
@@ -91,7 +91,7 @@ def test_alg_none_in_any_spelling_is_refused(alg: Any, key: str) -> None:
 
 
 def public_forms() -> Sequence[bytes]:
-    """Every form in which a server's public RSA key could be taken for a secret."""
+    """Every form of a server's public RSA key that could be mistaken for a secret."""
     public = rsa_key().public_key()
     pem = public_pem(rsa_key())
     return [
@@ -112,7 +112,7 @@ def test_a_public_key_used_as_hmac_secret_is_refused(form: int, more: tuple[str,
     assert "signature" in refusal(verifier(public_pem(rsa_key()), *more), forged)
 
 
-def test_a_token_for_one_keys_algorithm_is_not_tried_with_another_key() -> None:
+def test_a_token_is_not_tried_with_a_key_of_another_algorithm() -> None:
     checker = verifier(public_pem(rsa_key()), public_pem(ec_key()), public_pem(ed_key()), SECRET)
     body = claims(publish=["*"])
     for forged in (
@@ -136,13 +136,13 @@ def test_an_algorithm_that_the_settings_leave_out_is_refused() -> None:
 
 
 @pytest.mark.parametrize("header", ["jwk", "jku", "x5u", "x5c"])
-def test_a_key_that_the_token_brings_along_is_not_used(header: str) -> None:
+def test_a_key_inside_the_token_is_not_used(header: str) -> None:
     own = jwk(rsa_key(which=1))
     token = rs256(claims(publish=["*"]), rsa_key(which=1), **{header: own})
     assert "signature" in refusal(verifier(public_pem(rsa_key())), token)
 
 
-def test_an_extension_that_is_critical_and_unknown_is_refused() -> None:
+def test_an_unknown_critical_extension_is_refused() -> None:
     # RFC 7515 §4.1.11
     assert refusal(verifier(SECRET), hs256(claims(), crit=["exp"], exp=1))
     assert refusal(verifier(SECRET), hs256(claims(), crit=["b64"], b64=False))
@@ -197,16 +197,16 @@ def test_a_signed_token_with_these_claims_is_refused(more: dict[str, Any], reaso
 @pytest.mark.parametrize(
     "payload", [b"", b"[]", b"null", b"{", b"\xff", b'"text"', b"[" * 5000, b'{"exp":1e999}']
 )
-def test_a_signed_payload_that_is_no_claims_set_is_refused(payload: bytes) -> None:
+def test_a_signed_payload_that_is_not_a_claims_set_is_refused(payload: bytes) -> None:
     assert refusal(verifier(SECRET), hs256(payload))
 
 
-def test_a_clock_that_runs_a_little_ahead_is_tolerated_at_the_beginning() -> None:
+def test_the_beginning_allows_for_a_clock_that_runs_ahead() -> None:
     found = verifier(SECRET).verify(hs256(claims(nbf=time.time() + LEEWAY / 2, iat=time.time() + LEEWAY / 2)))
     assert found.expires_at > time.time()
 
 
-def test_the_end_is_exact() -> None:
+def test_the_expiry_is_exact() -> None:
     body = claims(ttl=100)
     checker, token = verifier(SECRET), hs256(body)
     assert checker.verify(token, now=body["exp"] - 0.001).expires_at == body["exp"]
@@ -225,7 +225,7 @@ def test_the_end_is_exact() -> None:
         ([], False),
     ],
 )
-def test_an_audience_that_is_asked_for_must_be_there(aud: Any, good: bool) -> None:
+def test_a_required_audience_must_be_present(aud: Any, good: bool) -> None:
     checker, token = verifier(SECRET, audiences=["headwater"]), hs256(claims(aud=aud))
     if good:
         checker.verify(token)
@@ -236,7 +236,7 @@ def test_an_audience_that_is_asked_for_must_be_there(aud: Any, good: bool) -> No
 @pytest.mark.parametrize(
     ("iss", "good"), [("https://id", True), ("https://id/", False), (None, False), (["https://id"], False)]
 )
-def test_an_issuer_that_is_asked_for_must_be_the_one(iss: Any, good: bool) -> None:
+def test_a_required_issuer_must_match(iss: Any, good: bool) -> None:
     checker, token = verifier(SECRET, issuers=["https://id"]), hs256(claims(iss=iss))
     if good:
         checker.verify(token)
@@ -244,7 +244,7 @@ def test_an_issuer_that_is_asked_for_must_be_the_one(iss: Any, good: bool) -> No
         assert "iss" in refusal(checker, token)
 
 
-def test_what_is_wrong_inside_is_not_told_to_those_who_cannot_sign() -> None:
+def test_only_a_validly_signed_token_gets_its_faults_explained() -> None:
     for body in (claims(ttl=-5), claims(aud="x"), claims(sse=3)):
         assert "signature" in refusal(verifier(SECRET), hs256(body, OTHER_SECRET))
 
@@ -258,7 +258,7 @@ def key_set(*members: dict[str, Any]) -> TokenVerifier:
 
 
 @pytest.mark.parametrize("kid", ["a", "b", None])
-def test_a_token_is_tried_against_the_key_that_it_names_or_against_all(kid: str | None) -> None:
+def test_a_token_is_tried_against_the_key_that_it_names_or_all(kid: str | None) -> None:
     checker = key_set(jwk(SECRET, kid="a"), jwk(OTHER_SECRET, kid="b"))
     header = {} if kid is None else {"kid": kid}
     good = {"a": [SECRET], "b": [OTHER_SECRET], None: [SECRET, OTHER_SECRET]}[kid]
@@ -270,13 +270,13 @@ def test_a_token_is_tried_against_the_key_that_it_names_or_against_all(kid: str 
             assert "signature" in refusal(checker, token)
 
 
-def test_a_token_that_names_an_unknown_key_is_tried_against_nameless_keys_only() -> None:
+def test_a_token_that_names_an_unknown_key_is_tried_only_against_keys_without_an_id() -> None:
     checker = key_set(jwk(SECRET, kid="a"), jwk(OTHER_SECRET))
     checker.verify(hs256(claims(), OTHER_SECRET, kid="unknown"))
     assert "signature" in refusal(checker, hs256(claims(), SECRET, kid="unknown"))
 
 
-def test_while_keys_rotate_the_old_and_the_new_one_are_good() -> None:
+def test_during_rotation_the_old_and_the_new_key_are_valid() -> None:
     keys: list[Key] = []
     checker = TokenVerifier(lambda: keys)
     old, new = hs256(claims(), SECRET), hs256(claims(), OTHER_SECRET)
@@ -291,7 +291,7 @@ def test_while_keys_rotate_the_old_and_the_new_one_are_good() -> None:
     checker.verify(new)
 
 
-# --- Whatever comes -----------------------------------------------------------------------------------------
+# --- Any input -----------------------------------------------------------------------------------------
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -306,7 +306,7 @@ CHECKER = verifier(SECRET)
 @example("..")
 @example("eyJ9..")
 @example("\ud800.\ud800.\ud800")
-def test_rubbish_is_refused_and_nothing_worse(token: str) -> None:
+def test_garbage_is_refused(token: str) -> None:
     with pytest.raises(AccessDenied):
         CHECKER.verify(token)
 
@@ -346,7 +346,7 @@ def test_a_signed_payload_of_any_shape_is_understood_or_refused(payload: dict[st
     ],
     ids=SUPPORTED,
 )
-def test_a_minted_token_is_one_that_we_believe(text: Callable[[], str]) -> None:
+def test_a_minted_token_verifies(text: Callable[[], str]) -> None:
     (key,) = parse_key(text().encode(), allowed=SUPPORTED)
     token = mint(
         key, publish=["orders:*"], subscribe=["*"], ttl=60, subject="cron", issuer="us", audience="hub"

@@ -1,4 +1,4 @@
-"""Whoever runs the tests may have settings of the service in his own environment."""
+"""Keeps the settings of the developer's own environment out of the tests."""
 
 from __future__ import annotations
 

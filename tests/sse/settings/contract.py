@@ -1,4 +1,4 @@
-"""The settings that there are, written down a second time."""
+"""The names of all settings, written down a second time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from sse.settings import Settings
 
 KNOWN = {name.upper() for name in Settings.model_fields}
 
-# The contract. A name that is missing here was dropped from the class, a new one must be added on purpose.
+# Users rely on these names: whoever adds or removes a setting must change this list, too.
 CONTRACT = """
     HOST PORT HEALTH_PORT WEB_CONCURRENCY WORKER_CONNECTIONS SSE_CONFIG_FILE LOG_LEVEL LOG_FORMAT
     SSE_TRACE_LINES SSE_OTEL

@@ -1,4 +1,4 @@
-"""The environment that settings are read from."""
+"""Reads settings from a given environment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sse.settings import Settings
 
 
 def read(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Settings:
-    """The settings of this process with ``environ`` in its environment."""
+    """Return the settings of this process with ``environ`` added to its environment."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     return Settings.from_environ()

@@ -1,4 +1,4 @@
-"""Which settings there are: each is documented, with a sane default."""
+"""Every setting is in the contract and in the docs, and has its default."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.sse.settings.environ import read
 from tests.support.server import ROOT
 
 
-def test_every_setting_of_the_contract_exists_and_no_other() -> None:
+def test_the_settings_are_those_of_the_contract() -> None:
     assert sorted(KNOWN) == sorted(CONTRACT)
 
 
-def test_the_page_in_the_docs_holds_the_table_that_the_code_prints() -> None:
+def test_the_docs_contain_the_table_that_the_code_prints() -> None:
     printed = subprocess.run(
         [sys.executable, "-W", "error", "-m", "sse.settings"],
         cwd=ROOT,
@@ -34,7 +34,7 @@ def test_the_page_in_the_docs_holds_the_table_that_the_code_prints() -> None:
 
 
 @pytest.mark.parametrize("name", CONTRACT)
-def test_every_setting_has_a_line_in_the_table_with_a_reason(name: str) -> None:
+def test_every_setting_is_explained_in_the_table(name: str) -> None:
     (row,) = [line for line in table().splitlines() if line.startswith(f"| `{name}` |")]
     _, _, _, unit, live, reason, _ = re.split(r"(?<!\\)\|", row)
     assert unit.strip() and len(reason.strip()) > 20
@@ -61,7 +61,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert settings.health_ready_strict is False
 
 
-def test_settings_do_not_change_once_they_are_read() -> None:
+def test_settings_cannot_be_assigned() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().port = 1
 
@@ -83,7 +83,7 @@ def test_an_ipv6_listener_is_written_with_brackets() -> None:
     assert Settings(host="::").bind == "[::]:8080"
 
 
-def test_secrets_and_passwords_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_repr_hides_secrets_and_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = read(
         monkeypatch,
         SSE_PUBLISH_KEY="hunter2hunter2hunter2",

@@ -1,4 +1,4 @@
-"""The settings file: what it may say, which value wins, and what comes of a change."""
+"""The settings file: its syntax, which value wins, and changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from sse.settings import Settings, SettingsError
 from sse.settings.errors import is_live
 from sse.settings.file import MAX_FILE_BYTES, parse
-from sse.settings.watch import LOOK_INTERVAL, Watch
+from sse.settings.watch import POLL_INTERVAL, Watch
 from tests.support.configmap import ConfigMapVolume
 from tests.support.server import ROOT
 from tests.support.wait import eventually
@@ -26,7 +26,7 @@ KEY, NEW_KEY = "hunter2hunter2hunter2", "hunter3hunter3hunter3"
 
 @pytest.fixture
 def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ConfigMapVolume:
-    """A ConfigMap volume that the environment names."""
+    """A ConfigMap volume, named by the environment."""
     made = ConfigMapVolume(tmp_path / "config", "SSE_HEARTBEAT=3\n")
     monkeypatch.setenv("SSE_CONFIG_FILE", str(made.file))
     return made
@@ -46,7 +46,7 @@ def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ConfigMapVolume:
         pytest.param("A=a=b#c\nB=${A}$A", {"A": "a=b#c", "B": "${A}$A"}, id="nothing-is-filled-in"),
     ],
 )
-def test_a_file_is_names_and_values_as_in_an_env_file(text: str, values: dict[str, str]) -> None:
+def test_a_file_has_names_and_values_as_an_env_file(text: str, values: dict[str, str]) -> None:
     assert parse("f", text.encode()).values == values
 
 
@@ -73,13 +73,13 @@ def test_a_file_is_names_and_values_as_in_an_env_file(text: str, values: dict[st
         ),
     ],
 )
-def test_a_file_that_is_not_whole_is_refused_by_its_line_and_not_quoted(content: bytes, line: str) -> None:
+def test_an_invalid_file_is_refused_by_line_number_and_not_quoted(content: bytes, line: str) -> None:
     with pytest.raises(SettingsError) as refused:
         parse("f", content)
     assert refused.value.lines == (line,)
 
 
-def test_the_file_wins_over_the_environment_by_each_name_that_has_a_value_in_it(
+def test_each_value_in_the_file_wins_over_the_environments(
     volume: ConfigMapVolume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSE_HEARTBEAT", "9")
@@ -102,7 +102,7 @@ def test_the_file_wins_over_the_environment_by_each_name_that_has_a_value_in_it(
         pytest.param(lambda path: path.write_bytes(b"#" * (MAX_FILE_BYTES + 1)), "larger than 1048576 bytes", id="huge"),
     ],
 )
-def test_a_file_that_cannot_be_read_ends_the_start(
+def test_an_unreadable_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], reason: str
 ) -> None:
     path = tmp_path / "f"
@@ -112,7 +112,7 @@ def test_a_file_that_cannot_be_read_ends_the_start(
         Settings.from_environ()
 
 
-def test_in_an_app_of_ones_own_the_file_is_named_in_its_config_and_wins_over_it(volume: ConfigMapVolume) -> None:
+def test_in_an_app_its_config_names_the_file_which_wins_over_it(volume: ConfigMapVolume) -> None:
     config = {"SSE_HEARTBEAT": 9, "SSE_RETRY": 900, "SSE_CONFIG_FILE": volume.file}
     settings = Settings.from_mapping(config)
     assert (settings.sse_heartbeat, settings.sse_retry) == (3, 900)
@@ -124,7 +124,7 @@ def test_in_an_app_of_ones_own_the_file_is_named_in_its_config_and_wins_over_it(
 # ── what may change ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_gunicorn_is_told_at_its_start_is_not_said_to_be_live() -> None:
+def test_settings_that_gunicorn_reads_at_its_start_are_not_live() -> None:
     code = (ROOT / "gunicorn.conf.py").read_text()
     told = {name for name in re.findall(r"settings\.(\w+)", code) if name in Settings.model_fields}
     told |= {"host", "port", "health_port", "sse_drain_delay", "sse_drain_window"}  # through properties
@@ -136,24 +136,24 @@ def test_what_gunicorn_is_told_at_its_start_is_not_said_to_be_live() -> None:
 
 
 class Watched:
-    """A watch that looks when it is told to, and what it says."""
+    """A watch that reads the file on demand, and its log lines."""
 
     def __init__(self, volume: ConfigMapVolume, caplog: pytest.LogCaptureFixture) -> None:
         self.volume = volume
         self.settings = Settings.from_environ()
         self._watch = Watch(self.settings)
         self._caplog = caplog
-        self.look()
+        self.poll()
 
-    def look(self, times: int = 2) -> None:
+    def poll(self, times: int = 2) -> None:
         for _ in range(times):
-            self._watch.look()
+            self._watch.poll()
 
     def change(self, text: str) -> list[str]:
-        """The log's lines after another content has come."""
+        """Return the log lines after a change of the content."""
         self._caplog.clear()
         self.volume.write(text)
-        self.look()
+        self.poll()
         return self.said()
 
     def said(self) -> list[str]:
@@ -166,7 +166,7 @@ def watched(volume: ConfigMapVolume, caplog: pytest.LogCaptureFixture) -> Watche
     return Watched(volume, caplog)
 
 
-def test_a_change_is_taken_in_by_whoever_holds_the_settings_and_is_said(watched: Watched) -> None:
+def test_a_change_reaches_the_held_settings_and_is_logged(watched: Watched) -> None:
     held = watched.settings
     text = f"SSE_HEARTBEAT=5\nSSE_PUBLISH_KEY={KEY}\nSSE_CORS_ORIGINS=https://a,https://b\nHEALTH_READY_STRICT=1\n"
     assert watched.change(text) == [
@@ -206,16 +206,16 @@ def test_a_change_is_taken_in_by_whoever_holds_the_settings_and_is_said(watched:
         pytest.param("SSE_RETRY=100\nSSE_PUBLISH_KEY", "line 2 of FILE is not NAME=value", id="line"),
     ],
 )
-def test_one_wrong_value_leaves_everything_as_it_was_and_is_said_once(watched: Watched, text: str, said: str) -> None:
+def test_one_invalid_value_changes_nothing_and_is_logged_once(watched: Watched, text: str, said: str) -> None:
     (line,) = watched.change(text)
     assert line.startswith("FILE is refused, all settings stay as they are: " + said) and "hunter2" not in line
     assert (watched.settings.sse_heartbeat, watched.settings.sse_retry) == (3, 2000)
-    watched.look(5)
+    watched.poll(5)
     assert len(watched.said()) == 1
     assert watched.change("SSE_HEARTBEAT=3") == ["FILE can be used again; no setting has changed"]
 
 
-def test_who_has_made_something_of_a_setting_may_refuse_it_and_then_nobody_has_it(watched: Watched) -> None:
+def test_a_registered_check_can_refuse_a_change_for_everybody(watched: Watched) -> None:
     done: list[float] = []
 
     def prepare(new: Settings) -> Callable[[], None]:
@@ -233,7 +233,7 @@ def test_who_has_made_something_of_a_setting_may_refuse_it_and_then_nobody_has_i
     assert done == [0, 14]
 
 
-def test_what_needs_a_restart_stays_and_is_said_once_and_the_rest_counts(watched: Watched) -> None:
+def test_settings_that_need_a_restart_stay_and_the_others_change(watched: Watched) -> None:
     text = "SSE_HEARTBEAT=5\nWEB_CONCURRENCY=2\nSSE_LOG=redis://:hunter2@h/0"
     restart = "FILE: a restart is needed for WEB_CONCURRENCY 1 → 2, SSE_LOG sqlite:///var/headwater.db → redis://***@h/0"
     assert watched.change(text) == ["FILE has changed: SSE_HEARTBEAT 3 → 5", restart]
@@ -241,29 +241,29 @@ def test_what_needs_a_restart_stays_and_is_said_once_and_the_rest_counts(watched
     assert watched.change(text + "\nSSE_RETRY=100") == ["FILE has changed: SSE_RETRY 2000 → 100"]
 
 
-def test_a_file_that_is_gone_keeps_the_settings_and_is_said_once(watched: Watched, tmp_path: Path) -> None:
+def test_a_missing_file_changes_nothing_and_is_logged_once(watched: Watched, tmp_path: Path) -> None:
     watched.volume.path.rename(tmp_path / "away")
-    watched.look(5)
+    watched.poll(5)
     assert watched.said() == [
         "SSE_CONFIG_FILE='FILE' cannot be used (No such file or directory): it must be the path of a file of "
         "NAME=value lines; all settings stay as they are"
     ]
     (tmp_path / "away").rename(watched.volume.path)
-    watched.look()
+    watched.poll()
     assert watched.said()[1:] == ["FILE can be used again; no setting has changed"]
     assert watched.settings.sse_heartbeat == 3
 
 
-def test_a_file_that_is_being_written_is_not_tried_before_it_is_whole(watched: Watched) -> None:
+def test_a_partly_written_file_is_not_applied(watched: Watched) -> None:
     for text in ("", "SSE_HEART", "SSE_HEARTBEAT=1", "SSE_HEARTBEAT=17\n"):
         watched.volume.write(text)
-        watched.look(1)
+        watched.poll(1)
     assert watched.said() == [] and watched.settings.sse_heartbeat == 3
-    watched.look(1)
+    watched.poll(1)
     assert watched.settings.sse_heartbeat == 17
 
 
-def test_a_name_that_is_no_setting_is_pointed_out(watched: Watched) -> None:
+def test_an_unknown_name_is_logged(watched: Watched) -> None:
     assert watched.change("SSE_HARTBEAT=1") == [
         "SSE_HARTBEAT in FILE, line 1 is not a setting (did you mean SSE_HEARTBEAT?); it is ignored",
         "FILE has changed: SSE_HEARTBEAT 3 → 15",
@@ -271,7 +271,7 @@ def test_a_name_that_is_no_setting_is_pointed_out(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize("levels", [("info", "error"), ("error", "info")], ids=" to ".join)
-def test_a_change_of_the_log_level_does_not_silence_the_line_about_it(
+def test_a_change_of_the_log_level_does_not_suppress_its_own_line(
     volume: ConfigMapVolume, capsys: pytest.CaptureFixture[str], levels: tuple[str, str]
 ) -> None:
     from sse.observe import logging as logs
@@ -287,8 +287,8 @@ def test_a_change_of_the_log_level_does_not_silence_the_line_about_it(
         logs.follow(settings)
         watch = Watch(settings)
         volume.write(f"LOG_LEVEL={levels[1]}")
-        watch.look()
-        watch.look()
+        watch.poll()
+        watch.poll()
         assert capsys.readouterr().out.endswith(f"LOG_LEVEL {levels[0]} → {levels[1]}\n")
         assert logger.level == getattr(logging, levels[1].upper())
     finally:
@@ -296,14 +296,14 @@ def test_a_change_of_the_log_level_does_not_silence_the_line_about_it(
         logger.removeHandler(handler)
 
 
-def test_without_a_file_there_is_no_thread_and_with_one_it_looks_by_itself(
+def test_only_with_a_file_a_thread_watches_it(
     volume: ConfigMapVolume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings.from_environ()
     watch = Watch(settings)
     watch.start()
     volume.write("SSE_HEARTBEAT=8")
-    eventually(lambda: settings.sse_heartbeat == 8, 10 * LOOK_INTERVAL)
+    eventually(lambda: settings.sse_heartbeat == 8, 10 * POLL_INTERVAL)
     watch.stop()
     monkeypatch.delenv("SSE_CONFIG_FILE")
     watch = Watch(Settings.from_environ())
@@ -325,14 +325,14 @@ def run(code: str, **environ: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_bad_file_ends_the_start_as_any_bad_setting_does(volume: ConfigMapVolume) -> None:
+def test_an_invalid_file_ends_the_start_as_an_invalid_setting_does(volume: ConfigMapVolume) -> None:
     volume.write("SSE_HEARTBEAT=soon\nSSE_PUBLISH_KEY=hunter2")
     ended = run("import settings; settings.load()", SSE_CONFIG_FILE=volume.file, LOG_FORMAT="text")
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 2) and "hunter2" not in ended.stderr
     assert ended.stderr.startswith("headwater: SSE_HEARTBEAT='soon' cannot be used: it must be a number of seconds")
 
 
-# A master that loads, a worker that takes a change in, and one that is forked when the file has become …
+# A master loads the settings; one worker applies a change; another is forked after the file has become LATER.
 FORKED = """
 import os, pathlib, settings
 from sse.settings.watch import Watch
@@ -348,7 +348,7 @@ def forked(work):
 def first():
     watch = Watch(settings.load())
     file.write_text("SSE_HEARTBEAT=4\\nSSE_LOG=sqlite:///b.db\\n")
-    watch.look(), watch.look()
+    watch.poll(), watch.poll()
 def second():
     file.write_text(LATER)
     loaded = settings.load()
@@ -369,12 +369,12 @@ print(loaded.sse_heartbeat, loaded.sse_log, loaded.sse_retry, flush=True)
             "SSE_HEARTBEAT=4\nSSE_LOG=sqlite:///b.db\nSSE_RETRY=50",
             "4.0 sqlite:///a.db 50",
             "4.0 sqlite:///b.db 50",
-            id="good: but a worker has its siblings' log",
+            id="valid: but a worker uses its siblings' log",
         ),
-        pytest.param("SSE_HEARTBEAT", "4.0 sqlite:///a.db 2000", "4.0 sqlite:///b.db 2000", id="bad: the last good one"),
+        pytest.param("SSE_HEARTBEAT", "4.0 sqlite:///a.db 2000", "4.0 sqlite:///b.db 2000", id="invalid: the last good one"),
     ],
 )
-def test_a_worker_that_is_replaced_runs_on_what_its_siblings_run_on(
+def test_a_replaced_worker_uses_the_same_settings_as_its_siblings(
     tmp_path: Path, later: str, worker: str, reloaded: str
 ) -> None:
     file = tmp_path / "f"

@@ -1,4 +1,4 @@
-"""The last good settings file, in memory that workers share: whole, or nothing."""
+"""The last good settings file, in shared memory: complete, or not at all."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(last_good, "_memory", None)
 
 
-def test_where_nothing_is_shared_nothing_is_kept() -> None:
+def test_nothing_is_kept_before_the_memory_is_shared() -> None:
     last_good.keep(b"SSE_HEARTBEAT=5\n")
     assert last_good.last() is None
 
 
-def test_what_a_child_keeps_its_parent_finds_and_the_newest_counts() -> None:
+def test_a_parent_finds_the_newest_content_that_a_child_kept() -> None:
     last_good.share()
     assert last_good.last() is None
     for content in (b"x" * MAX_FILE_BYTES, b"SSE_HEARTBEAT=5\n"):
@@ -29,11 +29,11 @@ def test_what_a_child_keeps_its_parent_finds_and_the_newest_counts() -> None:
             last_good.keep(content)
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0
-        last_good.share()  # again, on a reload: it is the same memory
+        last_good.share()  # a reload shares again, and must get the same memory
         assert last_good.last() == content
 
 
-def test_a_content_that_two_have_written_at_once_is_not_believed() -> None:
+def test_a_mix_of_two_contents_is_rejected() -> None:
     last_good.share()
     last_good.keep(b"SSE_HEARTBEAT=5\n")
     memory = last_good._memory

@@ -1,4 +1,4 @@
-"""Where settings come from: the environment, code, a Flask configuration; and what is none of ours."""
+"""Sources of settings: the environment, code and a Flask configuration; and names that are not settings."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def test_an_attribute_given_in_code_wins_over_the_environment(monkeypatch: pytes
     assert (Settings().sse_heartbeat, Settings(sse_heartbeat=4).sse_heartbeat) == (3, 4)
 
 
-def test_names_in_the_environment_are_taken_in_upper_case_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_counts_in_upper_case_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(monkeypatch, port="9", sse_heartbeat="9") == Settings()
     assert Settings().port == 8080
 
 
-def test_a_flask_config_is_read_by_the_same_names_and_the_environment_is_left_out(
+def test_a_flask_config_is_read_instead_of_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SSE_RETRY", "77")
@@ -40,7 +40,7 @@ def test_a_flask_config_is_read_by_the_same_names_and_the_environment_is_left_ou
     assert (settings.health_ready_strict, settings.sse_retry, settings.port) == (True, 2000, 8080)
 
 
-def test_a_bad_flask_config_is_refused_without_the_values_in_the_traceback() -> None:
+def test_an_invalid_flask_config_is_refused_without_values_in_the_traceback() -> None:
     with pytest.raises(SettingsError, match=r"\ASSE_JWT_KEY=\*\*\* cannot be used") as refused:
         Settings.from_mapping({"SSE_JWT_KEY": "hunter2"})
     assert refused.value.__cause__ is None and refused.value.__context__ is None
@@ -56,13 +56,13 @@ def test_a_bad_flask_config_is_refused_without_the_values_in_the_traceback() -> 
         pytest.param("SSE_PORT", "8080", "SSE_PORT is not a setting", id="port-of-ours-under-a-wrong-name"),
     ],
 )
-def test_a_name_that_is_no_setting_is_pointed_out(name: str, value: str, said: str) -> None:
+def test_an_unknown_name_is_reported(name: str, value: str, said: str) -> None:
     (line,) = unknown_names({name: value, "PATH": "/bin"}, KNOWN)
     assert line.startswith(name) and said in line and value not in line
 
 
 @pytest.mark.parametrize("service", ["SSE", "HEALTH", "SSE_REDIS", "HEALTH_CHECKS"])
-def test_what_kubernetes_sets_for_a_service_is_no_slip(service: str) -> None:
+def test_variables_of_a_kubernetes_service_are_not_reported(service: str) -> None:
     links = {
         f"{service}_SERVICE_HOST": "10.0.0.7",
         f"{service}_SERVICE_PORT": "80",

@@ -1,4 +1,4 @@
-"""Single values: a good one is understood, and a bad one says so, alone and in one line."""
+"""Single values: valid ones are parsed, and each invalid one is reported in one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.sse.settings.environ import read
     "name", [name for name in CONTRACT if Settings.model_fields[name.lower()].annotation in (int, float)]
 )
 @pytest.mark.parametrize("value", ["-1", "9e99", "nan", "inf", "12 seconds", "0x10"])
-def test_a_number_out_of_range_or_none_at_all_is_refused_by_name(
+def test_a_value_out_of_range_or_not_a_number_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     with pytest.raises(SettingsError) as refused:
@@ -75,7 +75,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
-def test_a_bad_value_is_refused_in_one_line_that_names_it(
+def test_an_invalid_value_is_refused_in_one_line_that_names_the_setting(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     with pytest.raises(SettingsError) as refused:
