@@ -106,6 +106,10 @@ SCHEMES: Final = (
 )
 
 
+# Those that may publish.
+PUBLISHING_SCHEMES: Final = tuple(scheme for scheme in SCHEMES if not scheme.reading_only)
+
+
 def find_credential(request: "Request", *, reading: bool) -> Credential | None:
     """Find the credential of this request; None if it has none.
 
@@ -116,12 +120,8 @@ def find_credential(request: "Request", *, reading: bool) -> Credential | None:
 
     Raises AccessDenied (invalid_request) for malformed or differing credentials.
     """
-    found = [
-        Credential(value, scheme)
-        for scheme in SCHEMES
-        if reading or not scheme.reading_only
-        for value in scheme.find(request)
-    ]
+    schemes = SCHEMES if reading else PUBLISHING_SCHEMES
+    found = [Credential(value, scheme) for scheme in schemes for value in scheme.find(request)]
     for credential in found:
         if len(credential.value) > MAX_CREDENTIAL_CHARS or not B64TOKEN.fullmatch(credential.value):
             raise invalid_request("the credentials are empty, too long, or not a bearer token")
@@ -132,8 +132,7 @@ def find_credential(request: "Request", *, reading: bool) -> Credential | None:
 
 def what_to_send(*, reading: bool) -> str:
     """Name the schemes for an error text: "as Authorization: Bearer or the cookie sse_token"."""
-    hints = [scheme.hint for scheme in SCHEMES if reading or not scheme.reading_only]
-    text = f"as {' or '.join(hints)}"
+    text = f"as {' or '.join(scheme.hint for scheme in (SCHEMES if reading else PUBLISHING_SCHEMES))}"
     if reading:
         return text
     return f"{text} ({', '.join(scheme.hint for scheme in SCHEMES if scheme.reading_only)} is for reading only)"

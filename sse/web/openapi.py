@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ..auth.bearer import SCHEMES
+from ..auth.bearer import PUBLISHING_SCHEMES, SCHEMES
 from ..events.model import CHANNEL_PATTERN, CONTROL_EVENTS, MAX_RETRY_MS, MAX_TYPE_CHARS
 from ..events.wire import RESET_REASONS
 from ..log.base import STORED
@@ -53,7 +53,7 @@ def _path(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _security(*, reading: bool) -> list[dict[str, list[str]]]:
-    named: list[dict[str, list[str]]] = [{scheme.name: []} for scheme in SCHEMES if reading or not scheme.reading_only]
+    named: list[dict[str, list[str]]] = [{one.name: []} for one in (SCHEMES if reading else PUBLISHING_SCHEMES)]
     return [{}, *named]
 
 
