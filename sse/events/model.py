@@ -36,7 +36,9 @@ MAX_RETRY_MS: Final = 2**31 - 1
 
 HEARTBEAT: Final = "heartbeat"
 STREAM_RESET: Final = "stream-reset"
-CONTROL_EVENTS: Final = frozenset({HEARTBEAT, STREAM_RESET})  # reserved: clients act on them
+STREAM_END: Final = "stream-end"
+RUN: Final = "run"
+CONTROL_EVENTS: Final = frozenset({HEARTBEAT, STREAM_RESET, STREAM_END, RUN})  # reserved: clients act on them
 
 
 class InvalidEvent(ValueError):
