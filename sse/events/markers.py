@@ -41,7 +41,7 @@ def end_marker(channel: str) -> Event:
 
 
 def erased_marker(channel: str, position: int) -> Event:
-    """Build the record that takes the place of a channel's erased ones: a ``stream-reset`` as ``reset_block`` writes it.
+    """Build the record that takes the place of a channel's erased ones: a ``stream-reset``, as in ``reset_block``.
 
     position: its own.
     """

@@ -11,18 +11,34 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from ..runtime.redaction import redact_url
 from . import memory, redis, sqlite
-from .base import Bounds, IdempotencyConflict, Log, LogError, LogRefused, LogUnavailable, Usage
+from .base import (
+    Bounds,
+    ChannelClosed,
+    ChannelInfo,
+    Erased,
+    IdempotencyConflict,
+    Log,
+    LogError,
+    LogRefused,
+    LogUnavailable,
+    RetainRule,
+    Usage,
+)
 
 __all__ = [
     "ALLOWED_URLS",
     "ENGINES",
     "Bounds",
+    "ChannelClosed",
+    "ChannelInfo",
     "Engine",
+    "Erased",
     "IdempotencyConflict",
     "Log",
     "LogError",
     "LogRefused",
     "LogUnavailable",
+    "RetainRule",
     "Usage",
     "check_url",
     "open_log",

@@ -15,8 +15,8 @@ from sse.auth.address import address_bucket
 from sse.events.model import Event, Record, parse_id, parse_since
 from sse.events.wire import opening_block
 from sse.fanout import Fanout
-from sse.log import Bounds, Log, LogUnavailable, open_log
-from sse.log.base import LogReplaced
+from sse.log import Bounds, ChannelInfo, Erased, Log, LogUnavailable, RetainRule, open_log
+from sse.log.base import ANY, Expected, LogReplaced
 from sse.settings import Settings
 from sse.streams.group import Group, Subscription
 from sse.streams.hub import Hub
@@ -56,10 +56,44 @@ class TroubledLog:
             raise LogUnavailable("told to be down")
 
     def append(
-        self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"", trace: str | None = None
+        self,
+        events: Sequence[Event],
+        *,
+        key: str | None = None,
+        digest: bytes = b"",
+        trace: str | None = None,
+        close: Collection[str] = (),
     ) -> list[int]:
         self._ask("append")
-        return self.inner.append(events, key=key, digest=digest, trace=trace)
+        return self.inner.append(events, key=key, digest=digest, trace=trace, close=close)
+
+    def erase(self, channel: str) -> Erased:
+        self._ask("erase")
+        return self.inner.erase(channel)
+
+    def gone(self, channels: Collection[str] | None, after: int) -> int:
+        self._ask("gone")
+        return self.inner.gone(channels, after)
+
+    def closed(self, channels: Collection[str]) -> dict[str, int]:
+        self._ask("closed")
+        return self.inner.closed(channels)
+
+    def channels(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[ChannelInfo]:
+        self._ask("channels")
+        return self.inner.channels(prefix, after, limit)
+
+    def put_note(self, kind: str, name: str, value: str, seconds: float, *, expected: Expected = ANY) -> bool:
+        self._ask("put_note")
+        return self.inner.put_note(kind, name, value, seconds, expected=expected)
+
+    def notes(self, kind: str) -> dict[str, str]:
+        self._ask("notes")
+        return self.inner.notes(kind)
+
+    def drop_note(self, kind: str, name: str) -> None:
+        self._ask("drop_note")
+        self.inner.drop_note(kind, name)
 
     def read(self, channels: Collection[str] | None, after: int, limit: int, max_bytes: int) -> list[Record]:
         self._ask("read")
@@ -100,8 +134,8 @@ class TroubledLog:
         self._ask("trim")
         return self.inner.trim()
 
-    def retain(self, events: int, seconds: float) -> None:
-        self.inner.retain(events, seconds)
+    def retain(self, events: int, seconds: float, rules: Sequence[RetainRule] = ()) -> None:
+        self.inner.retain(events, seconds, rules)
 
     def replace_by(self, log: Log) -> None:
         """From now on this is another log."""

@@ -43,15 +43,21 @@ from ...events.model import Event, Record, format_id
 from ...events.trace import Trace
 from ...runtime.cooperation import offload
 from ..base import (
+    ANY,
+    CHANNELS_MOST,
     FOLLOW_CHARS,
     IDEMPOTENCY_SECONDS,
     OFFLOAD_EVENTS,
     TRIM_BITE,
     Batch,
     Bounds,
+    ChannelInfo,
+    Erased,
+    Expected,
     IdempotencyConflict,
     LogRefused,
     LogUnavailable,
+    RetainRule,
     Usage,
 )
 from .check import Watch, read_info
@@ -117,7 +123,13 @@ class RedisLog:
     # ── storing ───────────────────────────────────────────────────────────────────────────────────────────
 
     def append(
-        self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"", trace: str | None = None
+        self,
+        events: Sequence[Event],
+        *,
+        key: str | None = None,
+        digest: bytes = b"",
+        trace: str | None = None,
+        close: Collection[str] = (),
     ) -> list[int]:
         """See ``Log.append``.
 
@@ -125,6 +137,8 @@ class RedisLog:
         the master has changed. (Redis drops an append that it starts too late: ``STALE_AFTER``.) Nothing is repeated
         here. A publisher that sent an idempotency key may repeat the request, and gets the first positions.
         """
+        if close:
+            raise LogUnavailable("not yet", stored="no")
         if not events:
             return []
         if len(events) > OFFLOAD_EVENTS:
@@ -230,8 +244,7 @@ class RedisLog:
         if self._client.history is None:
             self._client.history = created, lost
         first, mark = (position_of(id) if id else None for id in (oldest, lost))
-        complete = trimmed == created and mark is None
-        bounds = Bounds(first, position_of(latest), position_of(trimmed), mark or 0, complete)
+        bounds = Bounds(first, position_of(latest), position_of(trimmed), mark or 0, position_of(created))
         self._client.knows(bounds.latest)  # streams open at this position
         return bounds
 
@@ -305,7 +318,7 @@ class RedisLog:
             self._sweep(b"[" + to_member(position_of(trimmed)))
         return int(removed)
 
-    def retain(self, events: int, seconds: float) -> None:
+    def retain(self, events: int, seconds: float, rules: Sequence[RetainRule] = ()) -> None:
         """See ``Log.retain``."""
         self._retain_events = events
         self._retain_ms = int(seconds * 1000)
@@ -325,3 +338,26 @@ class RedisLog:
         self._client.close()
         for link in list(self._followers):
             link.interrupt()
+
+    # ── not yet ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def erase(self, channel: str) -> Erased:
+        raise LogUnavailable("not yet", stored="no")
+
+    def gone(self, channels: Collection[str] | None, after: int) -> int:
+        raise LogUnavailable("not yet", stored="no")
+
+    def closed(self, channels: Collection[str]) -> dict[str, int]:
+        raise LogUnavailable("not yet", stored="no")
+
+    def channels(self, prefix: str = "", after: str = "", limit: int = CHANNELS_MOST) -> list[ChannelInfo]:
+        raise LogUnavailable("not yet", stored="no")
+
+    def put_note(self, kind: str, name: str, value: str, seconds: float, *, expected: Expected = ANY) -> bool:
+        raise LogUnavailable("not yet", stored="no")
+
+    def notes(self, kind: str) -> dict[str, str]:
+        raise LogUnavailable("not yet", stored="no")
+
+    def drop_note(self, kind: str, name: str) -> None:
+        raise LogUnavailable("not yet", stored="no")

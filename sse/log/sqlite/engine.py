@@ -33,14 +33,20 @@ from ...events.model import Event, Record, make_position
 from ...events.trace import Trace
 from ...runtime.cooperation import Turn, offload
 from ..base import (
+    ANY,
+    CHANNELS_MOST,
     FOLLOW_CHARS,
     FOLLOW_RECORDS,
     OFFLOAD_EVENTS,
     QUIET_SECONDS,
     Batch,
     Bounds,
+    ChannelInfo,
+    Erased,
+    Expected,
     IdempotencyConflict,
     LogUnavailable,
+    RetainRule,
     Stored,
     Usage,
 )
@@ -112,8 +118,16 @@ class SQLiteLog:
     # ── writing ─────────────────────────────────────────────────────────────────────────────────────────
 
     def append(
-        self, events: Sequence[Event], *, key: str | None = None, digest: bytes = b"", trace: str | None = None
+        self,
+        events: Sequence[Event],
+        *,
+        key: str | None = None,
+        digest: bytes = b"",
+        trace: str | None = None,
+        close: Collection[str] = (),
     ) -> list[int]:
+        if close:
+            raise LogUnavailable("not yet", stored="no")
         if not events:
             return []
         publish = Publish(events, key, digest, trace)
@@ -268,7 +282,7 @@ class SQLiteLog:
         assert row is not None
         oldest, newest, trimmed, removed = row
         latest = max(trimmed if newest is None else newest, self._mark)
-        return Bounds(oldest, latest, trimmed, self._mark, complete=removed == 0 and not self._mark)
+        return Bounds(oldest, latest, trimmed, self._mark, began=trimmed if removed == 0 else 0)
 
     def usage(self) -> Usage:
         try:
@@ -368,7 +382,7 @@ class SQLiteLog:
         except (sqlite3.Error, OSError) as error:
             raise unavailable(error, self._path) from error
 
-    def retain(self, events: int, seconds: float) -> None:
+    def retain(self, events: int, seconds: float, rules: Sequence[RetainRule] = ()) -> None:
         self._upkeep.retain(events, seconds)
 
     def close(self) -> None:
@@ -382,3 +396,26 @@ class SQLiteLog:
         while self._readers:
             self._readers.pop().close()
         self.wake()
+
+    # ── not yet ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def erase(self, channel: str) -> Erased:
+        raise LogUnavailable("not yet", stored="no")
+
+    def gone(self, channels: Collection[str] | None, after: int) -> int:
+        raise LogUnavailable("not yet", stored="no")
+
+    def closed(self, channels: Collection[str]) -> dict[str, int]:
+        raise LogUnavailable("not yet", stored="no")
+
+    def channels(self, prefix: str = "", after: str = "", limit: int = CHANNELS_MOST) -> list[ChannelInfo]:
+        raise LogUnavailable("not yet", stored="no")
+
+    def put_note(self, kind: str, name: str, value: str, seconds: float, *, expected: Expected = ANY) -> bool:
+        raise LogUnavailable("not yet", stored="no")
+
+    def notes(self, kind: str) -> dict[str, str]:
+        raise LogUnavailable("not yet", stored="no")
+
+    def drop_note(self, kind: str, name: str) -> None:
+        raise LogUnavailable("not yet", stored="no")
