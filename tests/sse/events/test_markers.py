@@ -7,7 +7,8 @@ import json
 import pytest
 
 from sse.events.markers import MARKERS, end_marker, erased_marker, is_marker, own_event
-from sse.events.model import CONTROL_EVENTS, Event, InvalidEvent, Record, encode_frame, parse_id
+from sse.events.model import CONTROL_EVENTS, Event, InvalidEvent, Record, parse_id
+from sse.events.wire import encode_frame
 
 
 def test_the_end_of_a_channel_names_it() -> None:
