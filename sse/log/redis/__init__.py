@@ -2,7 +2,10 @@
 
 engine: the log itself: appends, trimming, usage.
 client: calls Redis on a pooled connection, through the breaker, and translates its errors.
-link: the connections, and what their errors mean.
+pool: a few connections for short requests.
+connector: opens connections, also to the master that Sentinels name.
+link: one connection.
+errors: what redis-py's errors mean.
 breaker: makes requests fail at once while Redis is known to be down.
 check: whether this Redis can hold the log, asked before the first use and now and then later.
 scripts: the Lua scripts, and what is kept under which key.

@@ -11,7 +11,8 @@ import redis
 
 from ..base import LogRefused
 from .codec import Keys
-from .link import Link, error_word, explain
+from .errors import error_word, explain
+from .link import Link
 from .scripts import CHECK
 
 logger = logging.getLogger("headwater.log.redis")

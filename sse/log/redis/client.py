@@ -24,7 +24,10 @@ from ..base import LogRefused, LogUnavailable
 from .breaker import Breaker
 from .check import check
 from .codec import Keys
-from .link import COMMAND_TIMEOUT, CONNECT_TIMEOUT, RETRY_AFTER, Argument, Connector, Link, Pool, error_word, explain
+from .connector import CONNECT_TIMEOUT, Connector
+from .errors import RETRY_AFTER, error_word, explain
+from .link import COMMAND_TIMEOUT, Argument, Link
+from .pool import Pool
 from .scripts import JOIN, Script
 from .url import RedisUrl
 

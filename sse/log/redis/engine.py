@@ -63,8 +63,9 @@ from ..base import (
 from .check import Watch, read_info
 from .client import Client
 from .codec import batches, decode, position_of, to_member
+from .errors import REFUSALS, RETRY_AFTER, explain, wrote_nothing
 from .follow import Tail
-from .link import COMMAND_TIMEOUT, REFUSALS, RETRY_AFTER, Argument, Link, explain, wrote_nothing
+from .link import COMMAND_TIMEOUT, Argument, Link
 from .read import floor, floor_of_all, read_index, scan
 from .scripts import APPEND, BOUNDS, TRIM
 from .url import RedisUrl, parse_url

@@ -11,8 +11,8 @@ import redis
 
 from sse.log import LogUnavailable
 from sse.log.redis import client
+from sse.log.redis.connector import Connector
 from sse.log.redis.engine import RedisLog
-from sse.log.redis.link import Connector
 from sse.log.redis.url import parse_url
 from tests.sse.log.redis.play import EVENTS, Open, Start, append
 from tests.support.redis_server import RedisServer

@@ -11,7 +11,7 @@ import redis
 
 from sse.events.model import Event
 from sse.log import Log, LogUnavailable
-from sse.log.redis.link import Connector
+from sse.log.redis.connector import Connector
 from sse.log.redis.url import parse_url
 from tests.sse.log.redis.play import EVENTS, KNOWN_DOWN, Open, Start, Tailer, append, failure
 from tests.support.redis_server import RedisServer

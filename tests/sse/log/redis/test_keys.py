@@ -11,7 +11,7 @@ import pytest
 from sse.events.model import Event, format_id, make_position
 from sse.log import LogUnavailable
 from sse.log.base import FOLLOW_CHARS
-from sse.log.redis.link import Pool
+from sse.log.redis.pool import Pool
 from tests.sse.log.conftest import Follower
 from tests.sse.log.redis.play import EVENTS, META, Open, events, indexed, positions
 from tests.support.redis_server import RedisServer
