@@ -1,0 +1,122 @@
+"""What every script begins with, and the scripts' class."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+FORMAT: Final = "1"  # of the keys above; any other is refused, never rewritten
+
+_HEAD: Final = f"local FORMAT = '{FORMAT}'\n" + """
+local META, EVENTS = KEYS[1], KEYS[2]
+local MOST = 1048575  -- the largest n, 2^20 - 1
+
+local function split(id)
+  local ms, n = string.match(id, '^(%d+)%-(%d+)$')
+  return tonumber(ms), tonumber(n)
+end
+
+local function text(ms, n)
+  return string.format('%d-%d', ms, n)
+end
+
+local function following(ms, n)
+  if n >= MOST then return ms + 1, 0 end
+  return ms, n + 1
+end
+
+local function preceding(ms, n)
+  if n == 0 then return ms - 1, MOST end
+  return ms, math.min(n, MOST + 1) - 1
+end
+
+local function newest(a, b)
+  if a == b then return a end
+  local ams, an = split(a)
+  local bms, bn = split(b)
+  if ams > bms or (ams == bms and an > bn) then return a end
+  return b
+end
+
+local function member(ms, n)  -- the position, ms * 2^20 + n, in two halves
+  return struct.pack('>I4I4', math.floor(ms / 4096), (ms % 4096) * 1048576 + math.min(n, MOST))
+end
+
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function stream()  -- XINFO as a table; empty when there is no stream
+  local info = {}
+  if redis.call('EXISTS', EVENTS) == 1 then
+    local raw = redis.call('XINFO', 'STREAM', EVENTS)
+    for i = 1, #raw, 2 do info[raw[i]] = raw[i + 1] end
+  end
+  local first = info['first-entry']
+  info.first = first and first[1] or ''
+  return info
+end
+
+-- The first to come marks the log's creation. What a stream without its marker holds is kept and can be read; the
+-- marker is newer than all of it.
+local function create()
+  local info, ms = stream(), clock()
+  local known = newest(ARGV[1], info['last-generated-id'] or '0-0')
+  ms = math.max(ms, split(known) + 1)
+  local created = text(ms, 0)
+  local trimmed = created
+  if info.first ~= '' then trimmed = text(preceding(split(info.first))) end
+  redis.call('HSET', META, 'format', FORMAT, 'created', created, 'last', created,
+    'oldest', info.first, 'trimmed', trimmed)
+  return {created = created, last = created, oldest = info.first, trimmed = trimmed, lost = ''}
+end
+
+-- Events are gone that a worker had stored or read. Who was given which id since, by whom, cannot be known any more: so
+-- the mark lies above all of them, new ids lie above the mark, and each cursor below it is told.
+local function mark(log, known)
+  known = newest(known, stream()['last-generated-id'] or '0-0')
+  log.lost = text(following(split(newest(log.last, known))))
+  log.last = log.lost
+  redis.call('HSET', META, 'lost', log.lost, 'last', log.last)
+end
+
+local function open()
+  local raw = redis.call('HMGET', META, 'format', 'created', 'last', 'oldest', 'trimmed', 'lost')
+  if not raw[1] then return create() end
+  if raw[1] ~= FORMAT then
+    error('-FORMAT ' .. META .. ' is of format ' .. raw[1] .. ', this program knows ' .. FORMAT, 0)
+  end
+  local log = {created = raw[2], last = raw[3], oldest = raw[4], trimmed = raw[5], lost = raw[6] or ''}
+  -- Nobody sees an id before it is `last`, or a foreign writer's.
+  if newest(log.last, ARGV[1]) ~= log.last then
+    local top = stream()['last-generated-id'] or '0-0'
+    if newest(ARGV[1], top) ~= top then mark(log, ARGV[1]) end
+  end
+  return log
+end
+
+-- Somebody else's XTRIM, XDEL or DEL: the stream begins later than the log's book says. The book itself is only
+-- corrected by the script that trims, whose worker then tidies the indexes, too.
+local function reconcile(log, info)
+  if log.oldest == info.first then return 0 end
+  local foreign = 0
+  if log.oldest ~= '' then
+    local gone = info.first ~= '' and text(preceding(split(info.first))) or log.last
+    log.trimmed = newest(log.trimmed, gone)
+    foreign = 1
+  end
+  log.oldest = info.first
+  return foreign
+end
+"""
+
+
+class Script:
+    """A script and its SHA-1, by which Redis knows it once it has run (EVALSHA)."""
+
+    __slots__ = ("sha", "source")
+
+    def __init__(self, body: str) -> None:
+        self.source = _HEAD + body
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
