@@ -1,4 +1,4 @@
-"""The Flask extension as an app's author meets it: settings, publishing, what is where."""
+"""The Flask extension: settings, publishing, and what health reads of it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def app_with(closing: ExitStack, **config: Any) -> tuple[flask.Flask, SSE]:
 
 
 def take(answer: Any, blocks: int) -> list[StreamEvent]:
-    """The first blocks of a streamed answer; then the client goes."""
+    """The first blocks of a streamed answer, whose client then leaves."""
     parser, found = EventParser(), []
     for chunk in answer.iter_encoded():
         found += parser.feed(chunk)
@@ -44,7 +44,7 @@ def take(answer: Any, blocks: int) -> list[StreamEvent]:
     return found
 
 
-def test_init_app_does_what_the_constructor_does(closing: ExitStack) -> None:
+def test_init_app_does_the_same_as_the_constructor(closing: ExitStack) -> None:
     app = flask.Flask("test")
     app.config["SSE_LOG"] = "memory:"
     extension = SSE()
@@ -55,7 +55,7 @@ def test_init_app_does_what_the_constructor_does(closing: ExitStack) -> None:
 
 
 @pytest.mark.parametrize("first", ["theirs", "ours"])
-def test_flask_sse_may_stand_beside_it(first: str, closing: ExitStack) -> None:
+def test_an_app_may_also_have_flask_sse(first: str, closing: ExitStack) -> None:
     app = flask.Flask("both")
     app.config["SSE_LOG"] = "memory:"
     theirs = flask.Blueprint("sse", "flask_sse")  # its name, and how it is registered
@@ -78,18 +78,18 @@ def test_a_second_extension_on_one_app_is_refused(closing: ExitStack) -> None:
         SSE(app)
 
 
-def test_settings_come_from_the_app_s_configuration(closing: ExitStack) -> None:
+def test_settings_are_read_from_the_apps_config(closing: ExitStack) -> None:
     _, extension = app_with(closing, SSE_HEARTBEAT=3, SSE_MAX_CHANNELS="5", SECRET_KEY="not ours", SSE_NO_SUCH=1)
     assert (extension.settings.sse_heartbeat, extension.settings.sse_max_channels) == (3, 5)
 
 
-def test_a_setting_that_cannot_be_names_itself(closing: ExitStack) -> None:
+def test_an_error_names_the_invalid_setting(closing: ExitStack) -> None:
     with pytest.raises(SettingsError, match="SSE_HEARTBEAT"):
         app_with(closing, SSE_HEARTBEAT="often")
 
 
-def test_nothing_is_opened_before_it_is_needed(tmp_path: Path, closing: ExitStack) -> None:
-    """gunicorn may load the app before it forks; a log that was opened there could not be used."""
+def test_the_log_is_opened_at_its_first_use(tmp_path: Path, closing: ExitStack) -> None:
+    """gunicorn may load the app before it forks, and a log must not cross a fork."""
     path = tmp_path / "h.db"
     _, extension = app_with(closing, SSE_LOG=f"sqlite:///{path}")
     assert not path.exists()
@@ -98,7 +98,7 @@ def test_nothing_is_opened_before_it_is_needed(tmp_path: Path, closing: ExitStac
     assert path.exists()
 
 
-def test_what_is_published_in_a_view_is_streamed_and_its_id_is_the_event_s(closing: ExitStack) -> None:
+def test_an_event_that_a_view_publishes_is_streamed_with_its_id(closing: ExitStack) -> None:
     app, extension = app_with(closing)
 
     @app.post("/orders")
@@ -111,7 +111,7 @@ def test_what_is_published_in_a_view_is_streamed_and_its_id_is_the_event_s(closi
     assert take(answer, 2)[1] == StreamEvent(name, "created", "tea", 7)
 
 
-def test_a_bad_event_is_the_caller_s_error(closing: ExitStack) -> None:
+def test_publishing_an_invalid_event_raises(closing: ExitStack) -> None:
     _, extension = app_with(closing)
     with pytest.raises(InvalidEvent, match="channel"):
         extension.publish("a b", "x")
@@ -119,7 +119,7 @@ def test_a_bad_event_is_the_caller_s_error(closing: ExitStack) -> None:
         extension.publish(CANARY_CHANNEL, "x")
 
 
-def test_a_script_publishes_without_a_server_and_a_server_has_it(tmp_path: Path, closing: ExitStack) -> None:
+def test_a_script_can_publish_without_a_server(tmp_path: Path, closing: ExitStack) -> None:
     url = f"sqlite:///{tmp_path}/h.db"
     script = (
         "import flask; from sse import SSE\n"
@@ -141,7 +141,7 @@ def test_a_script_publishes_without_a_server_and_a_server_has_it(tmp_path: Path,
     assert take(answer, 2)[1] == StreamEvent(done.stdout.strip(), None, "done", None)
 
 
-def test_the_health_of_it_is_asked_without_starting_it(closing: ExitStack) -> None:
+def test_reading_the_status_starts_nothing(closing: ExitStack) -> None:
     _, extension = app_with(closing)
     before = extension.status()
     assert (before.started, before.hub_alive, before.streams) == (False, False, {})
@@ -150,7 +150,7 @@ def test_the_health_of_it_is_asked_without_starting_it(closing: ExitStack) -> No
     assert (after.started, after.hub_alive, after.draining) == (True, True, False)
 
 
-def test_the_process_s_own_stream_is_outside_of_every_limit(closing: ExitStack) -> None:
+def test_the_process_s_own_stream_counts_towards_no_limit(closing: ExitStack) -> None:
     """Under gthread with four threads two streams are allowed: the canary must not be one of them."""
     _, extension = app_with(closing, SSE_MAX_STREAMS=1)
     canary = extension.open(CANARY_CHANNEL)
@@ -160,12 +160,12 @@ def test_the_process_s_own_stream_is_outside_of_every_limit(closing: ExitStack) 
         beats = [block for block in parser.feed(next(canary)) if block.event == "heartbeat"]
     assert extension.hub.admission.admit("-") is None
     assert extension.hub.admission.admit("-") == "streams"
-    assert extension.status().streams == {}, "nor among those that are counted for operators"
+    assert extension.status().streams == {}, "operators do not see it either"
     canary.close()  # type: ignore[attr-defined]
     assert extension.hub.admission.streams == 1 and not extension.stats.closed
 
 
-def test_a_stream_whose_beginning_cannot_be_found_holds_no_place(
+def test_a_stream_that_fails_to_open_does_not_count_towards_the_limits(
     closing: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app, extension = app_with(closing, SSE_MAX_STREAMS=1, SSE_MAX_STREAMS_PER_IP=1)
@@ -183,10 +183,10 @@ def test_a_stream_whose_beginning_cannot_be_found_holds_no_place(
     assert take(app.test_client().get("/events/a"), 1)[0].id
 
 
-def test_before_the_log_is_read_a_client_is_sent_away_without_a_position(
+def test_before_the_log_is_read_a_client_is_sent_away_without_a_new_cursor(
     closing: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would be told to begin at the beginning of the log. The cursor that it brought is its own, and it keeps it."""
+    """A new one would be the beginning of the log. A cursor of the client's own is sent back."""
     app, extension = app_with(closing)
     monkeypatch.setattr(extension.hub, "wait_ready", lambda patience: False)
     monkeypatch.setattr(extension.hub.window, "position", 0)
@@ -196,7 +196,7 @@ def test_before_the_log_is_read_a_client_is_sent_away_without_a_position(
     assert block.is_opening and block.id == "1763900000000-7"
 
 
-def test_attaching_a_socket_where_none_is_taken_over_says_so(closing: ExitStack) -> None:
+def test_attach_raises_where_sockets_are_not_taken_over(closing: ExitStack) -> None:
     import socket
 
     _, extension = app_with(closing)
@@ -206,15 +206,15 @@ def test_attaching_a_socket_where_none_is_taken_over_says_so(closing: ExitStack)
 
 
 @pytest.mark.parametrize("started", [False, True])
-def test_a_child_has_a_log_and_counts_of_its_own(started: bool, closing: ExitStack, tmp_path: Path) -> None:
+def test_a_forked_child_has_its_own_log_and_counts(started: bool, closing: ExitStack, tmp_path: Path) -> None:
     app, extension = app_with(closing, SSE_LOG=f"sqlite:///{tmp_path}/h.db", SSE_AUTH="none")
     extension.publish("a", "by the parent")
     if started:
         assert extension.start().wait_ready(5)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: that is the case here
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forks beside threads
         pid = os.fork()
-    if pid == 0:  # the child: nothing of pytest's may run here
+    if pid == 0:  # the child must not return to pytest
         signal.alarm(20)
         try:
             fresh = extension.status() == Status(False, False, 0.0, 0, {}, False) and extension.stats.published == 0
@@ -230,7 +230,7 @@ def test_a_child_has_a_log_and_counts_of_its_own(started: bool, closing: ExitSta
     assert extension.stats.published == 2
 
 
-def test_stopping_twice_or_without_a_start_is_no_error() -> None:
+def test_stop_may_be_called_twice_and_without_a_start() -> None:
     app = flask.Flask("test")
     app.config["SSE_LOG"] = "memory:"
     extension = SSE(app)

@@ -1,4 +1,4 @@
-"""The blocks that a worker sends to the console."""
+"""The ``stats`` events that a worker sends to the console."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def worker(closing: ExitStack) -> Parts:
     return closing.enter_context(Parts("memory:"))
 
 
-def told(worker: Parts, report: Callable[[Hub], bytes]) -> dict[str, Any]:
-    """The members of a report's one block."""
+def reported(worker: Parts, report: Callable[[Hub], bytes]) -> dict[str, Any]:
+    """The members of the next report."""
     (block,) = EventParser().feed(report(worker.hub))
-    assert block.event == "stats" and block.id is None, "it is in no log, so it must not move a client's cursor"
+    assert block.event == "stats" and block.id is None, "an id would move the client's cursor"
     members: dict[str, Any] = json.loads(block.data or "")
     return members
 
 
-def test_a_report_has_a_worker_s_numbers(worker: Parts) -> None:
+def test_a_report_has_the_workers_numbers(worker: Parts) -> None:
     stream = worker.open(None)
     worker.append("1")
     stream.read(1)
     stats = worker.hub.stats
     stats.opened, stats.published, stats.delivered, stats.bytes_sent = 5, 4, 3, 2
     before = time.time()
-    members = told(worker, Reporter(worker.hub.stats, "memory"))
+    members = reported(worker, Reporter(worker.hub.stats, "memory"))
     assert -1 < members.pop("at") - before * 1000 < 10_000
     assert 0 <= members.pop("tail_age") < 3
     assert members == {
@@ -52,19 +52,19 @@ def test_a_report_has_a_worker_s_numbers(worker: Parts) -> None:
     }
 
 
-def test_the_time_that_most_deliveries_took_is_that_since_the_last_report(worker: Parts) -> None:
+def test_the_delivery_percentile_covers_the_time_since_the_last_report(worker: Parts) -> None:
     delivery = worker.hub.stats.delivery
     delivery.observe(9.0, 1000)
     report = Reporter(worker.hub.stats, "memory")
-    assert told(worker, report)["delivery_p99"] is None, "nothing since it was made"
+    assert reported(worker, report)["delivery_p99"] is None, "nothing was delivered since"
     delivery.observe(0.02, 100)
-    assert told(worker, report)["delivery_p99"] == 0.025
+    assert reported(worker, report)["delivery_p99"] == 0.025
     delivery.observe(0.002, 100)
-    assert told(worker, report)["delivery_p99"] == 0.0025
-    assert told(worker, report)["delivery_p99"] is None
+    assert reported(worker, report)["delivery_p99"] == 0.0025
+    assert reported(worker, report)["delivery_p99"] is None
 
 
-def test_somebody_else_s_members_are_added_and_win(worker: Parts) -> None:
+def test_health_s_members_are_added_and_win(worker: Parts) -> None:
     report = Reporter(worker.hub.stats, "memory", lambda: {"canary_age": 0.5, "delivered": 77})
-    members = told(worker, report)
+    members = reported(worker, report)
     assert (members["canary_age"], members["delivered"], members["log"]) == (0.5, 77, "memory")

@@ -1,4 +1,4 @@
-"""How log lines look, and what follows the settings."""
+"""The form of log lines, and the log level."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def test_a_line_has_its_time_level_logger_and_message() -> None:
     }
 
 
-def test_each_line_has_the_second_of_its_own() -> None:
+def test_each_line_has_its_own_time() -> None:
     seconds = [1_700_000_000.999, 1_700_000_001.001, 1_700_000_001.5, 1_700_000_000.0]
     lines = formatted(*(record(Line("stream"), created=second) for second in seconds))
     assert [line["time"][17:] for line in lines] == ["20.999Z", "21.001Z", "21.500Z", "20.000Z"]
 
 
-def test_fields_stand_beside_the_message_with_numbers_as_numbers() -> None:
+def test_fields_are_members_and_numbers_stay_numbers() -> None:
     (line,) = formatted(record(Line("stream", client="::1", events=3, duration=0.5)))
     assert (line["message"], line["client"], line["events"], line["duration"]) == ("stream", "::1", 3, 0.5)
 
@@ -62,12 +62,12 @@ def test_a_traceback_is_one_member() -> None:
     ("message", "args", "text"),
     [
         pytest.param("%d of %d", ("one",), "%d of %d ('one',)", id="arguments that do not fit"),
-        pytest.param("half a pair: %s", ("\udc80",), "half a pair: \udc80", id="a character that no encoding has"),
+        pytest.param("half a pair: %s", ("\udc80",), "half a pair: \udc80", id="half a surrogate pair"),
         pytest.param("→ %s", ("é",), "→ é", id="characters beyond ASCII"),
         pytest.param("two\nlines\u2028three", (), "two\nlines\u2028three", id="line ends"),
     ],
 )
-def test_whatever_is_logged_is_a_line_that_can_be_written(message: str, args: tuple[Any, ...], text: str) -> None:
+def test_any_message_becomes_one_line(message: str, args: tuple[Any, ...], text: str) -> None:
     line = JsonFormatter().format(record(message, *args))
     assert json.loads(line.encode())["message"] == text
 
@@ -105,7 +105,7 @@ def levels() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def test_the_level_of_gunicorns_lines_follows_the_settings_as_ours_does(
+def test_the_levels_of_gunicorns_and_our_lines_follow_the_settings(
     levels: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     current = settings(monkeypatch, LOG_LEVEL="info")
@@ -118,7 +118,7 @@ def test_the_level_of_gunicorns_lines_follows_the_settings_as_ours_does(
     ("form", "terminal", "formatter"),
     [("json", True, "json"), ("text", False, "text"), ("auto", True, "text"), ("auto", False, "json")],
 )
-def test_the_form_is_chosen_by_the_setting_or_by_where_lines_go(
+def test_the_form_depends_on_the_setting_or_on_the_terminal(
     form: str, terminal: bool, formatter: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
@@ -128,4 +128,4 @@ def test_the_form_is_chosen_by_the_setting_or_by_where_lines_go(
         "gunicorn.error": ("DEBUG", False),
         "headwater": ("DEBUG", False),
     }
-    assert made["root"]["level"] == "WARNING", "what libraries have to say"
+    assert made["root"]["level"] == "WARNING", "libraries log only warnings"

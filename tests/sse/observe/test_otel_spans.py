@@ -1,4 +1,4 @@
-"""Spans of a publish, in one process with an exporter that keeps them."""
+"""Spans of a publish, collected in memory."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def site() -> Iterator[Site]:
     provider.shutdown()
 
 
-def test_a_publish_that_the_log_refuses_is_an_error_of_the_request_and_of_the_append(site: Site) -> None:
+def test_when_the_log_refuses_both_request_and_append_are_errors(site: Site) -> None:
     site.log.down = True
     assert site.publish() == 503
     request, append = site.spans["POST /events/{channel}"], site.spans["append"]
@@ -62,13 +62,13 @@ def test_a_publish_that_the_log_refuses_is_an_error_of_the_request_and_of_the_ap
     assert append.attributes is not None and "messaging.message.id" not in append.attributes
 
 
-def test_a_refusal_that_is_the_publishers_fault_is_none(site: Site) -> None:
+def test_a_bad_request_is_not_an_error_of_the_span(site: Site) -> None:
     assert site.publish("/events/_reserved") == 400
     (request,) = site.spans.values()
     assert request.status.status_code == StatusCode.UNSET
 
 
-def test_the_appends_parent_is_the_request_whose_parent_is_the_publishers_span(site: Site) -> None:
+def test_the_append_is_a_child_of_the_request_and_that_of_the_publishers_span(site: Site) -> None:
     assert site.publish(traceparent=f"00-{'a' * 32}-{'b' * 16}-01") == 201
     request, append = site.spans["POST /events/{channel}"], site.spans["append"]
     assert request.parent is not None and f"{request.parent.span_id:016x}" == "b" * 16
@@ -79,7 +79,7 @@ def test_the_appends_parent_is_the_request_whose_parent_is_the_publishers_span(s
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["answers", "hangs"])
-def test_what_is_left_at_the_end_is_sent_and_a_collector_that_hangs_is_not_waited_for(hangs: bool) -> None:
+def test_stop_sends_the_last_spans_and_does_not_wait_for_a_collector_that_hangs(hangs: bool) -> None:
     sent, answer = threading.Event(), threading.Event()
 
     class Provider:
@@ -97,7 +97,7 @@ def test_what_is_left_at_the_end_is_sent_and_a_collector_that_hangs_is_not_waite
     answer.set()
 
 
-def test_a_delivery_lasts_from_when_it_began_to_when_it_ended_whenever_it_is_told(site: Site) -> None:
+def test_a_delivery_span_has_the_times_of_the_delivery(site: Site) -> None:
     spans = site.app.extensions["sse"].spans
     frames = [Frame(position, "a", None, b"") for position in (1 << 20, (1 << 20) + 1)]
     trace = Trace(1 << 20, (1 << 20) + 1, f"00-{'a' * 32}-{'b' * 16}-01")

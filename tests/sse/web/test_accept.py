@@ -1,4 +1,4 @@
-"""Which Accept headers allow an event stream: what real clients send, and what excludes it."""
+"""Which Accept headers, among those of real clients, allow an event stream."""
 
 from __future__ import annotations
 

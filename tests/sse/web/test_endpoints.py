@@ -1,4 +1,4 @@
-"""What the routes do with requests, through Flask and on the fast path alike."""
+"""How the routes answer, on the fast path and through Flask."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PUBLISH = {"path": "/events/a", "data": b"x"}
 
 
 @pytest.mark.parametrize("request_", [PUBLISH, BATCH], ids=["publish", "batch"])
-def test_a_body_that_ends_too_early_is_refused_and_nothing_is_stored(
+def test_a_body_that_ends_too_early_is_refused(
     request_: dict[str, Any], closing: ExitStack
 ) -> None:
     sse, _ = make(closing)
@@ -50,7 +50,7 @@ def test_a_body_that_ends_too_early_is_refused_and_nothing_is_stored(
     [{"method": "POST", **PUBLISH}, {"method": "POST", **BATCH}, {"path": "/events/a"}, {"path": "/events?channel=a"}],
     ids=["publish", "batch", "stream", "several channels"],
 )
-def test_a_log_in_memory_is_for_one_process(request_: dict[str, Any], closing: ExitStack) -> None:
+def test_several_processes_with_a_log_in_memory_are_refused(request_: dict[str, Any], closing: ExitStack) -> None:
     _, client = make(closing)
     answer = client.open(**request_, multiprocess=True)
     assert answer.status_code == 500
@@ -58,7 +58,7 @@ def test_a_log_in_memory_is_for_one_process(request_: dict[str, Any], closing: E
 
 
 @pytest.mark.parametrize("cursor", [False, True])
-def test_a_client_that_is_sent_away_keeps_its_cursor_and_without_one_is_given_the_newest(
+def test_a_client_that_is_sent_away_keeps_its_cursor_or_gets_the_newest(
     cursor: bool, closing: ExitStack
 ) -> None:
     sse, client = make(closing, SSE_MAX_STREAMS=1)
@@ -67,7 +67,7 @@ def test_a_client_that_is_sent_away_keeps_its_cursor_and_without_one_is_given_th
     eventually(lambda: format_id(sse.hub.window.position) == ids[-1])
     headers = {"Last-Event-ID": ids[0]} if cursor else {}
     (block,) = EventParser().feed(client.get("/events/a", headers=headers).data)
-    # With another than its own it would miss what came between.
+    # With any other cursor it would miss events.
     assert block.id == (ids[0] if cursor else ids[-1]) and block.retry is not None
 
 
@@ -82,7 +82,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_is_refused_and_named(name: str, closing: ExitStack) -> None:
+def test_a_refusal_says_what_is_wrong(name: str, closing: ExitStack) -> None:
     sse, client = make(closing, SSE_MAX_CHANNELS=2)
     request, detail = REFUSED[name]
     answer = client.open(**request)
@@ -93,7 +93,7 @@ def test_what_cannot_be_is_refused_and_named(name: str, closing: ExitStack) -> N
 
 
 @pytest.mark.parametrize("request_", [PUBLISH, BATCH], ids=["publish", "batch"])
-def test_a_rate_counts_requests_of_both_kinds(request_: dict[str, Any], closing: ExitStack) -> None:
+def test_publishes_and_batches_count_towards_one_rate(request_: dict[str, Any], closing: ExitStack) -> None:
     sse, client = make(closing, SSE_PUBLISH_RATE=1)
     assert [client.post(**request_).status_code for _ in range(2)] == [201, 429]
     answer = client.post(**(PUBLISH if request_ is BATCH else BATCH))
@@ -101,7 +101,7 @@ def test_a_rate_counts_requests_of_both_kinds(request_: dict[str, Any], closing:
     assert sse.stats.published == 1
 
 
-def test_a_log_that_cannot_be_written_is_warned_of_once_in_a_while(
+def test_refused_publishes_are_logged_every_5_seconds_at_most(
     closing: ExitStack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     sse, client = make(closing)
@@ -127,7 +127,7 @@ def test_a_batch_counts_its_events(closing: ExitStack) -> None:
     assert sse.stats.published == 4
 
 
-def test_an_event_of_many_bytes_and_few_characters_is_too_large(closing: ExitStack) -> None:
+def test_the_limit_on_an_event_counts_bytes_and_not_characters(closing: ExitStack) -> None:
     _, client = make(closing, SSE_MAX_EVENT_BYTES=10)
     for text, status in (("é" * 5, 201), ("é" * 6, 413), ("é" * 10, 413)):
         assert client.post("/events/a", data=text.encode()).status_code == status
@@ -138,7 +138,7 @@ def test_an_event_of_many_bytes_and_few_characters_is_too_large(closing: ExitSta
 
 
 @pytest.mark.parametrize("when", ["before the log was read", "when the cursor is looked for"])
-def test_a_stream_that_the_log_keeps_away_is_counted(
+def test_a_client_that_is_sent_away_because_of_the_log_is_counted(
     when: str, closing: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sse, client = make(closing)

@@ -38,12 +38,12 @@ def publish(app: flask.Flask, path: str = "/events/orders", **request: Any) -> A
     return client(app).post(path, **{"data": "hello", **request})
 
 
-# ── where it is taken ─────────────────────────────────────────────────────────────────────────────────────────
+# ── which apps take it ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_app_of_its_own_is_plain(closing: ExitStack) -> None:
+def test_an_app_with_only_routes_of_its_own_is_plain(closing: ExitStack) -> None:
     app = make(closing)
-    closing.callback(Health(app).stop)  # its hook keeps publishing off the health port, and can say so without Flask
+    closing.callback(Health(app).stop)  # its hook has `lets_pass`
     app.register_error_handler(404, lambda error: ("nowhere", 404))
     app.add_url_rule("/other", "other", lambda: "other")
     app.add_url_rule("/<path:rest>", "rest", lambda rest: rest, methods=["POST"])  # less specific than ours
@@ -51,7 +51,7 @@ def test_an_app_of_its_own_is_plain(closing: ExitStack) -> None:
     assert publish(app).status_code == 201
 
 
-def test_a_hook_that_comes_after_the_first_publish_is_refused_as_flask_does(closing: ExitStack) -> None:
+def test_flask_refuses_a_hook_after_the_first_publish(closing: ExitStack) -> None:
     app = make(closing)
     assert publish(app).status_code == 201
     with pytest.raises(AssertionError, match="before_request"):
@@ -69,7 +69,7 @@ def test_publishing_stays_off_the_health_port(closing: ExitStack) -> None:
         assert publish(app, base_url="http://localhost:8080").status_code == 201
 
 
-# ── and answers as Flask does ─────────────────────────────────────────────────────────────────────────────────
+# ── answers are Flask's own ───────────────────────────────────────────────────────────────────────────────────
 
 REQUESTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -124,18 +124,18 @@ READS: dict[str, dict[str, Any]] = {
 
 
 def read(app: flask.Flask, path: str = "/events/orders", method: str = "GET", **request: Any) -> tuple[Any, ...]:
-    """Status, headers and first block of a stream, whose client then goes."""
+    """Status, headers and first block of a stream, whose client then leaves."""
     hub = app.extensions["sse"].hub
     hub.admission.draining = "X-Test" in request.get("headers", {})
     answer = client(app).open(path, method=method, **request, buffered=False)
     first = b"".join(itertools.islice(answer.iter_encoded(), 1))
     answer.close()
-    assert hub.admission.streams == 0 and not hub.groups  # whoever was there is accounted for
+    assert hub.admission.streams == 0 and not hub.groups
     return answer.status, sorted(answer.headers), re.sub(rb"(id|retry|data|latest|oldest)\W+[\d-]+", b"\\1", first)
 
 
 @pytest.mark.parametrize("name", READS)
-def test_the_lanes_stream_is_flasks(name: str, closing: ExitStack) -> None:
+def test_a_stream_on_the_fast_path_is_what_flask_answers(name: str, closing: ExitStack) -> None:
     limits = {"SSE_CORS_ORIGINS": "https://page.example"}
     fast, through_flask = make(closing, **limits), make(closing, **limits)
     through_flask.teardown_request(lambda error: None)
@@ -145,7 +145,7 @@ def test_the_lanes_stream_is_flasks(name: str, closing: ExitStack) -> None:
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_the_lanes_answer_is_flasks(name: str, closing: ExitStack) -> None:
+def test_a_publish_on_the_fast_path_is_answered_as_by_flask(name: str, closing: ExitStack) -> None:
     limits = {"SSE_MAX_EVENT_BYTES": 64, "SSE_CORS_ORIGINS": "https://page.example"}
     fast, through_flask = make(closing, **limits), make(closing, **limits)
     through_flask.teardown_request(lambda error: None)
@@ -156,7 +156,7 @@ def test_the_lanes_answer_is_flasks(name: str, closing: ExitStack) -> None:
     assert ours == theirs
 
 
-def test_a_bug_on_the_way_is_flasks_500_and_in_its_log(
+def test_a_bug_is_answered_and_logged_by_flask(
     closing: ExitStack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = make(closing)
@@ -170,12 +170,12 @@ def test_a_bug_on_the_way_is_flasks_500_and_in_its_log(
     assert "Exception on /events/orders [POST]" in caplog.text and "ZeroDivisionError" in caplog.text
 
 
-def test_a_refusal_leaves_nothing_of_its_error_in_the_environ(closing: ExitStack) -> None:
+def test_a_refusal_leaves_no_reference_to_its_error(closing: ExitStack) -> None:
     app = make(closing)
     environ = EnvironBuilder("/events/orders?retry=x", method="POST", data="x").get_environ()
     told: list[str] = []
     app(environ, lambda status, headers, exc_info=None: told.append(status))
-    # Error, traceback, frame and environ would be a circle, one for each refusal of a flood.
+    # Error, traceback, frame and environ would be a reference cycle.
     assert told[0].startswith("400") and RAISED not in environ
 
 
@@ -194,7 +194,7 @@ def test_a_refusal_leaves_nothing_of_its_error_in_the_environ(closing: ExitStack
         pytest.param({"HTTP_COOKIE": "a=b", "HTTP_ACCEPT": "text/plain;q=0.5", "CONTENT_TYPE": "a/b; c=d"}, id="fields"),
     ],
 )
-def test_the_lanes_request_is_werkzeugs_for_whoever_asks(fields: dict[str, str], terminated: bool) -> None:
+def test_the_fast_request_has_the_attributes_of_werkzeugs(fields: dict[str, str], terminated: bool) -> None:
     def environ() -> dict[str, Any]:
         made = EnvironBuilder("/events/orders", method="POST").get_environ()
         for name in ("CONTENT_LENGTH", "CONTENT_TYPE"):

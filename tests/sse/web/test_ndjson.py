@@ -1,4 +1,4 @@
-"""From a batch's body to events: what is taken, and what is refused with the line, the thing and the limit named."""
+"""Batches: which lines become events, and how a refusal names the line, the field and the limit."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_bad_line_is_refused_with_its_number(line: bytes, status: int, says: s
     assert problem.detail.startswith(f"line {before + 1}: ")
     assert says in problem.detail
     assert problem.extra["line"] == before + 1
-    assert len(problem.detail) < 400, "what a client sent is not sent back at length"
+    assert len(problem.detail) < 400, "a refusal does not repeat all that the client sent"
 
 
 def test_empty_lines_are_skipped_and_counted() -> None:
@@ -103,7 +103,7 @@ def test_a_batch_without_events_is_refused(body: bytes) -> None:
     assert refused(body).status == 400
 
 
-def test_a_batch_over_its_number_of_events_is_refused_and_one_at_the_limit_is_not() -> None:
+def test_a_batch_has_at_most_its_limit_of_events() -> None:
     assert len(batch(b"\n".join([GOOD] * 100), **LIMITS)) == 100
     problem = refused(b"\n".join([GOOD] * 101))
     assert (problem.status, problem.extra["limit"]) == (413, 100)
@@ -117,6 +117,6 @@ events: st.SearchStrategy[dict[str, str]] = st.builds(
 
 
 @given(st.lists(events, min_size=1, max_size=20), st.booleans())
-def test_what_a_json_library_writes_is_read_as_it_was(many: list[dict[str, str]], ascii_only: bool) -> None:
+def test_a_json_librarys_output_is_read_unchanged(many: list[dict[str, str]], ascii_only: bool) -> None:
     body = "\n".join(json.dumps(one, ensure_ascii=ascii_only) for one in many).encode()
     assert batch(body, **LIMITS) == [Event(one["channel"], one["data"]) for one in many]

@@ -1,4 +1,4 @@
-"""Lines that are read many at once are read, and refused, exactly as they are one by one."""
+"""Reading many lines at once accepts and refuses exactly what reading them one by one does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Outcome = tuple[Any, ...]
 
 
 def outcome(body: bytes, step: int) -> Outcome:
-    """What became of a batch that was taken in pieces of so many bytes; 0: line by line."""
+    """The events of a batch that is read in pieces of ``step`` bytes (0: line by line), or its refusal."""
     once = patch.object(ndjson, "_at_once", lambda *_: None) if step == 0 else patch.object(ndjson, "BYTES_PER_STEP", step)
     try:
         with once:
@@ -31,8 +31,8 @@ def outcome(body: bytes, step: int) -> Outcome:
     return tuple((type(event), event, repr(event), hash(event)) for event in events)
 
 
-# Lines of every kind, some of which run over their end or hold two objects, and what else lines may be made of. ``NaN``
-# and NUL are put between lines, and values, when many are read at once.
+# Lines of every kind, some of which run over their end or hold two objects; and fragments of lines. NaN and NUL are among
+# them, because they separate lines and values when many are read at once.
 WHOLE = [
     b'{"channel":"b","data":"y","event":"e","retry":5}', b'{"channel":"a","data":{"k":[1,{"k":"x"}]}}', GOOD + b"\r", b"",
     b'{"channel":"a","data":"\\"\\\\"}', b'{"channel":"a","data":"","event":"\\\\"}', b'{"channel":"a","data":"\\ud83d"}', b'{"channel":"a","data":"\\ude00"}',
@@ -92,7 +92,7 @@ bodies = st.tuples(st.lists(odd_lines, max_size=3), st.lists(st.just(GOOD), max_
 @example(b"\n".join([GOOD] * (MAX_EVENTS + 1)), 60)
 @example(b"\n".join([GOOD] * MAX_EVENTS + [b"bad"]), 60)
 @example(b"\n\n".join([GOOD] * 3 + [b"bad"]), 30)
-def test_pieces_of_a_batch_are_read_as_its_lines_are(body: bytes, step: int) -> None:
+def test_pieces_are_read_as_single_lines_are(body: bytes, step: int) -> None:
     assert outcome(body, step) == outcome(body, 0)
 
 
@@ -109,7 +109,7 @@ objects = st.fixed_dictionaries(
 
 @given(st.lists(objects, min_size=1, max_size=5), st.booleans(), st.sampled_from([(",", ":"), (", ", ": "), (" \t,\r", " : ")]))
 @settings(deadline=None)
-def test_so_is_whatever_a_json_library_writes(many: list[dict[str, Any]], ascii_only: bool, separators: tuple[str, str]) -> None:
+def test_the_output_of_a_json_library_is_read_as_single_lines_are(many: list[dict[str, Any]], ascii_only: bool, separators: tuple[str, str]) -> None:
     texts = [json.dumps(one, ensure_ascii=ascii_only, separators=separators) for one in many]
     body = "\n".join(texts).encode("utf-8", "surrogatepass")
     assert outcome(body, ndjson.BYTES_PER_STEP) == outcome(body, 0)
@@ -129,14 +129,14 @@ def test_so_is_whatever_a_json_library_writes(many: list[dict[str, Any]], ascii_
     ],
 )
 @pytest.mark.parametrize("after", [b"", b"\n", b"\n\n"])
-def test_the_usual_lines_are_read_many_at_once(line: bytes, after: bytes) -> None:
+def test_the_usual_lines_are_read_at_once(line: bytes, after: bytes) -> None:
     body = b"\n".join([line, GOOD, line]) + after
     with patch.object(ndjson, "_line_by_line", side_effect=AssertionError("one by one")):
         events = batch(body, max_events=3, max_event_bytes=64)
     assert len(events) == 3 and events[1] == Event("a", "x")
 
 
-def test_a_line_of_megabytes_is_read_once_and_those_beside_it_at_once() -> None:
+def test_a_very_long_line_is_read_only_once() -> None:
     long = b'{"channel":"a","data":"%s"}' % (b"x" * ndjson.BYTES_PER_STEP)
     with patch.object(ndjson, "_line_by_line", wraps=ndjson._line_by_line) as one_by_one:
         with patch.object(ndjson, "_decode", wraps=ndjson._decode) as at_once:
@@ -147,7 +147,7 @@ def test_a_line_of_megabytes_is_read_once_and_those_beside_it_at_once() -> None:
 
 
 @pytest.mark.parametrize("last", [pytest.param(b"", id="at once"), pytest.param(b" ", id="line by line")])
-def test_others_get_their_turn_every_few_hundred_lines(last: bytes) -> None:
+def test_the_event_loop_gets_a_turn_every_few_hundred_lines(last: bytes) -> None:
     lines = [GOOD, last] * 10_000
     body = b"\n".join(lines) if last else b"\n".join([GOOD] * 20_000)
     turns: list[int] = []

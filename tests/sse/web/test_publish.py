@@ -1,4 +1,4 @@
-"""From a body to an event, and idempotency keys: what is taken, and what is refused with the thing and the limit named."""
+"""Single events and idempotency keys: what is accepted, and how a refusal names the field and the limit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from sse.web.publishing import idempotency_key, single
         pytest.param(None, "9" * 5000, "retry", id="without end"),
     ],
 )
-def test_a_bad_field_of_a_single_event_is_named(event: str | None, retry: str | None, field: str) -> None:
+def test_a_refusal_names_the_bad_field(event: str | None, retry: str | None, field: str) -> None:
     with pytest.raises(Problem) as problem:
         single("a", b"x", event, retry)
     assert (problem.value.status, problem.value.extra["field"]) == (400, field)
@@ -64,7 +64,7 @@ def test_a_bad_idempotency_key_is_refused(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", [None, "x", "x" * 255, '"8e03978e-40d5-43dd-bc93-6894a57f9324"'])
-def test_a_good_idempotency_key_is_taken_as_it_is(key: str | None) -> None:
+def test_a_good_idempotency_key_is_taken_unchanged(key: str | None) -> None:
     assert idempotency_key(key) == key
 
 
@@ -82,17 +82,17 @@ some_events = st.lists(
 
 
 @given(some_events, some_events)
-def test_two_publishes_have_the_same_digest_exactly_if_they_are_the_same(one: list[Event], two: list[Event]) -> None:
+def test_publishes_have_the_same_digest_only_if_they_are_equal(one: list[Event], two: list[Event]) -> None:
     assert (digest_of(one) == digest_of(two)) == (one == two)
 
 
-def test_the_digest_is_the_one_that_earlier_versions_stored() -> None:
+def test_digests_match_those_that_earlier_versions_stored() -> None:
     every_kind = [Event("orders", "x"), Event("orders:1", "é€😀\n\0", "created", 0), Event("a", "", None, 2000), Event("a", "", "ü")]
     assert digest_of(every_kind).hex() == "0774c7ba7cde20faa810151212e74f5f163bef0245f530b335bac2e1c4cf7e47"
     assert digest_of(every_kind[:1]).hex() == "01ad81967648bb5ce7e8c020fda17a1414c952f1fc9df9f527505b314bd03f70"
 
 
-def test_a_key_is_one_of_a_set_of_channels_however_they_are_ordered() -> None:
+def test_a_key_belongs_to_a_set_of_channels_in_any_order() -> None:
     def key(*channels: str) -> str:
         return scoped("k", [Event(channel, "x") for channel in channels])
 

@@ -1,4 +1,4 @@
-"""``sse.response``: what an iterable yields, how it ends, and that it is closed whatever happens."""
+"""``sse.response``: what an iterable may yield, how its stream ends, and that it is always closed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.wait import eventually
 
 
 class Served:
-    """One response, read as a browser does; ``closed`` collects reason, events and bytes of its end."""
+    """One response, read as a browser reads it. ``closed`` collects the reason, events and bytes of its end."""
 
     def __init__(
         self,
@@ -86,18 +86,18 @@ def test_an_item_is_an_event(item: Any, wire: bytes) -> None:
         pytest.param(Message("x", retry=-1), InvalidEvent, "retry", id="a negative retry"),
     ],
 )
-def test_what_is_no_event_is_refused(item: Any, error: type[Exception], says: str) -> None:
+def test_an_item_that_is_not_an_event_is_refused(item: Any, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         encode_item(item)
 
 
-def test_the_items_come_in_order_and_the_end_is_clean() -> None:
+def test_items_arrive_in_order_and_the_end_is_clean() -> None:
     served = Served(str(n) for n in range(100))
     assert data_of(served.blocks()) == [str(n) for n in range(100)]
     assert served.closed == [("done", 100, served.size)]
 
 
-def test_the_first_bytes_come_before_the_first_item() -> None:
+def test_the_opening_is_sent_before_the_first_item() -> None:
     never = threading.Event()
 
     def slow() -> Iterator[str]:
@@ -105,12 +105,12 @@ def test_the_first_bytes_come_before_the_first_item() -> None:
         yield "x"
 
     served = Served(slow())
-    assert next(served.body).startswith(b":"), "the head must not wait for the model"
+    assert next(served.body).startswith(b":"), "the client must not wait for the first item"
     never.set()
     served.body.close()  # type: ignore[attr-defined]
 
 
-def test_a_silent_iterable_is_filled_with_comments() -> None:
+def test_comments_are_sent_while_the_iterable_is_silent() -> None:
     def slow() -> Iterator[str]:
         time.sleep(0.35)
         yield "x"
@@ -121,7 +121,7 @@ def test_a_silent_iterable_is_filled_with_comments() -> None:
 
 
 class Closable:
-    """As a client library's stream is: iterable, and to be closed itself."""
+    """An iterable that must be closed itself, like a client library's stream."""
 
     def __init__(self, items: list[Any]) -> None:
         self.items, self.closes, self.iterated = items, 0, False
@@ -141,7 +141,7 @@ def test_an_iterable_that_ends_is_closed() -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])
-def test_a_client_that_goes_closes_the_iterable(after: int) -> None:
+def test_the_iterable_is_closed_when_the_client_leaves(after: int) -> None:
     closed = threading.Event()
 
     def endless() -> Iterator[str]:
@@ -159,7 +159,7 @@ def test_a_client_that_goes_closes_the_iterable(after: int) -> None:
     assert served.closed[0][:2] == ("client", max(after - 1, 0))
 
 
-def test_a_hung_up_client_is_noticed_while_the_iterable_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hang_up_is_noticed_while_the_iterable_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sse.web.view_streams.HANG_UP_CHECK", 0.05)
     go_on = threading.Event()
 
@@ -179,7 +179,7 @@ def failing(error: BaseException) -> Generator[str, None, None]:
 
 
 class NotAnError(BaseException):
-    """As gevent's Timeout and asyncio's CancelledError are."""
+    """Like gevent's Timeout and asyncio's CancelledError."""
 
 
 @pytest.mark.parametrize("error", [ValueError("secret"), NotAnError("secret"), StopAsyncIteration("secret")])
@@ -191,19 +191,19 @@ def test_an_iterable_that_raises_ends_with_an_error_event_and_a_log_line(
     assert [(block.event, block.data) for block in blocks[:1]] == [(None, "x")]
     assert blocks[1].event == "error"
     assert json.loads(blocks[1].data or "")["title"]
-    assert "secret" not in (blocks[1].data or ""), "what went wrong is not the client's business"
+    assert "secret" not in (blocks[1].data or ""), "only the log tells why"
     assert served.closed[0][:2] == ("error", 1)
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.exc_info and record.exc_info[1] is error
 
 
-def test_what_cannot_be_iterated_is_an_error_and_not_a_silence(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_object_that_is_not_iterable_ends_the_stream_with_an_error_event(caplog: pytest.LogCaptureFixture) -> None:
     served = Served(7, heartbeat=0.05)  # type: ignore[arg-type]
     assert [block.event for block in served.blocks()] == ["error"]
     assert "not iterable" in caplog.text
 
 
-def test_an_item_that_is_no_event_ends_the_stream_with_an_error_event(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_item_that_is_not_an_event_ends_the_stream_with_an_error_event(caplog: pytest.LogCaptureFixture) -> None:
     iterable = Closable(["x", 7, "never"])
     served = Served(iterable)
     assert [(block.event, block.data) for block in served.blocks()][0] == (None, "x")
@@ -212,7 +212,7 @@ def test_an_item_that_is_no_event_ends_the_stream_with_an_error_event(caplog: py
     eventually(lambda: iterable.closes == 1)
 
 
-def test_a_failing_close_is_logged_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_of_close_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Failing(Closable):
         def close(self) -> None:
             raise OSError("cannot close")
@@ -223,7 +223,7 @@ def test_a_failing_close_is_logged_and_harms_nobody(caplog: pytest.LogCaptureFix
     eventually(lambda: "cannot close" in caplog.text)
 
 
-def test_a_slow_client_slows_the_iterable_down() -> None:
+def test_the_iterable_is_at_most_one_item_ahead_of_the_client() -> None:
     produced = 0
 
     def fast() -> Iterator[str]:
@@ -237,11 +237,11 @@ def test_a_slow_client_slows_the_iterable_down() -> None:
     for _ in range(3):
         next(served.body)
     time.sleep(0.1)
-    assert produced <= 6, "one item ahead, not a queue"
+    assert produced <= 6, "three sent, and one ahead"
     served.body.close()  # type: ignore[attr-defined]
 
 
-def test_the_end_of_a_drain_ends_it_cleanly_with_a_retry() -> None:
+def test_the_end_of_a_drain_ends_the_stream_with_a_retry() -> None:
     iterable = Closable(["x"] * 1000)
     served = Served(iterable, should_end=lambda: True)
     blocks = served.blocks()
@@ -262,7 +262,7 @@ def app() -> flask.Flask:
     return app
 
 
-def test_a_view_s_response_has_the_headers_and_the_request_stays_available(app: flask.Flask) -> None:
+def test_the_request_stays_available_to_the_iterable(app: flask.Flask) -> None:
     sse: SSE = app.extensions["sse"]
 
     @app.get("/count")
@@ -282,7 +282,7 @@ def test_a_view_s_response_has_the_headers_and_the_request_stays_available(app: 
     assert (sse.stats.opened, sse.stats.closed) == (1, {"done": 1})
 
 
-def test_a_head_request_closes_the_iterable_that_nobody_will_read(app: flask.Flask) -> None:
+def test_a_head_request_closes_the_iterable(app: flask.Flask) -> None:
     sse: SSE = app.extensions["sse"]
     iterable = Closable(["x"])
 
@@ -294,15 +294,15 @@ def test_a_head_request_closes_the_iterable_that_nobody_will_read(app: flask.Fla
     assert (answer.status_code, answer.data, answer.mimetype) == (200, b"", "text/event-stream")
     answer.close()
     assert (iterable.closes, iterable.iterated) == (1, False)
-    assert (sse.stats.opened, sse.stats.closed) == (0, {}), "it never was a stream"
+    assert (sse.stats.opened, sse.stats.closed) == (0, {}), "no stream was opened"
 
 
 @pytest.mark.parametrize("raises", [False, True])
-def test_a_hook_that_loses_the_response_has_the_iterable_closed(app: flask.Flask, raises: bool) -> None:
+def test_the_iterable_is_closed_when_a_hook_replaces_the_response_or_raises(app: flask.Flask, raises: bool) -> None:
     sse: SSE = app.extensions["sse"]
     iterable = Closable(["x"])
     app.testing = False
-    app.logger.disabled = True  # pytest keeps what is logged, and with it the traceback that holds the response
+    app.logger.disabled = True  # pytest keeps log records, whose traceback would keep the response alive
 
     @app.get("/stream")
     def stream() -> flask.Response:
@@ -315,12 +315,12 @@ def test_a_hook_that_loses_the_response_has_the_iterable_closed(app: flask.Flask
         return flask.Response("something else")
 
     assert app.test_client().get("/stream").status_code == (500 if raises else 200)
-    gc.collect()  # the exception's traceback holds it
+    gc.collect()  # the exception's traceback is a reference cycle
     assert (iterable.closes, iterable.iterated) == (1, False)
     assert (sse.stats.opened, sse.stats.closed) == (0, {})
 
 
-def test_a_stream_that_speaks_has_no_heartbeats() -> None:
+def test_no_heartbeats_are_sent_while_items_arrive() -> None:
     def speaking() -> Iterator[str]:
         for number in range(10):
             threading.Event().wait(0.1)
@@ -331,7 +331,7 @@ def test_a_stream_that_speaks_has_no_heartbeats() -> None:
     assert served.parser.comments == 1, "the opening's"
 
 
-def test_a_silent_stream_says_so_once_in_a_heartbeat() -> None:
+def test_no_comment_is_sent_before_a_heartbeats_time_has_passed() -> None:
     def silent() -> Iterator[str]:
         threading.Event().wait(1.3)
         yield "x"

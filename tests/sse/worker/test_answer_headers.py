@@ -1,4 +1,4 @@
-"""Headers of answers that came before are not checked again; what they mean is the same each time."""
+"""The worker remembers the headers of earlier answers, and does not check them again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CFG = CachedConfig(Config())
 
 
 class Asked:
-    """A request, as far as an answer looks at it."""
+    """The part of a request that an answer reads."""
 
     method, version = "GET", (1, 1)
 
@@ -44,7 +44,7 @@ def begun(*headers: tuple[Any, Any]) -> Response:
         pytest.param([("Vary", "a"), ("Vary", "b"), ("Keep-Alive", "x"), ("X-Own", "1")], id="twice, hop by hop, own"),
     ],
 )
-def test_the_same_headers_mean_the_same_each_time(headers: list[tuple[str, str]]) -> None:
+def test_remembered_headers_have_the_same_effect(headers: list[tuple[str, str]]) -> None:
     http._KNOWN.clear()
     first, second = begun(*headers), begun(*headers)
     for name in ("headers", "response_length", "chunked", "event_stream", "must_close", "upgrade"):
@@ -54,7 +54,7 @@ def test_the_same_headers_mean_the_same_each_time(headers: list[tuple[str, str]]
     assert first._head == second._head
 
 
-def test_what_is_no_header_is_refused_each_time() -> None:
+def test_an_invalid_header_is_refused_each_time() -> None:
     for _ in range(2):
         for headers, error in (
             (("Content-Type", "a\r\nX: b"), InvalidResponseHeader),
@@ -66,7 +66,7 @@ def test_what_is_no_header_is_refused_each_time() -> None:
                 begun(headers)
 
 
-def test_only_headers_without_secrets_are_kept_and_not_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remembered_headers_are_limited_and_contain_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     http._KNOWN.clear()
     begun(("Set-Cookie", "secret"), ("WWW-Authenticate", "x"), ("Content-Type", "a/b"))
     assert list(http._KNOWN) == [("Content-Type", "a/b")]
