@@ -53,7 +53,7 @@ class Duties:
         duties = (
             ("canary", self._send_canary, FIRST_CANARY),
             ("report", self._send_report, REPORT_INTERVAL),
-            ("trimming", self._hub.retention.bite, TRIM_INTERVAL),
+            ("trimming", self._hub.retention.trim, TRIM_INTERVAL),
         )
         return [
             threading.Thread(

@@ -11,7 +11,7 @@ from ..runtime.cooperation import offload
 from ..settings import Settings
 
 TRIM_INTERVAL = 1.0  # seconds until the next step when a step has trimmed all there was
-BITE_PAUSE = 0.005  # seconds between two steps when there is more; publishers have the write lock meanwhile
+TRIM_PAUSE = 0.005  # seconds between two steps when there is more; publishers have the write lock meanwhile
 
 # Seconds from a change of the setting until the log is trimmed by it: by then all workers know it. A worker that missed
 # a lower value would not look for a gap, and its streams would miss events unknowingly (`Tailer._after_gap`).
@@ -19,7 +19,7 @@ RETENTION_DELAY = 3.0
 
 
 class Retention:
-    """What a log keeps. Only one of the hub's threads calls :meth:`bite`."""
+    """What a log keeps. Only one of the hub's threads calls :meth:`trim`."""
 
     def __init__(self, log: Log, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
@@ -34,7 +34,7 @@ class Retention:
         settings, applied = self._settings, self.applied
         return min(settings.sse_retain_events, applied[0]), min(settings.sse_retain_seconds, applied[1])
 
-    def bite(self) -> float:
+    def trim(self) -> float:
         """Trim a bounded number of events; return the seconds until the next step is due.
 
         Only a full step is followed by another at once: under steady publishing there is always something to trim.
@@ -44,7 +44,7 @@ class Retention:
             removed = offload(self._log.trim)
         except LogUnavailable:
             return TRIM_INTERVAL  # the tailer logs it, and publishers are told
-        return TRIM_INTERVAL if removed < TRIM_BITE else BITE_PAUSE
+        return TRIM_INTERVAL if removed < TRIM_BITE else TRIM_PAUSE
 
     def _follow_settings(self) -> None:
         wanted = self._settings.sse_retain_events, self._settings.sse_retain_seconds

@@ -1,4 +1,4 @@
-"""Many events at once are exactly those that `sse.events.model` makes, names and encodes one by one."""
+"""Batches give exactly what `sse.events.model` and `sse.events.wire` give one by one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ P = make_position(1732345678901, 7)
     ],
 )
 @pytest.mark.parametrize("first", [P, make_position(5, MAX_SEQUENCE - 1)])
-def test_the_ids_of_a_batch_are_those_of_its_positions(first: int, steps: list[int]) -> None:
+def test_the_ids_of_a_batch_equal_those_made_one_by_one(first: int, steps: list[int]) -> None:
     positions = list(accumulate(steps, initial=first))
     assert format_ids(positions) == [format_id(position) for position in positions]
     assert format_ids([]) == []
@@ -69,18 +69,18 @@ bad_retries: Any = st.sampled_from([-1, MAX_RETRY_MS + 1, True, False, 1.0, "1",
 
 @given(st.data())
 @settings(deadline=None, max_examples=200)
-def test_many_events_made_at_once_are_those_made_one_by_one(data: st.DataObject) -> None:
+def test_events_made_at_once_equal_those_made_one_by_one(data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.tuples(channels, st.text(max_size=3), kinds, retries), min_size=1, max_size=4))
     odd = data.draw(st.tuples(channels | bad_channels, texts | st.integers(), kinds | bad_kinds, retries | bad_retries))
     field = data.draw(st.integers(0, 4))
-    if field < 4:  # one field of one row from the odd ones
+    if field < 4:  # one field of one row has an unusual value
         at = data.draw(st.integers(0, len(rows) - 1))
         rows[at] = (*rows[at][:field], odd[field], *rows[at][field + 1 :])
     columns: list[Any] = [list(column) for column in zip(*rows, strict=True)]
     assert made(lambda: make_events(*columns)) == made(lambda: [Event(*row) for row in rows])
 
 
-def test_an_event_of_many_is_as_frozen_as_any_other() -> None:
+def test_an_event_made_in_a_batch_is_frozen() -> None:
     (event,) = make_events(["orders"], ["x"])
     assert event == Event("orders", "x") and dataclasses.replace(event, data="y") == Event("orders", "y")
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -90,7 +90,7 @@ def test_an_event_of_many_is_as_frozen_as_any_other() -> None:
     assert not hasattr(event, "__dict__")
 
 
-def test_columns_of_many_events_are_of_one_length() -> None:
+def test_columns_must_have_the_same_length() -> None:
     with pytest.raises(ValueError, match="zip"):
         make_events(["orders", "orders"], ["x"])
 
@@ -124,7 +124,7 @@ odd_records: Any = st.builds(
 @example([Record(P + 1, "a", "\0", None, "")], FEW + 1)
 @example([Record(P + 1, "a", "\0", None, "")], FEW + 1)
 @settings(deadline=None)
-def test_frames_encoded_at_once_are_those_encoded_one_by_one(odd: list[Record], count: int) -> None:
+def test_frames_encoded_at_once_equal_those_encoded_one_by_one(odd: list[Record], count: int) -> None:
     records = usual([1] * count) + odd
     frames = encode_frames(records)
     assert frames == [encode_frame(record) for record in records]

@@ -1,4 +1,4 @@
-"""An event's fields: what is taken, and what is refused by name and limit."""
+"""An event's fields: what is accepted, and what is refused with the field's name and limit."""
 
 import dataclasses
 import enum
@@ -39,7 +39,7 @@ def test_a_channel_name_is_accepted(name: str) -> None:
         pytest.param(None, id="None"),
     ],
 )
-def test_another_channel_name_is_refused_even_where_reserved_names_are_known(name: Any) -> None:
+def test_an_invalid_channel_name_is_refused_even_where_reserved_names_are_allowed(name: Any) -> None:
     for reserved_ok in (False, True):
         with pytest.raises(InvalidEvent, match="^channel: ") as raised:
             check_channel(name, reserved_ok=reserved_ok)
@@ -48,7 +48,7 @@ def test_another_channel_name_is_refused_even_where_reserved_names_are_known(nam
         Event(name, "")
 
 
-def test_a_reserved_channel_is_known_to_the_service_and_closed_to_publishers() -> None:
+def test_a_reserved_channel_is_refused_to_publishers_and_allowed_to_the_service() -> None:
     assert check_channel("_canary", reserved_ok=True) == "_canary"
     with pytest.raises(InvalidEvent, match="^channel: a name that begins with _ is reserved$"):
         check_channel("_canary")
@@ -86,10 +86,8 @@ def test_a_field_out_of_bounds_is_refused_by_name_and_limit(field: str, value: A
     assert isinstance(raised.value, ValueError)
 
 
-@pytest.mark.parametrize(
-    "kind", ["message", "error", "open", "Heartbeat", " a: b ", "\u00fc", "x" * MAX_TYPE_CHARS]
-)
-def test_every_other_type_is_free_to_users(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["message", "error", "open", "Heartbeat", " a: b ", "\u00fc", "x" * MAX_TYPE_CHARS])
+def test_every_other_type_may_be_published(kind: str) -> None:
     assert Event("orders", "", event=kind).event == kind
 
 
@@ -102,7 +100,7 @@ def test_an_event_cannot_be_changed_after_it_was_checked() -> None:
     event = Event("orders", "")
     with pytest.raises(dataclasses.FrozenInstanceError):
         event.event = "a\nb"  # type: ignore[misc]
-    assert not hasattr(event, "__dict__")  # slots: a batch holds ten thousand of them
+    assert not hasattr(event, "__dict__")  # slots, because a batch has ten thousand events
 
 
 class Kind(str, enum.Enum):  # noqa: UP042 -- a StrEnum formats itself as its value; this one, as "Kind.CREATED"

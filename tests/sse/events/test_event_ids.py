@@ -1,4 +1,4 @@
-"""Ids and cursors: which texts are one, and which position each of them is."""
+"""Ids and cursors: which texts are valid, and their positions."""
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +20,7 @@ ID = "1732345678901-7"
 
 @given(st.integers(0, MAX_POSITION))
 @settings(deadline=None)
-def test_every_position_survives_its_id(position: int) -> None:
+def test_a_position_survives_formatting_and_parsing(position: int) -> None:
     assert parse_id(format_id(position)) == position
 
 
@@ -88,14 +88,14 @@ NO_ID = [
 
 
 @pytest.mark.parametrize("text", [*NO_ID, pytest.param("1732345678901", id="ms alone"), "earliest"])
-def test_what_is_not_exactly_an_id_is_malformed(text: str) -> None:
+def test_anything_but_an_id_is_malformed(text: str) -> None:
     with pytest.raises(MalformedCursor, match="must be <unix ms>-<n>") as raised:
         parse_id(text)
-    assert len(str(raised.value)) < 400  # of 1 MB, a log line holds the beginning
+    assert len(str(raised.value)) < 400  # a log line quotes only the beginning of 1 MB
 
 
 @pytest.mark.parametrize("text", NO_ID)
-def test_since_takes_nothing_else(text: str) -> None:
+def test_since_refuses_anything_else(text: str) -> None:
     with pytest.raises(MalformedCursor, match="must be <unix ms>-<n>, <unix ms> or earliest"):
         parse_since(text)
 
@@ -110,5 +110,5 @@ def test_since_takes_nothing_else(text: str) -> None:
         pytest.param("9" * 64, MAX_POSITION + 1, id="beyond all time: nothing, and no overflow"),
     ],
 )
-def test_since_says_which_event_comes_first(text: str, first: int) -> None:
+def test_since_chooses_the_first_event(text: str, first: int) -> None:
     assert parse_since(text) + 1 == first

@@ -41,7 +41,7 @@ Stream = Sequence[bytes]  # the chunks in which a stream arrives
 
 
 class Seen(NamedTuple):
-    """What a parser made of one stream. id is None where the parser was told none."""
+    """What a parser made of one stream. An id is None if the parser got none."""
 
     events: list[tuple[str, str, str | None]]  # type, data, id
     retries: list[int]
@@ -80,7 +80,7 @@ def _sseclient_py(streams: Sequence[Stream]) -> list[Seen]:
 
 
 class NodeParser:
-    """tests/js/parse_events.mjs as a process that answers line for line."""
+    """tests/js/parse_events.mjs as a process that answers each line with a line."""
 
     def __init__(self, node: str) -> None:
         command = [node, str(JS / "parse_events.mjs")]
@@ -90,7 +90,7 @@ class NodeParser:
         request = [[base64.b64encode(chunk).decode() for chunk in chunks] for chunks in streams]
         assert self._process.stdin is not None
         unsent = memoryview(json.dumps(request).encode() + b"\n")
-        while unsent:  # Popen's unbuffered pipe takes what fits
+        while unsent:  # a write to Popen's unbuffered pipe may be partial
             unsent = unsent[self._process.stdin.write(unsent) :]
         answer = json.loads(self._read_line(time.monotonic() + ANSWER_WITHIN))
         return [
@@ -117,7 +117,7 @@ def _node_or_skip() -> str:
     node = shutil.which("node")
     if node is None or not (JS / "node_modules" / "eventsource-parser").is_dir():
         get_it = "needs eventsource-parser: Node.js 18 or newer with npm, then npm ci --prefix tests/js"
-        if os.environ.get("CI", "").lower() == "true":  # a skip in CI would be a test that nobody ever runs
+        if os.environ.get("CI", "").lower() == "true":  # if CI skipped it, nobody would ever run it
             pytest.fail(get_it, pytrace=False)
         pytest.skip(get_it)
     return node
@@ -139,13 +139,13 @@ def parser(request: pytest.FixtureRequest) -> Iterator[Parser]:
 
 # --- What goes in -------------------------------------------------------------------------------------------
 
-# All that some program takes for a line end, a separator, an end of text or a byte order mark.
+# Characters that some program takes for a line end, a separator, an end of text or a byte order mark.
 PITFALLS = "\r\n\0: \t\ufeff\u2028\u2029\x0b\x0c\x1c\x1d\x1e\x85"
 characters = st.sampled_from(PITFALLS) | st.characters(codec="utf-8")
 texts = st.text(characters, max_size=40)
 lines = st.text(characters.filter(lambda c: c not in "\r\n\0"), min_size=1, max_size=20)
 
-# Values that try to end their field and go on with another.
+# Values that try to end their field and begin another.
 pieces = st.sampled_from(["\n", "\r", "\r\n", "\0", ":", "id: 9-9", "event: bad", "data: bad", "retry: 1"])
 hostile = st.lists(pieces | texts, min_size=1, max_size=8).map("".join)
 
@@ -164,12 +164,12 @@ budget = settings(
 
 
 def plain(data: str) -> Record:
-    """A record with nothing but data."""
+    """Return a record with nothing but data."""
     return Record(P + 1, "orders", None, None, data)
 
 
 def normalized(data: str) -> str:
-    """Data as §9.2.5 lets it arrive: every line end is a LF."""
+    """Return data as a client gets it by §9.2.5: every line end is a LF."""
     return data.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -187,14 +187,14 @@ def expected(sent: Sequence[Record]) -> Seen:
 @budget
 def test_what_is_published_is_what_a_client_receives(parser: Parser, sent: list[Record]) -> None:
     for record in sent:
-        Event(record.channel, record.data, record.event, record.retry)  # all of it can really be published
+        Event(record.channel, record.data, record.event, record.retry)  # `Event` accepts all of it
     assert parser.parse([[b"".join(encode_frame(record).wire for record in sent)]]) == [expected(sent)]
 
 
 @given(sent=st.lists(records, min_size=1, max_size=2))
 @example(sent=[Record(P, "orders", "\u00fcber", 5, "\u20ac\r\n\U0001f30a\n"), plain("")])
 @settings(budget, max_examples=15)
-def test_it_does_not_matter_where_the_bytes_are_split(parser: Parser, sent: list[Record]) -> None:
+def test_a_client_receives_the_same_wherever_the_bytes_are_split(parser: Parser, sent: list[Record]) -> None:
     wire = b"".join(encode_frame(record).wire for record in sent)
     streams = [[wire[:cut], wire[cut:]] for cut in range(1, len(wire))]
     streams.append([wire[i : i + 1] for i in range(len(wire))])
@@ -203,7 +203,7 @@ def test_it_does_not_matter_where_the_bytes_are_split(parser: Parser, sent: list
 
 @given(field=st.sampled_from(["channel", "event", "data"]), value=hostile)
 @budget
-def test_no_value_of_a_published_event_gets_out_of_its_field(parser: Parser, field: str, value: str) -> None:
+def test_no_value_of_a_published_event_escapes_from_its_field(parser: Parser, field: str, value: str) -> None:
     fields = {"channel": "orders", "event": "created", "data": "a", field: value}
     try:
         event = Event(fields["channel"], fields["data"], fields["event"])
@@ -216,7 +216,7 @@ def test_no_value_of_a_published_event_gets_out_of_its_field(parser: Parser, fie
 
 @given(event=hostile, data=hostile)
 @budget
-def test_a_record_that_nobody_checked_is_one_event_with_one_id(parser: Parser, event: str, data: str) -> None:
+def test_an_unchecked_record_is_one_event_with_one_id(parser: Parser, event: str, data: str) -> None:
     frames = [encode_frame(Record(P, "orders", event, None, data)), encode_frame(plain("b"))]
     [seen] = parser.parse([[frame.wire for frame in frames]])
     kind = "".join("\ufffd" if c in "\r\n\0" else c for c in event)
@@ -226,7 +226,7 @@ def test_a_record_that_nobody_checked_is_one_event_with_one_id(parser: Parser, e
 
 @given(field=st.sampled_from(["id", "event", "data"]), value=hostile)
 @budget
-def test_no_value_of_any_block_gets_out_of_its_field(parser: Parser, field: str, value: str) -> None:
+def test_no_value_of_any_block_escapes_from_its_field(parser: Parser, field: str, value: str) -> None:
     fields = {"id": "1", "event": "created", "data": "a", field: value}
     try:
         block = encode_block(fields["data"], event=fields["event"], id=fields["id"])
@@ -254,7 +254,7 @@ def test_a_reset_is_one_event_whatever_cursor_was_sent(parser: Parser, requested
     assert json.loads(data)["reason"] == "malformed" and not seen.retries and not seen.errors
 
 
-def test_an_opening_is_one_event_that_brings_the_cursor_and_the_retry(parser: Parser) -> None:
+def test_an_opening_is_one_event_with_the_cursor_and_the_retry(parser: Parser) -> None:
     [seen] = parser.parse([[opening_block(P, 2000, 1732345679000), encode_block("a")]])
     kept = format_id(P) if parser.keeps_id else None
     assert seen == Seen([("heartbeat", "1732345679000", format_id(P)), ("message", "a", kept)], [2000], [])
@@ -266,7 +266,7 @@ def test_every_block_that_has_an_id_has_data() -> None:
         assert b"\nid: " in b"\n" + block and b"\ndata: " in block
 
 
-def test_a_stream_from_its_opening_to_its_clean_end(parser: Parser) -> None:
+def test_a_client_receives_a_whole_stream_from_opening_to_clean_end(parser: Parser) -> None:
     chunks = [
         comment_block(),
         opening_block(P, 2000, 1732345678902),

@@ -1,4 +1,4 @@
-"""W3C Trace Context: what is read of a traceparent, and what is ignored as the specification says."""
+"""W3C Trace Context: which traceparents are read, and which are ignored."""
 
 from __future__ import annotations
 
@@ -52,7 +52,15 @@ def test_anything_else_is_ignored(header: str | None) -> None:
     assert sampled(header) is None
 
 
-def test_a_mark_is_read_only_in_its_own_form() -> None:
+def test_only_a_well_formed_mark_is_read() -> None:
     assert read_mark(f"r {USUAL} 12".encode(), 100) == Trace(100, 111, USUAL)
-    for foreign in (b"r", b"", b"x", b"\xff" * 60, f"r {USUAL}".encode(), f"r {USUAL} -1".encode(), b"r " + b"\xff" * 55 + b" 1"):
+    for foreign in (
+        b"r",
+        b"",
+        b"x",
+        b"\xff" * 60,
+        f"r {USUAL}".encode(),
+        f"r {USUAL} -1".encode(),
+        b"r " + b"\xff" * 55 + b" 1",
+    ):
         assert read_mark(foreign, 100) is None

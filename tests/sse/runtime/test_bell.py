@@ -1,4 +1,4 @@
-"""What a follower sleeps on, with threads and in gevent's event loop; its sleeper is this thread in both."""
+"""Both kinds of bell, with threads and in gevent's event loop; this thread is the sleeper."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def after_a_moment(work: Callable[[], Any]) -> threading.Timer:
     return timer
 
 
-def test_sleeps_as_long_as_nothing_happens(bell: Bell) -> None:
+def test_a_sleep_lasts_while_nothing_happens(bell: Bell) -> None:
     why, seconds = slept(bell, 0.2)
-    assert why == "timeout" and 0.15 <= seconds < SOON  # a loop counts from the begin of its turn
+    assert why == "timeout" and 0.15 <= seconds < SOON  # gevent's loop counts from the beginning of its turn
 
 
 def test_a_sleep_of_no_time_returns(bell: Bell) -> None:
@@ -62,7 +62,7 @@ def test_another_thread_ends_a_sleep_once(bell: Bell) -> None:
 
 
 @pytest.mark.parametrize("elsewhere", [True, False], ids=["by another thread", "by its own"])
-def test_rings_while_nobody_sleeps_end_the_next_sleep_and_only_that(bell: Bell, elsewhere: bool) -> None:
+def test_rings_while_nobody_sleeps_end_only_the_next_sleep(bell: Bell, elsewhere: bool) -> None:
     def ring() -> None:
         for _ in range(100_000):  # a pipe holds 65,536 bytes
             bell.ring()
@@ -73,7 +73,7 @@ def test_rings_while_nobody_sleeps_end_the_next_sleep_and_only_that(bell: Bell, 
         thread.join()
     else:
         ring()
-    gevent.sleep(0.01)  # the loop turns, and nobody sleeps
+    gevent.sleep(0.01)  # the loop has a turn while nobody sleeps
     why, seconds = slept(bell, LONG)
     assert why == "rung" and seconds < SOON
     assert slept(bell, 0.1)[0] == "timeout"
@@ -89,8 +89,8 @@ def test_a_readable_descriptor_ends_sleeps_until_it_is_read(bell: Bell, pipe: tu
     assert slept(bell, 0.1)[0] == "timeout"
 
 
-def test_a_greenlet_ends_a_sleep_once_and_disturbs_no_other_wait(pipe: tuple[int, int]) -> None:
-    """A switch that comes too late would end whatever its greenlet waits for then."""
+def test_a_ring_from_a_greenlet_disturbs_no_later_wait(pipe: tuple[int, int]) -> None:
+    """A late switch would end whatever the greenlet waits for by then."""
     with closing(GeventBell([pipe[0]])) as bell:
         ringers = [gevent.spawn(bell.ring) for _ in range(5)]
         os.write(pipe[1], b"x")  # both at once
@@ -100,7 +100,7 @@ def test_a_greenlet_ends_a_sleep_once_and_disturbs_no_other_wait(pipe: tuple[int
         gevent.sleep(0.2)
         assert time.monotonic() - began >= 0.15
         gevent.joinall(ringers)
-        while slept(bell, 0)[0] == "rung":  # of rings that came after the sleep had ended
+        while slept(bell, 0)[0] == "rung":  # rings that came after the sleep had ended
             pass
         ringers = [gevent.spawn(bell.ring) for _ in range(5)]
         assert bell.wait(LONG) == "rung"
@@ -112,7 +112,7 @@ def test_a_greenlet_ends_a_sleep_once_and_disturbs_no_other_wait(pipe: tuple[int
 def test_a_closed_bell_keeps_no_descriptor_and_late_rings_are_harmless(
     kind: Callable[[list[int]], Bell], pipe: tuple[int, int]
 ) -> None:
-    kind([pipe[0]]).close()  # the loop's own are there for good
+    kind([pipe[0]]).close()  # the loop's own descriptors stay open
     before = os.listdir("/proc/self/fd")
     bell = kind([pipe[0]])
     bell.close()
@@ -121,4 +121,4 @@ def test_a_closed_bell_keeps_no_descriptor_and_late_rings_are_harmless(
     thread = threading.Thread(target=bell.ring)
     thread.start()
     thread.join()
-    os.fstat(pipe[0])  # its owner's
+    os.fstat(pipe[0])  # still open: it is its owner's

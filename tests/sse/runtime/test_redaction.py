@@ -1,4 +1,4 @@
-"""Secrets stay out of logs, however they are written; and so do line breaks."""
+"""Secrets and line breaks stay out of logs, however they are written."""
 
 import time
 
@@ -47,7 +47,7 @@ JWT = hs256(claims(publish=["*"]))
         f"http%3A%2F%2Fa%2F%3Ft%3D{JWT}",
     ],
 )
-def test_a_secret_does_not_stay(text: str) -> None:
+def test_a_secret_is_masked(text: str) -> None:
     shown = redact(text)
     assert "***" in shown
     for piece in (SECRET, SECRET.replace("/", ""), JWT, JWT.split(".")[1], JWT.split(".")[2]):
@@ -70,7 +70,7 @@ def test_a_secret_does_not_stay(text: str) -> None:
         "",
     ],
 )
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_text_without_a_secret_is_unchanged(text: str) -> None:
     assert redact(text) == text
 
 
@@ -106,7 +106,7 @@ def test_a_url_is_shown_without_its_password(url: str, expected: str) -> None:
 
 @settings(max_examples=150)
 @given(st.text(alphabet="abehrst:/@?#&=. %", max_size=60))
-def test_redacting_twice_is_redacting_once_and_never_fails(text: str) -> None:
+def test_redaction_is_idempotent_and_never_fails(text: str) -> None:
     assert redact(redact(text)) == redact(text)
 
 
@@ -119,7 +119,7 @@ def test_no_password_of_a_log_address_survives(password: str, before: str, after
     "piece",
     ["eyJ", "eyJ-", "eyJa.", "a://", "http://", "@", "bearer ", "token", "%74oken", " ", "redis://a@b "],
 )
-def test_a_long_hostile_line_takes_no_long_time(piece: str) -> None:
+def test_a_long_hostile_line_is_redacted_quickly(piece: str) -> None:
     text = "x://@" + piece * (50_000 // len(piece))
     started = time.perf_counter()
     redact(text)

@@ -1,4 +1,4 @@
-"""Lines about deliveries: one for each trace and pass, within limits, and nothing for what has no trace."""
+"""The log lines of traced deliveries: one for each trace and pass, within limits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def trace(first: int, last: int) -> Trace:
 
 
 def give(deliveries: Deliveries, found: list[Frame], *groups: Group) -> None:
-    """As the hub does."""
+    """Give these frames to the groups, as the hub does."""
     by_channel: dict[str, list[Group]] = {}
     for one in groups:
         one.pending += [frame for frame in found if frame.channel in one.subscription.channels]
@@ -55,7 +55,7 @@ def written(deliveries: Deliveries, one: Group, streams: int = 3) -> None:
     deliveries.written(one, found, streams, 0.25, 1_700_000_000.5)
 
 
-def test_a_line_tells_trace_event_channel_streams_and_latency(lines: list[Line]) -> None:
+def test_a_line_names_trace_event_channel_streams_and_latency(lines: list[Line]) -> None:
     deliveries, one = Deliveries(lambda: 10), group("a")
     deliveries.took([trace(1, 1)])
     give(deliveries, frames("aaa"), one)
@@ -73,23 +73,30 @@ def test_a_line_tells_trace_event_channel_streams_and_latency(lines: list[Line])
     assert one.traced == deliveries.reading == []
 
 
-def test_a_batch_has_one_line_for_each_pass_and_group_that_has_events_of_it(lines: list[Line]) -> None:
+def test_a_traced_batch_has_one_line_for_each_pass_over_a_group_with_its_events(lines: list[Line]) -> None:
     deliveries, both, other, none = Deliveries(lambda: 10), group("ab"), group("b"), group("c")
     deliveries.took([trace(0, 5)])
     give(deliveries, frames("aab"), both, other, none)
     for one in (both, other):
         written(deliveries, one)
-    give(deliveries, frames("abac", 3), both, other, none)  # the log's next page; the last event is not of the batch
+    give(
+        deliveries, frames("abac", 3), both, other, none
+    )  # the log's next page; its last event is not of the traced batch
     for one in (both, other, none):
         written(deliveries, one)
-    assert [(line.fields["channels"], line.fields["events"]) for line in lines] == [("a,b", 3), ("b", 1), ("a,b", 3), ("b", 1)]
+    assert [(line.fields["channels"], line.fields["events"]) for line in lines] == [
+        ("a,b", 3),
+        ("b", 1),
+        ("a,b", 3),
+        ("b", 1),
+    ]
     give(deliveries, frames("ab", 7), both, other)
     written(deliveries, both)
     assert deliveries.reading == both.traced == []
     assert len(list(lines)) == 4
 
 
-def test_a_pass_that_takes_only_a_part_leaves_the_trace_for_the_next(lines: list[Line]) -> None:
+def test_a_pass_that_writes_part_of_a_trace_leaves_it_for_the_next_pass(lines: list[Line]) -> None:
     deliveries, one = Deliveries(lambda: 10), group("a")
     deliveries.took([trace(0, 3)])
     give(deliveries, frames("aaaa"), one)
@@ -98,7 +105,7 @@ def test_a_pass_that_takes_only_a_part_leaves_the_trace_for_the_next(lines: list
     assert [line.fields["events"] for line in lines] == [3, 1]
 
 
-def test_without_a_stream_that_got_it_there_is_no_line(lines: list[Line]) -> None:
+def test_an_event_that_no_stream_got_has_no_line(lines: list[Line]) -> None:
     deliveries, one, types = Deliveries(lambda: 10), group("a"), group("a", frozenset({"other"}))
     deliveries.took([trace(0, 0)])
     deliveries.mark(frames("a"), lambda channel: [types, group("a")])  # nothing pending, nobody waits
@@ -109,7 +116,7 @@ def test_without_a_stream_that_got_it_there_is_no_line(lines: list[Line]) -> Non
     assert one.traced == types.traced == list(lines) == []
 
 
-def test_a_flood_of_sampled_events_writes_so_many_lines_and_counts_the_rest(
+def test_a_flood_of_sampled_events_writes_up_to_the_limit_and_counts_the_rest(
     lines: list[Line], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
@@ -129,20 +136,22 @@ def test_a_flood_of_sampled_events_writes_so_many_lines_and_counts_the_rest(
     written(deliveries, one)
     now += 1.0
     deliveries.flush()
-    assert [line.kind for line in lines] == ["delivery"] * 5 + ["deliveries", "delivery"], "a new second has lines again"
+    assert [line.kind for line in lines] == ["delivery"] * 5 + ["deliveries", "delivery"], (
+        "a new second has lines again"
+    )
 
 
-def test_what_is_kept_of_a_flood_is_bounded(lines: list[Line]) -> None:
+def test_the_number_of_traces_kept_is_bounded(lines: list[Line]) -> None:
     deliveries, one = Deliveries(lambda: 5), group("a")
     for n in range(0, 20 * MOST_TRACES, 2):
         deliveries.took([trace(n, n + 1)])
-        give(deliveries, frames("a", n), one)  # the other event of each is not read yet
+        give(deliveries, frames("a", n), one)  # each trace has another event that is not read yet
         assert len(one.traced) <= MOST_TRACES
     deliveries.took([trace(10**6 + n, 10**6 + n) for n in range(3 * MOST_TRACES)])
     assert len(deliveries.reading) == MOST_TRACES
 
 
-def test_with_no_lines_nothing_is_kept_unless_somebody_wants_to_be_told(lines: list[Line]) -> None:
+def test_without_lines_traces_are_kept_only_for_a_listener(lines: list[Line]) -> None:
     deliveries, one = Deliveries(lambda: 0), group("a")
     deliveries.took([trace(0, 0)])
     assert deliveries.reading == []
@@ -151,11 +160,13 @@ def test_with_no_lines_nothing_is_kept_unless_somebody_wants_to_be_told(lines: l
     deliveries.took([trace(0, 0)])
     give(deliveries, frames("a"), one)
     written(deliveries, one)
-    assert [(one.trace, one.streams, one.channels, one.began) for one in told] == [(trace(0, 0), 3, "a", 1_700_000_000.25)]
+    assert [(one.trace, one.streams, one.channels, one.began) for one in told] == [
+        (trace(0, 0), 3, "a", 1_700_000_000.25)
+    ]
     assert list(lines) == []
 
 
-def test_who_is_told_and_fails_is_logged_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_listener_that_fails_is_logged_and_harms_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     def fail(_: Delivered) -> None:
         raise ValueError("told to fail")
 

@@ -1,4 +1,4 @@
-"""How events enter a worker: in steps that let others run, and to all groups or to none."""
+"""How events enter a worker: in steps that let others run, and into all groups or none."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.sse.worker_parts import Parts, Stepped, numbers
 from tests.support.wait import eventually
 
 
-def test_events_that_could_not_be_given_to_all_end_the_streams_which_resume_without_a_hole(
+def test_a_failed_dispatch_ends_the_streams_and_they_resume_without_a_hole(
     closing: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The window has them, some groups do not: a stream that went on would miss them unknowingly."""
+    """The window has the events, some groups do not: a stream that went on would miss them unknowingly."""
     site = Stepped(closing)
     start = site.hub.window.position
     first = site.open(start)
@@ -42,7 +42,7 @@ def test_events_that_could_not_be_given_to_all_end_the_streams_which_resume_with
 
 
 def steps(worker: Parts, batch: list[Record]) -> list[int]:
-    """How many events each step of a batch has."""
+    """Return how many events each step of a batch has."""
     sizes, begin = list[int](), 0
     while begin < len(batch):
         end = worker.hub.step(batch, begin)
@@ -62,7 +62,7 @@ def test_a_step_is_bounded_in_events() -> None:
     worker.log.close()
 
 
-def test_a_step_is_bounded_in_the_groups_that_are_given_an_event() -> None:
+def test_a_step_is_bounded_in_the_groups_that_get_its_events() -> None:
     """Threat: a batch of 500 events, each for ten thousand groups, held up a worker for more than a second."""
     worker = Parts("memory:")
     for n in range(GIVEN_PER_STEP // 10):
@@ -75,7 +75,7 @@ def test_a_step_is_bounded_in_the_groups_that_are_given_an_event() -> None:
     worker.log.close()
 
 
-def test_a_batch_for_many_groups_comes_to_each_in_order(closing: ExitStack) -> None:
+def test_a_batch_for_many_groups_reaches_each_in_order(closing: ExitStack) -> None:
     worker = closing.enter_context(Parts("memory:"))
     streams = [worker.open(None, "a", f"only-{n}") for n in range(3)]
     for n in range(GIVEN_PER_STEP // 4):
@@ -86,8 +86,8 @@ def test_a_batch_for_many_groups_comes_to_each_in_order(closing: ExitStack) -> N
 
 
 @pytest.mark.parametrize("what", ["replaced", "overtaken"])
-def test_what_a_group_was_still_to_be_sent_means_nothing_after_a_gap(closing: ExitStack, what: str) -> None:
-    """A stream that joins begins at its group's position, which must not be from before."""
+def test_a_gap_drops_what_a_group_has_pending(closing: ExitStack, what: str) -> None:
+    """A stream that joins begins at its group's position, which must not lie before the gap."""
     site = Stepped(closing)
     client = site.open(site.hub.window.position)
     group = client.stream.group
@@ -100,7 +100,7 @@ def test_what_a_group_was_still_to_be_sent_means_nothing_after_a_gap(closing: Ex
 
 
 @pytest.mark.parametrize("channel", ["a", "_canary"])
-def test_a_group_waits_for_its_pass_once_however_much_it_is_given(closing: ExitStack, channel: str) -> None:
+def test_a_group_is_queued_for_its_pass_only_once(closing: ExitStack, channel: str) -> None:
     site = Stepped(closing)
     client = site.open(site.hub.window.position, site.hub.join(Subscription(frozenset({channel}))))
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Groups: who is live, how far they are, and what each was sent, without counting per stream."""
+"""Groups: their live streams, their position, and what each stream was sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def stream_of(group: Group) -> Stream:
 
 
 @given(st.lists(st.one_of(st.just("join"), st.integers(0, 50), st.tuples(st.integers(1, 5), st.integers(1, 99)))))
-def test_streams_come_and_go_and_each_has_been_sent_what_was_sent_while_it_was_live(
+def test_each_stream_counts_what_was_sent_while_it_was_live(
     steps: list[str | int | tuple[int, int]],
 ) -> None:
     group = group_of("a")
@@ -49,17 +49,17 @@ def test_streams_come_and_go_and_each_has_been_sent_what_was_sent_while_it_was_l
         assert [stream.events, stream.bytes] == owed[id(stream)]
 
 
-def test_a_group_with_nothing_to_send_is_as_far_as_the_worker_has_read() -> None:
+def test_a_group_without_pending_frames_stands_where_the_worker_has_read_to() -> None:
     assert group_of("a").position(77) == 77
 
 
-def test_a_group_that_owes_frames_is_as_far_as_right_before_the_first_of_them() -> None:
+def test_a_group_with_pending_frames_stands_right_before_the_first_of_them() -> None:
     group = group_of("a")
     group.pending = [Frame(50, "a", None, b""), Frame(60, "a", None, b"")]
     assert group.position(77) == 49
 
 
-def test_subscriptions_are_the_same_whatever_the_order_they_were_asked_in() -> None:
+def test_subscriptions_are_equal_in_whatever_order_their_channels_were_named() -> None:
     one = Subscription(frozenset(["a", "b"]), frozenset(["x", "y"]))
     other = Subscription(frozenset(["b", "a"]), frozenset(["y", "x"]))
     assert {one: 1}[other] == 1

@@ -1,4 +1,4 @@
-"""The hub over real logs: following, groups, admission, and its own life."""
+"""The hub over real logs: following, groups, settings, and its own life."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from sse.events.model import Event, format_id
 from sse.events.names import CANARY_CHANNEL, STATS_CHANNEL
 from sse.events.wire import encode_block
 from sse.log import open_log
-from sse.settings import Settings
 from tests.sse.log.redis_place import redis_server
-from tests.sse.worker_parts import Parts, Pulled, numbers, reset_of
+from tests.sse.worker_parts import Parts, numbers, reset_of
 from tests.support.redis_server import RedisServer
 from tests.support.sse_parser import StreamEvent
 from tests.support.wait import eventually
@@ -29,7 +28,9 @@ ONE_ENGINE = pytest.mark.parametrize("url", ["memory:"])
 # ── following the log ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_flood_from_redis_costs_one_question_a_batch(request: pytest.FixtureRequest, closing: ExitStack) -> None:
+def test_a_flood_from_redis_costs_one_request_for_each_batch(
+    request: pytest.FixtureRequest, closing: ExitStack
+) -> None:
     server = redis_server(request)
     worker = closing.enter_context(Parts(server.url))
     worker.append("first")
@@ -38,14 +39,14 @@ def test_a_flood_from_redis_costs_one_question_a_batch(request: pytest.FixtureRe
     last = [worker.log.append([Event("a", "x")] * 1000)[-1] for _ in range(8)][-1]
     worker.log.flowing.set()
     worker.reach(last)
-    # Whoever appends at such a rate keeps Redis busy: a second question waits for as long as the first.
+    # Redis is busy with the appends, so each further request would wait as long as the first.
     assert worker.log.asked["bounds"] == asked
     assert redis_reads(server) - reads <= 8 + 4
     assert len(worker.hub.window) == 8001
 
 
 def test_a_flood_of_a_workers_own_events_asks_sqlite_nothing(tmp_path: Path, closing: ExitStack) -> None:
-    """What was handed over has no gap before it; what was read may have one."""
+    """Records handed over in memory have no gap before them; records read from the file may have one."""
     worker = closing.enter_context(Parts(f"sqlite:///{tmp_path}/log.db"))
     worker.append("first")
     asked = worker.log.asked["bounds"]
@@ -60,23 +61,21 @@ def redis_reads(server: RedisServer) -> int:
     return int(server.run("INFO", "commandstats").get("cmdstat_xread", {}).get("calls", 0))
 
 
-def test_a_log_that_went_away_and_came_back_costs_no_event(parts: Callable[..., Parts]) -> None:
+def test_a_log_outage_loses_no_event(parts: Callable[..., Parts]) -> None:
     worker = parts()
     stream = worker.open(None)
     worker.append("1")
     worker.log.down = True
-    worker.log.inner.append([Event("a", "2")])  # by another worker, which reaches it
+    worker.log.inner.append([Event("a", "2")])  # another worker still reaches the log
     eventually(lambda: worker.log.asked["follow"] > 1, 5, "the tailer tries again")
     worker.log.inner.append([Event("a", "3")])
     worker.log.down = False
     assert stream.read(3) == numbers(1, 3)
 
 
-def test_a_worker_that_was_overtaken_by_retention_does_not_pass_the_gap_off_as_complete(
-    tmp_path: Path, closing: ExitStack
-) -> None:
-    """While one worker could not read the log, others wrote more than it keeps: its streams are to resume, with a
-    stream-reset, and not to go on as if nothing were missing."""
+def test_a_worker_overtaken_by_retention_ends_its_streams_at_the_gap(tmp_path: Path, closing: ExitStack) -> None:
+    """While one worker could not read the log, others wrote more than it keeps. Its streams must resume with a
+    stream-reset."""
     url = f"sqlite:///{tmp_path}/h.db"
     ahead = closing.enter_context(Parts(url, SSE_RETAIN_EVENTS=10))
     behind = closing.enter_context(Parts(url, SSE_RETAIN_EVENTS=10))
@@ -98,7 +97,7 @@ def test_a_worker_that_was_overtaken_by_retention_does_not_pass_the_gap_off_as_c
 
 
 @ONE_ENGINE
-def test_a_stream_that_waits_for_an_event_hears_at_once_that_it_was_overtaken(parts: Callable[..., Parts]) -> None:
+def test_a_waiting_stream_ends_at_once_when_retention_overtakes_it(parts: Callable[..., Parts]) -> None:
     worker = parts(SSE_RETAIN_EVENTS=2)
     worker.append("1")
     stream = worker.open(None)
@@ -115,11 +114,11 @@ def test_a_stream_that_waits_for_an_event_hears_at_once_that_it_was_overtaken(pa
 
 
 @ONE_ENGINE
-def test_a_log_that_was_replaced_ends_its_streams_and_the_new_one_is_followed(parts: Callable[..., Parts]) -> None:
+def test_a_replaced_log_ends_its_streams_and_the_new_one_is_followed(parts: Callable[..., Parts]) -> None:
     worker = parts()
     worker.append("1")
     stream = worker.open(None)
-    time.sleep(0.005)  # a log made in the same millisecond would know this cursor
+    time.sleep(0.005)  # the new log must begin in a later millisecond, or it would know this cursor
     worker.log.replace_by(open_log("memory:", retain_events=100, retain_seconds=60))
     assert stream.read_to_end() == []
     assert worker.ended == [("replaced", 0)]
@@ -130,10 +129,10 @@ def test_a_log_that_was_replaced_ends_its_streams_and_the_new_one_is_followed(pa
     assert resumed.read(1) == ["new"]
 
 
-def test_what_a_group_owes_is_not_forgotten_when_its_last_live_stream_goes_before_the_pass(
+def test_pending_frames_stay_when_the_last_live_stream_leaves_before_the_pass(
     parts: Callable[..., Parts],
 ) -> None:
-    """A stream that joins at the group's position relies on the pending frames: they must have no holes."""
+    """A stream that joins at the group's position relies on the pending frames, so they must have no holes."""
     worker = parts()
     pulled = worker.open(None)
     group, stream = pulled.stream.group, pulled.stream
@@ -156,9 +155,7 @@ def test_a_new_worker_knows_the_newest_events_and_answers_from_its_window(tmp_pa
 
 
 @pytest.mark.parametrize("window", [pytest.param(10**7, id="holds all"), pytest.param(4 * 400, id="holds some")])
-def test_a_window_that_was_warmed_is_complete_from_its_floor_on(
-    tmp_path: Path, closing: ExitStack, window: int
-) -> None:
+def test_a_warmed_window_is_complete_from_its_floor_on(tmp_path: Path, closing: ExitStack, window: int) -> None:
     url = f"sqlite:///{tmp_path}/h.db"
     first = closing.enter_context(Parts(url))
     start = first.hub.window.position
@@ -172,55 +169,11 @@ def test_a_window_that_was_warmed_is_complete_from_its_floor_on(
         assert worker.open(format_id(positions[seen])).read(50 - seen) == numbers(seen + 1, 50)
 
 
-# ── admission ─────────────────────────────────────────────────────────────────────────────────────────────────
+# ── groups, and settings that change ──────────────────────────────────────────────────────────────────────────
 
 
 @ONE_ENGINE
-def test_streams_are_admitted_up_to_the_limit_and_again_when_one_has_gone(parts: Callable[..., Parts]) -> None:
-    worker = parts(SSE_MAX_STREAMS=3)
-    streams = [worker.open(None) for _ in range(3)]
-    assert worker.hub.admission.admit("-") == "streams"
-    worker.hub.closed(streams[1].stream, "client")
-    assert worker.hub.admission.admit("-") is None
-    assert worker.hub.stats.refused == {"streams": 1}
-
-
-@ONE_ENGINE
-def test_streams_of_one_address_are_admitted_up_to_their_limit(parts: Callable[..., Parts]) -> None:
-    hub = parts(SSE_MAX_STREAMS_PER_IP=2).hub
-    assert [hub.admission.admit("10.0.0.1") for _ in range(3)] == [None, None, "streams-per-ip"]
-    assert hub.admission.admit("10.0.0.2") is None
-
-
-@ONE_ENGINE
-def test_a_limit_for_addresses_that_comes_later_counts_who_is_there_and_forgets_nobody(
-    parts: Callable[..., Parts],
-) -> None:
-    worker = parts()
-    hub = worker.hub
-
-    def come(client: str) -> Pulled:
-        stream = worker.open(None)
-        hub.admission._per_client["-"] -= 1
-        hub.admission._per_client[client] += 1
-        stream.stream.client = client
-        return stream
-
-    site = ("2001:db8:0:7::1", "2001:db8:0:7::2")
-    there = [come(client) for client in ("10.0.0.1", "10.0.0.1", *site)]
-    worker.change(SSE_MAX_STREAMS_PER_IP=2)
-    assert [hub.admission.admit(client) for client in ("10.0.0.1", "2001:db8:0:7::/64")] == ["streams-per-ip"] * 2
-    worker.change()
-    there.append(come(site[0]))  # by its own address again
-    worker.change(SSE_MAX_STREAMS_PER_IP=3)
-    assert hub.admission.admit("2001:db8:0:7::/64") == "streams-per-ip"
-    for stream in there:
-        hub.closed(stream.stream, "client")
-    assert hub.admission.streams == 0 and +hub.admission._per_client == {}
-
-
-@ONE_ENGINE
-def test_a_heartbeat_that_becomes_due_sooner_comes_sooner(parts: Callable[..., Parts]) -> None:
+def test_a_shorter_heartbeat_interval_counts_for_open_streams(parts: Callable[..., Parts]) -> None:
     worker = parts()  # 3600 s
     stream = worker.open(None)
     with ThreadPoolExecutor() as thread:
@@ -231,7 +184,7 @@ def test_a_heartbeat_that_becomes_due_sooner_comes_sooner(parts: Callable[..., P
     assert block.event == "heartbeat"
 
 
-def test_less_retention_is_trimmed_by_when_all_workers_have_had_the_time_to_know_it(
+def test_a_changed_retention_is_applied_once_all_workers_have_had_time_to_know_it(
     tmp_path: Path, closing: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sse.streams.retention.RETENTION_DELAY", 1.5)
@@ -242,44 +195,12 @@ def test_less_retention_is_trimmed_by_when_all_workers_have_had_the_time_to_know
     eventually(lambda: len(worker.log.read(None, 0, 100, 10**6)) == 5, 8)
     assert time.monotonic() - began > 1.5
     worker.change(SSE_RETAIN_EVENTS=100)
-    assert worker.hub.retention.applied == (5, 86_400), "until it is trimmed by, a gap is looked for by the lower one"
+    assert worker.hub.retention.applied == (5, 86_400), "until it is applied, gaps are looked for by the lower value"
     eventually(lambda: worker.hub.retention.applied == (100, 86_400), 8)
 
 
 @ONE_ENGINE
-def test_a_draining_worker_admits_nobody(parts: Callable[..., Parts]) -> None:
-    hub = parts().hub
-    hub.admission.drain()
-    assert hub.admission.admit("-") == "drain"
-
-
-class Interrupted:
-    """Settings between whose looking up and use other threads always run."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._settings, name)
-        time.sleep(0.001)
-        return value
-
-
-@ONE_ENGINE
-def test_threads_that_ask_at_once_are_not_admitted_beyond_the_limit(parts: Callable[..., Parts]) -> None:
-    hub = parts().hub
-    hub.admission._settings = Interrupted(hub.settings)  # type: ignore[assignment]
-    for _ in range(5):
-        hub.admission.streams = 0
-        hub.admission.limit_pulling(2)
-        with ThreadPoolExecutor(4) as pool:
-            admitted = list(pool.map(lambda _: hub.admission.admit("-"), range(4)))
-        assert admitted.count(None) == 2
-    hub.admission.streams = 0
-
-
-@ONE_ENGINE
-def test_groups_that_nobody_is_in_any_more_are_forgotten(parts: Callable[..., Parts]) -> None:
+def test_a_group_is_forgotten_with_its_last_member(parts: Callable[..., Parts]) -> None:
     worker = parts()
     streams = [worker.open(None, f"c{n}", "shared") for n in range(20)]
     assert len(worker.hub.groups) == 20
@@ -305,7 +226,7 @@ def test_the_canary_is_sent_a_heartbeat_each_second(parts: Callable[..., Parts])
 
 
 @ONE_ENGINE
-def test_status_says_how_the_hub_is_and_costs_the_log_nothing(parts: Callable[..., Parts]) -> None:
+def test_status_describes_the_hub_without_asking_the_log(parts: Callable[..., Parts]) -> None:
     worker = parts()
     worker.append("1")
     stream = worker.open(None)
@@ -321,12 +242,12 @@ def test_status_says_how_the_hub_is_and_costs_the_log_nothing(parts: Callable[..
 
 
 @ONE_ENGINE
-def test_the_tail_grows_old_while_the_log_does_not_answer(parts: Callable[..., Parts]) -> None:
+def test_tail_age_grows_while_the_log_does_not_answer(parts: Callable[..., Parts]) -> None:
     worker = parts()
     worker.log.down = True
-    eventually(lambda: worker.hub.status().tail_age > 1.5, 10, "the log is down, and nobody sees it")
+    eventually(lambda: worker.hub.status().tail_age > 1.5, 10, "an outage raises tail_age")
     worker.log.down = False
-    eventually(lambda: worker.hub.status().tail_age < 1.2, 10, "the log is back, and nobody sees it")
+    eventually(lambda: worker.hub.status().tail_age < 1.2, 10, "the end of an outage lowers tail_age")
 
 
 def test_a_hub_that_never_reached_its_log_is_not_started(tmp_path: Path, closing: ExitStack) -> None:
@@ -342,7 +263,7 @@ def test_a_hub_that_never_reached_its_log_is_not_started(tmp_path: Path, closing
 
 @ONE_ENGINE
 @pytest.mark.parametrize("duty", ["_duties._report", "log.trim", "deliveries.flush"])
-def test_a_duty_that_fails_is_said_once_is_tried_again_and_leaves_the_others_alone(
+def test_a_failing_duty_is_logged_once_and_tried_again_while_the_others_go_on(
     parts: Callable[..., Parts], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, duty: str
 ) -> None:
     monkeypatch.setattr("sse.runtime.failures.AFTER_FAILURE", 0.02)

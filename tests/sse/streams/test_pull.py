@@ -1,4 +1,4 @@
-"""Generator streams: what comes out of them, when they speak, and how they end."""
+"""Generator streams: what they send, when, and how they end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def parts(tmp_path: Path) -> Iterator[Callable[..., Parts]]:
 
 
 class Beating(threading.Thread):
-    """Publishes as fast as it can until told to stop."""
+    """Publish as fast as possible until told to stop."""
 
     def __init__(self, worker: Parts, channel: str = "a") -> None:
         super().__init__(daemon=True)
@@ -70,14 +70,12 @@ def test_a_stream_with_events_gets_no_heartbeats_beside_them(parts: Callable[...
         worker.append(number)
         stream.read(int(number))
         time.sleep(0.02)
-    if time.monotonic() - began < 2:  # the machine may be so slow that the silence is real
+    if time.monotonic() - began < 2:  # on a very slow machine the stream really is silent for that long
         assert not [block for block in stream.blocks if block.is_heartbeat]
 
 
 @pytest.mark.parametrize("reason", ["drain", "lease", "token"])
-def test_a_stream_that_is_to_end_is_sent_what_it_is_owed_and_a_retry(
-    parts: Callable[..., Parts], reason: str
-) -> None:
+def test_a_stream_ends_with_what_it_is_owed_and_a_retry(parts: Callable[..., Parts], reason: str) -> None:
     worker = parts()
     first, *_ = worker.append(*numbers(0, 3))
     stream = worker.open(format_id(first), ends_in=float("inf") if reason == "drain" else 0.3, ends_as=reason)
@@ -92,8 +90,8 @@ def test_a_stream_that_is_to_end_is_sent_what_it_is_owed_and_a_retry(
 
 
 @pytest.mark.parametrize("by", ["drain", "lease"])
-def test_a_stream_ends_although_the_publishers_never_rest(parts: Callable[..., Parts], by: str) -> None:
-    """It must not chase the tail for ever: what it is owed is fixed when its end comes."""
+def test_a_stream_ends_even_under_steady_publishing(parts: Callable[..., Parts], by: str) -> None:
+    """What the stream is owed is fixed when its end comes, so it does not chase the tail for ever."""
     worker = parts()
     stream = worker.open(None, ends_in=0.2 if by == "lease" else float("inf"))
     publisher = Beating(worker)
@@ -107,7 +105,7 @@ def test_a_stream_ends_although_the_publishers_never_rest(parts: Callable[..., P
         while stream.turn() is not None:
             assert time.monotonic() < deadline, "it chases the tail"
             if stream.ids[-1] < tail or by == "lease":
-                # A client that is a little slower than the publisher: there is always more by its next turn.
+                # A client a little slower than the publisher: there is always more at its next turn.
                 before = worker.hub.window.position
                 eventually(partial(_beyond, worker, before), 5, interval=0)
     finally:
@@ -119,7 +117,7 @@ def _beyond(worker: Parts, position: int) -> bool:
     return worker.hub.window.position > position
 
 
-def test_a_client_that_goes_leaves_nothing_behind(parts: Callable[..., Parts]) -> None:
+def test_a_client_that_leaves_leaves_nothing_behind(parts: Callable[..., Parts]) -> None:
     worker = parts(SSE_HEARTBEAT=0.02)
     streams = [worker.open(None, "a", f"own-{n}") for n in range(5)]
     worker.append("1")
@@ -149,7 +147,7 @@ def test_a_cursor_that_retention_overtakes_ends_the_stream_and_resumes_with_a_re
     assert again.read(10) == numbers(31, 40)
 
 
-def test_heartbeats_go_on_while_the_log_is_down_and_the_replay_when_it_is_back(parts: Callable[..., Parts]) -> None:
+def test_heartbeats_go_on_during_a_log_outage_and_the_replay_after_it(parts: Callable[..., Parts]) -> None:
     worker = parts(SSE_WINDOW_BYTES=1024, SSE_HEARTBEAT=0.1)
     start, *_ = worker.append(*numbers(0, 12))
     stream = worker.open(format_id(start))
@@ -161,7 +159,7 @@ def test_heartbeats_go_on_while_the_log_is_down_and_the_replay_when_it_is_back(p
     assert stream.read(12) == numbers(1, 12)
 
 
-def test_a_replay_goes_on_by_itself_when_the_log_is_back(parts: Callable[..., Parts]) -> None:
+def test_a_replay_goes_on_unprompted_after_a_log_outage(parts: Callable[..., Parts]) -> None:
     worker = parts(SSE_WINDOW_BYTES=1024)  # and no heartbeat for an hour
     start, *_ = worker.append(*numbers(0, 12))
     stream = worker.open(format_id(start))
@@ -186,7 +184,7 @@ def test_a_block_that_is_in_no_log_is_sent_once(parts: Callable[..., Parts]) -> 
     assert [block.data for block in stream.blocks if block.event == "heartbeat"].count("7") == 1
 
 
-def test_an_event_that_was_sent_is_as_good_as_a_heartbeat(parts: Callable[..., Parts]) -> None:
+def test_an_event_postpones_the_next_heartbeat(parts: Callable[..., Parts]) -> None:
     worker = parts()
     stream = worker.open(None)
     stream.stream.beat -= 100.0
@@ -205,7 +203,9 @@ def test_a_stream_that_is_told_to_end_twice_ends_for_the_first_reason(parts: Cal
     assert worker.ended == [("drain", 0)]
 
 
-def test_a_stream_whose_connection_is_lost_ends_for_the_reason_that_its_server_knows(parts: Callable[..., Parts]) -> None:
+def test_a_stream_whose_connection_is_lost_ends_with_the_reason_that_its_server_gives(
+    parts: Callable[..., Parts],
+) -> None:
     worker = parts()
     first, second = worker.open(None), worker.open(None)
     first.stream._why_lost = lambda: "reset"
@@ -218,7 +218,7 @@ def test_a_stream_whose_connection_is_lost_ends_for_the_reason_that_its_server_k
     assert group.waiters == {second.stream}, "nobody wakes what has gone"
 
 
-def test_counts_are_those_of_what_was_sent(parts: Callable[..., Parts]) -> None:
+def test_events_and_bytes_are_counted_as_sent(parts: Callable[..., Parts]) -> None:
     worker = parts(SSE_HEARTBEAT=0.02)
     first, *_ = worker.append(*numbers(0, 4))
     stream: Pulled = worker.open(format_id(first))
@@ -226,13 +226,13 @@ def test_counts_are_those_of_what_was_sent(parts: Callable[..., Parts]) -> None:
     stream.turn()
     worker.append("5")
     stream.read(5)
-    stream.turn()  # only that the server asks for more says that what it was given is sent
+    stream.turn()  # a chunk counts as sent once the server asks for the next one
     stream.close()
     stats = worker.hub.stats
     assert (stats.delivered, stats.replayed, worker.ended) == (5, 4, [("client", 5)])
 
 
-def test_how_old_an_event_was_when_it_was_written_is_observed_unless_it_is_replayed(parts: Callable[..., Parts]) -> None:
+def test_the_age_of_written_events_is_observed_except_in_a_replay(parts: Callable[..., Parts]) -> None:
     worker = parts(SSE_HEARTBEAT=0.02)
     first, *_ = worker.append(*numbers(0, 4))
     stream = worker.open(format_id(first))
@@ -249,7 +249,7 @@ def test_how_old_an_event_was_when_it_was_written_is_observed_unless_it_is_repla
     stream.close()
 
 
-def test_the_first_of_a_groups_streams_tells_of_a_traced_delivery(
+def test_the_first_of_a_groups_streams_reports_a_traced_delivery(
     parts: Callable[..., Parts], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "headwater.delivery")
@@ -266,13 +266,13 @@ def test_the_first_of_a_groups_streams_tells_of_a_traced_delivery(
         stream.read(2)
     worker.append("after")
     for stream in (*streams, replays):
-        stream.read(3)  # what a server has written it shows by asking for more
+        stream.read(3)  # a chunk counts as written once the server asks for the next one
     (line,) = [record.getMessage() for record in caplog.records]
     begin = f"delivery trace={trace} id={format_id(position)} events=1 channels=a streams=4 latency="
     assert line.startswith(begin)
 
 
-def test_a_stream_that_finds_nothing_of_its_type_in_page_after_page_lets_others_run(
+def test_a_stream_lets_others_run_while_it_finds_page_after_page_without_its_type(
     parts: Callable[..., Parts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = parts()
@@ -286,7 +286,7 @@ def test_a_stream_that_finds_nothing_of_its_type_in_page_after_page_lets_others_
     assert len(breaths) >= 4
 
 
-def test_a_stream_that_is_not_taken_over_ends_when_and_as_it_would_have(parts: Callable[..., Parts]) -> None:
+def test_a_stream_that_is_not_taken_over_keeps_its_lease(parts: Callable[..., Parts]) -> None:
     worker = parts()
     group = worker.hub.join(Subscription(frozenset({"a"})))
     now = time.monotonic()

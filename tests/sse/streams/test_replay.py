@@ -1,4 +1,4 @@
-"""Where a stream begins, for every kind of cursor, over real logs; and what it is sent from there on."""
+"""Where a stream begins, for every kind of cursor, over real logs; and what it is sent then."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.wait import eventually
 # ── where a stream begins ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_without_a_cursor_a_stream_starts_live_at_the_position_of_the_worker(parts: Callable[..., Parts]) -> None:
+def test_a_stream_without_a_cursor_begins_at_the_workers_position(parts: Callable[..., Parts]) -> None:
     worker = parts()
     worker.append(*numbers(1, 5))
     stream = worker.open(None)
@@ -32,7 +32,7 @@ def test_without_a_cursor_a_stream_starts_live_at_the_position_of_the_worker(par
 
 
 @pytest.mark.parametrize("window", [pytest.param(10**7, id="in the window"), pytest.param(THREE_FRAMES, id="below")])
-def test_every_cursor_that_the_log_still_knows_is_honoured_exactly(parts: Callable[..., Parts], window: int) -> None:
+def test_every_cursor_within_the_log_is_resumed_exactly(parts: Callable[..., Parts], window: int) -> None:
     worker = parts(SSE_WINDOW_BYTES=window)
     before = worker.hub.window.position
     positions = [before, *worker.append(*numbers(1, 12))]
@@ -56,9 +56,7 @@ def test_a_resume_inside_the_window_does_not_ask_the_log(parts: Callable[..., Pa
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "1-", "-1", "1-2-3", "１-1", "9" * 1000, "0x1-0", " 1-1", "1-1\n"])
-def test_a_malformed_cursor_is_said_to_be_and_everything_retained_follows(
-    parts: Callable[..., Parts], text: str
-) -> None:
+def test_a_malformed_cursor_gets_a_reset_and_everything_retained(parts: Callable[..., Parts], text: str) -> None:
     worker = parts()
     before = worker.hub.window.position
     positions = worker.append(*numbers(1, 3))
@@ -73,7 +71,7 @@ def test_a_malformed_cursor_is_said_to_be_and_everything_retained_follows(
     assert stream.read(3) == numbers(1, 3)
 
 
-def test_a_cursor_from_the_future_is_unknown_and_everything_retained_follows(parts: Callable[..., Parts]) -> None:
+def test_a_cursor_from_the_future_gets_a_reset_unknown_and_everything_retained(parts: Callable[..., Parts]) -> None:
     worker = parts()
     worker.append(*numbers(1, 3))
     future = format_id(make_position(time.time_ns() // 1_000_000 + 60_000))
@@ -97,7 +95,7 @@ def test_the_moment_right_now_is_not_the_future(parts: Callable[..., Parts]) -> 
     assert stream.read(1) == ["new"]
 
 
-def test_a_cursor_that_was_trimmed_away_is_expired_and_everything_retained_follows(
+def test_a_trimmed_cursor_gets_a_reset_expired_and_everything_retained(
     parts: Callable[..., Parts],
 ) -> None:
     worker = parts(SSE_RETAIN_EVENTS=5, SSE_WINDOW_BYTES=THREE_FRAMES)
@@ -115,13 +113,13 @@ def test_a_cursor_that_was_trimmed_away_is_expired_and_everything_retained_follo
 
 
 @pytest.mark.parametrize("window", [pytest.param(10**7, id="in the window"), pytest.param(THREE_FRAMES, id="below")])
-def test_a_cursor_from_before_events_were_lost_is_expired_and_what_follows_it_comes_once(
+def test_a_cursor_from_before_a_loss_gets_a_reset_expired_and_what_follows_it_once(
     parts: Callable[..., Parts], window: int
 ) -> None:
     worker = parts(SSE_WINDOW_BYTES=window)
     positions = worker.append(*numbers(1, 12))
     worker.hub.window.lost = positions[8]
-    for seen in (3, 8):  # it has missed what was lost, or some of it; nobody can tell
+    for seen in (3, 8):  # it missed all or some of the lost events; nobody can tell
         stream = worker.open(format_id(positions[seen - 1]))
         assert (reset_of(stream) or {})["reason"] == "expired"
         assert stream.last_event_id == format_id(positions[seen - 1])
@@ -132,7 +130,7 @@ def test_a_cursor_from_before_events_were_lost_is_expired_and_what_follows_it_co
     assert reset_of(worker.open("earliest", since=True)) is None, "who asks for what there is misses nothing"
 
 
-def test_the_newest_event_that_was_trimmed_is_a_cursor_that_has_missed_nothing(parts: Callable[..., Parts]) -> None:
+def test_the_newest_trimmed_event_as_a_cursor_has_missed_nothing(parts: Callable[..., Parts]) -> None:
     worker = parts(SSE_RETAIN_EVENTS=5, SSE_WINDOW_BYTES=THREE_FRAMES)
     positions = worker.append(*numbers(1, 12))
     worker.log.trim_all()
@@ -141,7 +139,7 @@ def test_the_newest_event_that_was_trimmed_is_a_cursor_that_has_missed_nothing(p
     assert stream.read(5) == numbers(8, 12)
 
 
-def test_a_cursor_from_before_the_log_was_made_is_told_so_as_long_as_the_log_has_lost_nothing(
+def test_a_cursor_from_before_the_log_gets_a_reset_before_log_while_nothing_was_lost(
     parts: Callable[..., Parts],
 ) -> None:
     worker = parts(SSE_RETAIN_EVENTS=2)
@@ -163,7 +161,7 @@ def test_a_cursor_from_before_the_log_was_made_is_told_so_as_long_as_the_log_has
 
 @pytest.mark.parametrize("window", [pytest.param(10**7, id="window"), pytest.param(THREE_FRAMES, id="log")])
 @pytest.mark.parametrize("types", [pytest.param(None, id="all types"), pytest.param(frozenset({"x"}), id="one type")])
-def test_a_replay_is_bounded_and_the_newest_that_many_follow(
+def test_a_replay_is_limited_to_the_newest_events(
     parts: Callable[..., Parts], window: int, types: frozenset[str] | None
 ) -> None:
     worker = parts(SSE_REPLAY_LIMIT=10, SSE_WINDOW_BYTES=window)
@@ -176,7 +174,7 @@ def test_a_replay_is_bounded_and_the_newest_that_many_follow(
     assert reset_of(exactly) is None, "exactly as many as are allowed"
 
 
-def test_a_replay_limit_counts_what_the_stream_wants_and_nothing_else(parts: Callable[..., Parts]) -> None:
+def test_the_replay_limit_counts_only_events_of_the_streams_types(parts: Callable[..., Parts]) -> None:
     worker = parts(SSE_REPLAY_LIMIT=3)
     (start,) = worker.append("begin")
     for number in numbers(1, 30):
@@ -187,7 +185,7 @@ def test_a_replay_limit_counts_what_the_stream_wants_and_nothing_else(parts: Cal
     assert (reset_of(worker.open(format_id(start), "a", "noise")) or {})["reason"] == "too-far"
 
 
-def test_a_resume_of_one_type_lets_others_run_while_the_window_is_looked_through(
+def test_a_resume_of_one_type_lets_others_run_while_it_searches_the_window(
     parts: Callable[..., Parts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = parts(SSE_REPLAY_LIMIT=10)
@@ -237,7 +235,7 @@ def test_a_reset_is_counted_by_its_reason(parts: Callable[..., Parts]) -> None:
 # ── across workers, and a log in trouble ──────────────────────────────────────────────────────────────────────
 
 
-def test_a_cursor_from_a_worker_that_is_ahead_is_waited_for_and_honoured(tmp_path: Path, closing: ExitStack) -> None:
+def test_a_cursor_from_a_worker_that_is_ahead_is_waited_for(tmp_path: Path, closing: ExitStack) -> None:
     url = f"sqlite:///{tmp_path}/h.db"
     ahead, behind = closing.enter_context(Parts(url)), closing.enter_context(Parts(url))
     behind.log.flowing.clear()
@@ -252,7 +250,7 @@ def test_a_cursor_from_a_worker_that_is_ahead_is_waited_for_and_honoured(tmp_pat
     assert stream.read(1) == ["5"]
 
 
-def test_a_worker_that_stays_behind_sends_the_client_away_rather_than_repeat_what_it_saw(
+def test_a_worker_that_stays_behind_sends_the_client_away_instead_of_repeating_events(
     tmp_path: Path, closing: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sse.streams.replay.SYNC_TIMEOUT", 0.1)
@@ -264,10 +262,10 @@ def test_a_worker_that_stays_behind_sends_the_client_away_rather_than_repeat_wha
         behind.resolve(format_id(positions[0]))
 
 
-def test_a_look_at_the_log_that_began_before_an_event_does_not_answer_for_those_who_have_seen_it(
+def test_bounds_asked_for_before_an_event_are_not_used_for_clients_that_have_seen_it(
     tmp_path: Path, closing: ExitStack
 ) -> None:
-    """Callers share a look at the log's bounds: one that is already under way may be older than a cursor."""
+    """Callers share a request for the log's bounds. One already under way may be older than a cursor."""
     url = f"sqlite:///{tmp_path}/h.db"
     ahead, behind = closing.enter_context(Parts(url)), closing.enter_context(Parts(url))
     behind.log.flowing.clear()
@@ -291,9 +289,9 @@ def test_a_look_at_the_log_that_began_before_an_event_does_not_answer_for_those_
     resumed: list[Any] = []
     client = threading.Thread(target=lambda: resumed.append(behind.resolve(format_id(seen))))
     client.start()
-    time.sleep(0.1)  # it joins the look that is under way, or makes one of its own
+    time.sleep(0.1)  # it joins the request under way, or makes one of its own
     answer.set()
-    time.sleep(0.1)  # with the old answer it would begin here, before what its client has seen
+    time.sleep(0.1)  # with the old answer it would begin here, before events that its client has seen
     behind.log.flowing.set()
     for thread in (*others, client):
         thread.join(5)
@@ -338,14 +336,14 @@ def test_a_replay_of_many_pages_from_the_log_is_complete(parts: Callable[..., Pa
     assert worker.open(start, "a", "b").read(count) == numbers(0, count - 1)
 
 
-def test_events_that_come_while_a_page_of_a_quiet_channel_is_read_are_not_skipped(
+def test_events_published_while_an_empty_page_is_read_are_not_skipped(
     parts: Callable[..., Parts],
 ) -> None:
-    """An empty page says that there was nothing *when it was read*. A stream that shares the read of another, begun
-    earlier, may have been promised more."""
+    """An empty page shows that nothing was there *when it was read*. A stream may share an earlier read of another stream,
+    and be owed more."""
     worker = parts(SSE_WINDOW_BYTES=THREE_FRAMES)
     start = worker.hub.window.position
-    worker.append(*numbers(1, 12), channel="noise")  # so that `start` is below the window
+    worker.append(*numbers(1, 12), channel="noise")  # moves the window's floor above `start`
     subscription = worker.open(format_id(start), "quiet").stream.group.subscription
     read, go_on = threading.Event(), threading.Event()
 
@@ -365,7 +363,7 @@ def test_events_that_come_while_a_page_of_a_quiet_channel_is_read_are_not_skippe
     tail = worker.hub.window.position
     second = threading.Thread(target=lambda: pages.append(worker.hub.replay.read_page(subscription, start, tail)))
     second.start()
-    time.sleep(0.1)  # it shares the first one's read, or begins its own
+    time.sleep(0.1)  # it shares the first stream's read, or begins its own
     go_on.set()
     first.join(5)
     second.join(5)

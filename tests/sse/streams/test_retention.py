@@ -1,4 +1,4 @@
-"""Retention, bite by bite, by a clock of the test's own."""
+"""Retention, step by step, with a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import pytest
 from sse.log import Log, LogUnavailable
 from sse.log.base import TRIM_BITE
 from sse.settings import Settings
-from sse.streams.retention import BITE_PAUSE, RETENTION_DELAY, TRIM_INTERVAL, Retention
+from sse.streams.retention import RETENTION_DELAY, TRIM_INTERVAL, TRIM_PAUSE, Retention
 
 DAY = 86_400.0
 
 
 class FakeLog:
-    """A log that trims by what it is told."""
+    """A log that only counts how it is trimmed."""
 
     def __init__(self) -> None:
-        self.bites: Iterator[int] = iter(())
+        self.steps: Iterator[int] = iter(())
         self.kept: list[tuple[int, float]] = []
         self.down = False
 
     def trim(self) -> int:
         if self.down:
             raise LogUnavailable("told to be down")
-        return next(self.bites, 0)
+        return next(self.steps, 0)
 
     def retain(self, events: int, seconds: float) -> None:
         self.kept.append((events, seconds))
 
 
 class Site:
-    """Retention over a log that is none. ``now``: seconds."""
+    """Retention over that log. ``now``: seconds."""
 
     def __init__(self) -> None:
         self.log: Any = FakeLog()
@@ -44,30 +44,30 @@ class Site:
 
     def change(self, events: int) -> None:
         self.settings.become(Settings.from_mapping({"SSE_RETAIN_EVENTS": events}))()
-        self.retention.bite()  # it has its turn in the second after
+        self.retention.trim()  # its turn comes within the next second
 
     def after(self, seconds: float) -> list[tuple[int, float]]:
-        """What the log was told to keep, once so much time has passed."""
+        """Return what the log was told to keep once so much time has passed."""
         self.now += seconds
-        self.retention.bite()
+        self.retention.trim()
         return list(self.log.kept)
 
 
-def test_a_bite_that_is_not_full_is_the_last_for_a_while_however_much_is_published() -> None:
+def test_only_a_full_step_is_followed_by_another_at_once() -> None:
     site = Site()
-    site.log.bites = iter([TRIM_BITE, TRIM_BITE, TRIM_BITE - 1, 1, 1])
-    pauses = [site.retention.bite() for _ in range(6)]
-    assert pauses == [BITE_PAUSE, BITE_PAUSE] + [TRIM_INTERVAL] * 4
+    site.log.steps = iter([TRIM_BITE, TRIM_BITE, TRIM_BITE - 1, 1, 1])
+    pauses = [site.retention.trim() for _ in range(6)]
+    assert pauses == [TRIM_PAUSE, TRIM_PAUSE] + [TRIM_INTERVAL] * 4
 
 
-def test_a_log_that_cannot_be_trimmed_now_is_tried_again_later() -> None:
+def test_a_log_that_cannot_be_trimmed_is_tried_again_later() -> None:
     site = Site()
     site.log.down = True
-    assert site.retention.bite() == TRIM_INTERVAL
+    assert site.retention.trim() == TRIM_INTERVAL
 
 
 @pytest.mark.parametrize("events", [pytest.param(10, id="lowered"), pytest.param(1000, id="raised")])
-def test_a_change_counts_when_all_workers_have_had_the_time_to_know_it(events: int) -> None:
+def test_a_change_counts_once_all_workers_have_had_time_to_know_it(events: int) -> None:
     site = Site()
     site.change(events)
     assert site.after(RETENTION_DELAY - 0.1) == []
@@ -77,7 +77,7 @@ def test_a_change_counts_when_all_workers_have_had_the_time_to_know_it(events: i
     assert site.after(10 * RETENTION_DELAY) == [(events, DAY)], "once"
 
 
-def test_a_second_change_is_waited_for_as_long_as_the_first() -> None:
+def test_a_second_change_begins_the_delay_again() -> None:
     site = Site()
     site.change(10)
     site.now += RETENTION_DELAY - 0.5
@@ -86,7 +86,7 @@ def test_a_second_change_is_waited_for_as_long_as_the_first() -> None:
     assert site.after(0.1) == [(5, DAY)]
 
 
-def test_a_change_that_was_taken_back_is_forgotten() -> None:
+def test_a_change_that_is_taken_back_never_counts() -> None:
     site = Site()
     site.change(10)
     site.now += RETENTION_DELAY - 0.5

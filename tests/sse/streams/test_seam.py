@@ -1,5 +1,5 @@
-"""The seam between replay and live, for generator streams: real threads, publishers at full speed, and streams that
-open and resume at random cursors all the while."""
+"""The seam between replay and live, for generator streams: real threads, publishers at full speed, and streams that open
+and resume at random cursors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SUBSCRIPTIONS = (
 
 
 class Publisher(threading.Thread):
-    """Appends at full speed, now and then in batches; keeps what was acknowledged."""
+    """Appends at full speed, sometimes in batches; records what was acknowledged."""
 
     def __init__(self, worker: Parts, seed: int, stop: threading.Event) -> None:
         super().__init__(daemon=True)
@@ -45,7 +45,7 @@ class Publisher(threading.Thread):
 
 
 class Reader(threading.Thread):
-    """Opens streams one after the other, at cursors of all kinds, and keeps a ledger of each."""
+    """Opens one stream after another, at cursors of all kinds, and records what each was sent."""
 
     def __init__(self, worker: Parts, publishers: list[Publisher], seed: int, stop: threading.Event) -> None:
         super().__init__(daemon=True)
@@ -63,7 +63,7 @@ class Reader(threading.Thread):
             self.error = error
 
     def _client(self) -> None:
-        """One client over some connections, each broken off anywhere."""
+        """One client over several connections, each cut anywhere."""
         channels, types = self._random.choice(SUBSCRIPTIONS)
         cursor = self._cursor()
         first: int | None = None
@@ -85,7 +85,7 @@ class Reader(threading.Thread):
         self.ledgers.append((channels, types, first, seen, last))
 
     def _cursor(self) -> str | None:
-        """None; or what some publisher was just told, which this worker may not even have read; or an older one."""
+        """Return None, or the newest acknowledged id, which this worker may not have read yet, or an older id."""
         acknowledged = self._random.choice(self._publishers).acknowledged
         if not acknowledged or self._random.random() < 0.2:
             return None
@@ -97,7 +97,7 @@ class Reader(threading.Thread):
     "window", [pytest.param(10_000_000, id="from the window"), pytest.param(1024, id="and the log")]
 )
 @pytest.mark.parametrize("engine", ["memory", "sqlite"])
-def test_every_client_sees_exactly_what_was_acknowledged_from_its_cursor_on(
+def test_every_client_sees_exactly_what_was_acknowledged_after_its_cursor(
     tmp_path: Path, engine: str, window: int
 ) -> None:
     url = "memory:" if engine == "memory" else f"sqlite:///{tmp_path}/h.db"

@@ -8,7 +8,7 @@ from sse.events.model import make_position
 from sse.streams.stats import Histogram
 
 
-def test_the_ages_of_events_are_observed_by_their_milliseconds() -> None:
+def test_event_ages_are_observed_millisecond_by_millisecond() -> None:
     histogram = Histogram((0.01, 0.1, 1.0))
     histogram.observe_ages([], 100.0)
     assert sum(histogram.counts) == 0
@@ -17,7 +17,7 @@ def test_the_ages_of_events_are_observed_by_their_milliseconds() -> None:
     assert abs(histogram.total - 0.51) < 1e-6
 
 
-def test_a_bucket_has_its_upper_bound_and_the_last_one_what_lies_above_all() -> None:
+def test_a_bucket_includes_its_upper_bound_and_the_last_one_has_no_bound() -> None:
     histogram = Histogram((0.1, 1.0))
     for value in (0.0, 0.1, 0.100001, 1.0, 1.000001, 50.0):
         histogram.observe(value)
@@ -37,7 +37,7 @@ def test_a_bucket_has_its_upper_bound_and_the_last_one_what_lies_above_all() -> 
         pytest.param([1, 0, 0], 0.99, 0.1, id="a single one"),
     ],
 )
-def test_a_quantile_is_the_bound_below_which_that_share_of_the_new_lies(
+def test_a_quantile_is_the_bound_below_which_that_share_of_the_new_values_lies(
     new: list[int], share: float, bound: float | None
 ) -> None:
     histogram = Histogram((0.1, 1.0))

@@ -1,4 +1,4 @@
-"""A stream's life: the transition table, leases, and the reasons for an end."""
+"""A stream's states, its lease and its retry."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from sse.streams.stream import (
     spread_retry,
 )
 
-# Written out a second time, as sentences of the module's text: a slip in the table does not also slip in here.
+# The table a second time, in words, so that a slip in one of the two is found.
 MAY = {
-    (State.OPENING, State.REPLAYING): "the takeover, or the generator's first turn",
-    (State.OPENING, State.ENDING): "it is to end before it has begun",
-    (State.OPENING, State.CLOSED): "the client went before the first byte",
+    (State.OPENING, State.REPLAYING): "it is taken over, or its generator has its first turn",
+    (State.OPENING, State.ENDING): "it must end before it has begun",
+    (State.OPENING, State.CLOSED): "the client left before the first byte",
     (State.REPLAYING, State.LIVE): "it has reached its group",
     (State.REPLAYING, State.ENDING): "the drain does not wait for a replay",
-    (State.REPLAYING, State.CLOSED): "the client went",
+    (State.REPLAYING, State.CLOSED): "the client left",
     (State.LIVE, State.LAGGING): "its socket is full",
     (State.LIVE, State.ENDING): "drain, lease, token",
-    (State.LIVE, State.CLOSED): "the client went",
+    (State.LIVE, State.CLOSED): "the client left",
     (State.LAGGING, State.LIVE): "it has caught up",
     (State.LAGGING, State.ENDING): "drain, lease, token",
-    (State.LAGGING, State.CLOSED): "write time-out, or the client went",
+    (State.LAGGING, State.CLOSED): "write time-out, or the client left",
     (State.ENDING, State.LINGERING): "all is sent",
-    (State.ENDING, State.CLOSED): "the client went, or does not read the end",
+    (State.ENDING, State.CLOSED): "the client left, or does not read the end",
     (State.LINGERING, State.CLOSED): "its FIN came, or did not come in time",
 }
 
@@ -46,7 +46,7 @@ def stream_in(state: State) -> Stream:
     ("before", "after"),
     [pytest.param(a, b, id=f"{a} to {b}") for a, b in itertools.product(State, repeat=2)],
 )
-def test_a_stream_becomes_what_the_table_allows_and_nothing_else(before: State, after: State) -> None:
+def test_a_stream_changes_state_only_as_the_table_allows(before: State, after: State) -> None:
     stream = stream_in(before)
     if (before, after) in MAY:
         stream.become(after)
@@ -63,7 +63,9 @@ def test_every_state_can_be_reached_and_can_end() -> None:
     for _ in State:
         reached |= {after for state in reached for after in TRANSITIONS[state]}
     assert reached == set(State)
-    assert all(State.CLOSED in TRANSITIONS[state] for state in State if state != State.CLOSED), "a client can always go"
+    assert all(State.CLOSED in TRANSITIONS[state] for state in State if state != State.CLOSED), (
+        "a client can always leave"
+    )
     assert not TRANSITIONS[State.CLOSED]
 
 
@@ -97,5 +99,5 @@ def test_leases_and_retries_of_streams_that_opened_together_are_spread() -> None
     assert max(retries) - min(retries) > 1500
 
 
-def test_the_smallest_retry_that_can_be_set_is_not_rounded_to_a_storm() -> None:
+def test_the_smallest_retry_is_not_rounded_down_to_a_reconnect_storm() -> None:
     assert min(spread_retry(10) for _ in range(500)) >= 5

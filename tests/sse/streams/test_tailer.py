@@ -1,4 +1,4 @@
-"""The tailer over a log that does what a test tells it: what it hands on, what it says, and what it survives."""
+"""The tailer over a scripted log: what it gives to the hub, what it logs, and what it survives."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def records(first: int, last: int, data: str = "x") -> list[Record]:
 
 
 class FakeLog:
-    """Yields what it is given, one after the other, whichever call of `follow` asks."""
+    """A log that yields the batches it is given, one after the other, across calls of `follow`."""
 
     notices_gaps = False
 
@@ -38,8 +38,8 @@ class FakeLog:
         self.trimmed = self.latest = 0
         self.oldest: int | None = None
         self.held: list[Record] = []
-        self.asked: list[int] = []  # the positions that were followed from
-        self.looks = 0  # at the bounds
+        self.asked: list[int] = []  # the position of each call of `follow`
+        self.looks = 0  # how often its bounds were asked for
 
     def follow(self, after: int, stop: threading.Event) -> Iterator[list[Record]]:
         self.asked.append(after)
@@ -61,7 +61,7 @@ class FakeLog:
 
 
 class FakeHub:
-    """What the tailer sees of a hub, and what it was told."""
+    """A hub that records what its tailer tells it."""
 
     def __init__(self) -> None:
         self.log: Any = FakeLog()
@@ -101,7 +101,7 @@ class FakeHub:
 
 
 class Site:
-    """A tailer that runs, quick to try again."""
+    """A running tailer that tries again quickly."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, closing: ExitStack) -> None:
         monkeypatch.setattr(tailer_module, "RETRY_FIRST", 0.01)
@@ -121,8 +121,10 @@ class Site:
         assert not self._thread.is_alive()
 
     def through(self, *steps: Step, failures: tuple[Exception, ...] = (), quiet: bool = True) -> None:
-        """Let the log do these, and wait until the tailer is done with them, and with a quiet second after them: that
-        is so when it takes the next one."""
+        """Let the log do these steps, and wait until the tailer has handled them.
+
+        An empty batch follows; the tailer has handled all once it takes the next one.
+        """
         self.hub.failures += failures
         self.log.steps += [*steps, [], []] if quiet else steps
         eventually(lambda: not self.log.steps and not self.hub.failures, 5, "the tailer does not go on")
@@ -140,7 +142,7 @@ def lines(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> lis
 # ── what goes wrong ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_outage_is_said_once_and_its_end_with_the_id_that_everybody_knows(
+def test_an_outage_is_logged_once_and_its_end_with_the_last_id_read(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     position = 1883239929437224960
@@ -155,9 +157,7 @@ def test_an_outage_is_said_once_and_its_end_with_the_id_that_everybody_knows(
     assert len(lines(caplog)) == 4
 
 
-def test_whatever_goes_wrong_in_the_tailer_is_said_once_and_it_goes_on(
-    site: Site, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failing_tailer_logs_it_once_and_goes_on(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     site.through(*[ZeroDivisionError("a bug")] * 3)
     site.through(records(1, 1), failures=(ValueError("another"),))
     site.through(records(2, 2))
@@ -168,22 +168,22 @@ def test_whatever_goes_wrong_in_the_tailer_is_said_once_and_it_goes_on(
     assert "a bug" in caplog.text and "Traceback" in caplog.text
 
 
-def test_what_the_hub_could_not_take_in_is_no_answer_of_the_log(site: Site) -> None:
-    """A pod that reads and cannot deliver must not look as if all were well."""
+def test_a_batch_that_the_hub_fails_on_does_not_count_as_an_answer_of_the_log(site: Site) -> None:
+    """A pod that reads events but cannot deliver them must not look healthy."""
     site.through(records(1, 1))
     answered = site.tailer.answered_at
     site.through(*[records(2, 2)] * 3, failures=(ValueError("a bug"),) * 3, quiet=False)
     assert site.tailer.answered_at == answered
 
 
-def test_streams_of_a_log_that_was_replaced_are_let_go_even_if_that_fails_at_first(site: Site) -> None:
+def test_streams_of_a_replaced_log_end_even_if_that_fails_at_first(site: Site) -> None:
     site.through(LogReplaced("another one"), failures=(ValueError("a bug"),) * 2)
     site.through(records(5, 5))
     assert site.hub.got == [5]
     assert site.hub.told == ["replaced"] * 3, "until it has worked, and not again"
 
 
-def test_a_log_that_was_replaced_is_read_anew_from_where_it_ends(site: Site) -> None:
+def test_a_replaced_log_is_followed_from_its_end(site: Site) -> None:
     site.through(records(7, 7))
     site.log.trimmed = 3
     site.through(LogReplaced("another one"))
@@ -193,8 +193,8 @@ def test_a_log_that_was_replaced_is_read_anew_from_where_it_ends(site: Site) -> 
 # ── gaps ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_records_from_before_a_gap_are_not_handed_on(site: Site) -> None:
-    """The streams have ended: who gets events from both sides of the gap would take them for all there is."""
+def test_records_from_before_a_gap_are_dropped(site: Site) -> None:
+    """A stream that got events from both sides of the gap would take them for complete."""
     site.hub.least = lambda: (3, 10**6)
     site.through(records(1, 2))
     assert site.log.looks == 1, "at the start; a batch that is smaller than the retention has no gap before it"
@@ -204,7 +204,7 @@ def test_records_from_before_a_gap_are_not_handed_on(site: Site) -> None:
     assert site.hub.told == [("overtaken", 6)]
 
 
-def test_a_log_that_was_trimmed_through_what_has_been_read_has_no_gap(site: Site) -> None:
+def test_trimming_of_what_was_read_is_no_gap(site: Site) -> None:
     site.hub.least = lambda: (2, 10**6)
     site.through(records(1, 2))
     site.log.trimmed = 2
@@ -224,7 +224,7 @@ def test_a_log_that_was_trimmed_through_what_has_been_read_has_no_gap(site: Site
         pytest.param(Batch(records(1, 10)), True, id="traced, and as many as are kept"),
     ],
 )
-def test_a_gap_is_looked_for_only_where_one_can_be(site: Site, batch: list[Record], looks: bool) -> None:
+def test_the_log_is_asked_about_a_gap_only_if_one_is_possible(site: Site, batch: list[Record], looks: bool) -> None:
     kept = 10 if len(batch) < FOLLOW_RECORDS else 10**6
     site.hub.least = lambda: (kept, 10**6)
     before = site.log.looks
@@ -244,7 +244,7 @@ def test_a_log_that_notices_gaps_is_asked_only_after_a_silence(site: Site) -> No
     assert site.log.looks == before + 1
 
 
-def test_after_half_the_time_that_events_are_kept_the_log_may_have_a_gap(site: Site) -> None:
+def test_a_gap_is_possible_after_half_the_retention_time(site: Site) -> None:
     site.hub.least = lambda: (10**6, 4.0)
     before = site.log.looks
     site.tailer.answered_at -= 2.0
@@ -257,10 +257,10 @@ def test_after_half_the_time_that_events_are_kept_the_log_may_have_a_gap(site: S
 # ── the start ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_window_is_filled_in_steps_between_which_others_run_and_see_none_of_it(
+def test_a_window_is_filled_in_steps_and_seen_only_when_complete(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A full one takes a second; and a stream that saw half of it would begin in the past."""
+    """A full window takes a second, and a stream that saw half of it would begin in the past."""
     hub = FakeHub()
     hub.log.held = records(10, 10 + 2 * WARMED_PER_STEP)
     tailer = Tailer(hub, threading.Event())
@@ -283,7 +283,7 @@ def test_a_window_is_filled_in_steps_between_which_others_run_and_see_none_of_it
 def test_a_window_is_complete_from_its_floor_to_the_end_of_the_log(
     held: list[Record], oldest: int | None, floor: int
 ) -> None:
-    """The end may lie beyond the last event: new ids begin after what a failover has lost."""
+    """The log's end may lie beyond its last event: after a failover, new ids begin above the lost ones."""
     hub = FakeHub()
     hub.log.held, hub.log.oldest, hub.log.trimmed, hub.log.latest = held, oldest, 4, 20
     Tailer(hub, threading.Event()).warm()
@@ -293,9 +293,7 @@ def test_a_window_is_complete_from_its_floor_to_the_end_of_the_log(
 # ── pace ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_large_batch_is_taken_in_steps_between_which_others_run(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_others_run_between_the_steps_of_a_large_batch(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     breaths = list[int]()
     monkeypatch.setattr(tailer_module, "breathe", lambda: breaths.append(len(site.hub.got)))
     count = 2 * RECORDS_PER_STEP + 1
@@ -304,7 +302,7 @@ def test_a_large_batch_is_taken_in_steps_between_which_others_run(
     assert breaths == [RECORDS_PER_STEP, 2 * RECORDS_PER_STEP]
 
 
-def test_while_nobody_is_there_to_write_the_next_batch_waits(site: Site) -> None:
+def test_the_next_batch_waits_while_nothing_is_written(site: Site) -> None:
     began = time.monotonic()
     site.hub.busy_until = lambda: began + 0.2  # type: ignore[method-assign]
     site.through(records(1, 1))
@@ -313,7 +311,7 @@ def test_while_nobody_is_there_to_write_the_next_batch_waits(site: Site) -> None
     assert time.monotonic() - began >= 0.2
 
 
-def test_traces_are_handed_on_before_the_events_that_begin_them(site: Site) -> None:
+def test_traces_reach_the_hub_before_their_events(site: Site) -> None:
     trace = Trace(1, 1, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     site.through(Batch(records(1, 1), [trace]))
     assert site.hub.got == [1]

@@ -1,4 +1,4 @@
-"""The window against a model that cannot be wrong: one plain list of all that ever came."""
+"""The window against a model: a plain list of all frames."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def cost(frames: list[Frame]) -> int:
 
 
 class WindowAgainstAList(RuleBasedStateMachine):
-    """Every operation is done on the window and, the slow way, on a list."""
+    """Does every operation on the window and, the slow way, on a list."""
 
     @initialize(max_bytes=st.integers(300, 20_000), start=st.integers(0, 50))
     def begin(self, max_bytes: int, start: int) -> None:
@@ -127,7 +127,7 @@ TestWindowAgainstAList = WindowAgainstAList.TestCase
 
 
 @pytest.mark.parametrize("at_once", [1, 40])
-def test_a_long_run_of_one_channel_is_compacted_and_still_read_in_full(at_once: int) -> None:
+def test_a_long_channel_is_compacted_and_still_read_in_full(at_once: int) -> None:
     window = Window(max_bytes=300 * (10 + FRAME_OVERHEAD_BYTES))
     for first in range(1, 20 * COMPACT_AFTER, at_once):
         position = first + at_once - 1
@@ -139,19 +139,19 @@ def test_a_long_run_of_one_channel_is_compacted_and_still_read_in_full(at_once: 
     assert len(run.frames) <= 2 * 300 + COMPACT_AFTER, "evicted frames must not stay in memory"
 
 
-def test_channels_that_have_nothing_left_leave_nothing_behind() -> None:
+def test_a_channel_without_frames_leaves_nothing_behind() -> None:
     window = Window(max_bytes=20 * (10 + FRAME_OVERHEAD_BYTES))
     window.extend(frame(position, f"once-{position}") for position in range(1, 1000))
     assert len(window._runs) == len(window) == 20
 
 
-def test_a_frame_larger_than_the_whole_window_moves_the_floor_beyond_itself() -> None:
+def test_a_frame_larger_than_the_window_is_evicted_at_once() -> None:
     window = Window(max_bytes=1024)
     window.extend([frame(1), frame(2, size=5000)])
     assert (len(window), window.floor, window.position, window.size) == (0, 2, 2, 0)
 
 
-def test_many_channels_are_merged_in_order_whatever_each_of_them_holds() -> None:
+def test_many_channels_are_merged_in_order() -> None:
     window = Window(max_bytes=10**9)
     channels = [f"c{n}" for n in range(64)]
     window.extend(frame(p, channels[p * 7 % 64], size=1 + p % 300) for p in range(1, 2000))
@@ -163,8 +163,8 @@ def test_many_channels_are_merged_in_order_whatever_each_of_them_holds() -> None
     assert seen == list(range(1, 2000))
 
 
-def test_of_a_thousand_busy_channels_a_page_looks_at_no_more_frames_than_it_holds() -> None:
-    """Threat: 1,024 channels, each with a page of its own, made one page of a stream cost tens of milliseconds."""
+def test_a_page_of_a_thousand_busy_channels_reads_no_more_frames_than_it_returns() -> None:
+    """Threat: a page of a stream with 1,024 channels took tens of milliseconds, because each channel was read."""
     window = Window(max_bytes=10**9)
     looked = Counter[str]()
 
@@ -181,7 +181,7 @@ def test_of_a_thousand_busy_channels_a_page_looks_at_no_more_frames_than_it_hold
 
 
 @pytest.mark.parametrize("channels", [pytest.param(1, id="one channel"), pytest.param(300, id="many channels")])
-def test_looking_for_a_type_lets_others_run(channels: int) -> None:
+def test_a_search_for_a_type_lets_others_run(channels: int) -> None:
     window = Window(max_bytes=10**9)
     window.extend(frame(p, f"c{p % channels}", "rare" if p % 500 == 0 else None) for p in range(1, 10 * LOOK + 1))
     pauses = list[int]()
@@ -207,7 +207,7 @@ def test_a_filter_keeps_the_types_that_it_names(event: str | None, types: frozen
 
 
 @given(st.lists(st.integers(1, 5), max_size=30), st.integers(0, 100))
-def test_reading_beyond_the_end_is_complete_through_what_was_asked_for(steps: list[int], beyond: int) -> None:
+def test_a_page_beyond_the_end_is_complete_through_the_position_asked_for(steps: list[int], beyond: int) -> None:
     window = Window(max_bytes=10**9)
     positions = [sum(steps[: n + 1]) for n in range(len(steps))]
     window.extend(frame(position) for position in positions)

@@ -1,77 +1,16 @@
-"""What differs between threads and gevent's loop; under gevent's patches in processes of their own."""
+"""What differs between threads and gevent. gevent is patched in processes of their own."""
 
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
-import pytest
 
 from sse.runtime.cooperation import offload
-from sse.runtime.single_flight import SingleFlight
 from tests.sse.log.children import run
-from tests.support.wait import eventually
-
-# --- Callers that share a fetch ------------------------------------------------------------------------------------
 
 
-class Fetch:
-    """A fetch that lasts until `land` is set."""
-
-    def __init__(self, outcome: Any = "page") -> None:
-        self.calls = 0
-        self.land = threading.Event()
-        self._outcome = outcome
-
-    def __call__(self) -> Any:
-        self.calls += 1
-        assert self.land.wait(5)
-        if isinstance(self._outcome, BaseException):
-            raise self._outcome
-        return self._outcome
-
-
-def joined(flights: SingleFlight, key: str, callers: int) -> bool:
-    """Do so many wait for this key's fetch?"""
-    flight = flights._flights.get(key)
-    return flight is not None and len(flight.landed._cond._waiters) >= callers  # type: ignore[attr-defined]
-
-
-def test_callers_that_ask_for_the_same_meanwhile_share_one_fetch() -> None:
-    flights, fetch, other = SingleFlight(), Fetch(), Fetch("other")
-    other.land.set()
-    with ThreadPoolExecutor(5) as pool:
-        answers = [pool.submit(flights.do, "a", fetch) for _ in range(4)]
-        eventually(lambda: joined(flights, "a", 3))
-        assert pool.submit(flights.do, "b", other).result(5) == "other", "another key had to wait"
-        fetch.land.set()
-        assert [answer.result(5) for answer in answers] == ["page"] * 4
-    assert fetch.calls == 1
-
-
-def test_a_fetch_that_fails_fails_for_all_who_wait_and_for_nobody_after_them() -> None:
-    flights, fetch = SingleFlight(), Fetch(ValueError("told to fail"))
-    with ThreadPoolExecutor(3) as pool:
-        answers = [pool.submit(flights.do, "a", fetch) for _ in range(3)]
-        eventually(lambda: joined(flights, "a", 2))
-        fetch.land.set()
-        for answer in answers:
-            with pytest.raises(ValueError, match="told to fail"):
-                answer.result(5)
-    assert flights.do("a", lambda: "next") == "next"
-
-
-def test_what_was_fetched_is_not_kept() -> None:
-    flights = SingleFlight()
-    assert [flights.do("a", lambda n=n: n) for n in range(3)] == [0, 1, 2]  # type: ignore[misc]
-
-
-def test_without_an_event_loop_work_is_done_at_once_and_here() -> None:
+def test_without_an_event_loop_offloaded_work_runs_in_the_callers_thread() -> None:
     assert offload(threading.get_ident) == threading.get_ident()
 
-
-# --- Under gevent --------------------------------------------------------------------------------------------------
 
 OFFLOAD = """
 from gevent import monkey; monkey.patch_all()
@@ -109,12 +48,12 @@ def release():
     lock.release()
 thread = gevent.get_hub().threadpool.spawn(release)
 before = len(ticks)
-lock.acquire()  # real: it holds up the loop, and is not handed on by it
+lock.acquire()  # a real lock holds up the loop, and no greenlet runs
 print(len(ticks) == before)
 """
 
 
-def test_offloaded_work_leaves_the_loop_alone_and_an_interrupted_caller_waits_for_it() -> None:
+def test_offloaded_work_does_not_block_the_loop_and_an_interrupted_caller_waits_for_it() -> None:
     assert run(OFFLOAD) == ["True", "True", "['work', 'caller']", "True"]
 
 
@@ -142,7 +81,7 @@ print(order[-1])
 """
 
 
-def test_who_comes_second_in_a_turn_waits_for_those_who_are_ready_and_who_comes_alone_does_not() -> None:
+def test_only_later_callers_of_a_turn_wait_for_those_who_are_ready() -> None:
     assert run(TURN) == ["['a', 'ready', 'b', 'c']", "['alone']", "thread"]
 
 
@@ -165,7 +104,7 @@ print(heard)
 """
 
 
-def test_breathing_looks_at_sockets_which_a_sleep_of_no_time_does_not() -> None:
+def test_breathe_polls_sockets_and_a_sleep_of_zero_does_not() -> None:
     assert run(BREATHE) == ["[]", "[b'x']"]
 
 
@@ -179,7 +118,7 @@ raise SystemExit(0)
 """
 
 
-def test_what_was_left_alone_is_the_collectors_again_when_the_process_ends() -> None:
+def test_objects_exempt_from_collection_are_collected_again_at_the_exit() -> None:
     assert run(COLLECTOR) == ["True True", "0"]
 
 
@@ -198,5 +137,5 @@ print([type(handler.lock) is real for handler in handlers], type(logging._lock) 
 """
 
 
-def test_every_handler_that_writes_to_a_stream_gets_a_real_lock_and_no_other() -> None:
+def test_only_handlers_that_write_to_a_stream_get_real_locks() -> None:
     assert run(SHARED) == ["[True, True] True True"]

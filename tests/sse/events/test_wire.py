@@ -1,4 +1,4 @@
-"""Blocks, byte by byte. What clients make of the bytes is in test_event_parsers.py."""
+"""Frames and blocks, byte by byte. test_event_parsers.py tests what clients make of the bytes."""
 
 import json
 from typing import Any
@@ -43,7 +43,7 @@ ID = "1732345678901-7"
         pytest.param("\U0001f30a", b"data: \xf0\x9f\x8c\x8a\n", id="four bytes of UTF-8"),
     ],
 )
-def test_data_goes_out_a_field_for_each_line(data: str, wire: bytes) -> None:
+def test_each_line_of_data_is_a_field_of_its_own(data: str, wire: bytes) -> None:
     frame = encode_frame(Record(P, "orders", None, None, data))
     assert frame == Frame(P, "orders", None, b"id: 1732345678901-7\n" + wire + b"\n")
     assert type(frame) is Frame
@@ -61,7 +61,7 @@ def test_data_goes_out_a_field_for_each_line(data: str, wire: bytes) -> None:
         pytest.param("\u00fc", None, b"event: \xc3\xbc\n", id="type beyond ASCII"),
     ],
 )
-def test_the_fields_of_a_frame_come_in_one_order(event: str | None, retry: int | None, wire: bytes) -> None:
+def test_the_fields_of_a_frame_have_a_fixed_order(event: str | None, retry: int | None, wire: bytes) -> None:
     whole = b"id: 1732345678901-7\n" + wire + b"data: a\n\n"
     assert encode_frame(Record(P, "orders", event, retry, "a")) == Frame(P, "orders", event, whole)
     assert encode_block("a", id=ID, event=event, retry=retry) == whole
@@ -75,13 +75,13 @@ def test_the_fields_of_a_frame_come_in_one_order(event: str | None, retry: int |
         pytest.param("\ud800", "\udfff", "event: ?\ndata: ?", id="lone surrogates"),
     ],
 )
-def test_a_record_that_a_foreign_program_stored_injects_nothing_and_stops_nothing(
-    event: str, data: str, wire: str
-) -> None:
+def test_an_invalid_record_in_the_log_injects_nothing_and_is_delivered(event: str, data: str, wire: str) -> None:
     frame = encode_frame(Record(P, "orders", event, None, data))
     assert frame.wire == f"id: {ID}\n{wire}\n\n".encode()
     if "\ud800" not in event:
-        assert f"event: {frame.event}\n".encode() in frame.wire  # streams select by the type that is sent
+        assert (
+            f"event: {frame.event}\n".encode() in frame.wire
+        )  # streams select by the type that is sent, not the one stored
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_record_that_a_foreign_program_stored_injects_nothing_and_stops_nothin
         pytest.param({"retry": 1}, b"retry: 1\n\n", id="retry alone"),
     ],
 )
-def test_any_block(fields: dict[str, Any], wire: bytes) -> None:
+def test_a_block_has_the_fields_that_were_given(fields: dict[str, Any], wire: bytes) -> None:
     assert encode_block(**fields) == wire
 
 
@@ -113,7 +113,7 @@ def test_any_block(fields: dict[str, Any], wire: bytes) -> None:
         pytest.param("data", b"a", id="data bytes"),
     ],
 )
-def test_any_block_refuses_what_an_event_does(field: str, value: Any) -> None:
+def test_a_block_refuses_what_an_event_refuses(field: str, value: Any) -> None:
     with pytest.raises(InvalidEvent, match=f"^{field}: ") as raised:
         encode_block(**{field: value})
     assert raised.value.field == field
@@ -137,12 +137,12 @@ def test_an_opening_is_a_heartbeat_with_cursor_and_retry() -> None:
     )
 
 
-def test_an_opening_without_a_position_leaves_the_cursor_alone() -> None:
+def test_an_opening_without_a_position_has_no_id() -> None:
     assert opening_block(None, 2000, 5) == b"retry: 2000\nevent: heartbeat\ndata: 5\n\n"
     assert opening_block(0, 2000, 5).startswith(b"id: 0-0\n"), "the position before all events is one"
 
 
-def test_a_retry_block_leaves_the_cursor_alone() -> None:
+def test_a_retry_block_has_no_id() -> None:
     assert retry_block(0) == b"retry: 0\n\n"
 
 
@@ -155,13 +155,11 @@ def test_an_opening_and_a_retry_block_check_their_time(retry: int) -> None:
 
 
 def test_a_heartbeat_has_the_cursor_and_the_time() -> None:
-    assert heartbeat_block(P, 1732345679000) == (
-        b"id: 1732345678901-7\nevent: heartbeat\ndata: 1732345679000\n\n"
-    )
+    assert heartbeat_block(P, 1732345679000) == (b"id: 1732345678901-7\nevent: heartbeat\ndata: 1732345679000\n\n")
 
 
 @pytest.mark.parametrize("reason", RESET_REASONS)
-def test_a_reset_says_why_and_what_there_is(reason: Any) -> None:
+def test_a_reset_names_its_reason_and_the_logs_bounds(reason: Any) -> None:
     assert reset_block(reason, "5-0", make_position(6), P, P - 1) == (
         b"id: 1732345678901-6\nevent: stream-reset\n"
         b'data: {"reason":"' + reason.encode() + b'","requested":"5-0","oldest":"6-0",'
@@ -178,7 +176,7 @@ def test_a_reset_says_why_and_what_there_is(reason: Any) -> None:
         pytest.param("\u00e9\ud800\u202e", "???", id="beyond ASCII"),
     ],
 )
-def test_a_reset_returns_a_hostile_cursor_harmless(requested: str, shown: str) -> None:
+def test_a_reset_quotes_a_hostile_cursor_safely(requested: str, shown: str) -> None:
     wire = reset_block("malformed", requested, None, P, P)
     assert wire.count(b"\n") == 4 and wire.isascii()
     detail = json.loads(wire.split(b"data: ", 1)[1])
