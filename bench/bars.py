@@ -1,7 +1,7 @@
-"""The bars: what Headwater has to reach, and whether the results say that it does. The table at the top of the report.
+"""The bars that Headwater has to reach, and whether it does: the table at the top of the report.
 
-A ratio is that of two medians; beside it stands the least and the greatest of the rounds, each against the same round
-of the other. A bar whose runs lost, repeated or refused anything is not held, whatever the figure says.
+A ratio is the quotient of two medians. Its extremes are the least and the greatest ratio of two runs of the same round.
+A bar does not hold if its runs lost, repeated or refused anything.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from bench.tables import OURS, Formatter, count, faults, kilobytes, milliseconds
 
 
 class Measured(NamedTuple):
-    """The median, and the rounds' extremes."""
+    """The median, and the extremes of the rounds."""
 
     value: float
     least: float
     most: float
     rounds: int
     faults: list[str]
-    beside: str = ""  # the peer that it is a ratio to, where that is chosen by the figures
+    beside: str = ""  # the best other peer, if the ratio is to that
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One thing to reach: `value` at least, or at most, `wanted`; a moonshot lies beyond it."""
+    """One bar: the figure has to be at least, or at most, `wanted`. A moonshot is a harder bound."""
 
     what: str
     at_least: bool
@@ -39,14 +39,14 @@ class Bar:
     measure: Callable[[Results], Measured | None]
 
     def holds(self, found: Measured, bound: float | None) -> str:
-        """Yes or no, or nothing where there is no bound."""
+        """Say yes or no, or nothing without a bound."""
         if bound is None:
             return ""
         reached = operator.ge if self.at_least else operator.le
         return "yes" if reached(found.value, bound) and not found.faults else "**no**"
 
     def row(self, results: Results) -> list[str]:
-        """The table's."""
+        """Return the bar's row of the table."""
         found = self.measure(results)
         sign = "≥" if self.at_least else "≤"
         bounds = ["" if bound is None else f"{sign} {self.shown(bound)}" for bound in (self.wanted, self.moonshot)]
@@ -66,7 +66,7 @@ def _case(results: Results, scenario: str, where: Case) -> Case | None:
 
 
 def figure(scenario: str, where: Case, metric: str) -> Callable[[Results], Measured | None]:
-    """Our own figure."""
+    """Measure a figure of our own."""
 
     def measure(results: Results) -> Measured | None:
         case = _case(results, scenario, where)
@@ -83,7 +83,7 @@ def figure(scenario: str, where: Case, metric: str) -> Callable[[Results], Measu
 
 
 def over(scenario: str, where: Case, metric: str, peer: str) -> Callable[[Results], Measured | None]:
-    """Our figure over a peer's."""
+    """Measure our figure over a peer's."""
 
     def measure(results: Results) -> Measured | None:
         case = _case(results, scenario, where)
@@ -112,7 +112,7 @@ def _by_round(results: Results, scenario: str, peer: str, case: Case, metric: st
 
 
 def over_best_other(scenario: str, where: Case, metric: str) -> Callable[[Results], Measured | None]:
-    """Our figure over the greatest of the peers' but Go's."""
+    """Measure our figure over the greatest of the peers' without Go."""
 
     def measure(results: Results) -> Measured | None:
         case = _case(results, scenario, where)
@@ -134,7 +134,7 @@ def over_best_other(scenario: str, where: Case, metric: str) -> Callable[[Result
 
 
 def of_the_ceiling(results: Results) -> Measured | None:
-    """At a rate at which nothing is joined: writes per second of server CPU over bare sends per second of CPU."""
+    """Measure, where nothing is joined, writes per second of server CPU over bare sends per second of CPU."""
     case = _case(results, "latency", {"streams": 2000})
     if case is None:
         return None
@@ -261,5 +261,5 @@ HEAD = ["", "bar", "measured", "rounds", "holds", "moonshot", "holds"]
 
 
 def write(results: Results) -> str:
-    """The table."""
+    """Write the table."""
     return table(HEAD, [bar.row(results) for bar in BARS])

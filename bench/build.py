@@ -1,6 +1,6 @@
-"""What the benchmarks need built or installed, once, in a cache directory outside the source tree.
+"""Builds or installs what the benchmarks need, once, in a cache directory outside the source tree.
 
-Everything is keyed by a digest of its inputs, so a changed source is built anew and an unchanged one never.
+The cache is keyed by a digest of the inputs: a changed source is built again, an unchanged one never.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Unavailable(Exception):
 
 
 def cache_dir() -> Path:
-    """The directory for builds: BENCH_CACHE, else the user's cache directory."""
+    """Return the directory for builds: BENCH_CACHE, else the user's cache directory."""
     chosen = os.environ.get("BENCH_CACHE")
     base = (
         Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "headwater-bench"
@@ -31,7 +31,7 @@ def cache_dir() -> Path:
 
 
 def program(name: str, environment: str | None = None) -> str:
-    """The path of a program on PATH, or the one that an environment variable names; raises Unavailable."""
+    """Return a program's path, from PATH or an environment variable; raises Unavailable."""
     if environment is not None:
         path = os.environ.get(environment)
         if not path:
@@ -64,7 +64,7 @@ def _run(arguments: list[str], what: str, *, cwd: Path | None = None, env: dict[
 
 
 def compile_c(name: str, sources: Iterable[Path], *, flags: Iterable[str] = ()) -> Path:
-    """Compiles C sources (and keeps in mind their headers) into one program."""
+    """Compile C sources into one program, again if a header changes."""
     sources = list(sources)
     headers = [h for folder in {s.parent for s in sources} for h in folder.glob("*.h")]
     target = cache_dir() / f"{name}-{_digest([*sources, *headers], *flags)}"
@@ -80,17 +80,17 @@ def compile_c(name: str, sources: Iterable[Path], *, flags: Iterable[str] = ()) 
 
 
 def loadgen() -> Path:
-    """The load generator's program."""
+    """Build the load generator."""
     return compile_c("loadgen", (BENCH / "loadgen").glob("*.c"))
 
 
 def ceiling() -> Path:
-    """The program that measures how fast one core sends at all."""
+    """Build the program that measures how fast one core can send."""
     return compile_c("ceiling", [BENCH / "ceiling.c"])
 
 
 def go_program(folder: Path) -> Path:
-    """Builds the Go package in `folder` (standard library only)."""
+    """Build the Go package in `folder` (standard library only)."""
     compiler = program("go")
     target = cache_dir() / f"go-{folder.name}-{_digest(p for p in folder.iterdir() if p.is_file())}"
     if not target.exists():
@@ -107,7 +107,7 @@ def go_program(folder: Path) -> Path:
 
 
 def python_venv(name: str, requirements: Path) -> Path:
-    """A virtual environment of its own with pinned packages; returns its Python."""
+    """Make a virtual environment with pinned packages; return its Python."""
     folder = cache_dir() / f"venv-{name}-{_digest([requirements], sys.version)}"
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
@@ -120,7 +120,7 @@ def python_venv(name: str, requirements: Path) -> Path:
 
 
 def npm_folder(source: Path) -> Path:
-    """A copy of `source` (package.json and scripts) with its packages installed."""
+    """Copy `source` (package.json and scripts) and install its packages."""
     npm = program("npm")
     program("node")
     files = [p for p in source.iterdir() if p.suffix in {".json", ".mjs", ".js"}]

@@ -1,8 +1,8 @@
 /* The physical limit: how fast can one core send the same bytes to N sockets, one after the other?
  *
- * Nothing but send() on real loopback TCP connections, in turn, without blocking; a second process on the
- * other core polls an epoll and reads. What a server delivers per core with one write per event and stream
- * cannot be more; what it delivers by joining J events into one write is bounded by the line for J.
+ * It calls only send() on real loopback TCP connections, in turn, without blocking; a second process on the
+ * other core polls an epoll and reads. A server with one write per event and stream cannot deliver more per
+ * core; one that joins J events into one write is bounded by the line for J.
  *
  *   ceiling STREAMS BYTES JOINED SECONDS WRITER_CPU READER_CPU  →  one JSON line
  *
@@ -56,7 +56,7 @@ static void pin(int cpu)
         die("sched_setaffinity");
 }
 
-/* Reads whatever comes, until its parent ends it. */
+/* Reads everything, until its parent ends it. */
 static void reader(const struct sockaddr_in *address, int streams)
 {
     static char buffer[1 << 18];

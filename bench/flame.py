@@ -1,6 +1,6 @@
-"""A flame graph as one small SVG: the wider, the more samples; the colour is the group of `folded.py`.
+"""A flame graph as one small SVG: width is the number of samples, colour the group of `folded.py`.
 
-Frames narrower than half a pixel are left out, so that the file stays small enough to be kept with the results.
+Frames narrower than half a pixel are left out, so that the file is small enough to commit with the results.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COLOURS = (
 
 
 class Box(NamedTuple):
-    """One frame at one place."""
+    """One frame's rectangle."""
 
     frame: Frame
     group: str
@@ -41,7 +41,7 @@ class Box(NamedTuple):
 
 
 def boxes(stacks: list[Stack], depth: int = 0, start: int = 0) -> Iterator[Box]:
-    """The frames at `depth` and above, neighbours with the same callers joined; the order is by name, as is usual."""
+    """Lay out the frames at `depth` and above, by name; neighbours with the same callers become one box."""
     children: dict[Frame, list[Stack]] = {}
     for stack in stacks:
         if len(stack.frames) > depth:
@@ -55,7 +55,7 @@ def boxes(stacks: list[Stack], depth: int = 0, start: int = 0) -> Iterator[Box]:
 
 
 def draw(stacks: list[Stack], title: str) -> str:
-    """The SVG."""
+    """Draw the SVG."""
     total = max(sum(stack.count for stack in stacks), 1)
     scale = WIDTH / total
     wide = [box for box in boxes(stacks) if box.count * scale >= NARROWEST]

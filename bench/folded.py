@@ -1,8 +1,7 @@
-"""Folded stacks (`root;…;leaf count`, as py-spy writes them), and to which part of the service a sample belongs.
+"""Folded stacks (`root;…;leaf count`, as py-spy writes them), and the part of the service that a sample belongs to.
 
-Each sample belongs to exactly one group, that of the deepest frame that a rule names: time in `json` or in a socket's
-`send` is that of whoever called it. So the shares add up to one, and a share times the CPU time of a request is what
-that group costs a request.
+Each sample belongs to one group, that of the deepest frame that a rule names: time in `json` or in a socket's `send`
+counts for its caller. So the shares add up to 1, and a share times a request's CPU time is the group's cost.
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ class Frame(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """From the root to the leaf, and how often it was seen."""
+    """The frames from the root to the leaf, and how often they were seen."""
 
     frames: tuple[Frame, ...]
     count: int
 
 
 class Rule(NamedTuple):
-    """A file belongs to a group by its path, all of it or the functions that match."""
+    """Puts a file, or its matching functions, into a group."""
 
     group: str
     file: str
     function: str = ""
 
 
-# The first rule that matches a frame decides.
+# The first matching rule decides.
 RULES: Final = (
     Rule("answer: head, body, send", r"sse/worker/response\.py"),
     Rule("answer: head, body, send", r"gunicorn/http/wsgi\.py", r"^Response"),
@@ -58,7 +57,7 @@ _FRAME = re.compile(r"^(?P<name>.*) \((?P<file>.*?)(?::\d+)?\)$")
 
 
 def parse(text: str) -> list[Stack]:
-    """The stacks of a folded file; a line that is none is an error."""
+    """Parse a folded file; any other line is an error."""
     stacks = []
     for line in text.splitlines():
         path, _, number = line.rpartition(" ")
@@ -72,7 +71,7 @@ def _frame(word: str) -> Frame:
 
 
 def group_of(stack: Stack) -> str:
-    """The group to which the stack's samples belong."""
+    """Return the group that the stack's samples belong to."""
     for frame in reversed(stack.frames):
         for rule in RULES:
             if re.search(rule.file, frame.file) and re.search(rule.function, frame.name):
@@ -81,7 +80,7 @@ def group_of(stack: Stack) -> str:
 
 
 def shares(stacks: list[Stack]) -> dict[str, float]:
-    """The share of each group of all samples, the largest first; they add up to 1."""
+    """Return each group's share of all samples, the largest first."""
     counted: Counter[str] = Counter()
     for stack in stacks:
         counted[group_of(stack)] += stack.count
@@ -90,7 +89,7 @@ def shares(stacks: list[Stack]) -> dict[str, float]:
 
 
 def hot_spots(stacks: list[Stack], most: int) -> list[tuple[Frame, float, float]]:
-    """Functions with the share of samples in themselves and with all that they called, by the former."""
+    """Return functions with their shares of samples, alone and with all that they called, sorted by the former."""
     own: Counter[Frame] = Counter()
     inclusive: Counter[Frame] = Counter()
     for stack in stacks:

@@ -1,6 +1,4 @@
-"""Runs the load generator and hands back what it counted.
-
-The generator is `loadgen/*.c`; `python -m bench.load -- --help` is not offered: see `loadgen/options.c`.
+"""Runs the load generator (`loadgen/*.c`) and returns what it counted. `loadgen/options.c` has its options.
 """
 
 from __future__ import annotations
@@ -21,11 +19,11 @@ Result = dict[str, Any]
 
 
 class LoadFailed(RuntimeError):
-    """The generator ended without its result; the message holds what it said."""
+    """The generator ended without a result; the message has what it printed."""
 
 
 class Generator:
-    """One run of the generator, as a context manager: leaving it ends the process whatever happened."""
+    """One run of the generator, as a context manager; leaving it always ends the process."""
 
     def __init__(self, arguments: Iterable[str]) -> None:
         self._arguments = [str(build.loadgen()), *arguments]
@@ -50,7 +48,7 @@ class Generator:
         return self._process.pid
 
     def line(self, timeout: float) -> Result:
-        """The generator's next JSON line, within `timeout` seconds."""
+        """Read the generator's next JSON line, within `timeout` seconds."""
         deadline = time.monotonic() + timeout
         assert self._process.stdout is not None
         while b"\n" not in self._buffer:
@@ -69,13 +67,13 @@ class Generator:
         return result
 
     def finish(self, timeout: float) -> Result:
-        """Ends the present phase early, and returns the result."""
+        """End the current phase early, and return the result."""
         self._process.send_signal(signal.SIGINT)
         return self.line(timeout)
 
 
 def run(arguments: Iterable[str], timeout: float) -> Result:
-    """Runs the generator to its end; returns its result line."""
+    """Run the generator to its end; return its result line."""
     with Generator(arguments) as generator:
         generator.line(timeout)
         return generator.line(timeout)

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Describes the machine on which the figures were measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def describe() -> dict[str, str]:
-    """Processor, cores, memory, kernel, and the limits that bound the number of streams."""
+    """Return processor, cores, memory, kernel, and the limits on the number of streams."""
     facts = {"processor": "unknown", "cores": str(os.cpu_count()), "kernel": platform.release().split("-")[0]}
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         name, _, value = line.partition(":")

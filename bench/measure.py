@@ -1,4 +1,4 @@
-"""What the kernel says about the serving side's memory and CPU time."""
+"""Reads the serving side's memory and CPU time from the kernel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Memory(NamedTuple):
-    """Bytes. The kernel's figures are the whole machine's: both ends of every loopback connection."""
+    """Bytes. The kernel's own memory counts for the whole machine: both ends of every loopback connection."""
 
     rss: int
     pss: int
@@ -21,7 +21,7 @@ class Memory(NamedTuple):
 
 
 def _fields(path: Path, names: Iterable[str]) -> dict[str, int]:
-    """The `Name:  123 kB` lines of a file in /proc, in bytes."""
+    """Read the `Name:  123 kB` lines of a file in /proc, in bytes."""
     wanted = {f"{name}:": name for name in names}
     found = dict.fromkeys(wanted.values(), 0)
     for line in path.read_text().splitlines():
@@ -32,7 +32,7 @@ def _fields(path: Path, names: Iterable[str]) -> dict[str, int]:
 
 
 def kernel_memory() -> int:
-    """Slab (sockets, descriptors, epoll items) and the pages that TCP's queues hold."""
+    """Read the slab (sockets, descriptors, epoll items) and the pages in TCP's queues."""
     slab = _fields(Path("/proc/meminfo"), ["Slab"])["Slab"]
     for line in Path("/proc/net/sockstat").read_text().splitlines():
         if line.startswith("TCP:"):
@@ -42,12 +42,12 @@ def kernel_memory() -> int:
 
 
 def memory(pids: Iterable[int]) -> Memory:
-    """The sum over `pids`. Rss counts a page that two workers share twice, Pss by halves."""
+    """Add up the memory of `pids`. Rss counts a page that two workers share twice, Pss half for each."""
     rss = pss = 0
     for pid in pids:
         try:
             found = _fields(Path(f"/proc/{pid}/smaps_rollup"), ["Rss", "Pss"])
-        except OSError:  # it ended
+        except OSError:  # it has ended
             continue
         rss += found["Rss"]
         pss += found["Pss"]
@@ -55,12 +55,12 @@ def memory(pids: Iterable[int]) -> Memory:
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """User and system time so far, in seconds."""
+    """Return the CPU time so far, in seconds."""
     return sum(cpu_split(pids))
 
 
 def cpu_split(pids: Iterable[int]) -> tuple[float, float]:
-    """User time and system time so far, in seconds."""
+    """Return user time and system time so far, in seconds."""
     user = kernel = 0
     for pid in pids:
         try:
@@ -72,13 +72,13 @@ def cpu_split(pids: Iterable[int]) -> tuple[float, float]:
 
 
 def machine_cpu() -> float:
-    """Busy seconds of all CPUs so far, what the hypervisor took included."""
+    """Return the busy seconds of all CPUs so far, including what the hypervisor took."""
     words = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     return sum(int(words[i]) for i in (0, 1, 2, 5, 6, 7)) / TICKS
 
 
 def settled(read: Callable[[], int], *, within: float = 0.005, interval: float = 0.3, deadline: float = 6.0) -> int:
-    """Reads until two values `interval` seconds apart differ by less than a share of `within`."""
+    """Read until two values `interval` seconds apart differ by less than a share of `within`."""
     end = time.monotonic() + deadline
     last = read()
     while time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""How one case of a scenario is measured on one running peer. Each method returns one run's metrics."""
+"""Methods that measure one case of a scenario on one running peer. Each returns one run's metrics."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Case = dict[str, Any]
 Metrics = dict[str, Any]
 
 WARM_UP = 1.5  # seconds before the measured window
-OPEN_TIMEOUT = 40  # seconds until streams that have not opened are given up
-PATIENCE = 80  # seconds more than the measured time until a run has failed
+OPEN_TIMEOUT = 40  # seconds after which unopened streams count as failed
+PATIENCE = 80  # seconds beyond the measured time after which a run has failed
 
 # Wire bytes around the data: "id: 1732345678901-0\ndata: …\n\n" and the chunk's frame.
 ENVELOPE = 36
@@ -36,21 +36,21 @@ def _load(running: Running, case: Case, seconds: float, **options: object) -> Me
 
 
 def saturation(running: Running, case: Case, seconds: float) -> Metrics:
-    """One publisher that waits for each answer; everything is delivered as fast as it goes."""
+    """Measure the rate with one publisher that waits for each answer."""
     result = _load(running, case, seconds, publish="closed")
     return {**result, "rate": result["events_per_second"]}
 
 
 def latency(running: Running, case: Case, seconds: float) -> Metrics:
-    """A fixed rate, timed from when each event was due."""
+    """Measure latency at a fixed rate, from when each event was due."""
     result = _load(running, case, seconds, publish="open", rate=case["rate"], publishers=2)
     return {**result, "writes_per_cpu_second": writes_per_cpu_second(result)}
 
 
 def writes_per_cpu_second(result: Metrics) -> float:
-    """How many writes a second of the server's CPU carries, at a rate at which hardly anything is joined.
+    """Return the writes per second of server CPU, at a rate at which hardly anything is joined.
 
-    What was joined nevertheless came with one read, and counts once.
+    Events that were joined arrive in one read, and count once.
     """
     joined = max(1.0, result["events"] / max(result["reads"], 1))
     busy = result["server_cpu"]
@@ -58,7 +58,7 @@ def writes_per_cpu_second(result: Metrics) -> float:
 
 
 def slow_readers(running: Running, case: Case, seconds: float) -> Metrics:
-    """The same fixed rate without slow readers, twice with them, and without, on the same server."""
+    """Measure latency without slow readers, twice with them, and without again, on the same server."""
     options: dict[str, object] = {"publish": "open", "rate": case["rate"], "publishers": 2}
     slow = {"never": case["never"], "trickle": case["trickle"]}
     runs = [_load(running, case, seconds, **options, **more) for more in ({}, slow, slow, {})]
@@ -69,7 +69,7 @@ def slow_readers(running: Running, case: Case, seconds: float) -> Metrics:
 
 
 def probes(running: Running, case: Case, seconds: float) -> Metrics:
-    """Saturation, and meanwhile somebody asks for the probes and opens streams."""
+    """Measure probes and new streams at saturation."""
     with load.Generator(flags(running, case, seconds + 1, publish="closed")) as generator:
         generator.line(PATIENCE)
         time.sleep(running.peer.target.settle + WARM_UP)
@@ -80,12 +80,12 @@ def probes(running: Running, case: Case, seconds: float) -> Metrics:
 
 
 def channels(running: Running, case: Case, seconds: float) -> Metrics:
-    """Every stream has a channel of its own; the events' channels follow Zipf's law."""
+    """Measure with one channel per stream; the events' channels follow Zipf's law."""
     return _load(running, case, seconds, publish="closed", channels=case["streams"], publishers=8)
 
 
 def publish(running: Running, case: Case, seconds: float) -> Metrics:
-    """Publishing with nobody listening: what one request costs."""
+    """Measure publishing without listeners: what one request costs."""
     batch = case.get("batch", 1)
     result = _load(running, case, seconds, publish="closed", publishers=case["publishers"], batch=batch)
     rate = result["publishes_per_second"] * batch
@@ -93,19 +93,19 @@ def publish(running: Running, case: Case, seconds: float) -> Metrics:
 
 
 def either(running: Running, case: Case, seconds: float) -> Metrics:
-    """Saturation where the case has streams, publishing where it has none; `rate` is the figure of both."""
+    """Measure saturation if the case has streams, else publishing; `rate` is either's figure."""
     return (saturation if case.get("streams") else publish)(running, case, seconds)
 
 
 def storm(running: Running, case: Case, seconds: float) -> Metrics:
-    """All streams are cut, miss some events, and come back at once with their cursors."""
+    """Cut all streams, publish what they miss, and let all return at once with their cursors."""
     options = {"publish": "closed", "storm": case["missed"], "open_inflight": 4096}
     result = _load(running, case, seconds, **options)
     return {**result, **{f"storm_{name}": value for name, value in result["storm"].items()}}
 
 
 def idle(running: Running, case: Case, seconds: float) -> Metrics:
-    """Memory and CPU of streams on which nothing happens but heartbeats, and how fast they opened."""
+    """Measure memory and CPU of streams with only heartbeats, and how fast they open."""
     _load(running, {"streams": 50}, 0.3, publish="closed", warmup=0)  # imports, pools, first requests
     pids = running.pids()
     measure.settled(lambda: measure.memory(pids).rss)
@@ -118,7 +118,7 @@ def idle(running: Running, case: Case, seconds: float) -> Metrics:
         measure.settled(lambda: measure.memory(pids).rss)
         after = measure.memory(pids)
         cpu, machine, began = measure.cpu_seconds(pids), measure.machine_cpu(), time.monotonic()
-        time.sleep(seconds)  # the interval that is measured
+        time.sleep(seconds)  # the measured interval
         took = time.monotonic() - began
         cpu, machine = measure.cpu_seconds(pids) - cpu, measure.machine_cpu() - machine
         result = generator.finish(PATIENCE)
@@ -137,8 +137,8 @@ def idle(running: Running, case: Case, seconds: float) -> Metrics:
 
 
 def opening_of(target: Target, metrics: Metrics) -> Metrics:
-    """``metrics`` without the opening's where it cannot be seen: what the generator timed is its own connecting, and a
-    server that answers with the first event gives no sign of when a stream is open."""
+    """Drop the opening's metrics if the peer answers only with the first event: then the generator timed its own
+    connecting, and cannot see when a stream is open."""
     if not target.lazy_head:
         return metrics
     unseen = ("open_rate", "open_seconds", "open_latency_us")
@@ -146,7 +146,7 @@ def opening_of(target: Target, metrics: Metrics) -> Metrics:
 
 
 def ceiling(case: Case, seconds: float, joined: int) -> Metrics:
-    """The rate of bare sends from the server's core to as many sockets."""
+    """Measure the rate of bare sends from the server's core to as many sockets."""
     wire = case["size"] + ENVELOPE
     numbers = [case["streams"], wire, joined, seconds, SERVER_CPU, LOAD_CPU]
     done = subprocess.run(

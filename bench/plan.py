@@ -1,9 +1,9 @@
-"""What is run, and in which order, so that a report is complete whatever time there is.
+"""Decides what to run, and in which order, so that a report is complete within any time.
 
 A *step* is one round of one case over its peers. Without a budget the plan is every step of every scenario. With a
-budget it is a queue, the most telling steps first: what the bars are judged by, once; then the other tables, with the
-peers that come nearest; then more rounds of the first, and only then what completes the tables. A step is run if what
-is left suffices for it, judged by what the steps before it took.
+budget it is a queue, the most telling steps first: what decides the bars, once; then the other tables with the nearest
+peers; then more rounds of the first; then what completes the tables. A step runs if the time left suffices, by the pace
+of the steps before it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from bench.methods import WARM_UP, Case
 from bench.peers.base import Peer
 from bench.scenarios import Scenario
 
-# Seconds, on a machine that does nothing else.
+# Seconds, on an idle machine.
 START_AND_STOP = 2.5
-SETTLING = 3.0  # until a server's memory stands still
+SETTLING = 3.0  # until a server's memory no longer changes
 CEILING_SECONDS = 3.0  # the most that the bare sender runs
-RESERVE = 10.0  # kept back for the report, and for the last step's error
+RESERVE = 10.0  # for the report, and for the last step's error
 
-SAFE = 0.9  # of a budget is planned for: an estimate is one
-SHORTENINGS = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3)  # of the measured seconds, when the budget is small
+SAFE = 0.9  # share of a budget to plan for, because estimates err
+SHORTENINGS = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3)  # factors for the measured seconds, if the budget is small
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class Step:
     scenario: Scenario
     case: Case
     peers: tuple[Peer, ...]
-    number: int  # of the round, from 0
-    joins: tuple[int, ...] = ()  # how many events a `send` of the bare sender carries, which runs first
+    number: int  # the round's, from 0
+    joins: tuple[int, ...] = ()  # events per `send` of the bare sender, which runs first
 
     def in_turn(self) -> Iterator[Peer]:
-        """A B C, in the next round C B A, and so on."""
+        """Return the peers as A B C, in the next round as C B A, and so on."""
         yield from self.peers if self.number % 2 == 0 else reversed(self.peers)
 
     def estimate(self) -> float:
-        """Seconds that it takes, about."""
+        """Estimate how long the step takes, in seconds."""
         streams = self.case.get("streams", 0)
         took = len(self.joins) * min(CEILING_SECONDS, self.scenario.seconds)
         for peer in self.peers:
@@ -55,36 +55,36 @@ class Step:
         return took
 
     def title(self) -> str:
-        """In words, for what was left out."""
+        """Describe the step, for the list of what was left out."""
         words = f"{self.scenario.title.partition(':')[0]}, {scenarios.label(self.case)}"
         names = [peer.name for peer in self.peers if not self.scenario.misfit(peer, self.case)]
         return words if "headwater" in names else f"{words} ({', '.join(names)})"
 
 
 class Clock:
-    """How much time is left, and whether a step fits into it."""
+    """The time left, and whether a step fits into it."""
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
         self._estimated = self._took = 0.0
 
     def left(self, elapsed: float) -> float:
-        """Seconds, without the reserve."""
+        """Return the seconds left, without the reserve."""
         return float("inf") if self._seconds is None else self._seconds - elapsed - RESERVE
 
     def took(self, step: Step, seconds: float) -> None:
-        """Learns from a step that was run."""
+        """Learn the pace from a step that ran."""
         self._estimated += step.estimate()
         self._took += seconds
 
     def fits(self, step: Step, elapsed: float) -> bool:
-        """Would it end in time, at the pace so far?"""
+        """Say whether a step would end in time, at the pace so far."""
         pace = self._took / self._estimated if self._estimated else 1.0
         return step.estimate() * max(pace, 0.7) <= self.left(elapsed)
 
 
 def everything(chosen: Iterable[Scenario], ready: list[Peer]) -> list[Step]:
-    """All rounds of all cases of all peers, one scenario after the other."""
+    """Return all rounds of all cases of all peers, one scenario after the other."""
     return [
         Step(scenario, case, concerned, number, scenario.joins)
         for scenario in chosen
@@ -111,10 +111,10 @@ class Row:
     scenario: str
     peers: tuple[str, ...]
     seconds: float
-    where: Case  # a case belongs to this row when it has all of this
+    where: Case  # a case belongs to this row if it has all of this
 
     def steps(self, ready: list[Peer], number: int, shortening: float) -> list[Step]:
-        """One round."""
+        """Return the steps of one round."""
         scenario = replace(scenarios.KNOWN[self.scenario], seconds=self.seconds * shortening)
         wanted = scenario.only or self.peers
         concerned = tuple(peer for peer in ready if peer.name in wanted and scenario.concerns(peer))
@@ -128,12 +128,12 @@ class Row:
 
 
 ROWS = [
-    # what the bars are judged by
+    # what decides the bars
     Row(FIRST, "saturation", CORE, 4, {"size": 100, "streams": 1000}),
     Row(FIRST, "latency", CORE, 8, {"streams": 2000}),
     Row(FIRST, "publish", CORE, 3, {}),
     Row(FIRST, "storm", CORE, 1, {}),
-    # and what hardly varies from round to round, or is measured twice in one
+    # what hardly varies from round to round, or is measured twice in one
     Row(ONCE, "idle", CORE, 15, {"streams": 10000}),
     Row(ONCE, "slow-readers", CORE, 5, {"never": 1}),
     Row(ONCE, "probes", CORE, 5, {}),
@@ -149,7 +149,7 @@ ROWS = [
     Row(SECOND, "idle", EVERY, 4, {"streams": 1000}),
     Row(SECOND, "saturation", CORE, 2, {"size": 1024}),
     Row(SECOND, "saturation", CORE, 2, {"size": 16384}),
-    # what completes them
+    # what completes the tables
     Row(THIRD, "latency", CORE, 5, {"streams": 200}),
     Row(THIRD, "latency", CORE, 5, {"streams": 10000}),
     Row(THIRD, "publish", REST, 2, {}),
@@ -160,13 +160,13 @@ ROWS = [
     Row(THIRD, "saturation", ("better-sse",), 2, {"size": 16384}),
 ]
 
-# (stage, round). The runs are made so short that all of ESSENTIAL fits; WELCOME takes what is left then.
+# (stage, round). The runs are shortened until all of ESSENTIAL fits; WELCOME takes the rest of the time.
 ESSENTIAL = ((FIRST, 0), (ONCE, 0), (SECOND, 0), (FIRST, 1), (FIRST, 2), (THIRD, 0))
 WELCOME = ((FIRST, 3), (FIRST, 4), (SECOND, 1), (ONCE, 1), (FIRST, 5), (THIRD, 1), (FIRST, 6), (SECOND, 2), (ONCE, 2))
 
 
 def within(seconds: float, ready: list[Peer]) -> list[Step]:
-    """The queue for a budget, the runs as long as it allows."""
+    """Return the queue for a budget, with runs as long as it allows."""
     for shortening in SHORTENINGS:
         essential = _queue(ESSENTIAL, ready, shortening)
         if sum(step.estimate() for step in essential) <= SAFE * seconds - RESERVE:

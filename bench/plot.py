@@ -27,7 +27,7 @@ Series = dict[str, list[tuple[float, float]]]  # name → points
 
 
 def draw(results: Results, scenario: Scenario) -> list[Path]:
-    """Draws what the scenario's figures are good for; returns the files."""
+    """Draw the plots that the scenario's figures allow; return the files."""
     folder = results.folder / "plots"
     pictures: list[Path] = []
 
@@ -63,7 +63,7 @@ def _title(results: Results, peer: str) -> str:
 
 
 def _growth(results: Results, scenario: Scenario, cases: list[Case], metric: str = "", axis: str = "streams") -> Series:
-    """A metric, else the headline, over the number of streams, or what else `axis` names."""
+    """Return a metric, else the headline, over the number of streams, or over `axis`."""
     series: Series = {}
     for peer in results.measured_peers(scenario.name):
         points = []
@@ -77,7 +77,7 @@ def _growth(results: Results, scenario: Scenario, cases: list[Case], metric: str
 
 
 def _picture(series: Series, title: str, x_title: str, y_title: str) -> str:
-    """Lines over the number of streams, or bars when there is only one number."""
+    """Draw lines over the number of streams, or bars if there is only one number."""
     xs = {x for points in series.values() for x, _ in points}
     if len(xs) == 1:
         return bars(
@@ -87,7 +87,7 @@ def _picture(series: Series, title: str, x_title: str, y_title: str) -> str:
 
 
 def latency_curve(results: Results, scenario: Scenario, case: Case) -> str:
-    """Latency by percentile; the x axis is 1 / (1 - q), so that each nine has the same width."""
+    """Draw latency by percentile; the x axis is 1 / (1 - q), so that each nine has the same width."""
     series: Series = {}
     for peer in results.measured_peers(scenario.name):
         points = []
@@ -103,7 +103,7 @@ def latency_curve(results: Results, scenario: Scenario, case: Case) -> str:
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
-    """Logarithmic: low → start, high → end."""
+    """Return a logarithmic scale: low → start, high → end."""
     span = math.log10(high / low) or 1.0
     return lambda value: start + (end - start) * math.log10(value / low) / span
 
@@ -138,7 +138,7 @@ def _frame(parts: list[str], title: str, width: int = WIDTH, height: int = HEIGH
 def lines(
     series: Series, title: str, x_title: str, y_title: str, x_ticks: list[tuple[float, str]] | None = None
 ) -> str:
-    """Both axes logarithmic; the series are named at their right end."""
+    """Draw lines on logarithmic axes, each series named at its right end."""
     points = [point for each in series.values() for point in each]
     if not points:
         return _frame([], title)
@@ -157,7 +157,7 @@ def lines(
     parts.append(_text(LEFT - 8, TOP - 8, y_title, "end"))
     ends = sorted((y_of(each[-1][1]), name) for name, each in series.items())
     label_y, above = {}, float("-inf")
-    for y, name in ends:  # names that would overlap move down
+    for y, name in ends:  # move names down that would overlap
         above = max(y, above + 14)
         label_y[name] = above
     for index, (name, each) in enumerate(series.items()):
@@ -170,7 +170,7 @@ def lines(
 
 
 def bars(values: dict[str, float], title: str, unit: str) -> str:
-    """Horizontal bars from zero, one a peer, its value at the end."""
+    """Draw horizontal bars from zero, one per peer, with its value at the end."""
     step, left, right = 30, 250, 130
     height = TOP + step * len(values) + 16
     most = max(values.values(), default=1.0)

@@ -1,7 +1,7 @@
-"""Asks a server's probes, and opens streams on it, at a fixed rate while others load it.
+"""Requests a server's probes, and opens streams on it, at a fixed rate while others load it.
 
-Each kind of request has a thread and a schedule of its own. A request is timed from the moment when it was due, so
-that one slow answer is charged to every request that it delayed, as the load generator does it too.
+Each kind of request has a thread and a schedule of its own. Like the load generator, it times a request from when it
+was due, so that one slow answer counts for every request that it delayed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TIMEOUT = 20.0  # seconds until a request counts as failed
 
 
 class Prober:
-    """A context manager: it asks while it is entered."""
+    """A context manager that sends requests while it is entered."""
 
     def __init__(self, running: Running, cpu: int) -> None:
         self._stop = threading.Event()
@@ -30,7 +30,7 @@ class Prober:
         health = running.peer.ready_path if running.health_port is None else "/healthz"
         stream = running.peer.target.path.replace("{channel}", "probed")
         wanted = {"main": (running.port, health)}
-        if not running.peer.target.lazy_head:  # its head would not come
+        if not running.peer.target.lazy_head:  # its head would not arrive
             wanted["open"] = (running.port, stream)
         if running.health_port is not None:
             wanted["health"] = (running.health_port, "/healthz")
@@ -53,12 +53,12 @@ class Prober:
 
     def _run(self, name: str, port: int, path: str) -> None:
         if self._cpu in os.sched_getaffinity(0):
-            os.sched_setaffinity(0, {self._cpu})  # of this thread: the server's core is the server's
+            os.sched_setaffinity(0, {self._cpu})  # of this thread: the server has its core alone
         took = self._took[name] = []
         self._failed[name] = on_schedule(lambda: ask(port, path), INTERVAL, self._stop, took)
 
     def metrics(self) -> dict[str, float]:
-        """`main_us.p99` and so on as the report wants them, and how many requests failed."""
+        """Return the report's metrics (`main_us.p99` and so on), and how many requests failed."""
         found: dict[str, object] = {"probes_failed": sum(self._failed.values())}
         for name, took in self._took.items():
             if took:
@@ -71,7 +71,7 @@ class Prober:
 
 
 def on_schedule(work: Callable[[], None], interval: float, stop: threading.Event, took: list[float]) -> int:
-    """Does `work` every `interval` seconds until `stop`; appends the time from when each was due. Returns failures."""
+    """Do `work` every `interval` seconds until `stop`, and append each time since it was due; return the failures."""
     failed, due = 0, time.monotonic()
     while not stop.wait(max(0.0, due - time.monotonic())):
         try:
@@ -84,7 +84,7 @@ def on_schedule(work: Callable[[], None], interval: float, stop: threading.Event
 
 
 def ask(port: int, path: str) -> None:
-    """A connection, a request, and the head of a 200; raises OSError otherwise."""
+    """Connect, send a request, and read the head of a 200; raises OSError otherwise."""
     with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
         head = b""
@@ -98,5 +98,5 @@ def ask(port: int, path: str) -> None:
 
 
 def quantile(values: list[float], share: float) -> float:
-    """The value that this share of them does not exceed."""
+    """Return the value that this share of them does not exceed."""
     return sorted(values)[min(int(len(values) * share), len(values) - 1)]

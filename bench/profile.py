@@ -1,13 +1,12 @@
 """Where the serving side's time goes: `python -m bench.profile`, two minutes; writes docs/profiles/.
 
-Three loads, each on a worker that has one core: `saturation` (1,000 streams, one publisher that waits for each answer),
-`publish` (the publisher alone) and `opening` (10,000 streams are opened, as fast as it goes). First the load runs
-unobserved, which gives the CPU time of one event, request or stream (user and kernel apart, from /proc); then py-spy
-samples the worker, which gives the share of each part of the service; then perf, where it works, which gives functions
-of the interpreter and the kernel. Sampling 100 times a second without stopping the process costs a few per cent; the
-rate beside it says how much it was.
+Three loads, each on a worker with one core: `saturation` (1,000 streams, one publisher that waits for each answer),
+`publish` (the publisher alone) and `opening` (10,000 streams, opened as fast as possible). First the load runs
+unobserved; /proc gives the CPU time of one event, request or stream, user and kernel apart. Then py-spy samples the
+worker, which gives the share of each part of the service. Then perf, if it works, gives functions of the interpreter
+and the kernel. Sampling 100 times a second without stopping the process costs a few per cent; both rates are reported.
 
-py-spy comes from bench/requirements.txt into a virtual environment of the benchmarks' own, at the first run. It has to
+The first run installs py-spy from bench/requirements.txt into a virtual environment of the benchmarks' own. py-spy must
 be allowed to read another process: as root, or with kernel.yama.ptrace_scope=0.
 """
 
@@ -34,25 +33,25 @@ ROOT = build.BENCH.parent
 SAMPLES_PER_SECOND = 100
 PERF_SAMPLES_PER_SECOND = 499
 OBSERVER_STARTS = 1.0  # seconds
-MARGIN = 2.0  # seconds that the load outlasts its observer
+MARGIN = 2.0  # seconds by which the load outlasts its observer
 HOT_SPOTS = 15
 NO_PTRACE = "py-spy may not read the worker: run this as root, or with kernel.yama.ptrace_scope=0"
 
 
 @dataclass(frozen=True)
 class Mode:
-    """A load to be profiled."""
+    """A load to profile."""
 
     name: str
     title: str
     case: Case
-    per: str  # what the costs are counted per
+    per: str  # what the costs are per
     rate: str  # the metric that counts it
     run: Callable[[Running, Case, float, Callable[[], None]], dict[str, Any]]  # the load, observed
 
 
 def publishing(running: Running, case: Case, seconds: float, observe: Callable[[], None]) -> dict[str, Any]:
-    """A publisher that waits for each answer, and `observe` in the middle of it."""
+    """Run a publisher that waits for each answer, and `observe` in the middle."""
     flags = methods.flags(running, case, seconds + MARGIN, publish="closed", publishers=1)
     with load.Generator(flags) as generator:
         generator.line(methods.PATIENCE)
@@ -62,7 +61,7 @@ def publishing(running: Running, case: Case, seconds: float, observe: Callable[[
 
 
 def opening(running: Running, case: Case, seconds: float, observe: Callable[[], None]) -> dict[str, Any]:
-    """Streams are opened, and `observe` beside it; idle moments are no samples, so it may take longer."""
+    """Open streams while `observe` runs; it may run longer, because idle moments are no samples."""
     pids = running.pids()
     observer = threading.Thread(target=observe)
     observer.start()
@@ -101,7 +100,7 @@ MODES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench.profile", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--mode", choices=MODES, help="one of the loads")
@@ -145,7 +144,7 @@ def _section(mode: Mode, running: Running, seconds: float, out: Path) -> str:
 
 
 def worker(running: Running) -> int:
-    """The process whose parent is one of ours, too: gunicorn's worker."""
+    """Find gunicorn's worker: the process whose parent is one of ours, too."""
     pids = running.pids()
     children = [pid for pid in pids if _parent(pid) in pids]
     if not children:
@@ -158,7 +157,7 @@ def _parent(pid: int) -> int:
 
 
 def sample(pid: int, seconds: float) -> list[folded.Stack]:
-    """Samples a process with py-spy, without stopping it."""
+    """Sample a process with py-spy, without stopping it."""
     program = build.python_venv("profile", build.BENCH / "requirements.txt").parent / "py-spy"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stacks.txt"
@@ -182,12 +181,12 @@ class Symbol:
 
     @property
     def in_kernel(self) -> bool:
-        """Is it the kernel's?"""
+        """Whether it is the kernel's."""
         return self.where.startswith("[kernel") or self.where.startswith("[guest.kernel")
 
 
 def perf(pid: int, seconds: float) -> list[Symbol]:
-    """Samples a process with perf, by the clock, as virtual machines seldom have counters; empty where that fails."""
+    """Sample a process with perf; empty if that fails. By the clock, because virtual machines seldom have counters."""
     with tempfile.TemporaryDirectory() as folder:
         data = str(Path(folder) / "perf.data")
         argv = ["perf", "record", "-q", "-e", "cpu-clock", "-F", str(PERF_SAMPLES_PER_SECOND), "-p", str(pid)]
@@ -203,7 +202,7 @@ def perf(pid: int, seconds: float) -> list[Symbol]:
 
 
 def perf_symbols(report: str) -> list[Symbol]:
-    """The lines of `perf report -t TAB --sort dso,symbol`."""
+    """Parse `perf report -t TAB --sort dso,symbol`."""
     found = []
     for line in report.splitlines():
         words = [word.strip() for word in line.split("\t")]
@@ -217,7 +216,7 @@ def perf_symbols(report: str) -> list[Symbol]:
 def render(
     mode: Mode, plain: dict[str, Any], sampled: dict[str, Any], stacks: list[folded.Stack], symbols: list[Symbol]
 ) -> str:
-    """One load's part of the document."""
+    """Write one load's part of the document."""
     rate = plain[mode.rate]
     each = 1e6 * plain["server_cpu"] / max(rate, 1e-9)
     kernel = 1e6 * plain["server_kernel"] / max(rate, 1e-9)

@@ -1,7 +1,6 @@
-"""Writes docs/benchmarks.md from the result file: the bars, what was measured on what, and a table a scenario.
+"""Writes docs/benchmarks.md from the result file: the bars, what was measured on what, and a table per scenario.
 
-Only what stands between the markers is written, the bars between the first two, everything else between the others;
-prose around them stays.
+It replaces only what is between the markers: the bars between the first two, everything else between the others.
 """
 
 from __future__ import annotations
@@ -24,9 +23,8 @@ EMPTY = f"# Benchmarks\n\n{BARS_BEGIN}\n{BARS_END}\n\n{BEGIN}\n{END}\n"
 WIDTH = 120
 
 ON_BARS = """\
-Whether a bar holds is computed from the median, and none holds whose runs lost, repeated or refused anything. Under
-"rounds" stand the least and the greatest of the single rounds, a ratio's being that of two runs of the same round, and
-how many there were.
+A bar holds if the median reaches it and no run lost, repeated or refused anything. "Rounds" has the least and the
+greatest value of a round, and the number of rounds; a ratio compares two runs of the same round.
 """
 
 
@@ -36,7 +34,7 @@ def _preamble(results: Results) -> str:
         "## What was measured on what\n\n"
         f"{facts.get('processor')}; {facts.get('cores')} cores, {facts.get('memory')}; "
         f"{facts.get('system')}, Linux {facts.get('kernel')}. Every figure is the median over the rounds; their number "
-        "stands in brackets behind it, or in a column of its own.\n\n"
+        "is in brackets behind it, or in a column of its own.\n\n"
     )
     rows = [[known["title"], known["version"]] for known in results.peers.values()]
     text += tables.table(["peer", "version"], rows, figures=False)
@@ -48,7 +46,7 @@ def _preamble(results: Results) -> str:
 
 
 def _when(found: dict[str, Any]) -> str:
-    """`2026-01-31 09:00 UTC, python -m bench, 1–3 rounds, 2–5 s each`."""
+    """Say when: `2026-01-31 09:00 UTC, python -m bench, 1–3 rounds, 2–5 s each`."""
     rounds: dict[str, int] = {}
     for run in found["runs"]:
         cell = f"{run['peer']} {run['case']}"
@@ -82,7 +80,7 @@ def _section(results: Results, scenario: Scenario) -> str:
 
 
 def write(results: Results) -> Path:
-    """Writes the document and its plots; returns the document's path."""
+    """Write the document and its plots; return the document's path."""
     text = _preamble(results)
     for name, scenario in scenarios.KNOWN.items():
         if results.scenarios.get(name, {}).get("runs"):
@@ -95,7 +93,7 @@ def write(results: Results) -> Path:
 
 
 def _put(document: str, begin: str, end: str, text: str) -> str:
-    """The document with `text` between two markers; one that lacks them gets them at its end."""
+    """Put `text` between two markers; without markers, they and the text go to the end."""
     if begin not in document or end not in document:
         document = f"{document.rstrip()}\n\n{begin}\n{end}\n"
     before, _, rest = document.partition(begin)

@@ -1,7 +1,7 @@
-"""The result file: every single run, so that medians and doubts can be worked out again.
+"""The result file: every single run, so that medians and doubts can be computed again.
 
-A new run of a scenario replaces that scenario's runs and leaves the others, so a report can be put together piece by
-piece while the machine is quiet.
+A new run of a scenario replaces that scenario's runs only, so a report can be measured piece by piece while the machine
+is quiet.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ VERSION = 2
 
 
 def pick(metrics: dict[str, Any], path: str) -> float | None:
-    """A metric by its dotted name, if this run has it."""
+    """Return a metric by its dotted name, if this run has it."""
     value: Any = metrics
     for word in _words(path):
         if not isinstance(value, dict) or word not in value:
@@ -43,19 +43,19 @@ class Results:
         self.folder = folder
         self.machine: dict[str, str] = {}
         self.command = ""
-        self.omitted: list[str] = []  # what there was no time for
+        self.omitted: list[str] = []  # left out for lack of time
         self.peers: dict[str, dict[str, str]] = {}
         self.skipped: dict[str, str] = {}
         self.scenarios: dict[str, dict[str, Any]] = {}
 
     @property
     def path(self) -> Path:
-        """The result file."""
+        """Return the result file's path."""
         return self.folder / FILE
 
     @classmethod
     def load(cls, folder: Path) -> Results:
-        """What is there already, if it has this version's form."""
+        """Load the file, if it has this version's form."""
         results = cls(folder)
         if results.path.exists():
             found = json.loads(results.path.read_text())
@@ -66,7 +66,7 @@ class Results:
         return results
 
     def save(self) -> None:
-        """Writes the file."""
+        """Write the file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         content = {
             "version": VERSION,
@@ -78,19 +78,19 @@ class Results:
             "scenarios": self.scenarios,
         }
         text = json.dumps(content, separators=(",", ":"))
-        self.path.write_text(text.replace('{"peer":', '\n{"peer":') + "\n")  # a line a run
+        self.path.write_text(text.replace('{"peer":', '\n{"peer":') + "\n")  # one line per run
 
     def known(self, peer: Peer) -> None:
-        """Records a peer's title and version."""
+        """Record a peer's title and version."""
         self.peers[peer.name] = {"title": peer.title, "version": peer.version()}
         self.skipped.pop(peer.title, None)
 
     def skip(self, peer: Peer, reason: str) -> None:
-        """Records a peer that could not be run."""
+        """Record a peer that cannot run."""
         self.skipped[peer.title] = reason
 
     def begin(self, scenario: Scenario) -> None:
-        """Forgets the scenario's earlier runs."""
+        """Forget the scenario's earlier runs."""
         self.scenarios[scenario.name] = {
             "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
             "command": self.command,
@@ -98,32 +98,32 @@ class Results:
         }
 
     def add(self, scenario: Scenario, peer: Peer, case: Case, number: int, metrics: dict[str, Any]) -> None:
-        """Records one run."""
+        """Record one run."""
         run = {"peer": peer.name, "case": case, "round": number, "seconds": scenario.seconds, "metrics": metrics}
         self.scenarios[scenario.name]["runs"].append(run)
 
     def add_ceiling(self, scenario: Scenario, case: Case, number: int, metrics: dict[str, Any]) -> None:
-        """Records one run of the bare sender."""
+        """Record one run of the bare sender."""
         joined = {**case, "joined": metrics["joined"]}
         run = {"peer": CEILING, "case": joined, "round": number, "seconds": metrics["seconds"], "metrics": metrics}
         self.scenarios[scenario.name]["runs"].append(run)
 
     def runs(self, scenario: str, peer: str, case: Case) -> list[dict[str, Any]]:
-        """The metrics of every run of this case."""
+        """Return the metrics of every run of this case."""
         runs = self.scenarios.get(scenario, {}).get("runs", [])
         return [run["metrics"] for run in runs if run["peer"] == peer and run["case"] == case]
 
     def median(self, scenario: str, peer: str, case: Case, metric: str) -> float | None:
-        """The median over the rounds."""
+        """Return the median over the rounds."""
         values = self.values(scenario, peer, case, metric)
         return statistics.median(values) if values else None
 
     def values(self, scenario: str, peer: str, case: Case, metric: str) -> list[float]:
-        """The metric of each round that has it."""
+        """Return the metric of each round that has it."""
         return [v for v in (pick(metrics, metric) for metrics in self.runs(scenario, peer, case)) if v is not None]
 
     def cases(self, scenario: str) -> list[Case]:
-        """The cases that were run, in order, the ceiling's not among them."""
+        """Return the cases that ran, in order, without the ceiling's."""
         found: list[Case] = []
         for run in self.scenarios.get(scenario, {}).get("runs", []):
             if run["peer"] != CEILING and run["case"] not in found:
@@ -131,6 +131,6 @@ class Results:
         return found
 
     def measured_peers(self, scenario: str) -> list[str]:
-        """The peers with runs in this scenario, in order of first appearance."""
+        """Return the peers with runs in this scenario, in order of first appearance."""
         names = [run["peer"] for run in self.scenarios.get(scenario, {}).get("runs", [])]
         return [name for name in dict.fromkeys(names) if name != CEILING]

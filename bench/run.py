@@ -1,11 +1,11 @@
-"""Runs the scenarios side by side: A B C, then C B A, and so on over several rounds.
+"""Runs the scenarios, the servers taking turns: A B C, then C B A, and so on.
 
     python -m bench                                    everything; writes docs/benchmarks.md
     python -m bench --budget 30                        the same tables in half an hour: fewer rounds, shorter runs
     python -m bench --quick                            under three minutes
     python -m bench --peers go,headwater --scenario saturation --streams 1000 --rounds 3 --seconds 5
 
-A run that is not the full one writes into build/bench/ unless --out says otherwise.
+Only a full run writes into docs/; any other writes into build/bench/, unless --out says otherwise.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ ROOT = build.BENCH.parent
 QUICK_PEERS = ["headwater", "go", "nchan", "better-sse", "flask-gevent"]
 QUICK_SECONDS = 170.0
 LEAST_MINUTES = 5
-INTERRUPTED = 130  # exit status, as a shell has it for SIGINT
+INTERRUPTED = 130  # a shell's exit status for SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     began = time.monotonic()
     options = _options(arguments)
     results = Results.load(_out(options))
@@ -120,7 +120,7 @@ def _scenarios(options: argparse.Namespace) -> list[Scenario]:
 
 
 def _shaped(scenario: Scenario, options: argparse.Namespace) -> Scenario:
-    """The scenario as the command line wants it; numbers that no case has make cases of their own."""
+    """Shape the scenario by the command line; numbers that no case has make cases of their own."""
     shaped = scenario.quick() if options.quick else scenario
     for name in ("streams", "size"):
         wanted = getattr(options, name)
@@ -162,7 +162,7 @@ def _prepared(chosen: list[Peer], results: Results) -> list[Peer]:
 
 
 def _execute(queue: list[Step], clock: plan.Clock, began: float, results: Results) -> None:
-    """Runs the steps in turn, those for which the time suffices."""
+    """Run the steps for which the time suffices."""
     begun: set[str] = set()
     results.omitted = []
     title = ""

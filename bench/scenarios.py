@@ -9,7 +9,7 @@ from bench import methods
 from bench.methods import Case, Metrics
 from bench.peers.base import Peer, Running
 
-HEARTBEAT = 15  # seconds; every peer that has heartbeats is set to it
+HEARTBEAT = 15  # seconds, for every peer with heartbeats
 CEILING_JOINED = (1, 8)  # events per send
 
 
@@ -20,7 +20,7 @@ class Scenario:
     name: str
     title: str
     explanation: str
-    headline: str  # the metric that is compared
+    headline: str  # the metric to compare
     unit: str
     more_is_better: bool
     cases: list[Case]
@@ -30,15 +30,15 @@ class Scenario:
     quick_seconds: float = 2.0
     rounds: int = 3
     quick_rounds: int = 1
-    loads: int = 1  # how often one measurement runs the load generator
+    loads: int = 1  # runs of the load generator per measurement
     only_resuming: bool = False
-    only: tuple[str, ...] = ()  # peers by name, instead of those that were chosen
+    only: tuple[str, ...] = ()  # these peers, whatever was chosen
     table: str = "listing"  # "pivot": the cases across, the headline in each cell
-    joins: tuple[int, ...] = ()  # how many events a `send` carries when the bare sender is measured beside it
+    joins: tuple[int, ...] = ()  # events per `send` of the bare sender measured beside it
     in_quick: bool = True
 
     def misfit(self, peer: Peer, case: Case) -> str:
-        """Why this case cannot be measured on this peer; empty when it can."""
+        """Say why this case cannot be measured on this peer; empty if it can."""
         streams = case.get("streams", 0)
         if peer.most_streams and streams > peer.most_streams:
             return f"more than {peer.most_streams:,} streams"
@@ -47,16 +47,16 @@ class Scenario:
         return ""
 
     def concerns(self, peer: Peer) -> bool:
-        """Is there anything to measure on this peer?"""
+        """Say whether there is anything to measure on this peer."""
         return (peer.resumes or not self.only_resuming) and (not self.only or peer.name in self.only)
 
     def quick(self) -> Scenario:
-        """The short form: fewer cases, shorter windows, fewer rounds."""
+        """Return the short form: fewer cases, shorter windows, fewer rounds."""
         return replace(self, cases=self.quick_cases, seconds=self.quick_seconds, rounds=self.quick_rounds)
 
 
 def label(case: Case) -> str:
-    """A case in words."""
+    """Describe a case."""
     size, words = case.get("size"), []
     if size:
         words.append(f"{size // 1024} KB" if size >= 1024 else f"{size} B")
@@ -96,8 +96,8 @@ KNOWN: dict[str, Scenario] = {
         Scenario(
             "latency",
             "Latency at a fixed rate",
-            "Timed from the moment at which each event was due until a client had read it; 2,000 streams and 30 events "
-            "a second are 60,000 deliveries a second.",
+            "Timed from when each event was due until a client had read it. 2,000 streams and 30 events a second are "
+            "60,000 deliveries a second.",
             "latency_us.p99",
             "ms",
             False,
@@ -115,8 +115,8 @@ KNOWN: dict[str, Scenario] = {
         Scenario(
             "idle",
             "Idle streams: memory, CPU and opening",
-            "Above the same server without streams. Kernel memory is that of both ends. CPU is with a heartbeat "
-            "every 15 s where the server has them.",
+            "Compared with the same server without streams. Kernel memory includes both ends. CPU includes a heartbeat "
+            "every 15 s, if the server has them.",
             "rss_per_stream",
             "bytes",
             False,
@@ -129,9 +129,8 @@ KNOWN: dict[str, Scenario] = {
         Scenario(
             "slow-readers",
             "Slow readers: what they cost the others",
-            "1,000 streams, 30 events a second; p99 of the other streams with readers that stall (never read) and "
-            "trickle (1 KB/s) among them, over p99 without; on the same server, in the order without, with, with, "
-            "without.",
+            "1,000 streams, 30 events a second. The ratio is the other streams' p99 with readers that stall (never "
+            "read) and trickle (1 KB/s), over p99 without, on the same server, in the order without, with, with, without.",
             "p99_ratio",
             "×",
             False,
@@ -148,9 +147,9 @@ KNOWN: dict[str, Scenario] = {
         Scenario(
             "probes",
             "Probes and new streams at saturation",
-            "5,000 streams at saturation; meanwhile 40 requests a second of each kind, timed from when each was due: a "
-            "health check on the main port, on the port of its own where there is one, and a new stream until its head "
-            "has come. The asking thread shares the load generator's core, so its waiting for that is in the figures.",
+            "5,000 streams at saturation, and 40 requests a second of each kind, timed from when each was due: a "
+            "health check on the main port, one on the health port if there is one, and a new stream until its head arrives. "
+            "The requesting thread shares the load generator's core, so the figures include its waiting for that.",
             "probe_main_us.p99",
             "ms",
             False,
@@ -176,7 +175,7 @@ KNOWN: dict[str, Scenario] = {
         Scenario(
             "publish",
             "Publishing",
-            "Nobody listens; events per second that are acknowledged.",
+            "Acknowledged events per second, without listeners.",
             "published_per_second",
             "events/s",
             True,
@@ -188,8 +187,8 @@ KNOWN: dict[str, Scenario] = {
         Scenario(
             "storm",
             "Reconnect storm",
-            "All streams are cut, 100 events are published, all streams come back at once with their Last-Event-ID; "
-            "the time until the last one has everything it missed.",
+            "All streams are cut, 100 events are published, and all streams return at once with their Last-Event-ID. "
+            "Timed until the last one has everything it missed.",
             "storm_live_seconds",
             "s",
             False,
@@ -203,8 +202,8 @@ KNOWN: dict[str, Scenario] = {
         Scenario(
             "logs",
             "SQLite, Redis and memory",
-            "Headwater's logs, events per second: delivered where there are streams, acknowledged where there are only "
-            "publishers. Redis shares the one core of the serving side.",
+            "Headwater's logs, in events per second: delivered ones with streams, acknowledged ones with only "
+            "publishers. Redis shares the serving side's one core.",
             "rate",
             "events/s",
             True,
@@ -218,8 +217,8 @@ KNOWN: dict[str, Scenario] = {
         Scenario(
             "workers",
             "Two workers",
-            "Two workers on both cores beside one worker on one. On a machine with two cores the load generator has "
-            "then none of its own and takes its share of what is delivered: a lower bound.",
+            "Two workers on both cores, compared with one worker on one. On a machine with two cores the load "
+            "generator then has no core of its own, so the figures are lower bounds.",
             "rate",
             "events/s",
             True,

@@ -1,6 +1,6 @@
-"""The tables of one scenario: peers down, cases or metrics across, and under it what makes a figure doubtful.
+"""The tables of one scenario: peers down, cases or metrics across, and below them what makes a figure doubtful.
 
-Every figure is a median; the number in brackets behind it, or the column "rounds", says over how many rounds.
+Every figure is a median over as many rounds as the number in brackets, or the column "rounds", says.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from bench.scenarios import Scenario
 
 OURS = "headwater"
 NOISE_FROM = 0.25  # of a core: the prober's own share stays below it
-LOST_FROM = 0.0005  # the least share of lost events that is shown as a share
+LOST_FROM = 0.0005  # below this share of lost events, their number is shown
 
 Formatter = Callable[[float], str]
 
 
 def count(value: float) -> str:
-    """2.31 M, 54 k, 1,234, 7.5."""
+    """Format a number: 2.31 M, 54 k, 1,234, 7.5."""
     if value >= 1e6:
         return f"{value / 1e6:.2f} M"
     if value >= 1e4:
@@ -30,29 +30,29 @@ def count(value: float) -> str:
 
 
 def milliseconds(microseconds: float) -> str:
-    """Without its unit, three digits."""
+    """Format microseconds as milliseconds, three digits, without the unit."""
     return f"{microseconds / 1e3:.3g}" if microseconds < 1e6 else f"{microseconds / 1e3:,.0f}"
 
 
 def kilobytes(value: float) -> str:
-    """Bytes, or KB from 1024 on, or MB."""
+    """Format bytes as B, KB or MB."""
     if abs(value) < 1024:
         return f"{value:,.0f} B"
     return f"{value / 1024:.1f} KB" if abs(value) < 2**20 else f"{value / 2**20:.0f} MB"
 
 
 def percent(share: float) -> str:
-    """A share of one core."""
+    """Format a share of one core."""
     return f"{100 * share:.1f} %"
 
 
 def seconds(value: float) -> str:
-    """To a hundredth."""
+    """Format seconds to a hundredth."""
     return f"{value:.2f} s"
 
 
 def times(value: float) -> str:
-    """A ratio."""
+    """Format a ratio."""
     return f"{value:.2f} ×"
 
 
@@ -109,7 +109,7 @@ COLUMNS: dict[str, list[tuple[str, str, Formatter]]] = {
 
 
 def line(scenario: Scenario, metrics: dict[str, Any]) -> str:
-    """One run in a few words, for the terminal."""
+    """Describe one run, for the terminal."""
     for word in ("failed", "skipped"):
         if word in metrics:
             return f"{word}: {metrics[word]}"
@@ -122,7 +122,7 @@ def line(scenario: Scenario, metrics: dict[str, Any]) -> str:
 
 
 def faults(runs: list[dict[str, Any]]) -> list[str]:
-    """What these runs did wrong: with any of it, a figure is not worth what it says."""
+    """Return what these runs did wrong, which makes their figures worthless."""
     found = []
     lost = sum(run.get("gaps", 0) + run.get("undelivered", 0) for run in runs)
     events = sum(run.get("events", 0) for run in runs)
@@ -150,7 +150,7 @@ def faults(runs: list[dict[str, Any]]) -> list[str]:
 
 
 def doubts(runs: list[dict[str, Any]]) -> list[str]:
-    """What a reader must know about these runs."""
+    """Return what a reader must know about these runs."""
     found = faults(runs)
     if any(run.get("generator_saturated") for run in runs) and not any("storm" in run for run in runs):
         found.insert(0, "the generator was busy throughout: a lower bound")
@@ -166,19 +166,19 @@ def doubts(runs: list[dict[str, Any]]) -> list[str]:
 
 
 def table(head: list[str], rows: list[list[str]], *, figures: bool = True) -> str:
-    """A Markdown table; figures stand at the right."""
+    """Write a Markdown table with figures aligned to the right."""
     lines = [head, ["---"] + ["---:" if figures else "---"] * (len(head) - 1), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
 def title(results: Results, peer: str) -> str:
-    """A peer's name in a table; ours stands out."""
+    """Return a peer's name for a table, ours in bold."""
     words = results.peers.get(peer, {}).get("title", peer)
     return f"**{words}**" if peer == OURS else words
 
 
 class _Notes:
-    """Footnotes of one table: the same doubt gets the same mark."""
+    """Footnotes of one table; the same doubt gets the same mark."""
 
     def __init__(self) -> None:
         self._marks: dict[str, int] = {}
@@ -201,7 +201,7 @@ def _missing(runs: list[dict[str, Any]]) -> str:
 
 
 def pivot(results: Results, scenario: Scenario) -> str:
-    """Peers down, cases across, the headline in each cell; then the ratios."""
+    """Write peers down, cases across, the headline in each cell; then the ratios."""
     cases, notes = results.cases(scenario.name), _Notes()
     rows, ratios = [], []
     for joined in _joined(results, scenario):
@@ -223,7 +223,7 @@ def pivot(results: Results, scenario: Scenario) -> str:
 
 
 def _cell(results: Results, scenario: Scenario, peer: str, case: Case, marks: str = "") -> str:
-    """`1.65 M (3)`: the median, and over how many rounds."""
+    """Format the median and its number of rounds: `1.65 M (3)`."""
     value = results.median(scenario.name, peer, case, scenario.headline)
     if value is None:
         return ""
@@ -231,20 +231,20 @@ def _cell(results: Results, scenario: Scenario, peer: str, case: Case, marks: st
 
 
 def _joined(results: Results, scenario: Scenario) -> list[int]:
-    """The joins with which the ceiling was measured."""
+    """Return the joins with which the ceiling was measured."""
     runs = results.scenarios.get(scenario.name, {}).get("runs", [])
     return sorted({run["case"]["joined"] for run in runs if run["peer"] == CEILING})
 
 
 def against(results: Results, scenario: Scenario, peer: str, case: Case) -> str:
-    """Our median over a peer's, if there are both."""
+    """Return our median over a peer's, if there are both."""
     ours = results.median(scenario.name, OURS, case, scenario.headline)
     theirs = results.median(scenario.name, peer, case, scenario.headline)
     return times(ours / theirs) if ours and theirs else ""
 
 
 def listing(results: Results, scenario: Scenario) -> str:
-    """One table a case: peers down, metrics across."""
+    """Write one table per case: peers down, metrics across."""
     text = ""
     columns = COLUMNS[scenario.name]
     for case in results.cases(scenario.name):
@@ -273,7 +273,7 @@ def _case_title(case: Case) -> str:
 
 
 def costs(results: Results, name: str, case: Case) -> str:
-    """What one delivered event costs the server, its own code and the kernel apart; empty if that was not measured."""
+    """Write what one delivered event costs, own code and kernel apart; empty if not measured."""
     rows = []
     for peer in results.measured_peers(name):
         each = [results.median(name, peer, case, metric) for metric in ("events_per_second", "server_cpu")]

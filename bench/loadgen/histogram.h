@@ -1,4 +1,4 @@
-/* A log histogram in the manner of HdrHistogram: 128 linear steps in every power of two.
+/* A log histogram like HdrHistogram: 128 linear steps in every power of two.
  *
  * Recording is a shift and an increment, whatever the value's size, and a quantile is at most 1/128 (0.8 %)
  * above the true value. Values are nanoseconds.

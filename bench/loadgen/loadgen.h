@@ -22,7 +22,7 @@ struct options {
     const char *host;
     int port, streams, channels, publishers, size, batch, cpu, open_inflight, never, trickle, storm,
         lazy_head, sleep;
-    int trickle_rate;    /* bytes per second that a trickling reader takes */
+    int trickle_rate;    /* a trickling reader's bytes per second */
     const char *channel; /* name, or prefix of the names when channels > 1 */
     const char *path, *publish_path, *body, *content_type, *last_event_id, *http;
     const char *header[MAX_HEADERS], *publish_header[MAX_HEADERS];
@@ -55,7 +55,7 @@ int connect_to_server(int receive_buffer); /* bytes, 0: the system's; non-blocki
 
 /* ---- subscribers (subscriber.c) ---- */
 struct subscriber_totals {
-    uint64_t events, bytes, reads; /* whole run, readers of full speed */
+    uint64_t events, bytes, reads; /* whole run, readers at full speed */
     struct sequence_faults faults;
     uint64_t wrong_size, clock_errors, foreign, heartbeats, resets;
     uint64_t closed_early, refused, bad_status, broken, open_timeouts;
@@ -67,18 +67,18 @@ extern struct subscriber_totals subscribed;
 extern struct histogram delivery_latency, open_latency;
 
 void subscribers_init(void);
-void subscribers_open_all(void); /* starts opening; call again from the loop as room appears */
+void subscribers_open_all(void); /* starts opening; call again from the loop when there is room */
 bool subscribers_settled(void);  /* every stream is open or has failed */
 bool subscribers_gone(void);     /* no stream is open any more */
-void subscribers_give_up(void);  /* streams that are not open by now count as open_timeouts */
+void subscribers_give_up(void);  /* count streams that are not open as open_timeouts */
 void subscriber_ready(uint32_t index, uint32_t events);
 void subscribers_tick(int64_t now); /* trickling readers */
-void subscribers_close_all(void); /* by RST: leaves no TIME_WAIT behind, so that runs can follow each other */
+void subscribers_close_all(void); /* by RST, so that no TIME_WAIT delays the next run */
 void subscribers_window(bool open); /* starts/ends the measured window */
 uint64_t subscribers_window_events(uint64_t *bytes, uint64_t *least, uint64_t *most);
-bool subscribers_complete(void); /* every reader that is open has all that was acknowledged */
+bool subscribers_complete(void); /* every open reader has everything acknowledged */
 void subscribers_missing(uint64_t *gaps, uint64_t *undelivered);
-void storm_begin(void); /* all streams are opened anew with their own Last-Event-ID */
+void storm_begin(void); /* opens all streams again with their own Last-Event-ID */
 bool storm_live(void);
 extern struct histogram storm_latency; /* storm begin → this stream has everything that it missed */
 
@@ -86,7 +86,7 @@ extern struct histogram storm_latency; /* storm begin → this stream has everyt
 struct publisher_totals {
     uint64_t requests, events, acknowledged; /* whole run */
     uint64_t failed, refused, reconnects;    /* no answer / an answer other than 2xx */
-    uint64_t backlog_max;                    /* open loop: requests that were due and not yet sent */
+    uint64_t backlog_max;                    /* open loop: requests due but not sent */
     int last_bad_status;
 };
 
@@ -99,7 +99,7 @@ void publishers_start(int64_t now, enum publish_mode mode, double rate,
 void publishers_stop(void);
 bool publishers_idle(void);   /* stopped, and every answer is in */
 bool publishers_spent(void);  /* the budget is used up and every answer is in */
-void publishers_ready(void);  /* cheap: called between any few reads */
+void publishers_ready(void);  /* cheap: called after every few reads */
 int64_t publishers_due(void); /* open loop: when the next request is due; INT64_MAX when none */
 void publishers_pump(int64_t now);
 void publishers_window(bool open);

@@ -1,5 +1,5 @@
-/* One thread, one epoll. Publishers have an epoll of their own inside it, which is looked at after every few
- * reads: the answer that a closed-loop publisher waits for must not queue behind a thousand readable streams.
+/* One thread, one epoll. Publishers have an epoll of their own inside it, checked after every few reads: the
+ * answer that a closed-loop publisher waits for must not queue behind a thousand readable streams.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -62,7 +62,7 @@ int connect_to_server(int receive_buffer)
         return -1;
     int one = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (receive_buffer) /* before connect: it bounds the window that is offered */
+    if (receive_buffer) /* before connect: it bounds the offered window */
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
     if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0 && errno != EINPROGRESS) {
         int error = errno;

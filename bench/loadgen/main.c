@@ -1,9 +1,9 @@
 /* An SSE load generator: N streams and k publishers in one thread on one core.
  *
- * Phases: open → settle → warm-up → window → drain → report. The window alone is measured; the drain lets
- * everything that was acknowledged arrive, so that what is then missing is missing for good. With --storm:
- * open → publish (warm-up) → drain → every stream is cut → M events are published → every stream is opened
- * again with its own Last-Event-ID → until each has all it missed → one more event reaches all.
+ * Phases: open → settle → warm-up → window → drain → report. Only the window is measured. The drain waits for
+ * everything acknowledged, so what is then missing is lost. With --storm: open → publish (warm-up) → drain →
+ * cut every stream → publish M events → open every stream again with its own Last-Event-ID → wait until each
+ * has all it missed → one more event reaches all.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -130,7 +130,7 @@ static void line_done(struct parser *p, const char *s, size_t kept, size_t lengt
         body_line(p, s, kept, length, event, owner);
 }
 
-/* Consumes lines from [s, end); in the head it stops after the line that ends it. Returns where it stopped.
+/* Consumes lines from [s, end), in the head up to the line that ends it. Returns where it stopped.
  */
 static const char *lines(struct parser *p, const char *s, const char *end, event_function event, void *owner)
 {
@@ -138,7 +138,7 @@ static const char *lines(struct parser *p, const char *s, const char *end, event
     while (s < end && p->state == start) {
         const char *nl = memchr(s, '\n', (size_t)(end - s));
         size_t span = (size_t)((nl ? nl : end) - s);
-        if (nl && p->line_bytes == 0) { /* a whole line in place: nothing is copied */
+        if (nl && p->line_bytes == 0) { /* a whole line in place: no copy */
             line_done(p, s, span, span, span ? nl[-1] : 0, event, owner);
             s = nl + 1;
             continue;

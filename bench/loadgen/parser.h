@@ -1,9 +1,8 @@
 /* An incremental parser of one SSE response: HTTP/1.x head, chunked or close-delimited body, event blocks.
  *
- * The bytes may be cut anywhere: between events, inside a line, inside a chunk's size. Nothing is buffered
- * but the first KEPT bytes of the line that is incomplete, so a stream costs a few hundred bytes whatever its
- * events' size. Lines end with LF or CRLF (WHATWG HTML §9.2.5 also knows a lone CR, which no server here
- * sends).
+ * The bytes may be cut anywhere: between events, inside a line, inside a chunk's size. Only the first KEPT
+ * bytes of an incomplete line are buffered, so a stream costs a few hundred bytes whatever its events' size.
+ * Lines end with LF or CRLF (WHATWG HTML §9.2.5 also allows a lone CR, which no server here sends).
  */
 #ifndef PARSER_H
 #define PARSER_H
@@ -26,7 +25,7 @@ enum parser_state {
 
 enum event_kind {
     EVENT_OURS,      /* data carries "t" and "n" */
-    EVENT_FOREIGN,   /* dispatched, but not one that this generator published */
+    EVENT_FOREIGN,   /* dispatched, but not published by this generator */
     EVENT_HEARTBEAT, /* event: heartbeat, or ping */
     EVENT_RESET      /* event: stream-reset */
 };
@@ -35,7 +34,7 @@ struct parsed_event {
     enum event_kind kind;
     uint64_t t, n;       /* EVENT_OURS: the publisher's time (ns since the epoch) and sequence number */
     uint32_t data_bytes; /* length of the data as dispatched (several data lines: with their LFs) */
-    int wrapped; /* {"t":… did not stand at the data's beginning: the server put an envelope around it */
+    int wrapped; /* {"t":… was not at the data's beginning: the server put it into an envelope */
 };
 
 typedef void (*event_function)(void *owner, const struct parsed_event *event);
@@ -56,7 +55,7 @@ struct parser {
 
 void parser_reset(struct parser *parser, int keep_id);
 
-/* Takes `length` bytes in; calls `event` once for each block that WHATWG §9.2.6 would dispatch. */
+/* Parses `length` bytes; calls `event` once for each block that WHATWG §9.2.6 dispatches. */
 void parser_feed(struct parser *parser, const char *bytes, size_t length, event_function event, void *owner);
 
 #endif

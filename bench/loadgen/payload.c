@@ -1,4 +1,4 @@
-/* What is published: the channel that is drawn for it, and the body with the stamp that the streams check. */
+/* What is published: a drawn channel, and a body with the stamp that the streams check. */
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <math.h>

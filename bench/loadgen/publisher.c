@@ -1,9 +1,9 @@
 /* The publishers: kept-alive HTTP/1.1 connections in the generator's own thread.
  *
- * closed loop: each publisher sends, waits for the whole answer, and sends again; an event carries the time
- * it was sent at. open loop:   request i is due at start + i / rate, whatever the server does. It goes out on
- * any free connection, late if none is free, and carries the time it was *due* at: a stall of the server is
- * charged to every request that it delayed (no coordinated omission).
+ * Closed loop: each publisher sends, waits for the whole answer, and sends again; an event carries the time
+ * at which it was sent. Open loop: request i is due at start + i / rate, whatever the server does. It is sent
+ * on any free connection, late if none is free, and carries the time at which it was *due*: a stall of the
+ * server counts for every request that it delayed (no coordinated omission).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,7 +17,7 @@
 #include "loadgen.h"
 
 #define ANSWER_BYTES (64 * 1024)
-#define RETRY_PAUSE (SECOND / 50) /* after a connection failed: no busy loop against a dead server */
+#define RETRY_PAUSE (SECOND / 50) /* after a failed connection: no busy loop against a dead server */
 
 enum state { DISCONNECTED, CONNECTING, FREE, SENDING, WAITING };
 
@@ -97,8 +97,8 @@ static void forget_connection(struct publisher *p)
     p->state = DISCONNECTED;
 }
 
-/* The request's events may or may not be in the server: they are neither required nor an error at the
- * streams. */
+/* The server may or may not have stored the request's events: streams neither have to get them nor must miss
+ * them. */
 static void give_up(struct publisher *p)
 {
     if ((lost_count & (lost_count - 1)) == 0) {
@@ -180,7 +180,7 @@ static void send_request(struct publisher *p, int64_t due)
     flush(p);
 }
 
-/* Is the answer complete? Sets its status and whether the server will close. */
+/* Returns whether the answer is complete; sets its status and whether the server will close. */
 static bool answer_complete(struct publisher *p, int *status, bool *closes)
 {
     p->answer[p->answer_bytes] = 0;
@@ -211,7 +211,7 @@ static void read_answer(struct publisher *p)
     ssize_t n = recv(p->fd, p->answer + p->answer_bytes, ANSWER_BYTES - 1 - p->answer_bytes, 0);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
-    if (n <= 0) { /* an idle connection that the server closes is its right */
+    if (n <= 0) { /* the server may close an idle connection */
         connection_failed(p);
         return;
     }

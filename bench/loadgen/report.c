@@ -1,4 +1,4 @@
-/* The generator's two JSON lines, and the CPU figures that tell whether it was the bottleneck itself. */
+/* The generator's two JSON lines, and the CPU figures that show whether it was the bottleneck. */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +22,7 @@ static void add_process_time(int pid, struct usage *u)
     size_t n = fread(text, 1, sizeof text - 1, f);
     fclose(f);
     text[n] = 0;
-    char *s = strrchr(text, ')'); /* the command may hold anything, parentheses too */
+    char *s = strrchr(text, ')'); /* the command may contain anything, even parentheses */
     unsigned long long user = 0, kernel = 0;
     if (!s || sscanf(s + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &kernel) != 2)
         return;

@@ -1,8 +1,8 @@
 /* The proof that a stream got every event exactly once and in order.
  *
  * Publisher p of k numbers its events n = p, p + k, p + 2k, … for each channel, and sends the next one only
- * after the last was answered; so every stream must see each publisher's index n / k rise by exactly one. A
- * jump is kept as a missing range; an index from within such a range is "reordered", any other old index a
+ * after the last was answered. So every stream must see each publisher's index n / k rise by exactly one. A
+ * jump is recorded as a missing range; an index from such a range is "reordered", any other old index a
  * "duplicate".
  */
 #ifndef SEQUENCE_H
@@ -12,7 +12,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#define SEQUENCE_RANGES 32 /* missing ranges that one stream remembers; what goes beyond is `untracked` */
+#define SEQUENCE_RANGES 32 /* missing ranges that one stream remembers; further ones are `untracked` */
 
 struct range {
     uint32_t publisher;
@@ -23,7 +23,7 @@ struct sequence_faults {
 };
 
 struct sequence {
-    uint64_t *next; /* per publisher: the index that must come next */
+    uint64_t *next; /* per publisher: the next index */
     struct range *missing;
     int ranges;
 };

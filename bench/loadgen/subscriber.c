@@ -10,7 +10,7 @@
 #include "loadgen.h"
 
 #define READ_BYTES (256 * 1024)
-#define SLOW_BUFFER 4096 /* bytes that the kernel takes for a slow reader: else minutes pass until it is felt */
+#define SLOW_BUFFER 4096 /* receive buffer of a slow reader; a larger one would hide it for minutes */
 
 enum phase { UNOPENED, CONNECTING, HEAD, OPEN, CLOSED };
 enum pace { FULL, NEVER, TRICKLE };
@@ -85,7 +85,7 @@ static void failed(struct client *c, uint64_t *counter)
     ++*counter;
     if (storming && !c->caught_up) {
         c->caught_up =
-            true; /* it never will be: the counter tells, and the storm's report is "not complete" */
+            true; /* it never will be; the counter and the storm's "not complete" report it */
         storm_waiting--;
     }
     client_close(c);
@@ -129,7 +129,7 @@ static void opened(struct client *c)
     alive++;
     subscribed.opened++;
     histogram_add(&open_latency, (uint64_t)(now_ns() - c->started));
-    if (c->pace != FULL) /* from now on only a hang-up is noticed; trickling readers are read by the tick */
+    if (c->pace != FULL) /* from now on watch only for a hang-up; the tick reads trickling readers */
         watch(c, EPOLL_CTL_MOD, EPOLLRDHUP | EPOLLET);
     subscribers_open_all();
 }
@@ -161,7 +161,7 @@ static void send_request(struct client *c)
         opened(c);
 }
 
-/* Has the stream everything that was acknowledged on its channel? */
+/* Returns whether the stream has everything acknowledged on its channel. */
 static bool complete(struct client *c)
 {
     for (int p = 0; p < opt.publishers; p++) {
@@ -211,7 +211,7 @@ static void on_event(void *owner, const struct parsed_event *event)
     }
 }
 
-/* Reads once, at most `most` bytes. */
+/* Reads once, `most` bytes at most. */
 static void client_read(struct client *c, size_t most)
 {
     ssize_t n = recv(c->fd, read_buffer, most, 0);
@@ -268,7 +268,7 @@ void subscriber_ready(uint32_t index, uint32_t events)
         if (events & (EPOLLERR | EPOLLHUP | EPOLLRDHUP))
             failed(c, &subscribed.slow_closed);
     } else {
-        /* A slow reader takes its head in small bites, so that no events come with it. */
+        /* A slow reader reads its head in small steps, so that no events arrive with it. */
         client_read(c, c->pace == FULL ? READ_BYTES : 64);
     }
 }

@@ -1,4 +1,4 @@
-"""The servers that are measured side by side; `KNOWN` has them by name."""
+"""The servers to measure; `KNOWN` has them by name."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ _ALL: list[Peer] = [
 
 KNOWN: dict[str, Peer] = {peer.name: peer for peer in _ALL}
 
-# What runs when nothing is chosen; the other variants of Headwater are asked for by name.
+# What runs by default; the other variants of Headwater must be named.
 DEFAULT = [name for name in KNOWN if not name.startswith("headwater-")]

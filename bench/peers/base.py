@@ -1,7 +1,7 @@
-"""How a server under test is started, addressed, watched and stopped.
+"""Starts, addresses, watches and stops a server under test.
 
-Everything that belongs to the serving side (all workers, and a Redis where there is one) runs on SERVER_CPU,
-and the load generator on LOAD_CPU, so every figure is "per core".
+The serving side (all workers, and Redis if needed) runs on SERVER_CPU, the load generator on LOAD_CPU, so every figure
+is per core.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ STOP_DEADLINE = 5.0  # seconds after SIGTERM until SIGKILL
 
 
 class PeerFailed(RuntimeError):
-    """A peer did not start, or died; the message ends with what it logged last."""
+    """A peer did not start, or died; the message ends with its last log lines."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where and how the load generator streams and publishes; the defaults are the contract of Headwater."""
+    """Where and how the load generator streams and publishes; the defaults are Headwater's."""
 
     path: str = "/events/{channel}"
     publish_path: str = "/events/{channel}"
@@ -41,12 +41,12 @@ class Target:
     content_type: str = "text/plain"
     headers: tuple[str, ...] = ()
     publish_headers: tuple[str, ...] = ()
-    lazy_head: bool = False  # the response's head comes only with the first event
+    lazy_head: bool = False  # the response's head arrives only with the first event
     settle: float = 0.3  # seconds between the last stream's opening and the first publish
-    settle_each: float = 0.0  # seconds more a stream, where a stream is ready only some time after its opening
+    settle_each: float = 0.0  # seconds more per stream, if it is ready only some time after its opening
 
     def arguments(self, streams: int = 0) -> list[str]:
-        """The load generator's options."""
+        """Return the load generator's options."""
         given = [f"--path={self.path}", f"--publish-path={self.publish_path}", f"--body={self.body}"]
         given += [f"--content-type={self.content_type}", f"--settle={self.settle + streams * self.settle_each:g}"]
         given += [f"--header={each}" for each in self.headers]
@@ -64,42 +64,42 @@ class Command:
 
 
 def free_port() -> int:
-    """A TCP port that was free a moment ago."""
+    """Return a TCP port that was free a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
 
 
 class Peer(ABC):
-    """A kind of server. Subclasses say what to run; `started()` runs it."""
+    """A kind of server. Subclasses define what to run; `started()` runs it."""
 
     name = ""  # on the command line and in the result file
     title = ""  # in the report
     target = Target()
-    batch_target: Target | None = None  # how to publish several events in one request, where there is a way
+    batch_target: Target | None = None  # how to publish several events in one request, if it can
     most_streams = 0  # 0: any number
-    opens_per_second = 4000  # streams, about: for estimates of how long a run takes
+    opens_per_second = 4000  # streams, roughly, for estimating a run's time
     resumes = False  # does it replay after Last-Event-ID?
     ready_path = "/healthz"
     cpus: tuple[int, ...] = (SERVER_CPU,)
 
     def prepare(self) -> None:  # noqa: B027 - most need nothing
-        """Builds or installs what the peer needs; raises build.Unavailable with the reason it cannot run."""
+        """Build or install what the peer needs; raises build.Unavailable with the reason it cannot run."""
 
     def version(self) -> str:
-        """What was measured, for the report."""
+        """Return what was measured, for the report."""
         return ""
 
     @abstractmethod
     def commands(self, port: int, folder: Path, streams: int) -> list[Command]:
-        """The processes to start, in order, the server that listens at `port` last.
+        """Return the processes to start, in order, the server that listens at `port` last.
 
-        `folder` is an empty temporary directory; `streams` is how many streams it must be able to hold.
+        `folder` is an empty temporary directory; `streams` is how many streams the server must hold.
         """
 
     @contextlib.contextmanager
     def started(self, streams: int) -> Iterator[Running]:
-        """Starts the peer, waits until it answers, and stops it at the end whatever happened."""
+        """Start the peer, wait until it answers, and always stop it at the end."""
         self.prepare()
         folder = Path(tempfile.mkdtemp(prefix=f"bench-{self.name}-"))
         port = free_port()
@@ -145,16 +145,16 @@ class Running:
 
     peer: Peer
     port: int
-    sessions: list[int]  # one session (setsid) per process that was started
+    sessions: list[int]  # one session (setsid) per started process
     folder: Path
-    health_port: int | None = None  # where probes have a port of their own
+    health_port: int | None = None  # if probes have a port of their own
 
     def pids(self) -> list[int]:
-        """All processes of the serving side, workers and helpers too."""
+        """Return all processes of the serving side, workers and helpers too."""
         return [int(path.name) for path in Path("/proc").glob("[0-9]*") if _session(path) in self.sessions]
 
     def arguments(self, channel: str, target: Target | None = None, streams: int = 0) -> list[str]:
-        """The load generator's options for this server and so many streams."""
+        """Return the load generator's options for this server and this many streams."""
         chosen = target or self.peer.target
         given = [f"--port={self.port}", f"--channel={channel}", f"--cpu={LOAD_CPU}"]
         return [*given, *chosen.arguments(streams), *(f"--watch={pid}" for pid in self.pids())]
@@ -187,7 +187,7 @@ def _wait_ready(port: int, path: str, process: subprocess.Popen[bytes], log: Pat
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends the process and its session's children."""
+    """End the process and its session's children."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)

@@ -13,7 +13,7 @@ SOURCE = build.BENCH / "peers" / "better_sse_app"
 
 
 class BetterSSE(Peer):
-    """A session per stream, and a channel's `broadcast`."""
+    """One session per stream, and a channel's `broadcast`."""
 
     name = "better-sse"
     title = "better-sse (Node)"

@@ -13,9 +13,9 @@ SOURCE = build.BENCH / "peers" / "plain"
 
 
 def _room(streams: int) -> int:
-    """Connections that the worker must be able to hold.
+    """Return how many connections the worker must hold.
 
-    More than the streams: one whose client is gone keeps its place until the next write to it fails.
+    More than the streams: a connection whose client has left keeps its place until the next write to it fails.
     """
     return 3 * streams + 1000
 
@@ -30,7 +30,7 @@ class PlainGevent(Peer):
         return f"gunicorn {version('gunicorn')}, gevent {version('gevent')}, Flask {version('Flask')}"
 
     def options(self, streams: int) -> list[str]:
-        """gunicorn's options."""
+        """Return gunicorn's options."""
         return ["--worker-class", "gevent", "--worker-connections", str(_room(streams))]
 
     def commands(self, port: int, folder: Path, streams: int) -> list[Command]:
@@ -40,7 +40,7 @@ class PlainGevent(Peer):
 
 
 class PlainGthread(PlainGevent):
-    """Stock gthread worker: a thread per stream."""
+    """Stock gthread worker: one thread per stream."""
 
     name = "flask-gthread"
     title = "Flask generator, stock gthread worker"

@@ -13,11 +13,11 @@ REQUIREMENTS = SOURCE / "requirements.txt"
 
 
 class FlaskSSE(Peer):
-    """A Redis connection per stream; no response head before the first event, no ids, no heartbeats."""
+    """One Redis connection per stream; no response head before the first event, no ids, no heartbeats."""
 
     name = "flask-sse"
     title = "Flask-SSE + Redis"
-    most_streams = 2000  # Redis connections, and minutes until all are subscribed
+    most_streams = 2000  # Redis connections; it takes minutes until all are subscribed
     target = Target(
         path="/stream?channel={channel}",
         publish_path="/publish/{channel}",

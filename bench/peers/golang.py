@@ -1,4 +1,4 @@
-"""Go net/http, standard library only: the handler as it is usually written (`go/main.go`)."""
+"""Go net/http, standard library only, with the handler as usually written (`go/main.go`)."""
 
 from __future__ import annotations
 

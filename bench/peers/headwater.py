@@ -12,11 +12,11 @@ from bench.peers.redis_server import redis_command
 
 ROOT = build.BENCH.parent
 MAX_STREAMS = 20_000
-DRAIN_WINDOW = 1  # seconds; the benchmark stops servers that have streams left
+DRAIN_WINDOW = 1  # seconds; the benchmark stops servers with open streams
 
 
 class Headwater(Peer):
-    """One worker on one core; the log engine and the number of workers make variants."""
+    """One worker on one core; variants differ in log engine and number of workers."""
 
     resumes = True
     ready_path = "/startupz"
@@ -71,7 +71,7 @@ class Headwater(Peer):
 
 
 def _commit() -> str:
-    """Which state of the source it is; nothing where that is no git checkout."""
+    """Return the source's commit; nothing outside a git checkout."""
     try:
         said = subprocess.run(
             ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True

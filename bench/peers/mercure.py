@@ -40,7 +40,7 @@ http://127.0.0.1:{port} {{
 
 
 def publisher_token() -> str:
-    """A JWT (HS256) that may publish everything."""
+    """Mint a JWT (HS256) that may publish everything."""
 
     def encoded(data: bytes) -> str:
         return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

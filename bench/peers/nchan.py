@@ -78,7 +78,7 @@ class Nchan(Peer):
         return f"nginx {nginx.strip().rpartition('/')[2]}, nchan {package or 'unknown'}"
 
     def commands(self, port: int, folder: Path, streams: int) -> list[Command]:
-        folder.chmod(0o755)  # the worker has another user than the master when that is root
+        folder.chmod(0o755)  # if the master is root, the worker runs as another user
         text = CONFIGURATION.format(module=self._module(), folder=folder, port=port)
         path = folder / "nginx.conf"
         path.write_text(text)

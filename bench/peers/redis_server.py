@@ -1,4 +1,4 @@
-"""A Redis of its own for the peers that need one, without persistence, in a temporary directory."""
+"""A Redis for the peers that need one, without persistence, in a temporary directory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from bench.peers.base import Command
 
 
 def redis_command(port: int, folder: Path) -> Command:
-    """A Redis at `port`; it shares the serving side's core."""
+    """Return the command for a Redis at `port`, on the serving side's core."""
     argv = [build.program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     return Command([*argv, "--appendonly", "no", "--maxclients", "20000", "--dir", str(folder)])

@@ -9,7 +9,7 @@ import (
 )
 
 // broker hands each event to the subscribers of its channel. A frame is encoded once and shared; a subscriber whose
-// buffer is full misses it, so that one slow client holds up nobody.
+// buffer is full misses it, so that a slow client delays nobody.
 type broker struct {
 	mu       sync.RWMutex
 	channels map[string]map[chan []byte]struct{}

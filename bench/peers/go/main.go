@@ -1,7 +1,7 @@
 // Command peer is an SSE server as a Go engineer would usually write it, with the standard library only. It is the
 // reference of tests/live/test_raw_sockets.py (time-outs, limits, what closes when) and a peer of the benchmark.
 //
-// It is written for Go 1.19, before http.ResponseController: a handler that must move its connection's deadlines gets
+// For Go 1.19, which has no http.ResponseController: a handler that must move its connection's deadlines gets
 // the net.Conn through ConnContext. Settings have Headwater's names in the environment, and flags beside them.
 package main
 
@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// net/http reads MaxHeaderBytes and this much more before it answers 431 ("slop" in its source).
+// net/http reads this much more than MaxHeaderBytes before it answers 431 ("slop" in its source).
 const headerSlop = 4096
 
 type connKey struct{}
@@ -28,7 +28,7 @@ type connKey struct{}
 type server struct {
 	settings settings
 	broker   *broker
-	draining chan struct{} // closed when the shutdown begins: streams end, cleanly
+	draining chan struct{} // closed when the shutdown begins: streams end cleanly
 	ready    atomic.Bool
 }
 
@@ -88,7 +88,7 @@ func (s *server) httpServer() *http.Server {
 
 func (s *server) routes() http.Handler {
 	mux := http.NewServeMux()
-	// Of a page's usual size, so that a reader that stops has something not to read.
+	// As long as a usual page, so that a stopped reader leaves something unread.
 	console := page("text/html; charset=utf-8", "<!doctype html><title>peer</title>\n"+strings.Repeat(" ", 16384))
 	for _, path := range []string{"/healthz", "/livez", "/readyz", "/startupz"} {
 		mux.Handle(path, methods{"GET": s.probe})
@@ -111,7 +111,7 @@ func (s *server) routes() http.Handler {
 	})
 }
 
-// methods answers HEAD with GET's handler (net/http drops the body), OPTIONS by itself, and 405 to the rest.
+// methods answers HEAD with GET's handler (net/http drops the body), OPTIONS itself, and anything else with 405.
 type methods map[string]http.HandlerFunc
 
 func (m methods) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -150,7 +150,7 @@ func problem(w http.ResponseWriter, status int, detail string) {
 }
 
 func (s *server) probe(w http.ResponseWriter, _ *http.Request) {
-	// A prober that kept its connection would go on asking a pod that has left the endpoints.
+	// A prober with a kept connection would go on asking a pod that has left the endpoints.
 	w.Header().Set("Connection", "close")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -182,7 +182,7 @@ func (s *server) publish(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		var tooLarge *http.MaxBytesError
 		var network net.Error
-		w.Header().Set("Connection", "close") // nobody knows where the next request would begin
+		w.Header().Set("Connection", "close") // the start of the next request is unknown
 		switch {
 		case errors.As(err, &tooLarge):
 			problem(w, http.StatusRequestEntityTooLarge, "the event is too large")
@@ -205,13 +205,13 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request) {
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("Cache-Control", "no-store, no-transform")
 	header.Set("X-Accel-Buffering", "no")
-	header.Set("Connection", "close") // after an hour's stream there is nothing to gain from keeping it
+	header.Set("Connection", "close") // keeping it gains nothing after an hour's stream
 	if r.Method == http.MethodHead {
 		return
 	}
 	flusher := w.(http.Flusher)
 	conn := r.Context().Value(connKey{}).(net.Conn)
-	// WriteTimeout's deadline would end every stream so long after its request. (ReadTimeout's needs nothing: net/http
+	// WriteTimeout's deadline would end every stream that long after its request. (ReadTimeout needs nothing: net/http
 	// clears it when it begins to read in the background, to notice that the client went away.)
 	_ = conn.SetWriteDeadline(time.Time{})
 	write := func(block []byte) bool {
@@ -221,7 +221,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request) {
 		if _, err := w.Write(block); err != nil {
 			return false
 		}
-		flusher.Flush() // its error is met by the next Write, and cancels the context
+		flusher.Flush() // the next Write meets its error, which cancels the context
 		return true
 	}
 
@@ -234,7 +234,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request) {
 	if !write(heartbeat("id: "+s.broker.lastID()+"\nretry: 2000\n", time.Now())) {
 		return
 	}
-	var beats <-chan time.Time // nil, which never fires, when heartbeats are off
+	var beats <-chan time.Time // nil, which never fires, if heartbeats are off
 	if s.settings.heartbeat > 0 {
 		ticker := time.NewTicker(s.settings.heartbeat)
 		defer ticker.Stop()
