@@ -130,7 +130,8 @@ KNOWN: dict[str, Scenario] = {
             "slow-readers",
             "Slow readers: what they cost the others",
             "1,000 streams, 30 events a second. The ratio is the other streams' p99 with readers that stall (never "
-            "read) and trickle (1 KB/s), over p99 without, on the same server, in the order without, with, with, without.",
+            "read) and trickle (1 KB/s), over p99 without, on the same server, in the order without, with, with, "
+            "without.",
             "p99_ratio",
             "×",
             False,
@@ -148,8 +149,9 @@ KNOWN: dict[str, Scenario] = {
             "probes",
             "Probes and new streams at saturation",
             "5,000 streams at saturation, and 40 requests a second of each kind, timed from when each was due: a "
-            "health check on the main port, one on the health port if there is one, and a new stream until its head arrives. "
-            "The requesting thread shares the load generator's core, so the figures include its waiting for that.",
+            "health check on the main port, one on the health port if there is one, and a new stream until its head "
+            "arrives. The requesting thread shares the load generator's core, so the figures include its waiting for "
+            "that.",
             "probe_main_us.p99",
             "ms",
             False,
