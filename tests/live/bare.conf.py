@@ -1,4 +1,4 @@
-"""gunicorn as somebody sets it up who has read nothing of our hooks: a worker class and an address."""
+"""gunicorn's configuration by somebody who knows nothing of our hooks: a worker class and an address."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The service with a view whose threads and greenlets fail."""
+"""The service with a view whose threads and greenlets raise."""
 
 from __future__ import annotations
 

@@ -27,5 +27,5 @@ app = create_app(load())
 
 @app.get("/reads")
 def reads() -> flask.Response:
-    """Reads on behalf of streams since the start, and the process."""
+    """Return the number of reads for streams since the start, and the process id."""
     return flask.jsonify(reads=sum(log.reads for log in logs), pid=os.getpid())

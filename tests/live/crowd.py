@@ -1,4 +1,4 @@
-"""Thousands of EventSources in one thread: they read what comes, and come back with their last event id.
+"""Thousands of EventSources in one thread. They read events, and reconnect with their last event id.
 
 What a connection received is parsed only when it has ended, so that the crowd keeps up with the server on the core
 that is left for it.
@@ -55,7 +55,7 @@ class Member:
 
     @property
     def messages(self) -> list[StreamEvent]:
-        """What publishers sent, of all connections that have ended, in the order of its coming."""
+        """Return the published events of all connections that have ended, in the order of arrival."""
         return [block for one in self.connections for block in one.blocks if not block.is_control]
 
     @property
@@ -98,7 +98,7 @@ class Crowd:
 
     @property
     def open(self) -> int:
-        """Members that have a stream's head and opening."""
+        """Return the number of members that have a stream's head and opening."""
         return sum(1 for member in self.members if b"\nretry:" in member.raw[:4096])
 
     def wait_open(self, timeout: float = 30.0) -> Self:
@@ -126,7 +126,7 @@ class Crowd:
         self.close()
 
     def close(self) -> None:
-        """Stop, and close what is open; its blocks are kept, too."""
+        """Stop, and close open connections; their blocks are kept, too."""
         self._stop.set()
         self._thread.join(30)
         for member in self.members:
@@ -137,11 +137,11 @@ class Crowd:
             raise self.failure
 
     def endings(self) -> Counter[str]:
-        """How connections have ended so far, over all members."""
+        """Count the ends of all members' connections so far."""
         return Counter(ending.value for member in self.members for ending in member.endings)
 
     def errors(self) -> list[str]:
-        """Broken framing that was seen."""
+        """Return errors in the framing."""
         return [one.error for member in self.members for one in member.connections if one.error]
 
     def __repr__(self) -> str:
@@ -222,7 +222,7 @@ class Crowd:
 
 
 def _parse(raw: bytes) -> tuple[int, list[StreamEvent], bool, str]:
-    """Status, blocks, whether the end was a clean one, and what is wrong with the framing."""
+    """Return the status, the blocks, whether the end was clean, and errors in the framing."""
     head, found, body = raw.partition(b"\r\n\r\n")
     if not found:
         return 0, [], False, ""
@@ -242,7 +242,7 @@ def _parse(raw: bytes) -> tuple[int, list[StreamEvent], bool, str]:
 
 
 def busiest(moments: list[float], seconds: float) -> int:
-    """The most of these moments that lie in any interval of so many seconds."""
+    """Return the largest number of these moments within any interval of ``seconds``."""
     moments = sorted(moments)
     first = most = 0
     for last, moment in enumerate(moments):

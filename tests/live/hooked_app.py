@@ -21,7 +21,7 @@ Health(app)
 
 @app.get("/own")
 def own() -> flask.Response:
-    """A stream of the app's own."""
+    """A stream that the app makes itself."""
 
     def ticks() -> Iterator[str]:
         while True:
@@ -32,7 +32,7 @@ def own() -> flask.Response:
 
 
 def _compressed(body: Iterable[bytes]) -> Iterator[bytes]:
-    """As Flask-Compress does with what is streamed."""
+    """Compress a stream as Flask-Compress does."""
     compressor = zlib.compressobj()
     for item in body:
         yield compressor.compress(item) + compressor.flush(zlib.Z_SYNC_FLUSH)
@@ -51,13 +51,13 @@ def shout(response: flask.Response) -> flask.Response:
 
 
 def announce(response: flask.Response) -> flask.Response:
-    """Say that it is compressed, and leave that to a proxy."""
+    """Announce compression, and leave it to a proxy."""
     response.headers["Content-Encoding"] = "identity"
     return response
 
 
 def begin(response: flask.Response) -> flask.Response:
-    """Put something before it, by what leaves no frame on the stack."""
+    """Put a block before the body, by an iterator that has no frame on the stack."""
     response.response = itertools.chain([b": hello\n\n"], response.response)  # type: ignore[arg-type]
     return response
 
@@ -76,7 +76,7 @@ def fail(response: flask.Response) -> flask.Response:
 
 
 def add(response: flask.Response) -> flask.Response:
-    """What leaves the body alone."""
+    """Change only headers that leave the body as it is."""
     response.headers["Content-Security-Policy"] = "default-src 'none'"
     response.headers["Content-Type"] = "text/event-stream; charset=utf-8"
     response.set_cookie("seen", "1")

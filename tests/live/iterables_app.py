@@ -1,4 +1,4 @@
-"""An app whose views stream iterables of their own; what becomes of each is written into a file of its name."""
+"""An app whose views stream iterables of their own. Each iterable writes its end into a file of its name."""
 
 from __future__ import annotations
 

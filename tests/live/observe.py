@@ -1,4 +1,4 @@
-"""What can be seen of a server from outside: its metrics, its access log, its processes."""
+"""Observes a server from outside: its metrics, its access log, its processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
 
 
 def samples(server: Server) -> dict[str, float]:
-    """All of ``/metrics``: ``name`` or ``name{label="value"}`` to value."""
+    """Return all of ``/metrics``: ``name`` or ``name{label="value"}`` to value."""
     text = server.request("GET", "/metrics", port=server.health_port).text
     found = {}
     for line in text.splitlines():
@@ -31,7 +31,7 @@ def samples(server: Server) -> dict[str, float]:
 
 
 def streams(server: Server, state: str | None = None) -> int:
-    """Open streams, of one state or of all."""
+    """Return the number of open streams, in one state or in all."""
     return int(
         sum(
             value
@@ -42,7 +42,7 @@ def streams(server: Server, state: str | None = None) -> int:
 
 
 def closed(server: Server) -> dict[str, int]:
-    """``sse_streams_closed_total`` by reason, without those that are 0."""
+    """Return ``sse_streams_closed_total`` by reason, without zeros."""
     prefix = 'sse_streams_closed_total{reason="'
     return {
         name[len(prefix) : -2]: int(value)
@@ -52,25 +52,25 @@ def closed(server: Server) -> dict[str, int]:
 
 
 def access_log(server: Server) -> list[dict[str, str]]:
-    """The access log's lines as mappings, with ``kind`` for their message. The server must log as JSON."""
+    """Return the access log's lines as mappings, with ``kind`` for their message. The server must log as JSON."""
     return [access_fields(line) for line in json_lines(server, "headwater.access")]
 
 
 def json_lines(server: Server, logger: str) -> list[dict[str, Any]]:
-    """What a logger has written, as it is. The server must log as JSON."""
+    """Return the lines of one logger. The server must log as JSON."""
     whole = server.log_text().rpartition("\n")[0]  # the last line may be on its way
     lines = [json.loads(text) for text in whole.splitlines() if text.startswith("{")]
     return [line for line in lines if line["logger"] == logger]
 
 
 def access_fields(line: dict[str, Any]) -> dict[str, str]:
-    """A JSON line's own fields, in the form of :func:`fields`."""
+    """Return a JSON line's own fields, in the form of :func:`fields`."""
     common = ("time", "level", "logger", "message")
     return {"kind": line["message"], **{name: str(value) for name, value in line.items() if name not in common}}
 
 
 def fields(message: str) -> dict[str, str]:
-    """The fields of a line of text; quoted values are JSON strings."""
+    """Return the fields of a line of text; quoted values are JSON strings."""
     kind, _, rest = message.partition(" ")
     found = {"kind": kind}
     while rest:
@@ -85,12 +85,12 @@ def fields(message: str) -> dict[str, str]:
 
 
 def stream_lines(server: Server) -> list[dict[str, str]]:
-    """The access log's lines about streams."""
+    """Return the access log's lines about streams."""
     return [line for line in access_log(server) if line["kind"] == "stream"]
 
 
 def resident_bytes(pid: int) -> int:
-    """A process's resident set."""
+    """Return the size of a process's resident set."""
     for line in Path("/proc", str(pid), "status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
@@ -98,7 +98,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def descriptors(pid: int, *, without: str) -> int:
-    """How many file descriptors a process has, leaving out those of files whose names contain a word."""
+    """Count a process's file descriptors, except those of files whose names contain ``without``."""
     count = 0
     for path in Path("/proc", str(pid), "fd").iterdir():
         with contextlib.suppress(OSError):  # the one that reads the directory
@@ -107,7 +107,7 @@ def descriptors(pid: int, *, without: str) -> int:
 
 
 def sockets(server: Server) -> dict[int, int]:
-    """How many sockets each worker has, once the pod is ready and nothing comes or goes."""
+    """Count each worker's sockets, once the pod is ready and the counts are stable."""
     seen: list[dict[int, int]] = [{}]
 
     def settled() -> dict[int, int] | None:

@@ -1,4 +1,4 @@
-"""The same app under servers that know nothing of it."""
+"""The same app under other servers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RUN_FLASK = "import os, sys; from flask.cli import main; sys.argv[1:] = [*sys.a
 
 
 def start(kind: str, app: str = "wsgi:app", **env: Any) -> Server:
-    """Start ``app`` under such a server; the caller closes it."""
+    """Start ``app`` under this kind of server; the caller closes it."""
     if kind == OURS:
         server = Server(command=(sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", app), **env)
     elif kind == FLASK:
@@ -39,7 +39,7 @@ def start(kind: str, app: str = "wsgi:app", **env: Any) -> Server:
 
 
 def _answers(server: Server) -> bool:
-    """Any answer will do: not every app has the probes."""
+    """Return whether the server answers at all: not every app has the probes."""
     assert server.process.poll() is None, f"it ended:\n{server.log_tail()}"
     try:
         path = "/startupz"

@@ -1,4 +1,4 @@
-"""A publisher that does what a careful one does: one attempt after the other until the log has it, with a key."""
+"""A careful publisher: it repeats each publish, with an idempotency key, until the log has it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service with an app's worst habits around it, for tests/live/test_reasons.py."""
+"""The service with an app's worst habits, for tests/live/test_reasons.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An app with views of its own, for tests/live/test_responses.py: what a team would put beside our routes."""
+"""An app whose views stand beside our routes, for tests/live/test_responses.py."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Health(app)
 
 
 def _note(word: str) -> None:
-    """For the test: a file that says what became of an iterable."""
+    """Note in a file, for the test, how an iterable ended."""
     with open(os.path.join(os.environ["NOTES"], word), "a") as file:
         file.write(f"{time.monotonic()}\n")
 
 
 @app.get("/count/<int:count>")
 def count(count: int) -> flask.Response:
-    """So many numbers, ``?pause=`` seconds apart, ``?size=`` characters each."""
+    """Send ``count`` numbers, ``?pause=`` seconds apart, ``?size=`` characters each."""
     pause = flask.request.args.get("pause", 0.0, float)
     size = flask.request.args.get("size", 1, int)
 
@@ -50,7 +50,7 @@ def count(count: int) -> flask.Response:
 
 @app.get("/silence")
 def silence() -> flask.Response:
-    """Nothing, for ever, from a wait that only the server can end."""
+    """Send nothing; wait until the server ends the wait."""
 
     def nothing() -> Iterator[str]:
         try:
@@ -64,7 +64,7 @@ def silence() -> flask.Response:
 
 @app.get("/failure")
 def failure() -> flask.Response:
-    """One event, then an exception with a secret in it."""
+    """Send one event, then raise an exception with a secret in it."""
 
     def fails() -> Iterator[str]:
         yield "one"
@@ -75,7 +75,7 @@ def failure() -> flask.Response:
 
 @app.get("/endless")
 def endless() -> flask.Response:
-    """More than anybody takes."""
+    """Send more than any client takes."""
     return sse.response(f"{number} ".ljust(20_000, "x") for number in itertools.count())
 
 
@@ -87,14 +87,14 @@ def echo() -> flask.Response:
 
 @app.get("/greenlets")
 def greenlets() -> flask.Response:
-    """How many greenlets are alive in this worker."""
+    """Count the greenlets in this worker."""
     gc.collect()
     alive = sum(1 for one in gc.get_objects() if isinstance(one, greenlet) and one and not one.dead)
     return flask.Response(f"{alive}\n", mimetype="text/plain")
 
 
 class Taken(flask.Response):
-    """As flask-sock answers: the view has written to the socket itself."""
+    """An answer as flask-sock's: the view has written to the socket itself."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """gunicorn's convention for it."""
@@ -103,7 +103,7 @@ class Taken(flask.Response):
 
 @app.get("/websocket", websocket=True)
 def websocket() -> flask.Response:
-    """Takes its socket and sends a few bytes back, then ``bye``. As in flask-sock, a thread of its own reads."""
+    """Take the socket, send a few bytes back, then ``bye``. As in flask-sock, another thread reads."""
     sock = flask.request.environ["gunicorn.socket"]
     sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
     heard = threading.Event()

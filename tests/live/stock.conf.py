@@ -1,4 +1,5 @@
-"""gunicorn with a worker class of its own, as an app's author would set it up: ``STOCK_WORKER`` gevent or gthread."""
+"""gunicorn with one of its own worker classes, as an app's author would set it up: ``STOCK_WORKER``, gevent or
+gthread."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""One line for each stream at its end and for each ordinary request: exact, without secrets, impossible to forge."""
+"""The access log has one line for each stream, at its end, and for each ordinary request. No line can be forged."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ OpenStream = Callable[..., SSEClient]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """One that sends nothing by itself, so that bytes can be counted."""
+    """A server that sends no heartbeats during a test, so that bytes can be counted."""
     with Server(SSE_HEARTBEAT=600, LOG_FORMAT="json") as running:
         yield running
 
 
 def new_lines(server: Server, before: int, count: int) -> list[dict[str, str]]:
-    """The lines since there were ``before``, once there are so many; and no more of them."""
+    """Wait for exactly ``count`` lines after the first ``before``; return them."""
     eventually(lambda: len(access_log(server)) >= before + count, 3, lambda: f"{access_log(server)[before:]}")
     server.request("GET", "/healthz", port=server.health_port)  # whatever was to be logged has been
     lines = access_log(server)[before:]
@@ -58,7 +58,7 @@ def test_an_ordinary_request_has_one_line(server: Server, method: str, target: s
     assert 0 <= float(line["duration"]) < 5
 
 
-def test_each_of_many_requests_on_one_connection_has_a_line(server: Server) -> None:
+def test_every_request_on_a_kept_alive_connection_has_a_line(server: Server) -> None:
     before = len(access_log(server))
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
         sock.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 7)
@@ -123,7 +123,7 @@ def test_the_metrics_agree_with_the_lines(start_server: StartServer, open_stream
     assert found["sse_events_delivered_total"] == delivered == 4 * len(sent)
 
 
-def test_the_fields_of_json_are_values_and_not_text_to_be_parsed(server: Server, open_stream: OpenStream) -> None:
+def test_json_lines_have_fields_as_values(server: Server, open_stream: OpenStream) -> None:
     before = len(access_log(server))
     client = open_stream(server, "/events/typed")
     client.next_event()
@@ -156,7 +156,7 @@ GIVEN = [
 
 
 @pytest.mark.parametrize(("given", "taken"), GIVEN)
-def test_an_answer_and_its_line_have_the_request_id_that_came_if_it_can_do_no_harm(
+def test_a_harmless_request_id_is_kept_in_the_answer_and_in_the_log(
     server: Server, given: str, taken: bool
 ) -> None:
     before = len(access_log(server))
@@ -168,21 +168,21 @@ def test_an_answer_and_its_line_have_the_request_id_that_came_if_it_can_do_no_ha
 
 
 @pytest.mark.parametrize(("method", "target", "status"), REQUESTS)
-def test_every_kind_of_answer_has_an_id_of_its_own(server: Server, method: str, target: str, status: int) -> None:
+def test_every_kind_of_answer_has_its_own_request_id(server: Server, method: str, target: str, status: int) -> None:
     before = len(access_log(server))
     ids = [server.request(method, target, b"x" if method == "POST" else None).headers["X-Request-ID"] for _ in range(3)]
     assert [line["request_id"] for line in new_lines(server, before, 3)] == ids
     assert len(set(ids)) == 3
 
 
-def test_two_ids_in_one_request_are_none(server: Server) -> None:
+def test_two_request_ids_in_one_request_are_ignored(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
         sock.sendall(b"GET /openapi.json HTTP/1.0\r\nX-Request-ID: one\r\nX-Request-ID: two\r\n\r\n")
         head = sock.makefile("rb").read().partition(b"\r\n\r\n")[0]
     assert re.search(rb"X-Request-ID: [0-9a-f]{16}(\r|$)", head), head
 
 
-def test_a_stream_has_the_id_in_its_head_and_in_its_line(server: Server) -> None:
+def test_a_stream_has_its_request_id_in_its_head_and_in_the_log(server: Server) -> None:
     before = len(access_log(server))
     with SSEClient(server.port, "/events/named", headers={"X-Request-ID": "tour/7"}) as client:
         client.next_event()
@@ -193,8 +193,8 @@ def test_a_stream_has_the_id_in_its_head_and_in_its_line(server: Server) -> None
     assert [(line["kind"], line["request_id"]) for line in lines] == [("stream", "tour/7"), ("stream", made)]
 
 
-def test_workers_do_not_make_the_same_ids(start_server: StartServer) -> None:
-    """They are forked from one process: a generator that was seeded before the fork would repeat itself."""
+def test_workers_make_different_request_ids(start_server: StartServer) -> None:
+    """Workers are forked from one process, so generators seeded before the fork would make the same ids."""
     server = start_server(WEB_CONCURRENCY=2)
     for _ in range(40):
         server.request("GET", "/openapi.json")
@@ -206,7 +206,7 @@ def test_workers_do_not_make_the_same_ids(start_server: StartServer) -> None:
     assert len(set(ids())) == len(ids())
 
 
-def test_probes_on_the_health_port_have_no_id(server: Server) -> None:
+def test_probes_on_the_health_port_have_no_request_id(server: Server) -> None:
     assert server.request("GET", "/readyz", port=server.health_port).headers["X-Request-ID"] is None
 
 

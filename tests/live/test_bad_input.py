@@ -1,4 +1,4 @@
-"""Everything that a client can get wrong, on the wire: refused as a problem that names it, and nothing is stored."""
+"""Invalid requests on the wire: each is refused with a problem that names the error, and nothing is stored."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def server() -> Iterator[Server]:
 
 @dataclass(frozen=True)
 class Bad:
-    """A request, and what must come of it. ``says``: part of the problem's detail."""
+    """A request and its expected answer. ``says``: part of the problem's detail."""
 
     method: str
     target: str
@@ -132,7 +132,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
-def test_what_cannot_be_is_refused_as_a_problem_that_names_it(server: Server, case: Bad) -> None:
+def test_an_invalid_request_is_refused_with_a_problem_that_names_it(server: Server, case: Bad) -> None:
     before = _latest(server)
     answer = server.request(case.method, case.target, case.body, case.headers, timeout=20)
     assert answer.status == case.status, answer.body[:300]
@@ -148,7 +148,7 @@ def test_what_cannot_be_is_refused_as_a_problem_that_names_it(server: Server, ca
 
 
 def _latest(server: Server) -> str:
-    """The newest id of the log, from a stream's opening."""
+    """Return the log's newest id, from a stream's opening."""
     with SSEClient(server.port, "/events/never") as client:
         return client.next_event().id or ""
 
@@ -170,7 +170,7 @@ def test_a_cursor_of_a_megabyte_is_refused_before_it_is_read(
 
 
 def _exchange(server: Server, request: bytes) -> bytes:
-    """Send, whatever the server makes of it, and read all that it answers."""
+    """Send a request, even if the server closes early, and read the whole answer."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sock:
 
         def send() -> None:
@@ -225,10 +225,10 @@ def test_a_client_that_waits_for_continue_is_refused_before_it_sends_ten_megabyt
         pytest.param("\xff\xfe", id="bytes that are no text"),
     ],
 )
-def test_a_cursor_that_is_none_gets_a_stream_that_says_so_and_is_not_quoted_as_it_is(
+def test_an_invalid_cursor_gets_a_stream_with_a_reset_that_quotes_it_escaped(
     server: Server, cursor: str
 ) -> None:
-    """Not a 400: an EventSource would give up for ever."""
+    """A 400 would make an EventSource give up for ever."""
     with SSEClient(server.port, "/events/cursors", headers={"Last-Event-ID": cursor}) as client:
         reset = client.events_until(lambda event: event.event == "stream-reset", 5)[-1]
         told = json.loads(reset.data or "")
@@ -265,7 +265,7 @@ def test_head_answers_the_headers_of_a_stream_and_no_body(server: Server) -> Non
 
 
 @pytest.mark.parametrize("accept", ["text/event-stream;charset=UTF-8", "text/*", "*/*", "text/html, *; q=.2, */*; q=.2", ""])
-def test_whoever_accepts_event_streams_gets_one(server: Server, accept: str) -> None:
+def test_a_client_that_accepts_event_streams_gets_one(server: Server, accept: str) -> None:
     with SSEClient(server.port, "/events/a", headers={"Accept": accept}) as client:
         assert client.status == 200
         assert client.next_event().id
@@ -278,7 +278,7 @@ def test_options_says_what_is_allowed(server: Server) -> None:
         assert set(answer.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS", "POST"}
 
 
-def test_a_preflight_is_answered_to_an_origin_that_may_and_to_no_other() -> None:
+def test_a_preflight_is_answered_only_for_an_allowed_origin() -> None:
     asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "idempotency-key"}
     with Server(SSE_CORS_ORIGINS="https://app.example.com") as server:
         allowed = server.request("OPTIONS", "/events/a", headers={"Origin": "https://app.example.com", **asks})
@@ -290,6 +290,6 @@ def test_a_preflight_is_answered_to_an_origin_that_may_and_to_no_other() -> None
         assert "Access-Control-Allow-Origin" not in other.headers
 
 
-def test_nothing_of_all_this_was_worth_a_traceback(server: Server) -> None:
+def test_bad_input_leaves_no_traceback(server: Server) -> None:
     eventually(lambda: server.request("GET", "/healthz").status == 200, 5)
     assert "Traceback" not in server.log_text()

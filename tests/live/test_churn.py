@@ -1,4 +1,4 @@
-"""Hours of comings and goings in a few minutes: nothing may be left of them."""
+"""Clients come and go in a few minutes as in hours: the worker must not leak anything."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Figures(NamedTuple):
 
 
 class Churn:
-    """Actors that do what clients do, well or badly."""
+    """Clients that behave well or badly."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -215,7 +215,7 @@ class Churn:
 
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 300)
-def test_nothing_is_left_of_a_long_churn(tmp_path: Path) -> None:
+def test_a_long_churn_leaks_nothing(tmp_path: Path) -> None:
     with Server(command=RESPONSE_APP, NOTES=str(tmp_path), **SETTINGS) as server:
         churn = Churn(server)
         churn.run(max(10.0, min(60.0, SECONDS / 6)))  # the window fills, allocators find their size

@@ -1,4 +1,4 @@
-"""A settings file that changes while streams are open: two workers, and the file changed as the kubelet does it."""
+"""A settings file that changes while streams are open, as the kubelet changes it, with two workers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Configured:
         self._volume = volume
 
     def lines(self, text: str) -> list[str]:
-        """Lines of the log about the file that have this text."""
+        """Return the log's lines about the file that contain this text."""
         return [
             json.loads(line)["message"]
             for line in self.server.log_text().splitlines()
@@ -40,13 +40,13 @@ class Configured:
         ]
 
     def change(self, text: str, said: str = "has changed") -> None:
-        """Another content, once each worker has said what comes of it."""
+        """Change the content, and wait until each worker has logged the result."""
         before = len(self.lines(said))
         self._volume.write(text)
         eventually(lambda: len(self.lines(said)) == before + WORKERS, 10, self.server.log_tail)
 
     def replace_worker(self) -> int:
-        """End a worker hard; the pid of the one that the master starts in its place."""
+        """Kill a worker; return the pid of its replacement."""
         old = self.server.worker_pids()
         os.kill(old[0], signal.SIGKILL)
 
@@ -71,7 +71,7 @@ def publish(server: Server, key: str = KEY, data: bytes = b"x", **headers: str) 
 
 
 def is_let_in(server: Server) -> bool:
-    """What sends a client away has a known length."""
+    """Return whether a stream was let in: a refusal has a Content-Length."""
     with SSEClient(server.port, "/events/a") as client:
         return "content-length" not in client.headers
 
@@ -81,7 +81,7 @@ def requests(server: Server) -> list[dict[str, str]]:
 
 
 def everywhere(check: Callable[[], object], times: int = 12) -> set[object]:
-    """What a check comes to on so many connections that each worker has had some (but once in 2000 times)."""
+    """Return a check's results over so many connections that each worker has had one (except once in 2000 runs)."""
     return {check() for _ in range(times)}
 
 
@@ -143,7 +143,7 @@ def test_streams_stay_open_while_the_settings_change_around_them(
     assert is_let_in(server), "those who have gone are counted no longer"
 
 
-def test_less_is_kept_and_slow_readers_go_sooner(configured: Configured, open_stream: OpenStream) -> None:
+def test_lower_retention_and_write_timeout_take_effect(configured: Configured, open_stream: OpenStream) -> None:
     server, key = configured.server, f"SSE_PUBLISH_KEY={KEY}\n"
     stalled = open_stream(server, "/events/a", receive_buffer=4096)
     other = open_stream(server, "/events/b")
@@ -159,7 +159,7 @@ def test_less_is_kept_and_slow_readers_go_sooner(configured: Configured, open_st
     assert other.next_event().is_opening
 
 
-def test_what_needs_a_restart_waits_for_it_and_so_does_a_worker_that_is_replaced(configured: Configured) -> None:
+def test_a_setting_that_needs_a_restart_waits_for_it_also_in_a_replaced_worker(configured: Configured) -> None:
     server = configured.server
     configured.change(f"SSE_PUBLISH_KEY={NEW_KEY}\nSSE_DRAIN_WINDOW=1", "restart is needed for SSE_DRAIN_WINDOW 15 → 1")
     configured.change("SSE_PUBLISH_KEY=\"", "is refused")

@@ -1,4 +1,4 @@
-"""Nobody keeps the event loop for himself: probes and new streams are served in the middle of any crowd.
+"""Nothing blocks the event loop: probes and new streams are served beside any crowd.
 
 The bounds are wide, for machines that are busy with other things; benchmarks measure the real figures.
 """
@@ -81,8 +81,8 @@ class Probes:
             thread.join(30)
 
     def check(self, queue: float = 0.0) -> None:
-        """All were answered, and nearly all well within a probe's time-out. ``queue``: for so many seconds a crowd stood
-        in the main port's queue, and who came behind it had to wait. The health port has a queue of its own."""
+        """All were answered, and nearly all well within a probe's time-out. ``queue``: for so many seconds a crowd
+        stood in the main port's queue, and who came behind it had to wait. The health port has a queue of its own."""
         assert self.failures == []
         for took, more in ((self.main, queue), (self.health, 0.0)):
             assert len(took) >= 10, "too few to say anything"
@@ -91,7 +91,7 @@ class Probes:
         assert quantile(self.opening, 0.9) < 1 + queue, self.figures()
 
     def figures(self) -> str:
-        """Milliseconds, for reports."""
+        """Return the figures in milliseconds, for reports."""
         return ", ".join(
             f"{name} n={len(took)} "
             + " ".join(f"p{share * 100:g} {quantile(took, share) * 1000:.1f}" for share in (0.5, 0.95, 0.99, 1))
@@ -100,7 +100,7 @@ class Probes:
 
 
 def options(server: Server, **more: object) -> list[str]:
-    """The load generator's; it sleeps while it waits, to leave the core to the probes."""
+    """Return the load generator's options. It sleeps while it waits, to leave the core to the probes."""
     return [f"--{name.replace('_', '-')}={value}" for name, value in {"port": server.port, "sleep": 1, **more}.items()]
 
 
@@ -117,8 +117,8 @@ def test_probes_and_new_streams_are_fast_at_saturation(start_server: StartServer
 
 
 @needs_compiler
-def test_probes_are_fast_while_a_crowd_comes_back_and_catches_up(start_server: StartServer) -> None:
-    """After an outage everybody comes at once, and asks for all that was missed: 400 × 3 MB."""
+def test_probes_are_fast_while_a_crowd_reconnects_and_catches_up(start_server: StartServer) -> None:
+    """After an outage all clients reconnect at once and ask for all that they missed: 400 × 3 MB."""
     server = start_server()
     line = '{{"channel":"bench","data":"{}"}}\n'.format("x" * 1000)
     for _ in range(15):

@@ -18,14 +18,14 @@ from tests.support.wait import eventually
 
 @pytest.fixture(scope="module")
 def quick() -> Iterator[Server]:
-    """Heartbeats each 300 ms, on two workers."""
+    """Two workers that send heartbeats every 300 ms."""
     with Server(WEB_CONCURRENCY=2, SSE_HEARTBEAT=0.3) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def small() -> Iterator[Server]:
-    """It keeps 20 events, replays 10, and has a window of three or so."""
+    """A server that keeps 20 events, replays 10, and has a window of about three."""
     limits: dict[str, Any] = {"SSE_RETAIN_EVENTS": 20, "SSE_REPLAY_LIMIT": 10, "SSE_WINDOW_BYTES": 1024}
     with Server(SSE_HEARTBEAT=0.3, **limits) as server:
         yield server
@@ -107,7 +107,7 @@ def test_heartbeats_of_many_streams_are_spread_and_not_sent_in_one_burst() -> No
 
 
 @pytest.mark.parametrize("name", ["Last-Event-ID", "lastEventId", "last_event_id", "since"])
-def test_a_cursor_may_come_in_the_header_or_by_these_names_in_the_query(quick: Server, name: str) -> None:
+def test_a_cursor_may_be_in_the_header_or_in_the_query(quick: Server, name: str) -> None:
     ids = [quick.publish(f"by-{name}", str(n)) for n in range(3)]
     header = ids[0] if name == "Last-Event-ID" else None
     query = "" if header else f"?{name}={ids[0]}"
@@ -125,7 +125,7 @@ def test_the_header_wins_over_the_query_because_a_reconnect_still_has_the_old_qu
 
 
 def trimmed(server: Server, channel: str) -> list[str]:
-    """Publish more than is kept, and wait until only the newest 20 are left; all ids."""
+    """Publish more than is kept, wait until only the newest 20 are left, and return all ids."""
     ids = [server.publish(channel, str(n)) for n in range(60)]
 
     def kept() -> bool:
@@ -137,7 +137,7 @@ def trimmed(server: Server, channel: str) -> list[str]:
     return ids
 
 
-def test_each_reason_for_a_reset_is_told_and_what_is_retained_follows(small: Server) -> None:
+def test_a_reset_names_its_reason_and_the_retained_events_follow(small: Server) -> None:
     ids = trimmed(small, "resets")
     future = f"{int(time.time() * 1000) + 3_600_000}-0"
     for cursor, reason in ((ids[0], "expired"), ("0-1", "expired"), ("nonsense", "malformed"), (future, "unknown")):
@@ -165,7 +165,7 @@ def test_after_a_reset_the_next_reconnect_is_an_ordinary_resume(small: Server) -
 
 
 def test_a_quiet_stream_gets_no_false_reset_however_much_was_trimmed_meanwhile(small: Server) -> None:
-    """Its cursor does not grow old: each heartbeat moves it to the log's end."""
+    """Each heartbeat moves the cursor to the log's end, so the cursor does not grow old."""
     with SSEClient(small.port, "/events/quiet-one") as client:
         begin = client.next_event().id
         last = trimmed(small, "flood")[-1]

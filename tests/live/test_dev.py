@@ -1,4 +1,4 @@
-"""``make dev`` and the dev container: what somebody who works on the code starts with."""
+"""``make dev`` and the dev container, where work on the code begins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tests.support.wait import eventually
 
 VENV = Path(sys.executable).parents[1]
 CONTAINER = ROOT / ".devcontainer"
-# As in a terminal. What a shell starts in the background (`make test &`) ignores SIGINT, and so would all that it starts.
+# As in a terminal. What a shell starts in the background (`make test &`) ignores SIGINT, and so would all that it
+# starts.
 HEEDS_CTRL_C = (
     "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
 )

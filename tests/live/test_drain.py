@@ -1,4 +1,4 @@
-"""What SIGTERM, SIGQUIT and SIGINT do: nobody is cut, nobody comes back in a crowd, and the process ends in time."""
+"""SIGTERM, SIGQUIT and SIGINT cut no stream, spread the reconnects, and end the process in time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OpenStream = Callable[..., SSEClient]
 
 
 def refuses(port: int) -> bool:
-    """Nobody listens on the port."""
+    """Return whether the port refuses connections."""
     with socket.socket() as sock:
         sock.settimeout(2)
         try:
@@ -42,14 +42,14 @@ def refuses(port: int) -> bool:
 
 
 def status(server: Server, path: str, port: int) -> int:
-    """The status of an answer; 0 for none."""
+    """Return the answer's status; 0 if there is no answer."""
     with contextlib.suppress(OSError):
         return server.request("GET", path, port=port).status
     return 0
 
 
 def ended_well(client: SSEClient, deadline: float) -> int:
-    """Read a stream to its end, which must be a clean one with a ``retry:``; returns that. Closes it."""
+    """Read a stream to its end, which must be clean, and close it. Return its ``retry:``."""
     blocks = client.read_to_end(deadline)
     assert client.wait_closed(2) is Ending.TERMINATED
     assert blocks and blocks[-1].retry is not None, blocks
@@ -57,7 +57,7 @@ def ended_well(client: SSEClient, deadline: float) -> int:
     return blocks[-1].retry
 
 
-def test_in_the_delay_everything_is_served_and_readiness_fails(
+def test_during_the_drain_delay_everything_is_served_and_readiness_fails(
     start_server: StartServer, open_stream: OpenStream
 ) -> None:
     delay, window, setting = 2.5, 0.5, 1000
@@ -100,7 +100,7 @@ def test_in_the_delay_everything_is_served_and_readiness_fails(
     assert refuses(server.port)
 
 
-def test_a_drain_ends_as_soon_as_nothing_is_left(start_server: StartServer, open_stream: OpenStream) -> None:
+def test_a_drain_ends_once_nothing_is_left(start_server: StartServer, open_stream: OpenStream) -> None:
     server = start_server(SSE_DRAIN_DELAY=0.2, SSE_DRAIN_WINDOW=60)
     going = open_stream(server, "/events/a")
     going.next_event()
@@ -142,7 +142,8 @@ def to_master(server: Server) -> None:
 
 
 def to_group(server: Server) -> None:
-    """As ``dumb-init``, ``tini -g`` and systemd do: the workers hear of it twice, for their master passes it on."""
+    """Signal the process group, as ``dumb-init``, ``tini -g`` and systemd do. The master passes it on, so workers get
+    it twice."""
     os.killpg(server.pid, signal.SIGTERM)
 
 
@@ -167,8 +168,8 @@ def test_a_repeated_sigterm_does_not_hurry(
     assert server.wait(MARGIN + LATE) == 0
 
 
-def test_one_worker_less_is_a_drain_too(start_server: StartServer) -> None:
-    """SIGTTOU: the master signals the worker that is to go once a second until it is gone."""
+def test_sigttou_drains_one_worker(start_server: StartServer) -> None:
+    """After SIGTTOU the master signals one worker each second until it is gone."""
     window = 2.5
     server = start_server(WEB_CONCURRENCY=2, SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=window, SSE_RETRY=100)
     idle = sockets(server)
@@ -214,7 +215,7 @@ def test_a_hurried_drain_still_ends_streams_cleanly(
     assert time.monotonic() - began < 8  # of 60
 
 
-def test_a_drain_is_hurried_also_within_its_window(start_server: StartServer, open_stream: OpenStream) -> None:
+def test_a_drain_can_be_hurried_within_its_window(start_server: StartServer, open_stream: OpenStream) -> None:
     server = start_server(SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=60, SSE_IDLE_TIMEOUT=60)
     clients = [open_stream(server, "/events/a") for _ in range(10)]
     for client in clients:

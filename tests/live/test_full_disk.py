@@ -1,4 +1,4 @@
-"""A disk that is full: 503 and nothing acknowledged, streams go on, and publishing works again once there is room."""
+"""On a full disk publishers get 503, streams go on, and publishing works again once there is room."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.wait import eventually
 EVENT = b"x" * 60_000
 
 
-def test_a_full_disk_refuses_publishers_and_nobody_else(small_disk: Path) -> None:
+def test_a_full_disk_refuses_only_publishers(small_disk: Path) -> None:
     filler = small_disk / "filler"
     filler.write_bytes(bytes(1_500_000))
     settings: dict[str, Any] = {"WEB_CONCURRENCY": 2, "SSE_HEARTBEAT": 0.3, "SSE_LOG": f"sqlite:///{small_disk}/h.db"}

@@ -1,4 +1,4 @@
-"""A /dev/shm that is full, at the start or later: metrics go, nothing else does. A container's has 64 MB, which its
+"""A full /dev/shm, at the start or later, costs only metrics. A container's has 64 MB, which its
 processes share; a write to a map of a file with holes would end the worker with SIGBUS."""
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def fill(server: Server) -> None:
 
 
 def goes_on(server: Server, seconds: float) -> None:
-    """Streams, publishing, probes and the same workers."""
+    """Check that streams, publishing and probes work, with the same workers."""
     workers = set(server.worker_pids())
     with SSEClient(server.port, "/events/a") as client:
         until = time.monotonic() + seconds
@@ -67,7 +67,7 @@ def goes_on(server: Server, seconds: float) -> None:
     assert "SIGBUS" not in server.log_text() and "Traceback" not in server.log_text()
 
 
-def test_a_shm_that_is_full_at_the_start_costs_the_metrics_and_one_line() -> None:
+def test_a_dev_shm_that_is_full_at_the_start_costs_only_the_metrics_and_logs_one_line() -> None:
     with serving(FILL) as server:
         eventually(lambda: "metrics are off" in server.log_text(), 5)
         goes_on(server, 3)
@@ -77,7 +77,7 @@ def test_a_shm_that_is_full_at_the_start_costs_the_metrics_and_one_line() -> Non
         assert "sse_events_published_total" not in found
 
 
-def test_a_shm_that_fills_up_later_takes_nothing_from_what_is_counted() -> None:
+def test_a_dev_shm_that_fills_up_later_loses_no_counts() -> None:
     with serving("true") as server:
         server.publish("a", "first")
         eventually(lambda: samples(server).get("sse_events_published_total") == 1, 5)

@@ -1,4 +1,5 @@
-"""Hooks of the app's that change, replace or lose a stream's response: what is sent fits the head, and no slot leaks."""
+"""An app's hooks that change, replace or lose a stream's response: the body fits the head, and no stream's place
+leaks."""
 
 from __future__ import annotations
 
@@ -55,14 +56,14 @@ def test_a_compressed_stream_is_compressed_to_its_end(server: Server) -> None:
     assert b"data: squeezed\n" in plain
 
 
-def test_who_wraps_the_body_sees_every_byte_of_it(server: Server) -> None:
+def test_a_wrapper_of_the_body_sees_every_byte(server: Server) -> None:
     with SSEClient(server.port, "/events/loud", headers={"X-Do": "shout"}) as client:
         client.next_event(3)
         assert server.request("POST", "/events/loud", body=b"event").status == 201
         assert client.next_message(3).data == "Event"
 
 
-def test_a_stream_that_is_read_as_a_whole_has_the_length_it_says(server: Server) -> None:
+def test_a_stream_that_a_hook_reads_whole_has_the_right_content_length(server: Server) -> None:
     with SSEClient(server.port, "/events/whole", headers={"X-Do": "measure"}, timeout=8) as client:
         length = int(client.headers["content-length"])
         blocks = client.read_to_end(3)
@@ -71,7 +72,7 @@ def test_a_stream_that_is_read_as_a_whole_has_the_length_it_says(server: Server)
 
 
 @pytest.mark.parametrize(("doing", "taken_over"), [("add", True), ("announce", False), ("begin", False), ("", True)])
-def test_only_an_untouched_stream_leaves_its_greenlet(
+def test_only_an_untouched_stream_is_taken_over(
     server: Server, open_stream: OpenStream, doing: str, taken_over: bool
 ) -> None:
     client = open_stream(server, "/events/taken", headers={"X-Do": doing} if doing else {})

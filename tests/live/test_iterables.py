@@ -1,4 +1,4 @@
-"""``sse.response`` on the wire: the examples, silence, clients that go, iterables that raise; under three servers."""
+"""``sse.response`` under three servers: the examples, silence, clients that leave, iterables that raise."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_the_example_of_a_language_model_streams_token_by_token(kind: str, tmp_p
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_example_of_an_own_app_tells_its_listeners_of_each_order(kind: str, tmp_path: Path) -> None:
+def test_the_example_app_streams_each_order_to_its_listeners(kind: str, tmp_path: Path) -> None:
     settings = {"FLASK_SSE_LOG": f"sqlite:///{tmp_path}/own.db"}
     with (
         closing(start(kind, "examples.own_app:app", **settings)) as server,
@@ -133,7 +133,7 @@ def test_the_example_of_an_own_app_tells_its_listeners_of_each_order(kind: str, 
 
 
 def _with_sources(directory: Path) -> Path:
-    """A working directory like the project's, whose log is its own: an app without settings keeps it in ``var``."""
+    """Make a working directory like the project's with its own log: an app without settings keeps it in ``var``."""
     for entry in ROOT.iterdir():
         if entry.name != "var" and not entry.name.startswith("."):
             (directory / entry.name).symlink_to(entry)

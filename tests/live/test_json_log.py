@@ -1,4 +1,4 @@
-"""A JSON log is JSON, whatever happens: one line that is none ends what a log collector makes of it."""
+"""Every line of a JSON log is JSON, whatever happens: a log collector stops at the first one that is not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.wait import eventually
 
 
 def lines(server: Server) -> list[dict[str, Any]]:
-    """All that it has written, each line of which must be JSON."""
+    """Return all lines of the log; each must be JSON."""
     found = []
     for line in server.log_text().splitlines():
         try:
@@ -28,7 +28,7 @@ def lines(server: Server) -> list[dict[str, Any]]:
 
 
 def refused_start(server: Server, status: int) -> dict[str, Any]:
-    """The one error of a start that is refused; gunicorn ends with this status."""
+    """Return the one error of a refused start, which must end gunicorn with this status."""
     try:
         with pytest.raises(ServerFailed, match=f"it ended with status {status}"):
             server.start()
@@ -39,7 +39,7 @@ def refused_start(server: Server, status: int) -> dict[str, Any]:
         server.close()
 
 
-def test_an_outage_of_redis_is_told_in_json_and_without_tracebacks() -> None:
+def test_a_redis_outage_is_logged_as_json_without_tracebacks() -> None:
     with RedisServer() as redis, Server(SSE_LOG=redis.url, LOG_FORMAT="json", SSE_HEARTBEAT=0.2) as server:
 
         def publish() -> int:
@@ -49,7 +49,8 @@ def test_an_outage_of_redis_is_told_in_json_and_without_tracebacks() -> None:
         for _ in range(2):
             redis.kill()
             eventually(lambda: publish() == 503)
-            # What works in threads meets the outage, too: trimming, and the bounds for a cursor that only the log knows.
+            # What works in threads meets the outage, too: trimming, and the bounds for a cursor that only the log
+            # knows.
             server.request("GET", "/events/a?since=1", timeout=5)
             eventually(lambda: "cannot be followed" in server.log_text())
             batch = b"\n".join([b'{"channel":"a","data":"x"}'] * 200)
@@ -71,7 +72,7 @@ def test_a_damaged_file_refuses_the_start_with_one_line(tmp_path: Path) -> None:
     assert error["level"] == "error" and f"{path}: damaged" in error["message"] and "traceback" not in error
 
 
-def test_a_redis_that_is_refused_refuses_the_start_with_one_line() -> None:
+def test_an_unsuitable_redis_refuses_the_start_with_one_line() -> None:
     with RedisServer(maxmemory="100mb", maxmemory_policy="allkeys-lru") as redis:
         error = refused_start(Server(SSE_LOG=redis.url, LOG_FORMAT="json"), 3)
     assert "may evict" in error["message"] and "traceback" not in error
@@ -89,7 +90,7 @@ def test_an_app_that_cannot_be_loaded_refuses_the_start(app: str, status: int, t
     assert ("traceback" in error) == traceback
 
 
-def test_a_worker_of_gunicorns_own_is_refused_the_same_way(tmp_path: Path) -> None:
+def test_gunicorns_own_workers_refuse_the_start_the_same_way(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     path.write_bytes(b"no database" * 100)
     error = refused_start(Server("-k", "gthread", SSE_LOG=f"sqlite:///{path}", LOG_FORMAT="json"), 3)
@@ -97,7 +98,7 @@ def test_a_worker_of_gunicorns_own_is_refused_the_same_way(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_settings_that_cannot_be_used_are_told_in_the_logs_form(form: str) -> None:
+def test_invalid_settings_are_reported_in_the_logs_format(form: str) -> None:
     ended = subprocess.run(
         COMMAND,
         env={"PATH": os.environ["PATH"], "LOG_FORMAT": form, "PORT": "70000", "SSE_HARTBEAT": "5"},
@@ -114,7 +115,7 @@ def test_settings_that_cannot_be_used_are_told_in_the_logs_form(form: str) -> No
     assert "SSE_HARTBEAT" in slip and "PORT='70000' cannot be used" in refused
 
 
-def test_what_fails_beside_the_requests_of_a_service_is_told_in_json() -> None:
+def test_a_failure_in_a_background_greenlet_or_thread_is_logged_as_json() -> None:
     with Server(command=(*COMMAND[:-1], "tests.live.careless_app:app"), LOG_FORMAT="json") as server:
         assert server.request("GET", "/fail").status == 200
         told = lines(server)
@@ -154,7 +155,7 @@ fail()
 """
 
 
-def test_what_nobody_handles_is_logged_and_not_printed() -> None:
+def test_an_unhandled_exception_is_logged_and_not_printed() -> None:
     with start(UNHANDLED, stderr=subprocess.STDOUT) as child:
         output, _ = child.communicate(timeout=20)
     assert child.returncode == 1
@@ -166,7 +167,7 @@ def test_what_nobody_handles_is_logged_and_not_printed() -> None:
     assert [line for line in told if line["message"] == "%d of %d ('one',)"]
 
 
-def test_what_work_in_a_thread_raises_is_the_callers_and_printed_nowhere() -> None:
+def test_an_exception_in_the_thread_pool_reaches_the_caller_and_is_not_printed() -> None:
     with start(OFFLOADED, stderr=subprocess.STDOUT) as child:
         output, _ = child.communicate(timeout=20)
     assert output.splitlines() == ["['told to fail', 'fail', 'work'] True"]

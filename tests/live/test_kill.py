@@ -71,7 +71,7 @@ def killing(rounds: int, *, seed: int, at_any_moment: bool, sizes: Sequence[int]
                 assert numbers == sorted(set(numbers)), "a publisher's events out of its order, or twice"
 
 
-def test_kills_while_it_publishes_lose_repeat_and_reorder_nothing() -> None:
+def test_kills_during_publishing_lose_repeat_and_reorder_nothing() -> None:
     killing(6, seed=1, at_any_moment=False, sizes=(3_000, 10_000, 30_000))
 
 

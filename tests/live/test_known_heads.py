@@ -1,4 +1,4 @@
-"""A connection whose head is known is not known to be allowed: that is asked for each request."""
+"""A remembered head proves nothing about access: each request's token, key and rate are checked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ OFTEN = 5
 
 @pytest.fixture
 def publisher() -> Iterator[Callable[[Server, str], Callable[[], int]]]:
-    """``publisher(server, token)()`` publishes, with the same head on the same connection each time; the status."""
+    """``publisher(server, token)()`` publishes, with the same head on the same connection each time, and returns the
+    status."""
     connections: list[http.client.HTTPConnection] = []
 
     def make(server: Server, token: str) -> Callable[[], int]:
@@ -42,7 +43,7 @@ def publisher() -> Iterator[Callable[[Server, str], Callable[[], int]]]:
         connection.close()
 
 
-def test_a_token_that_expires_is_refused(
+def test_an_expired_token_is_refused_with_a_remembered_head(
     start_server: StartServer, publisher: Callable[[Server, str], Callable[[], int]]
 ) -> None:
     server = start_server(SSE_JWT_KEY=SECRET)
@@ -52,7 +53,7 @@ def test_a_token_that_expires_is_refused(
     assert publish() == 401
 
 
-def test_a_key_that_is_taken_out_of_its_set_opens_nothing_any_more(
+def test_a_key_removed_from_its_set_is_refused_with_a_remembered_head(
     start_server: StartServer, tmp_path: Path, publisher: Callable[[Server, str], Callable[[], int]]
 ) -> None:
     key, other = ec_key(), ec_key()
@@ -68,7 +69,7 @@ def test_a_key_that_is_taken_out_of_its_set_opens_nothing_any_more(
     eventually(lambda: publish() == 201, 5)
 
 
-def test_each_publish_with_a_known_head_counts_for_its_rate(
+def test_each_publish_with_a_remembered_head_counts_towards_the_rate(
     start_server: StartServer, publisher: Callable[[Server, str], Callable[[], int]]
 ) -> None:
     server = start_server(SSE_JWT_KEY=SECRET, SSE_PUBLISH_RATE=OFTEN)

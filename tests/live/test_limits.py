@@ -1,4 +1,4 @@
-"""Leases end streams, limits refuse them: both in a way that an EventSource takes for "come back later"."""
+"""Leases end streams and limits refuse them, in a way that makes an EventSource come back later."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_streams_end_cleanly_after_their_lease_and_not_all_at_once(
     assert closed(server) == {"lease": 40}
 
 
-def test_a_client_notices_nothing_of_its_leases(start_server: StartServer) -> None:
+def test_a_client_loses_nothing_across_its_leases(start_server: StartServer) -> None:
     server = start_server(SSE_MAX_STREAM_AGE=0.4, SSE_RETRY=50)
     sent = []
     with ResumingClient(server.port, "/events/a") as client:
@@ -54,12 +54,12 @@ def refused(server: Server, reason: str) -> int:
 
 
 def is_stream(client: SSEClient) -> bool:
-    """Whether it was let in: what sends a client away has a known length."""
+    """Return whether the stream was let in: a refusal has a Content-Length."""
     return client.status == 200 and "content-length" not in client.headers
 
 
 def check_refused(client: SSEClient, retry: int) -> None:
-    """200, an opening with a randomised ``retry:`` and a cursor (nothing is missed until it is let in), a clean end."""
+    """Check for 200, an opening with a random ``retry:`` and a cursor (so that nothing is missed), and a clean end."""
     blocks = client.read_to_end(2)
     assert (client.status, client.headers["content-type"].partition(";")[0]) == (200, "text/event-stream")
     assert client.ending.clean and client.wait_closed(2).clean
@@ -68,7 +68,7 @@ def check_refused(client: SSEClient, retry: int) -> None:
     assert blocks[0].retry and retry * 0.5 <= blocks[0].retry <= retry * 1.5
 
 
-def test_a_stream_too_many_is_told_to_come_back_and_no_old_one_suffers(
+def test_a_stream_beyond_the_limit_is_told_to_come_back_and_the_others_stay(
     start_server: StartServer, open_stream: OpenStream
 ) -> None:
     server = start_server(SSE_MAX_STREAMS=10, SSE_RETRY=2000)
@@ -86,10 +86,10 @@ def test_a_stream_too_many_is_told_to_come_back_and_no_old_one_suffers(
     assert is_stream(open_stream(server, "/events/a"))
 
 
-def test_a_client_that_is_sent_away_keeps_its_cursor_or_is_given_one(
+def test_a_client_that_is_sent_away_keeps_its_cursor_or_gets_one(
     start_server: StartServer, open_stream: OpenStream
 ) -> None:
-    """Each comes back with what it was told, as a browser does, and misses nothing that was published meanwhile."""
+    """Each client resumes from the id that it was sent, as a browser does, and misses nothing."""
     server = start_server(SSE_MAX_STREAMS=1)
     first = server.publish("a", "first")
     kept = open_stream(server, "/events/other")

@@ -1,4 +1,4 @@
-"""/metrics of the running service: every name has a sane value after traffic, two workers add up, a killed one's
+"""/metrics of the running service: every metric has a sane value after traffic, two workers add up, a killed one's
 gauges go and its counters stay."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OpenStream = Callable[..., SSEClient]
 
 
 class Scrape:
-    """One answer of /metrics."""
+    """One scrape of /metrics."""
 
     def __init__(self, server: Server) -> None:
         text = server.request("GET", "/metrics", port=server.health_port).text
@@ -40,7 +40,7 @@ class Scrape:
 
 
 def until(server: Server, condition: Callable[[Scrape], object], timeout: float = 8.0) -> Scrape:
-    """Scrape until it holds: workers flush once a second."""
+    """Scrape until the condition holds: workers flush once a second."""
     last: list[Scrape] = []
 
     def look() -> bool:
@@ -52,7 +52,7 @@ def until(server: Server, condition: Callable[[Scrape], object], timeout: float 
 
 
 def has_ended(client: SSEClient) -> bool:
-    """Whether the connection is gone, without reading from it."""
+    """Return whether the connection has ended, without reading from it."""
     try:
         return not client.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
@@ -61,7 +61,7 @@ def has_ended(client: SSEClient) -> bool:
         return True
 
 
-def test_every_figure_is_sane_after_known_traffic(start_server: StartServer, open_stream: OpenStream) -> None:
+def test_every_metric_has_a_sane_value_after_known_traffic(start_server: StartServer, open_stream: OpenStream) -> None:
     server = start_server(SSE_MAX_STREAMS=6, SSE_REPLAY_LIMIT=4)
     quiet = Scrape(server)
     assert sum(quiet.series("sse_streams").values()) == 0   # no canary in it
@@ -99,7 +99,7 @@ def test_every_figure_is_sane_after_known_traffic(start_server: StartServer, ope
     assert scrape("health_workers", "running") == scrape("health_workers_expected") == 1
 
 
-def test_processes_and_build_are_told(server: Server) -> None:
+def test_metrics_have_processes_and_build(server: Server) -> None:
     scrape = Scrape(server)
     assert set(scrape.series("process_open_fds")) == {("master",), ("0",)}
     for process in ("master", "0"):
@@ -111,7 +111,7 @@ def test_processes_and_build_are_told(server: Server) -> None:
     assert one == 1 and "0.1.0" in labels
 
 
-def test_connections_are_counted_by_what_they_do(start_server: StartServer, open_stream: OpenStream) -> None:
+def test_connections_are_counted_by_state(start_server: StartServer, open_stream: OpenStream) -> None:
     server = start_server()
     open_stream(server, "/events/one")
     kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
@@ -124,7 +124,7 @@ def test_connections_are_counted_by_what_they_do(start_server: StartServer, open
     until(server, lambda scrape: scrape("sse_connections", "new") == scrape("sse_connections", "idle") == 0)
 
 
-def test_two_workers_add_up_and_a_killed_ones_gauges_go_while_its_counters_stay(
+def test_workers_metrics_add_up_and_a_killed_workers_gauges_end_but_not_its_counters(
     start_server: StartServer, open_stream: OpenStream
 ) -> None:
     server = start_server(WEB_CONCURRENCY=2)
@@ -158,5 +158,5 @@ def test_two_workers_add_up_and_a_killed_ones_gauges_go_while_its_counters_stay(
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/metrics?x=1"])
-def test_the_main_port_does_not_answer_metrics(server: Server, path: str) -> None:
+def test_the_main_port_has_no_metrics(server: Server, path: str) -> None:
     assert server.request("GET", path).status == 404

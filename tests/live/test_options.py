@@ -1,4 +1,4 @@
-"""gunicorn given other callables and options than ours: what the extension needs to know, it knows all the same."""
+"""gunicorn with other callables and options than ours: the extension still learns what it needs to know."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OpenStream = Callable[..., SSEClient]
 
 @contextmanager
 def bare(callable_: str, *args: str, start: bool = True, **env: Any) -> Iterator[Server]:
-    """An app of somebody's own under gunicorn, without our configuration file."""
+    """Start somebody's own app under gunicorn, without our configuration file."""
     command = (sys.executable, "-m", "gunicorn", "-c", "tests/live/bare.conf.py", f"tests.live.wrapped_app:{callable_}()", *args)
     server = Server(command=command, **{"SSE_LOG": None, **env})
     try:
@@ -48,7 +48,7 @@ def _answers(server: Server) -> bool:
     ("callable_", "mounts"),
     [("create_app", [""]), ("proxied", [""]), ("closure", [""]), ("lazy", [""]), ("mounted", ["/live"]), ("two", ["", "/live"])],
 )
-def test_an_app_is_found_behind_whatever_stands_around_it(
+def test_the_extension_is_found_behind_each_kind_of_wrapper(
     callable_: str, mounts: list[str], open_stream: OpenStream
 ) -> None:
     with bare(callable_) as server:
@@ -69,7 +69,7 @@ def test_an_app_is_found_behind_whatever_stands_around_it(
         assert "connections cut" not in server.log_text()
 
 
-def test_middleware_that_was_there_before_the_extension_is_asked_first() -> None:
+def test_middleware_installed_before_the_extension_runs_first() -> None:
     with bare("guarded") as server:
         password = {"Authorization": "Basic eDp5"}
         for _ in range(2):
@@ -82,7 +82,7 @@ def test_middleware_that_was_there_before_the_extension_is_asked_first() -> None
 
 
 @pytest.mark.parametrize("way", ["argument", "environment", "own app"])
-def test_a_log_in_memory_is_refused_to_several_workers_wherever_they_come_from(way: str) -> None:
+def test_several_workers_with_a_log_in_memory_are_refused_however_configured(way: str) -> None:
     env: dict[str, Any] = {"GUNICORN_CMD_ARGS": "--workers=2"} if way == "environment" else {}
     args = () if way == "environment" else ("--workers", "2")
     if way == "own app":
@@ -102,7 +102,7 @@ def test_a_log_in_memory_is_refused_to_several_workers_wherever_they_come_from(w
     assert "Traceback" not in log
 
 
-def test_a_worker_that_is_added_to_one_with_a_log_in_memory_is_refused(open_stream: OpenStream) -> None:
+def test_a_worker_added_beside_a_log_in_memory_is_refused(open_stream: OpenStream) -> None:
     with bare("create_app") as server:
         (worker,) = server.worker_pids()
         client = open_stream(server, "/events/a")
@@ -119,7 +119,7 @@ def test_a_worker_that_is_added_to_one_with_a_log_in_memory_is_refused(open_stre
         eventually(lambda: len(server.worker_pids()) == 1 and server.worker_pids() != [worker], 10)
 
 
-def test_nor_is_one_that_was_added_before_the_first_had_loaded_its_app(tmp_path: Any) -> None:
+def test_a_worker_added_before_the_first_has_loaded_its_app_is_refused_too(tmp_path: Any) -> None:
     sign = tmp_path / "load"
     with bare("create_app", start=False, LOADED_WHEN=str(sign)) as server:
         server.wait_for_log("Booting worker", 15)
@@ -132,14 +132,14 @@ def test_nor_is_one_that_was_added_before_the_first_had_loaded_its_app(tmp_path:
         assert server.process.poll() is None
 
 
-def test_a_shared_log_takes_a_further_worker(tmp_path: Any) -> None:
+def test_a_worker_can_be_added_beside_a_shared_log(tmp_path: Any) -> None:
     with bare("create_app", FLASK_SSE_LOG=f"sqlite:///{tmp_path}/h.db") as server:
         server.signal(signal.SIGTTIN)
         eventually(lambda: server.log_text().count("loaded in") == 2 or "no further" in server.log_text(), 10)
         assert len(server.worker_pids()) == 2 and "SIGTTIN is ignored" not in server.log_text()
 
 
-def test_workers_that_know_nothing_of_us_do_not_serve_a_log_in_memory_among_several() -> None:
+def test_several_of_gunicorns_own_workers_refuse_a_log_in_memory() -> None:
     with bare("create_app", "--workers", "2", WORKER="gthread", FLASK_SSE_AUTH="none") as server:
         for method, target, body in (("POST", "/events/a", b"x"), ("GET", "/events/a", None)):
             answer = server.request(method, target, body)
@@ -152,7 +152,7 @@ def test_workers_that_know_nothing_of_us_do_not_serve_a_log_in_memory_among_seve
 # ── options ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_app_that_publishes_while_it_is_preloaded_is_served_by_every_worker(tmp_path: Any) -> None:
+def test_every_worker_serves_an_app_that_publishes_during_preload(tmp_path: Any) -> None:
     options = {"FLASK_SSE_LOG": f"sqlite:///{tmp_path}/h.db", "AT_IMPORT": "1"}
     with bare("create_app", "--preload", "--workers", "2", **options) as server:
         ids = {server.publish("a", f"{number}") for number in range(20)}
@@ -162,7 +162,7 @@ def test_an_app_that_publishes_while_it_is_preloaded_is_served_by_every_worker(t
         assert found == ["the app is loaded", *(f"{number}" for number in range(20))]
 
 
-def test_what_was_published_into_memory_while_the_app_was_preloaded_is_there() -> None:
+def test_events_published_to_memory_during_preload_are_kept() -> None:
     with bare("create_app", "--preload", AT_IMPORT="1") as server:
         with SSEClient(server.port, "/events/a?since=earliest") as client:
             assert client.next_message().data == "the app is loaded"
@@ -170,7 +170,7 @@ def test_what_was_published_into_memory_while_the_app_was_preloaded_is_there() -
             assert client.next_message().data == "more"
 
 
-def test_max_requests_is_said_to_be_ignored_once() -> None:
+def test_the_log_says_once_that_max_requests_is_ignored() -> None:
     with bare("create_app", "--max-requests", "2") as server:
         (worker,) = server.worker_pids()
         for _ in range(5):

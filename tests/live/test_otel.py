@@ -1,4 +1,4 @@
-"""OpenTelemetry: the real SDK in real workers, and a collector on loopback that reads what they send."""
+"""OpenTelemetry: the real SDK in real workers, and a collector on loopback."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SERVER, PRODUCER, CONSUMER = 2, 4, 5  # SpanKind of the protocol
 
 
 class Span(NamedTuple):
-    """One span as it came over the wire."""
+    """One span, as received."""
 
     name: str
     kind: int
@@ -150,7 +150,7 @@ def test_a_trace_goes_from_the_publisher_through_the_append_to_every_delivery(
     assert [line["trace"] for line in access_log(server) if line["request_id"] == "otel/1"] == [TRACE]
 
 
-def test_a_publish_that_nobody_traces_begins_a_trace_of_its_own(
+def test_a_publish_without_a_trace_begins_one(
     server: Server, collector: Collector, open_stream: OpenStream
 ) -> None:
     client = open_stream(server, "/events/root")
@@ -167,7 +167,7 @@ def test_a_publish_that_nobody_traces_begins_a_trace_of_its_own(
     assert [span.parent for span in collector.of(trace) if span.kind == SERVER] == [""]
 
 
-def test_what_the_publisher_has_not_sampled_is_not_sent(server: Server, collector: Collector, open_stream: OpenStream) -> None:
+def test_spans_of_an_unsampled_publish_are_not_sent(server: Server, collector: Collector, open_stream: OpenStream) -> None:
     client = open_stream(server, "/events/unsampled")
     client.next_event()
     unsampled = server.publish("unsampled", "x", traceparent=f"00-{'a' * 32}-{PARENT}-00")
@@ -178,14 +178,14 @@ def test_what_the_publisher_has_not_sampled_is_not_sent(server: Server, collecto
     assert unsampled not in {line["id"] for line in json_lines(server, "headwater.delivery") if "id" in line}
 
 
-def test_what_is_refused_has_a_span_and_nothing_behind_it(server: Server, collector: Collector) -> None:
+def test_a_refused_publish_has_a_span_without_children(server: Server, collector: Collector) -> None:
     trace = "c" * 32
     assert server.request("POST", "/events/-", b"x", {"traceparent": f"00-{trace}-{PARENT}-01"}).status == 400
     eventually(lambda: len(collector.of(trace)) == 1, 5)
     assert collector.of(trace)[0].attributes["http.response.status_code"] == 400
 
 
-def test_the_sdks_own_variables_decide_what_is_sampled_and_how_it_is_called(
+def test_the_sdks_own_variables_set_sampling_and_the_service_name(
     collector: Collector, open_stream: OpenStream
 ) -> None:
     with traced(collector, OTEL_TRACES_SAMPLER="parentbased_always_off", OTEL_SERVICE_NAME="orders-sse") as server:
@@ -224,12 +224,12 @@ def test_a_collector_that_is_away_costs_spans_and_nothing_else(start_server: Sta
 
 
 def maps(server: Server) -> str:
-    """The files that the worker has mapped: its compiled modules among them."""
+    """Return the files that the worker has mapped, which include its compiled modules."""
     (worker,) = server.worker_pids()
     return Path(f"/proc/{worker}/maps").read_text()
 
 
-def test_what_is_off_is_not_even_loaded(start_server: StartServer, collector: Collector) -> None:
+def test_opentelemetry_is_not_imported_while_it_is_off(start_server: StartServer, collector: Collector) -> None:
     server = start_server()
     server.publish("off", "x", traceparent=SAMPLED)
     assert "google/_upb" not in maps(server)
@@ -239,7 +239,7 @@ def test_what_is_off_is_not_even_loaded(start_server: StartServer, collector: Co
         assert "google/_upb" in maps(other)  # else it would show nothing
 
 
-def test_without_the_packages_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_packages_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSE_OTEL", "true")
     assert Settings.from_environ().sse_otel
     monkeypatch.setattr("sse.settings.conflicts.find_spec", lambda name: None)

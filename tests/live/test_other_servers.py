@@ -1,4 +1,4 @@
-"""Generator responses under servers of others: stock gevent, gthread, Flask's development server."""
+"""Generator streams under other servers: gunicorn's gevent and gthread, Flask's development server."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Open = Callable[..., tuple[SSEClient, StreamEvent]]
 
 @pytest.fixture(scope="module", params=OTHERS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """With room for two streams; a client that has gone is noticed with the next heartbeat."""
+    """A server with room for two streams. It notices at the next heartbeat that a client has left."""
     with closing(start(request.param, SSE_MAX_STREAMS=PLACES, SSE_HEARTBEAT=0.2)) as running:
         yield running
 
 
 @pytest.fixture
 def open_one(server: Server) -> Iterator[Open]:
-    """Open a stream, as soon as there is room for it, and read its opening."""
+    """Open a stream, once there is room for it, and read its opening."""
     with ExitStack() as stack:
 
         def open_one(target: str, last_event_id: str | None = None) -> tuple[SSEClient, StreamEvent]:
@@ -45,7 +45,7 @@ def open_one(server: Server) -> Iterator[Open]:
         yield open_one
 
 
-def test_what_is_published_is_received_at_once_and_in_order(server: Server, open_one: Open) -> None:
+def test_events_are_received_at_once_and_in_order(server: Server, open_one: Open) -> None:
     client, opening = open_one("/events/order")
     assert opening.is_opening and opening.retry == 2000
     ids = [server.publish("order", f"{n}", "?event=e") for n in range(20)]
@@ -53,7 +53,7 @@ def test_what_is_published_is_received_at_once_and_in_order(server: Server, open
     assert [(event.id, event.event, event.data) for event in events] == [(ids[n], "e", f"{n}") for n in range(20)]
 
 
-def test_answers_have_a_request_id_there_too(server: Server, open_one: Open) -> None:
+def test_answers_have_a_request_id_under_other_servers(server: Server, open_one: Open) -> None:
     given = server.request("POST", "/events/ids", b"x", {"X-Request-ID": "abc-1"}).headers.get_all("X-Request-ID")
     refused = server.request("GET", "/events/-", headers={"X-Request-ID": "no good"}).headers.get_all("X-Request-ID")
     client, _ = open_one("/events/ids")
@@ -63,7 +63,7 @@ def test_answers_have_a_request_id_there_too(server: Server, open_one: Open) -> 
     assert refused is not None and len(refused) == 1
 
 
-def test_a_client_resumes_exactly_where_it_was(server: Server, open_one: Open) -> None:
+def test_a_client_resumes_exactly_after_its_cursor(server: Server, open_one: Open) -> None:
     client, _ = open_one("/events/resume")
     server.publish("resume", "1")
     assert client.next_message().data == "1"
@@ -87,7 +87,7 @@ def test_a_quiet_stream_gets_heartbeats_whose_id_resumes_exactly(server: Server,
     assert again.next_message().data == "missed"
 
 
-def test_several_channels_are_in_order_and_a_batch_is_seen_whole(server: Server, open_one: Open) -> None:
+def test_several_channels_are_in_order_and_a_batch_arrives_whole(server: Server, open_one: Open) -> None:
     client, _ = open_one("/events?channel=m1&channel=m2")
     lines = b"\n".join(b'{"channel":"m%d","data":"%d"}' % (n % 3, n) for n in range(300))
     answer = server.request("POST", "/events", lines, {"Content-Type": "application/x-ndjson"})
@@ -95,7 +95,7 @@ def test_several_channels_are_in_order_and_a_batch_is_seen_whole(server: Server,
     assert [client.next_message().data for _ in range(200)] == [str(n) for n in range(300) if n % 3]
 
 
-def test_a_stream_beyond_the_limit_gets_200_an_opening_and_a_clean_end_and_a_place_when_one_has_gone(
+def test_a_stream_beyond_the_limit_ends_cleanly_and_gets_in_once_another_has_left(
     server: Server, open_one: Open
 ) -> None:
     clients = [open_one("/events/full")[0] for _ in range(PLACES)]

@@ -1,4 +1,4 @@
-"""A worker that stands still while the others go on: retention overtakes it, and its clients must be told."""
+"""Retention overtakes a worker that stands still while the others go on; its clients must get a reset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.wait import eventually
 KEPT = 50
 
 
-def test_clients_of_a_worker_that_was_stopped_for_longer_than_the_log_keeps_events_are_told_of_the_gap() -> None:
+def test_clients_of_a_worker_that_stood_still_beyond_the_retention_get_a_reset() -> None:
     with Server(WEB_CONCURRENCY=2, SSE_RETAIN_EVENTS=KEPT, SSE_WINDOW_BYTES=1024) as server, ExitStack() as stack:
         server.publish("a", "before")
         keeper = eventually(lambda: upkeeper_of(server, server.directory / "h.db"), 10, "nobody keeps the log")

@@ -1,4 +1,4 @@
-"""The PROXY protocol: what a load balancer says of a connection's client holds for all requests of the connection."""
+"""The PROXY protocol: the client that a load balancer names applies to all requests of the connection."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def server() -> Iterator[Server]:
 
 
 def statuses(server: Server, line: bytes, *, pipelined: bool) -> list[bytes]:
-    """What each of three publishes on one connection is answered, the PROXY line before the first."""
+    """Return the statuses of three publishes on one connection, with the PROXY line before the first."""
     request = post("a", b"x")
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock, sock.makefile("rb") as answers:
         found = []
@@ -56,7 +56,7 @@ def statuses(server: Server, line: bytes, *, pipelined: bool) -> list[bytes]:
         pytest.param(b"", "127.0.0.1", b"201", id="none"),
     ],
 )
-def test_every_request_of_a_connection_is_its_clients(
+def test_the_proxy_lines_client_applies_to_every_request_of_the_connection(
     server: Server, line: bytes, client: str, status: bytes, pipelined: bool
 ) -> None:
     """Only this machine may publish without a key, and the client is not on this machine."""

@@ -67,7 +67,7 @@ class Table:
             self.outcomes[case.name] = pool.submit(_run, case, self.servers[case.profile.name], on_go)
 
     def close(self) -> None:
-        """Wait for the cases that still run, then end the servers."""
+        """Wait for running cases, then end the servers."""
         for outcome in self.outcomes.values():
             outcome.exception()
         self._exit.close()
@@ -91,7 +91,7 @@ def _run(case: Case, server: Server, on_go: bool) -> None:
 
 
 def _selected(request: pytest.FixtureRequest) -> dict[str, list[Case]]:
-    """The cases of this run by the table that they are run on, so that ``-k`` is quick."""
+    """Return this run's cases by table, so that ``-k`` is quick."""
     chosen: dict[str, list[Case]] = {}
     for item in request.session.items:
         params = getattr(getattr(item, "callspec", None), "params", {})
@@ -116,7 +116,7 @@ STARTS = {"headwater": _start_ours, "go": _start_go}
 
 @pytest.fixture(scope="module")
 def tables(request: pytest.FixtureRequest) -> Iterator[dict[str, Table | BaseException]]:
-    """All selected cases, running; Go's begin when ours are under way."""
+    """Start all selected cases; Go's begin when ours are running."""
     with contextlib.ExitStack() as stack:
         working = stack.enter_context(ThreadPoolExecutor(4))  # more would be late for their own deadlines
         running: dict[str, Table | BaseException] = {}
@@ -138,7 +138,7 @@ def table(request: pytest.FixtureRequest, tables: dict[str, Table | BaseExceptio
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
-def test_what_happens_on_the_wire_and_when(table: Table, case: Case) -> None:
+def test_each_case_has_its_bytes_and_its_time(table: Table, case: Case) -> None:
     try:
         table.outcomes[case.name].result(timeout=90)
     except Surprise as surprise:
@@ -149,7 +149,7 @@ def test_what_happens_on_the_wire_and_when(table: Table, case: Case) -> None:
 
 
 @pytest.mark.parametrize("table", ["headwater"], indirect=True)  # with Go, marked rows do leave some behind
-def test_no_connection_is_left_when_all_cases_are_over(table: Table) -> None:
+def test_no_connection_is_left_after_all_cases(table: Table) -> None:
     for outcome in table.outcomes.values():
         outcome.exception(timeout=90)
     for name, server in table.servers.items():
@@ -161,6 +161,6 @@ def test_no_connection_is_left_when_all_cases_are_over(table: Table) -> None:
         assert not [line for line in server.log_text().splitlines() if "Traceback" in line]
 
 
-def test_names_are_unique_and_marks_are_real() -> None:
+def test_case_names_are_unique_and_marked_differences_are_real() -> None:
     assert len({case.name for case in CASES}) == len(CASES)
     assert not [case.name for case in CASES if case.go and case.go.steps == case.steps]

@@ -1,4 +1,4 @@
-"""A healthy pod stays ready, whatever its worker has to wait for beside its streams: trimming, a disk, an exception."""
+"""A healthy pod stays ready, whatever else its worker waits for: trimming, a disk, an exception."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def server() -> Iterator[Server]:
 
 
 def readiness(server: Server) -> str:
-    """``ok``, or what is wrong."""
+    """Return ``ok``, or what is wrong."""
     return server.request("GET", "/readyz", port=server.health_port, timeout=20).text.strip()
 
 
 def unready_while(server: Server, seconds: float) -> list[str]:
-    """What ``/readyz`` had to say against the pod for so long."""
+    """Return the failures that ``/readyz`` reports for so long."""
     end, found = time.monotonic() + seconds, []
     while time.monotonic() < end:
         if (text := readiness(server)) != "ok":
@@ -46,7 +46,7 @@ def unready_while(server: Server, seconds: float) -> list[str]:
 
 @contextmanager
 def repeated(work: Callable[[], object], pause: float) -> Iterator[None]:
-    """``work`` again and again in a thread, with a pause (seconds) in between."""
+    """Repeat ``work`` in a thread, with a pause (seconds) in between."""
     stop, errors = threading.Event(), list[Exception]()
 
     def run() -> None:
@@ -68,7 +68,7 @@ def repeated(work: Callable[[], object], pause: float) -> Iterator[None]:
 
 
 def publish_batch(server: Server, events: int, size: int = 1) -> list[str]:
-    """Ids of so many events on channel ``a``, each with so many characters of data."""
+    """Publish events of ``size`` characters to channel ``a``; return their ids."""
     lines = b"\n".join(b'{"channel":"a","data":"%b"}' % (b"x" * size) for _ in range(events))
     answer = server.request("POST", "/events", lines, {"Content-Type": "application/x-ndjson"}, timeout=30)
     assert answer.status == 201, answer
@@ -77,13 +77,13 @@ def publish_batch(server: Server, events: int, size: int = 1) -> list[str]:
 
 
 def held(server: Server) -> int:
-    """How many events the log holds."""
+    """Count the log's events."""
     with closing(sqlite3.connect(f"file:{server.directory}/h.db?mode=ro", uri=True)) as database:
         (count,) = database.execute("SELECT count(*) FROM events").fetchone()
     return int(count)
 
 
-def test_a_pod_is_ready_for_as_long_as_events_are_published_beyond_the_retention(server: Server) -> None:
+def test_a_pod_stays_ready_while_retention_trims_the_log(server: Server) -> None:
     with ExitStack() as publishers:
         for _ in range(3):  # so that there always is something to trim
             publishers.enter_context(repeated(lambda: publish_batch(server, 5), 0.002))
@@ -92,7 +92,7 @@ def test_a_pod_is_ready_for_as_long_as_events_are_published_beyond_the_retention
     eventually(lambda: held(server) == KEPT, 10, "the rest is trimmed when publishing rests")
 
 
-def test_a_console_whose_report_fails_costs_its_statistics_and_nothing_else(server: Server) -> None:
+def test_a_failing_console_report_costs_only_the_consoles_statistics(server: Server) -> None:
     with SSEClient(server.port, "/events/_stats") as console:
         console.events_until(lambda block: block.event == "stats", 5)
         server.request("POST", "/test/report/fails")
@@ -104,8 +104,8 @@ def test_a_console_whose_report_fails_costs_its_statistics_and_nothing_else(serv
     eventually(lambda: held(server) == KEPT, 10, lambda: f"retention has ended with {before[-1]}")
 
 
-def test_a_worker_whose_pool_of_threads_is_full_delivers_and_is_ready(server: Server) -> None:
-    """Others read the log in the pool, ten at a time; a resume storm queues there by the thousand."""
+def test_a_worker_with_a_full_thread_pool_delivers_and_is_ready(server: Server) -> None:
+    """Ten reads of the log at a time run in the pool; a resume storm queues thousands."""
     with SSEClient(server.port, "/events/a") as client:
         client.next_event()
         server.request("POST", "/test/full-pool/3.0")
@@ -118,8 +118,8 @@ def test_a_worker_whose_pool_of_threads_is_full_delivers_and_is_ready(server: Se
         assert time.monotonic() - began < 3.0, "the pool was full all the time"
 
 
-def test_a_reader_that_holds_the_file_back_and_lets_go_leaves_the_pod_ready(server: Server) -> None:
-    """Litestream holds a read transaction open; the write-ahead log grows until it ends, and is copied then."""
+def test_a_long_read_transaction_on_the_file_leaves_the_pod_ready(server: Server) -> None:
+    """Litestream holds a read transaction open: the write-ahead log grows until that ends, and is then copied."""
     with closing(sqlite3.connect(server.directory / "h.db", isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM events").fetchone()

@@ -22,7 +22,7 @@ SECURITY = (ROOT / "docs" / "security.md").read_text()
 
 
 def blocks(text: str) -> list[str]:
-    """The indented blocks, in their order."""
+    """Return the indented blocks, in order."""
     return [dedent(block).strip() for block in re.findall(r"(?:^    .*\n(?:\n(?=    ))?)+", text, re.MULTILINE)]
 
 
@@ -32,7 +32,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").r
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.name) for path in DOCUMENTS])
 def test_each_command_can_be_pasted_into_any_shell(path: Path) -> None:
-    """zsh, the shell of macOS, takes a comment after a command for arguments, and a bare `?` or `*` for a file name."""
+    """zsh, macOS's shell, reads a comment after a command as arguments, and a bare `?` or `*` as a file name."""
     pattern = r"^    ((?:curl|kubectl|make|docker|kind|openssl|printf|\.venv/\S+|[A-Z_]+=\S+) .*)$"
     for command in re.findall(pattern, path.read_text(), re.MULTILINE):
         bare = re.sub(r"'[^']*'|\"[^\"]*\"", "", command)
@@ -46,7 +46,7 @@ def section(text: str, title: str) -> str:
 
 
 class Terminal:
-    """A shell in the folder of a clone. What does not end is ended after some seconds, as by Ctrl-C."""
+    """A shell in a clone's folder. A command that does not end is interrupted after some seconds, as by Ctrl-C."""
 
     def __init__(self, server: Server, folder: Path, **env: str) -> None:
         self._server = server
@@ -62,7 +62,7 @@ class Terminal:
         self._env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", **env}
 
     def type(self, command: str) -> str:
-        """What it prints."""
+        """Run a command; return its output."""
         command = command.replace("localhost:8080", f"localhost:{self._server.port}")
         command = command.replace("localhost:8081", f"localhost:{self._server.health_port}")
         done = subprocess.run(
@@ -74,7 +74,7 @@ class Terminal:
         return done.stdout
 
     def stream(self, command: str) -> list[StreamEvent]:
-        """What a ``curl -N`` shows, without its opening and its heartbeats."""
+        """Return the output of a ``curl -N``, without its opening and heartbeats."""
         shown = EventParser().feed(self.type(command).encode())
         return [block for block in shown if block.event != "heartbeat" and block.data is not None]
 
@@ -85,7 +85,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Te
         yield server, Terminal(server, tmp_path_factory.mktemp("clone"))
 
 
-def test_the_first_commands_show_what_they_are_said_to_show(fresh: tuple[Server, Terminal]) -> None:
+def test_the_first_commands_show_what_the_readme_says(fresh: tuple[Server, Terminal]) -> None:
     _, terminal = fresh
     (clone, commands, shown) = blocks(section(README, "Start"))
     assert clone.splitlines()[1] == "make run"
@@ -99,8 +99,8 @@ def test_the_first_commands_show_what_they_are_said_to_show(fresh: tuple[Server,
     assert "event: heartbeat" in opening
 
 
-def test_the_tour_works_on_a_log_that_has_just_begun(fresh: tuple[Server, Terminal]) -> None:
-    """Catches: samples that show nothing of what was published before, a reset that nothing explains."""
+def test_the_tour_works_on_a_new_log(fresh: tuple[Server, Terminal]) -> None:
+    """Catches samples that show no earlier events, and unexplained resets."""
     _, terminal = fresh
     tour = section(README, "A tour")
     commands = [block for block in blocks(tour) if re.match(r"(curl|printf)\b", block)]
@@ -122,7 +122,7 @@ def test_the_tour_works_on_a_log_that_has_just_begun(fresh: tuple[Server, Termin
     assert "readyz check passed" in terminal.type(probe)
 
 
-def test_publishing_from_other_machines_can_be_followed(tmp_path: Path) -> None:
+def test_the_section_on_publishing_from_other_machines_works(tmp_path: Path) -> None:
     start, publish = blocks(section(README, "Publishing from other machines"))
     make_key, run = start.splitlines()
     variables, command = run.removesuffix(" make run").split(), run.split()[-2:]
@@ -137,7 +137,7 @@ def test_publishing_from_other_machines_can_be_followed(tmp_path: Path) -> None:
         assert json.loads(terminal.type(without.replace("$(cat var/publish.key)", "")))["status"] == 401
 
 
-def test_the_token_section_can_be_followed(tmp_path: Path) -> None:
+def test_the_section_on_tokens_works(tmp_path: Path) -> None:
     """The claim, minting, and each way to show a token."""
     part = section(SECURITY, "Tokens")
     example = json.loads(re.findall(r"```json\n(.*?)```", part, re.DOTALL)[0])

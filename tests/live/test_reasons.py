@@ -1,4 +1,4 @@
-"""Every reason that the metrics know can be made to happen, and then it is counted: once, and as that reason."""
+"""Every reason in the metrics can be made to happen, and is then counted once, as that reason."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GET = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[Server]:
-    """A server that waits for nobody, with an app that lets exceptions escape."""
+    """A server with short time-outs and an app that lets exceptions escape."""
     with Server(
         command=APP,
         SSE_READ_HEADER_TIMEOUT=HEADER,
@@ -48,14 +48,14 @@ def hasty() -> Iterator[Server]:
 
 
 def counted(server: Server, metric: str) -> dict[str, int]:
-    """Reason to count, those that are not 0."""
+    """Return the counts by reason, without zeros."""
     prefix, suffix = f'{metric}{{reason="', '"}'
     found = {name: value for name, value in samples(server).items() if name.startswith(prefix) and value}
     return {name.removeprefix(prefix).removesuffix(suffix): int(value) for name, value in found.items()}
 
 
 def expect(server: Server, metric: str, reason: str, happen: Callable[[], None], times: int = 1) -> None:
-    """``happen`` must count ``times`` for this reason, and for no other."""
+    """Check that ``happen`` counts ``times`` for this reason, and for no other."""
     before = counted(server, metric)
     happen()
     after = before | {reason: before.get(reason, 0) + times}
@@ -88,7 +88,7 @@ def _body(server: Server) -> None:
 
 
 def _unread_body(server: Server) -> None:
-    """The view does not want the body, so the answer is there at once; its rest never comes."""
+    """Send a part of a body that the view does not read: the answer comes at once, the rest of the body never."""
     with connected(server, b"POST /unread HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nab") as sock:
         assert read_to_end(sock).startswith(b"HTTP/1.1 200 ")
 
@@ -113,7 +113,7 @@ def _bad(server: Server) -> None:
 
 
 def _bad_second(server: Server) -> None:
-    """After a request that was fine, on the same connection."""
+    """Send a bad request after a good one on the same connection."""
     with connected(server, GET % b"/openapi.json" + b"nonsense\r\n\r\n") as sock:
         assert b"HTTP/1.1 400 " in read_to_end(sock)
 
@@ -135,7 +135,7 @@ def _many(server: Server) -> None:
 
 def _full(server: Server) -> None:
     def fill() -> int | None:
-        """Idle ones also end by themselves, so this may take several tries on a slow machine."""
+        """Fill the pool. Idle connections also time out, so this may take several tries on a slow machine."""
         with contextlib.ExitStack() as pool:
             for _ in range(POOL):
                 pool.enter_context(connected(server, GET % b"/openapi.json"))
@@ -164,7 +164,7 @@ def test_why_a_connection_was_closed_is_counted(hasty: Server, reason: str, happ
     expect(hasty, "sse_connections_closed_total", reason, lambda: happen(hasty))
 
 
-def test_a_connection_that_the_client_ends_is_not_counted(hasty: Server) -> None:
+def test_a_connection_that_its_client_ends_is_not_counted(hasty: Server) -> None:
     before = counted(hasty, "sse_connections_closed_total")
     assert hasty.request("GET", "/openapi.json").status == 200
     close = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -240,7 +240,7 @@ def test_a_web_page_that_publishes_to_this_machine_is_counted(hasty: Server) -> 
     expect(hasty, "sse_publishes_refused_total", "origin", lambda: _publish(hasty, 403, **evil))
 
 
-def test_publishing_that_is_closed_and_a_log_that_is_lost_are_counted() -> None:
+def test_publishes_refused_by_policy_or_by_a_lost_log_are_counted() -> None:
     with Server(command=APP, HOST="0.0.0.0") as server:
         expect(server, "sse_publishes_refused_total", "closed", lambda: _publish(server, 403))
     with Server(command=APP) as server:

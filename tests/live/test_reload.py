@@ -22,7 +22,7 @@ OpenStream = Callable[..., SSEClient]
 
 
 class Prober:
-    """Asks a path over and over, as a kubelet does; a context manager."""
+    """Requests a path again and again, as a kubelet does; a context manager."""
 
     def __init__(self, server: Server, path: str, port: int) -> None:
         self._server, self._path, self._port = server, path, port
@@ -53,7 +53,7 @@ class Prober:
 
 
 def reload(server: Server) -> tuple[list[int], list[int]]:
-    """SIGHUP, and wait until the new workers run; returns the old ones and the new ones."""
+    """Send SIGHUP, and wait until the new workers run. Return the old pids and the new ones."""
     old = server.worker_pids()
     server.signal(signal.SIGHUP)
 
@@ -102,7 +102,7 @@ def test_a_reload_moves_the_streams_gently_and_loses_nothing(start_server: Start
     assert "Traceback" not in server.log_text()
 
 
-def test_a_second_reload_and_a_stop_follow(start_server: StartServer, open_stream: OpenStream) -> None:
+def test_a_second_reload_and_a_stop_work_after_the_first(start_server: StartServer, open_stream: OpenStream) -> None:
     server = start_server(SSE_DRAIN_DELAY=0.2, SSE_DRAIN_WINDOW=0.3)
     for _ in range(2):
         stream = open_stream(server, "/events/a")
@@ -121,7 +121,7 @@ def test_a_second_reload_and_a_stop_follow(start_server: StartServer, open_strea
 
 
 def test_sigterm_during_a_reload_is_obeyed_at_once(start_server: StartServer, open_stream: OpenStream) -> None:
-    """gunicorn's master waits for the old workers before it looks at its signals: a pod would be killed meanwhile."""
+    """gunicorn's master waits for the old workers before it handles signals: the pod would be killed meanwhile."""
     delay, window = 0.5, 3.0
     server = start_server(SSE_DRAIN_DELAY=delay, SSE_DRAIN_WINDOW=window)
     streams = [open_stream(server, "/events/a") for _ in range(20)]
@@ -176,7 +176,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_clients_resume(start_server
 def test_a_worker_that_hangs_is_replaced_and_its_clients_resume(
     start_server: StartServer,
 ) -> None:
-    """gunicorn's watchdog, which the worker must go on feeding while it drains, and must not when its loop is stuck."""
+    """The worker must feed gunicorn's watchdog while it drains, but not while its loop is stuck."""
     server = start_server("--timeout", "2", SSE_RETRY=100, SSE_DRAIN_DELAY=3, SSE_DRAIN_WINDOW=0)
     (stuck,) = server.worker_pids()
     with ResumingClient(server.port, "/events/a", timeout=10) as client:

@@ -1,4 +1,4 @@
-"""``sse.response``: a view's own stream keeps its greenlet, and has the heartbeat, the write time-out and the drain."""
+"""``sse.response``: a view's own stream keeps its greenlet, and has heartbeats, the write time-out and the drain."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def notes(server: Server, word: str) -> int:
-    """How often the app noted it."""
+    """Count the app's notes of this word."""
     path = Path(str(server.env["NOTES"]), word)
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
 def line(server: Server, target: str) -> dict[str, str]:
-    """The access log's line about a stream of the app's, once it is there."""
+    """Wait for the access log's line about one of the app's streams."""
 
     def found() -> list[dict[str, str]]:
         return [one for one in stream_lines(server) if one.get("target") == target]
@@ -95,7 +95,7 @@ def test_a_reader_that_stalls_is_closed_after_the_write_timeout(app: Server, ope
     assert not client.ending.clean
 
 
-def test_other_requests_are_served_beside_many_of_them(app: Server, open_stream: OpenStream) -> None:
+def test_other_requests_are_served_beside_many_response_streams(app: Server, open_stream: OpenStream) -> None:
     clients = [open_stream(app, f"/count/100?pause=0.01&size=2000&n={number}") for number in range(30)]
     for _ in range(20):
         began = time.monotonic()
@@ -105,7 +105,7 @@ def test_other_requests_are_served_beside_many_of_them(app: Server, open_stream:
         assert [block.id for block in client.read_to_end(20)] == [str(number) for number in range(100)]
 
 
-def test_a_drain_lets_them_finish_and_ends_the_others_at_its_end(
+def test_a_drain_lets_response_streams_finish_and_ends_endless_ones_at_its_end(
     start_server: StartServer, open_stream: OpenStream, tmp_path: Path
 ) -> None:
     delay, window = 0.3, 1.5
@@ -136,7 +136,7 @@ GOING = [pytest.param(SSEClient.close, "client", id="closes"), pytest.param(SSEC
 
 
 @pytest.mark.parametrize(("go", "reason"), GOING)
-def test_how_a_client_went_is_logged(
+def test_the_log_says_how_a_client_left(
     app: Server, open_stream: OpenStream, go: Callable[[SSEClient], None], reason: str
 ) -> None:
     target = f"/silence?{reason}"
@@ -145,8 +145,8 @@ def test_how_a_client_went_is_logged(
     assert line(app, target)["reason"] == reason
 
 
-def test_an_ordinary_answer_has_one_write_timeout_for_all_of_it(app: Server, open_stream: OpenStream) -> None:
-    """However many blocks the app makes it of, and however steadily each is taken."""
+def test_an_ordinary_answer_has_one_write_timeout_as_a_whole(app: Server, open_stream: OpenStream) -> None:
+    """The number of blocks, and how steadily the client takes them, make no difference."""
 
     def timed_out() -> float:
         return samples(app)['sse_connections_closed_total{reason="write-timeout"}']
@@ -163,7 +163,7 @@ def test_an_ordinary_answer_has_one_write_timeout_for_all_of_it(app: Server, ope
 
 
 def test_an_app_may_take_the_socket_of_an_upgraded_connection(start_server: StartServer, tmp_path: Path) -> None:
-    """A websocket: its silence is no slow request, and what the app has written is the whole answer."""
+    """A websocket's silence is no slow request, and the worker adds nothing to what the app has written."""
     timeout = 0.3
     server = start_server(
         command=RESPONSE_APP,

@@ -1,4 +1,4 @@
-"""A SQLite backup is restored while clients are away: they are told, in band, that events are missing."""
+"""A SQLite backup is restored while clients are away: their streams tell them that events are missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.server import Server
 from tests.support.sse_client import SSEClient
 
 
-def test_a_client_from_after_the_backup_is_told_and_a_plain_restart_tells_nothing() -> None:
+def test_a_client_from_after_the_backup_gets_a_reset_but_none_after_a_plain_restart() -> None:
     with Server(LOG_LEVEL="warning", WEB_CONCURRENCY=2, SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=0) as server:
         path = server.directory / "h.db"
 

@@ -1,4 +1,4 @@
-"""SCRIPT_NAME, gunicorn's way to say that a proxy shows the app below a path. Probes do not come through that proxy."""
+"""SCRIPT_NAME tells gunicorn that a proxy serves the app below a path. Probes do not use that proxy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROBES = ("/healthz", "/livez", "/readyz", "/startupz")
 
 @pytest.fixture(scope="module", params=["/live", "/live/"])
 def mounted(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """``/livez`` begins with ``/live``, and is not below it."""
+    """A server below a prefix. ``/livez`` begins with ``/live``, but is not below it."""
     with Server(SCRIPT_NAME=request.param) as server:
         yield server
 

@@ -30,7 +30,7 @@ SECONDS = 2.0
 
 
 class Spotter(threading.Thread):
-    """One stream of everything, for the ids that others may begin at: the newest are not even a millisecond old."""
+    """Reads one stream of all channels, so that others may begin at its ids: the newest are under a millisecond old."""
 
     def __init__(self, server: Server, stop: threading.Event) -> None:
         super().__init__(daemon=True)
@@ -49,7 +49,7 @@ class Spotter(threading.Thread):
 
 
 class Reader(threading.Thread):
-    """Clients one after the other, each over some connections that it breaks off."""
+    """Plays one client after the other; each breaks off some connections."""
 
     def __init__(self, server: Server, spotter: Spotter, seed: int, stop: threading.Event) -> None:
         super().__init__(daemon=True)
@@ -111,7 +111,7 @@ class Reader(threading.Thread):
         pytest.param(GTHREAD, {"SSE_WINDOW_BYTES": 20_000, "SSE_HEARTBEAT": 0.2}, id="generators in threads"),
     ],
 )
-def test_every_client_sees_exactly_what_was_acknowledged_from_its_cursor_on(
+def test_every_client_sees_exactly_the_acknowledged_events_after_its_cursor(
     kind: str, settings: dict[str, Any]
 ) -> None:
     limits: dict[str, Any] = {"SSE_REPLAY_LIMIT": 1_000_000, "SSE_RETAIN_EVENTS": 10_000_000, "LOG_LEVEL": "warning"}

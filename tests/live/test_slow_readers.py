@@ -1,4 +1,4 @@
-"""Slow readers lag, catch up and lose nothing; what one of them costs is bounded; the others do not notice."""
+"""Slow readers lag, catch up and lose nothing. Their cost is bounded, and the other streams do not notice them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHUNK = 256 * 1024
 
 
 def publish_many(server: Server, channel: str, count: int, size: int, *, first: int = 0) -> list[str]:
-    """Publish numbered events in batches; returns their data."""
+    """Publish numbered events in batches; return their data."""
     sent = [f"{number} ".ljust(size, "x") for number in range(first, first + count)]
     per_batch = max(1, 500_000 // size)
     for begin in range(0, count, per_batch):
@@ -43,21 +43,21 @@ def numbers(blocks: list[str | None]) -> list[int]:
 
 
 def take(client: SSEClient, count: int, timeout: float = 20.0) -> list[int]:
-    """The numbers of the next events."""
+    """Return the numbers of the next events."""
     end = time.monotonic() + timeout
     return numbers([client.next_message(end - time.monotonic()).data for _ in range(count)])
 
 
 @pytest.fixture(scope="module")
 def patient() -> Iterator[Server]:
-    """A server that closes nobody for being slow."""
+    """A server without a write time-out."""
     with Server(SSE_WRITE_TIMEOUT=0, SSE_HEARTBEAT=600) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def forgetful() -> Iterator[Server]:
-    """The same with a window that holds next to nothing: whoever lags reads from the log."""
+    """The same with a tiny window: a lagging stream reads from the log."""
     with Server(SSE_WRITE_TIMEOUT=0, SSE_HEARTBEAT=600, SSE_WINDOW_BYTES=65536) as server:
         yield server
 
@@ -95,7 +95,7 @@ def test_a_reader_that_pauses_gets_everything_once_and_in_order(
 
 
 def test_what_lagging_streams_cost_is_bounded(start_server: StartServer, open_stream: OpenStream) -> None:
-    """A queue for each of them would hold all that was published since."""
+    """A queue per stream would hold everything published since."""
     lagging, size = 60, 10_000
     server = start_server(SSE_WRITE_TIMEOUT=0, SSE_WINDOW_BYTES=65536, SSE_HEARTBEAT=600, SSE_RETAIN_EVENTS=1000)
     (worker,) = server.worker_pids()
@@ -113,7 +113,7 @@ def test_what_lagging_streams_cost_is_bounded(start_server: StartServer, open_st
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[Server]:
-    """A server whose write time-out passes in a test."""
+    """A server with a short write time-out."""
     with Server(SSE_WRITE_TIMEOUT=WRITE_TIMEOUT, SSE_HEARTBEAT=600, SSE_RETRY=100) as server:
         yield server
 
@@ -190,7 +190,7 @@ def test_a_socket_that_takes_nothing_at_all_is_closed_too() -> None:
 
 
 def test_a_reader_that_trickles_is_not_closed(strict: Server, open_stream: OpenStream) -> None:
-    """It makes progress, however little: less in a write time-out than the kernel's buffers hold."""
+    """A little progress is enough: less in a write time-out than the kernel's buffers hold."""
     size, count = 1000, 1200
     slow = open_stream(strict, "/events/trickle", receive_buffer=SMALL)
     publish_many(strict, "trickle", count, size)
@@ -213,7 +213,7 @@ def test_others_are_served_as_fast_beside_stalled_and_trickling_readers(
     brisk = [open_stream(patient, "/events/beside") for _ in range(20)]
 
     def slowest(count: int) -> float:
-        """The 90th percentile of the time from a publish to its arrival at all, seconds."""
+        """Return the 90th percentile of the seconds from a publish to its arrival at all readers."""
         took = []
         for number in range(count):
             began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What a publisher is told when the log did not confirm: nobody says "nothing was stored" of what was."""
+"""A publisher is never told "nothing was stored" of an event that was stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def refused(server: Server, key: str | None, body: bytes = b"x") -> dict[str, An
     return problem
 
 
-def test_a_publish_that_no_replica_confirms_is_unknown_and_its_repetitions_are_seen_once() -> None:
+def test_a_publish_that_no_replica_confirms_is_unknown_and_its_repeats_are_seen_once() -> None:
     with RedisServer(repl_diskless_sync_delay=0) as redis, Server(SSE_LOG=f"{redis.url}?replicas=1") as server:
         with SSEClient(server.port, "/events/a") as subscriber:
             for _ in range(3):
@@ -53,7 +53,7 @@ def test_a_publish_while_redis_is_away_was_not_stored() -> None:
 
 
 @pytest.mark.parametrize("path", ["/events/{channel}", "/events"])
-def test_the_description_has_it(path: str) -> None:
+def test_openapi_describes_the_stored_field(path: str) -> None:
     api = describe(Settings())
     content = api["paths"][path]["post"]["responses"]["503"]["content"]["application/problem+json"]
     name = content["schema"]["$ref"].rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""Streams whose sockets the fan-out owns: who goes is noticed and named, and the seam of the takeover loses nothing."""
+"""Streams whose sockets the fan-out owns: each end has its reason in the log, and the takeover loses nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OpenStream = Callable[..., SSEClient]
 
 @pytest.fixture(scope="module")
 def quiet() -> Iterator[Server]:
-    """A server that sends nothing by itself while these tests run, and ends no stream by a timer."""
+    """A server that sends no heartbeats and ends no stream while these tests run."""
     with Server(SSE_HEARTBEAT=600, SSE_WRITE_TIMEOUT=0, SSE_RETAIN_EVENTS=100_000) as server:
         yield server
 
@@ -54,7 +54,7 @@ GOING = [
 
 @pytest.mark.parametrize(("go", "reason"), GOING)
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
-def test_a_client_that_goes_is_noticed_at_once_and_the_log_says_how(
+def test_a_client_that_leaves_is_noticed_at_once_and_the_log_says_how(
     quiet: Server, open_stream: OpenStream, go: Callable[[SSEClient], None], reason: str, version: str
 ) -> None:
     channel = f"going-{reason}-{version}-{go.__name__}"
@@ -74,7 +74,7 @@ def test_a_client_that_goes_is_noticed_at_once_and_the_log_says_how(
     assert closed(quiet)[reason] == before + 1
 
 
-def test_a_crowd_that_leaves_is_forgotten_within_a_second(quiet: Server, open_stream: OpenStream) -> None:
+def test_streams_of_a_crowd_that_leaves_are_closed_within_a_second(quiet: Server, open_stream: OpenStream) -> None:
     before = streams(quiet)
     clients = [open_stream(quiet, f"/events/crowd-{number % 7}") for number in range(70)]
     assert streams(quiet) == before + 70
@@ -83,7 +83,7 @@ def test_a_crowd_that_leaves_is_forgotten_within_a_second(quiet: Server, open_st
     eventually(lambda: streams(quiet) == before, NOTICED)
 
 
-def test_what_a_peer_sends_during_a_stream_is_thrown_away(quiet: Server, open_stream: OpenStream) -> None:
+def test_bytes_that_a_client_sends_during_a_stream_are_discarded(quiet: Server, open_stream: OpenStream) -> None:
     client = open_stream(quiet, "/events/chatty")
     client.next_event()
     before = resident_bytes(quiet.worker_pids()[0])
@@ -116,7 +116,7 @@ def test_a_stream_over_http_1_0_is_delimited_by_its_end(start_server: StartServe
 
 
 def test_nothing_is_lost_or_doubled_where_replay_becomes_live(quiet: Server, open_stream: OpenStream) -> None:
-    """Streams open at any moment of a publisher's work, from the beginning, from an id, or now."""
+    """Streams open at random moments during publishing: from the beginning, from an id, or now."""
     stop = threading.Event()
     sent: list[str] = []
 
@@ -162,7 +162,7 @@ def _position(name: str) -> tuple[int, int]:
         pytest.param(RESPONSE_APP, "/silence", id="a view's own stream"),
     ],
 )
-def test_a_peer_that_vanishes_without_a_word_is_given_up(
+def test_a_stream_whose_peer_vanishes_without_a_fin_is_closed(
     far: FarClient, start_server: StartServer, tmp_path: Path, command: tuple[str, ...], target: str
 ) -> None:
     heartbeat, write_timeout = 0.5, 0.7
@@ -186,6 +186,6 @@ def test_a_peer_that_vanishes_without_a_word_is_given_up(
 
 @pytest.fixture
 def far() -> Iterator[FarClient]:
-    """A client behind a cable that can be cut."""
+    """A client behind a cable that the test can cut."""
     with FarClient.or_skip() as client:
         yield client

@@ -1,4 +1,4 @@
-"""TLS on the listeners: the same streams by the generator path, since a taken-over socket could not encrypt."""
+"""TLS on the listeners: a generator serves the same streams, because a taken-over socket could not encrypt."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class TLSServer:
         return False
 
     def request(self, method: str, path: str, body: bytes | None = None, port: int = 0) -> tuple[int, bytes]:
-        """Status and body of one answer."""
+        """Send a request; return the answer's status and body."""
         port = port or self.server.port
         connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=self.context)
         with contextlib.closing(connection):
@@ -104,7 +104,7 @@ class TLSStream:
         return self._blocks.pop(0)
 
     def read_to_end(self) -> tuple[list[StreamEvent], Ending]:
-        """All blocks that are left, and the end."""
+        """Return all remaining blocks, and how the stream ended."""
         ending = Ending.CUT
         with contextlib.suppress(ssl.SSLEOFError, ConnectionError):
             while piece := self.socket.recv(65536):
@@ -131,7 +131,7 @@ def secure(certificate: tuple[Path, Path]) -> Iterator[TLSServer]:
 
 
 def ended(secure: TLSServer, channel: str, within: float) -> dict[str, str]:
-    """The access log's line about a channel's one stream."""
+    """Wait for the access log's line about a channel's one stream."""
 
     def found() -> list[dict[str, str]]:
         return [line for line in stream_lines(secure.server) if line["channels"] == channel]
@@ -140,7 +140,7 @@ def ended(secure: TLSServer, channel: str, within: float) -> dict[str, str]:
     return line
 
 
-def test_a_stream_works_and_the_log_says_once_how(secure: TLSServer) -> None:
+def test_a_stream_works_over_tls_and_the_log_says_once_that_it_is_not_taken_over(secure: TLSServer) -> None:
     first = secure.publish("works", "before")
     with secure.stream("/events/works?since=earliest") as stream, secure.stream("/events/works") as other:
         opening = stream.next_event()
@@ -220,8 +220,8 @@ def test_a_drain_ends_streams_cleanly(certificate: tuple[Path, Path]) -> None:
         assert [line["reason"] for line in stream_lines(secure.server)] == ["drain"] * 10
 
 
-def test_requests_that_came_in_one_record_are_all_answered(secure: TLSServer) -> None:
-    """What TLS has decrypted its socket no longer shows: waiting for that would be waiting for the next record."""
+def test_all_requests_of_one_tls_record_are_answered(secure: TLSServer) -> None:
+    """The socket no longer shows bytes that TLS has decrypted: a wait for the socket would wait for the next record."""
     size, count = 512, 24  # a record of 12 KB, read in pieces of 8 KB: one ends where a request does
     plain = "GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nX-Fill: {}\r\n\r\n"
     request = plain.format("x" * (size - len(plain) + 2)).encode()

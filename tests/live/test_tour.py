@@ -1,4 +1,4 @@
-"""What a user does first: the tour of the README, with the real curl, against the production command."""
+"""The README's tour, with the real curl, against the production command."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Curl:
         eventually(lambda: self.blocks, 10, "no opening")
 
     def interrupt(self) -> str:
-        """Ctrl-C; returns the last id seen, as a user reads it off the screen."""
+        """Press Ctrl-C; return the last id seen, as a user reads it off the screen."""
         self._process.terminate()
         self._process.wait(5)
         return [block.id for block in self.blocks if block.id][-1] or ""
@@ -107,8 +107,8 @@ def test_the_tour(curl: Callable[..., Curl]) -> None:
         fifth.wait_for(['{"item":1}', "2", "3", "4", "5", "6", "7"])
 
 
-def test_what_curl_sends_is_stored_byte_for_byte(curl: Callable[..., Curl], tmp_path: Path) -> None:
-    """``curl -d`` claims a form, ``--data-binary @file`` has line ends: the body is the data all the same."""
+def test_data_that_curl_sends_is_stored_byte_for_byte(curl: Callable[..., Curl], tmp_path: Path) -> None:
+    """The body is the data, although ``curl -d`` claims a form and ``--data-binary @file`` has line ends."""
     body = tmp_path / "body"
     body.write_bytes("a=1&b=%20 \u2028é\n\nlast".encode())
     with Server() as server:

@@ -1,4 +1,4 @@
-"""A publish whose trace is sampled, followed to the worker that delivers it."""
+"""A sampled publish can be followed to the worker that delivers it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAMPLED = f"00-{TRACE}-{PARENT}-01"
 
 @pytest.fixture(scope="module", params=["sqlite", "redis", "memory"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Two workers where the log can be shared."""
+    """Two workers if the log can be shared, else one."""
     places: dict[str, dict[str, Any]] = {
         "sqlite": {"WEB_CONCURRENCY": 2},
         "redis": {"WEB_CONCURRENCY": 2},
@@ -38,20 +38,20 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 def deliveries(server: Server, channel: str) -> list[dict[str, Any]]:
-    """The lines about a channel's deliveries."""
+    """Return the log lines about a channel's deliveries."""
     lines = json_lines(server, "headwater.delivery")
     return [line for line in lines if line["message"] == "delivery" and channel in line["channels"].split(",")]
 
 
 def told(server: Server, channel: str, streams: int) -> list[dict[str, Any]]:
-    """The lines, once they speak of so many streams."""
+    """Wait until the lines tell of so many streams; return them."""
     eventually(
         lambda: sum(line["streams"] for line in deliveries(server, channel)) >= streams, 5, lambda: server.log_tail()
     )
     return deliveries(server, channel)
 
 
-def test_a_sampled_publish_is_found_in_its_own_line_and_in_those_of_its_deliveries(
+def test_a_sampled_publishs_trace_is_in_its_own_log_line_and_in_its_deliveries(
     server: Server, open_stream: OpenStream
 ) -> None:
     streams = [open_stream(server, "/events/found") for _ in range(12)]
@@ -100,7 +100,7 @@ IGNORED = [
 
 
 @pytest.mark.parametrize("header", IGNORED)
-def test_a_traceparent_that_is_none_changes_nothing(server: Server, open_stream: OpenStream, header: str) -> None:
+def test_an_invalid_traceparent_changes_nothing(server: Server, open_stream: OpenStream, header: str) -> None:
     client = open_stream(server, "/events/ignored")
     client.next_event()
     ignored = server.publish("ignored", "x", traceparent=header)
@@ -111,11 +111,11 @@ def test_a_traceparent_that_is_none_changes_nothing(server: Server, open_stream:
 
 
 def ids(server: Server, channel: str) -> list[str]:
-    """Of the events whose deliveries there are lines about."""
+    """Return the ids of events that have delivery lines."""
     return [line["id"] for line in deliveries(server, channel)]
 
 
-def test_what_a_resumed_stream_missed_is_no_delivery(server: Server, open_stream: OpenStream) -> None:
+def test_events_that_a_resumed_stream_missed_have_no_delivery_line(server: Server, open_stream: OpenStream) -> None:
     server.publish("missed", "x", traceparent=SAMPLED)
     client = open_stream(server, "/events/missed?since=earliest")
     assert client.next_message().data == "x"
@@ -125,7 +125,7 @@ def test_what_a_resumed_stream_missed_is_no_delivery(server: Server, open_stream
     assert ids(server, "missed") == [live]
 
 
-def test_who_marks_every_event_as_sampled_does_not_fill_the_log(start_server: StartServer, open_stream: OpenStream) -> None:
+def test_a_publisher_that_samples_every_event_does_not_fill_the_log(start_server: StartServer, open_stream: OpenStream) -> None:
     server = start_server(LOG_FORMAT="json", SSE_TRACE_LINES=5)
     client = open_stream(server, "/events/flood")
     client.next_event()
@@ -142,7 +142,7 @@ def test_who_marks_every_event_as_sampled_does_not_fill_the_log(start_server: St
     assert 5 <= len(deliveries(server, "flood")) <= 5 * (seconds + 2)
 
 
-def test_with_no_lines_allowed_nothing_is_carried(start_server: StartServer, open_stream: OpenStream) -> None:
+def test_with_no_delivery_lines_allowed_no_trace_is_stored(start_server: StartServer, open_stream: OpenStream) -> None:
     server = start_server(LOG_FORMAT="json", SSE_TRACE_LINES=0)
     client = open_stream(server, "/events/off")
     client.next_event()

@@ -1,4 +1,4 @@
-"""gunicorn's own recommendation: a proxy in front of a Unix socket. Health has a TCP port beside it."""
+"""A proxy in front of a Unix socket, as gunicorn recommends. Health has a TCP port beside it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_the_health_port_serves_probes_and_metrics_and_nothing_else(behind: Behi
     assert behind.request("POST", "/events/a", "x", port=port).status == 404
 
 
-def test_metrics_are_not_on_the_socket_whatever_host_is_named(behind: Behind) -> None:
+def test_the_unix_socket_has_no_metrics_for_any_host_header(behind: Behind) -> None:
     for host in ("localhost", f"localhost:{behind.health_port}", "localhost:8081"):
         assert behind.ask("GET", "/metrics", Host=host).status == 404
         assert behind.ask("GET", "/readyz", Host=host).status == 200
@@ -82,7 +82,7 @@ def test_metrics_are_not_on_the_socket_whatever_host_is_named(behind: Behind) ->
         assert behind.ask("POST", "/events/a", "x", Host=host, Authorization=f"Bearer {KEY}").status == 201
 
 
-def test_the_proxys_clients_are_counted_and_logged_by_their_own_addresses(behind: Behind) -> None:
+def test_clients_behind_the_proxy_are_counted_and_logged_by_their_own_addresses(behind: Behind) -> None:
     clients = [f"192.0.2.{n}" for n in (1, 2, 3, 4)]
     with ExitStack() as streams:
         opened = [
@@ -97,8 +97,8 @@ def test_the_proxys_clients_are_counted_and_logged_by_their_own_addresses(behind
     eventually(lambda: all(f"client={client} " in behind.log_text() for client in clients))
 
 
-def test_a_peers_own_name_is_no_address(behind: Behind, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Unix socket's peer may bind its end to a file of any name, such as an address that has no limit."""
+def test_the_name_of_a_unix_sockets_peer_is_not_taken_for_an_address(behind: Behind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Unix socket's peer may bind its end to a file of any name, such as an address without a limit."""
     monkeypatch.chdir(behind.path.parent)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind("198.51.100.7")

@@ -1,4 +1,4 @@
-"""Clients come back in a crowd at once, all inside the window: the log file is not read once for them."""
+"""A crowd resumes at once, all within the window: the worker does not read the log file for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVENTS = 40
 
 @pytest.fixture
 def many_files() -> Iterator[None]:
-    """Room for that many descriptors, here and in the server."""
+    """Raise the limit of descriptors, here and for the server."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < MOST + 500:
         pytest.skip(f"needs {MOST + 500} open files, the limit is {hard}")
@@ -32,14 +32,14 @@ def many_files() -> Iterator[None]:
 
 
 def reads_of(server: Server) -> tuple[int, int]:
-    """What the engine was asked for streams, and the bytes that the worker has read by read() and pread() at all."""
+    """Return the log's reads for streams, and all bytes that the worker has read with read() and pread()."""
     told = server.request("GET", "/reads", timeout=20).json()
     lines = Path(f"/proc/{told['pid']}/io").read_text().splitlines()
     return told["reads"], int(lines[0].removeprefix("rchar: "))
 
 
 @pytest.mark.parametrize("clients", [500, pytest.param(MOST, marks=pytest.mark.slow)])
-def test_clients_that_resume_at_once_do_not_make_it_read_the_log(many_files: None, clients: int) -> None:
+def test_clients_that_resume_at_once_within_the_window_cause_no_read_of_the_log(many_files: None, clients: int) -> None:
     with closing(start(OURS, "tests.live.counting_app:app", LOG_LEVEL="warning")) as server:
         ids = [server.publish("storm", f"{n} {'x' * 200}") for n in range(EVENTS)]
         server.kill()
@@ -65,8 +65,8 @@ def test_clients_that_resume_at_once_do_not_make_it_read_the_log(many_files: Non
         for member in crowd.members:
             assert [block.id for block in member.messages] == owed[member.number]
         assert calls_after == calls, "the engine was asked"
-        # The events sent are 2 MB and more. Requests come by recv, which this figure does not count: nothing else is left but
-        # wake-ups, and the upkeep's own looks at the file.
+        # The events sent are 2 MB and more. Requests come by recv, which this figure does not count: nothing else is
+        # left but wake-ups, and the upkeep's own looks at the file.
         assert octets_after - octets < 100_000
         # And it would have been seen: a cursor from before the log is the log's business.
         with SSEClient(server.port, "/events/storm", last_event_id="1-1") as client:

@@ -1,4 +1,4 @@
-"""Two workers, one log: what is published through one is received through the other, at once and in order."""
+"""Two workers, one log: events published through one are received through the other, at once and in order."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_batch_of_ten_thousand_is_answered_in_under_a_second_and_received_in_o
     assert [json.loads(event.data or "")["n"] for event in events] == list(range(10_000))
 
 
-def test_the_same_key_stores_once_through_whichever_worker_and_another_body_is_refused(server: Server) -> None:
+def test_an_idempotency_key_stores_once_through_either_worker_and_refuses_another_body(server: Server) -> None:
     def publish(body: str, key: str = "order-17", channel: str = "once") -> Answer:
         return server.request("POST", f"/events/{channel}", body, {"Idempotency-Key": key})
 
@@ -127,7 +127,7 @@ def test_the_same_key_stores_once_through_whichever_worker_and_another_body_is_r
         assert client.next_message().data == "last"
 
 
-def test_a_batch_has_one_key_for_all_of_it(server: Server) -> None:
+def test_a_batch_has_one_idempotency_key_for_all_its_events(server: Server) -> None:
     lines = [b'{"channel":"keyed","data":"%d"}' % n for n in range(50)]
     first, again = (batch(server, lines, Idempotency_Key="batch-1") for _ in range(2))
     assert (first.status, again.status) == (201, 201)
@@ -139,7 +139,7 @@ def test_a_batch_has_one_key_for_all_of_it(server: Server) -> None:
     assert Counter(event.id for event in events[1:-1]) == Counter(first.json()["ids"])
 
 
-def test_keys_are_remembered_across_restarts() -> None:
+def test_idempotency_keys_are_remembered_across_restarts() -> None:
     with Server(WEB_CONCURRENCY=2, SSE_DRAIN_DELAY=0) as server:
         name = server.publish("a", "tea", Idempotency_Key="k")
         for restart in ("kill", "terminate"):

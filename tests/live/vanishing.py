@@ -29,7 +29,7 @@ for line in sys.stdin:
 
 
 class FarClient:
-    """A context manager; :meth:`stream`, then :meth:`vanish`."""
+    """A context manager. Call :meth:`stream`, then :meth:`vanish`."""
 
     def __init__(self) -> None:
         number = os.getpid() % 16384
@@ -42,7 +42,7 @@ class FarClient:
 
     @classmethod
     def or_skip(cls) -> Self:
-        """One, where that is possible."""
+        """Return a client, or skip the test if this machine allows none."""
         if os.geteuid() != 0 or not shutil.which("ip") or not shutil.which("unshare") or not shutil.which("nsenter"):
             pytest.skip("a peer that vanishes needs root, iproute2 and util-linux")
         return cls()
@@ -72,7 +72,7 @@ class FarClient:
         self.close()
 
     def close(self) -> None:
-        """End the client; its namespace and the cable go with it."""
+        """End the client; the kernel then removes its namespace and the cable."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()

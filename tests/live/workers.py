@@ -1,4 +1,4 @@
-"""Which of a server's workers does what, from /proc."""
+"""Find out from /proc which of a server's workers does what."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.server import Server
 
 
 def worker_of(server: Server, client: socket.socket) -> int:
-    """The process id of the worker that holds the other end of this connection."""
+    """Return the pid of the worker that holds the other end of this connection."""
     ours, port = client.getsockname()[1], server.port
     inode = ""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
@@ -27,7 +27,7 @@ def worker_of(server: Server, client: socket.socket) -> int:
 
 
 def upkeeper_of(server: Server, log: Path) -> int | None:
-    """The process id of the worker whose duty the upkeep of this SQLite log is; None: nobody's yet."""
+    """Return the pid of the worker that does the upkeep of this SQLite log; None: no worker yet."""
     inode = os.stat(f"{log}-upkeep").st_ino
     for line in Path("/proc/locks").read_text().splitlines():
         fields = line.split()

@@ -1,4 +1,4 @@
-"""The same app behind each kind of callable that gunicorn may be given. For tests/live/test_options.py."""
+"""The same app behind each kind of callable that gunicorn accepts. For tests/live/test_options.py."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def create_app() -> flask.Flask:
 
 
 class Lazy:
-    """Loads the app with its first request, as some dispatchers do."""
+    """Loads the app at the first request, as some dispatchers do."""
 
     def __init__(self) -> None:
         self._app: flask.Flask | None = None
@@ -50,7 +50,7 @@ class Lazy:
 
 
 class Password:
-    """Middleware that somebody put around ``wsgi_app`` before the extension came, or after."""
+    """Middleware around ``wsgi_app``, installed before the extension or after."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner

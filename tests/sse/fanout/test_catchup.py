@@ -1,4 +1,4 @@
-"""Streams that were taken over, whose log has nothing more for them: they end where they are, and cleanly."""
+"""Streams that were taken over end cleanly where they are if the log no longer has what follows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Taken(Stepped):
         return self.open(cursor, send_buffer=1)
 
     def read_to_end(self, client: SocketClient) -> list[int]:
-        """The positions of all its events; its end was clean, and its last word when to come back."""
+        """Read to the end, which must be clean with a ``retry:``; return the positions of all events."""
         deadline = time.monotonic() + 5
         while not client.finished:
             assert time.monotonic() < deadline, (client.stream.state, client.blocks)
@@ -71,7 +71,7 @@ def test_a_stream_that_lags_when_its_log_is_replaced_ends_after_the_rest_of_its_
     assert taken.parts.ended == [("replaced", 12)]
 
 
-def test_a_page_that_comes_after_a_stream_was_let_go_is_not_sent(taken: Taken) -> None:
+def test_a_page_read_for_a_stream_that_has_ended_meanwhile_is_not_sent(taken: Taken) -> None:
     first, *_ = taken.append_big(8)
     client = taken.open_small(first)
     taken.parts.log.on_read = lambda *_: taken.fanout.catchup.let_all_go()
@@ -80,7 +80,7 @@ def test_a_page_that_comes_after_a_stream_was_let_go_is_not_sent(taken: Taken) -
     assert taken.parts.ended == [("replaced", 0)]
 
 
-def test_a_stream_that_has_its_last_words_is_not_given_others(taken: Taken) -> None:
+def test_a_stream_whose_closing_bytes_are_made_does_not_change_its_close_reason(taken: Taken) -> None:
     taken.append_big(1)
     client = taken.open_small(taken.hub.window.position)
     taken.append_big(12)

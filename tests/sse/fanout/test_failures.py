@@ -1,4 +1,4 @@
-"""Exceptions that nobody expected: no stream goes on with a hole, none is forgotten, and the others do not suffer."""
+"""Bugs in the fan-out: no stream goes on with a gap, each is accounted for, and the others are served."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.sse.worker_parts import SocketClient, Stepped
 
 
 class Bug(Exception):
-    """Not one that anybody expects."""
+    """An exception that no code expects."""
 
 
 def failing(*_: Any, **__: Any) -> Any:
@@ -40,7 +40,7 @@ def data(client: SocketClient) -> list[str]:
     return [block.data or "" for block in client.blocks if not block.is_control]
 
 
-def test_streams_that_a_failed_pass_did_not_reach_end_where_they_are(
+def test_streams_that_a_failed_pass_did_not_reach_end_cleanly_before_its_chunk(
     site: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = site.append("before")[-1]
@@ -76,7 +76,7 @@ def test_streams_that_a_failed_pass_did_not_reach_end_where_they_are(
     assert site.hub.admission.streams == site.fanout.busy() == 2
 
 
-def test_turns_that_waited_for_a_pass_that_failed_are_taken(site: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joins_and_ends_that_waited_for_a_failed_pass_still_happen(site: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
     (client,) = live(site, 1)
     taken: list[str] = []
     client.stream.group.deferred += [failing, lambda: taken.append("turn")]
@@ -104,7 +104,7 @@ def test_a_socket_that_cannot_be_watched_is_closed_and_not_counted(
     assert site.fanout.sockets.clients() == [] and not site.hub.groups
 
 
-def test_a_page_that_cannot_be_read_for_a_bug_cuts_its_stream_and_the_next_is_served(site: Stepped) -> None:
+def test_a_bug_in_reading_a_page_cuts_that_stream_and_the_next_is_served(site: Stepped) -> None:
     first, *_ = site.append(*["x" * 400] * 8)  # more than the window holds
     clients = [site.open(first) for _ in range(2)]
     answers = iter([failing, lambda *_: None])
@@ -117,14 +117,14 @@ def test_a_page_that_cannot_be_read_for_a_bug_cuts_its_stream_and_the_next_is_se
     assert site.parts.ended == [("error", 0)]
 
 
-def test_a_stream_that_cannot_be_brought_on_is_cut(site: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_in_making_a_stream_live_cuts_it(site: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site.fanout.catchup, "_make_live", failing)
     client = site.open(site.hub.window.position)
     client.read(100)
     assert client.finished and site.parts.ended == [("error", 0)]
 
 
-def test_an_end_that_fails_cuts_the_stream_and_the_drain_goes_on(
+def test_a_bug_in_ending_a_stream_cuts_it_and_the_drain_goes_on(
     site: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clients = live(site, 4)
@@ -146,7 +146,7 @@ def test_an_end_that_fails_cuts_the_stream_and_the_drain_goes_on(
     ]
 
 
-def test_what_happens_on_one_socket_does_not_keep_the_others_from_being_looked_at(
+def test_a_bug_on_one_socket_does_not_keep_the_others_from_being_handled(
     site: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clients = live(site, 3)
@@ -166,7 +166,7 @@ def test_what_happens_on_one_socket_does_not_keep_the_others_from_being_looked_a
     assert site.fanout.busy() == 0
 
 
-def test_no_duty_of_upkeep_waits_for_another_to_work(site: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_duty_of_upkeep_works_while_another_fails(site: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
     clients = live(site, 2)
     site.fanout.catchup.end(clients[0].stream, "lease")
     assert clients[0].stream.state is State.LINGERING
@@ -178,7 +178,7 @@ def test_no_duty_of_upkeep_waits_for_another_to_work(site: Stepped, monkeypatch:
     assert clients[1].stream.state in (State.ENDING, State.LINGERING)
 
 
-def test_a_time_out_that_fails_cuts_its_stream_and_the_others_have_theirs(
+def test_a_bug_in_one_write_timeout_cuts_its_stream_and_the_others_still_time_out(
     site: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clients = live(site, 3)
@@ -197,7 +197,7 @@ def test_a_time_out_that_fails_cuts_its_stream_and_the_others_have_theirs(
     assert [client.stream.state for client in clients] == [State.CLOSED] * 3
 
 
-def test_an_end_that_cannot_be_logged_is_an_end(site: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_whose_end_cannot_be_logged_is_still_closed(site: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
     clients = live(site, 2)
     monkeypatch.setattr(site.hub, "_on_close", failing)
     for client in clients:

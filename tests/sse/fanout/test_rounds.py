@@ -1,4 +1,4 @@
-"""Rounds of passes: what comes while one is written waits for the next, and is then one chunk for each stream."""
+"""Rounds of passes: events that arrive during one round share one chunk in the next."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Site(Stepped):
         self.chunks()
 
     def chunks(self) -> list[bytes]:
-        """What each socket got since the last look: one ``recv`` takes one write, or several; each chunk has a size."""
+        """Return what each socket received since the last call: one write or several; each chunk states its size."""
         got = []
         for sock in self.ours:
             try:
@@ -32,7 +32,7 @@ class Site(Stepped):
         return got
 
 
-def test_what_comes_during_a_pass_is_joined_into_the_next(closing: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_that_arrive_during_a_pass_are_joined_into_the_next(closing: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site(closing, 40)
     monkeypatch.setattr(passes, "PASS_SLICE", 0.0)  # the loop is let run again and again
     monkeypatch.setattr(passes, "CLOCK_EVERY", 8)
@@ -80,7 +80,7 @@ def test_the_log_is_not_read_for_each_event_of_a_gap(closing: ExitStack, monkeyp
     assert not slept
 
 
-def test_the_tailer_waits_while_it_is_held_and_then_reads_all_at_once(closing: ExitStack) -> None:
+def test_the_tailer_waits_until_the_gap_ends_and_then_reads_all_at_once(closing: ExitStack) -> None:
     parts = closing.enter_context(Parts("memory:"))
     dispatched: list[int] = []
     dispatch = parts.hub.dispatch

@@ -1,4 +1,4 @@
-"""The seam of the fan-out, with everything that may happen in between made to happen in between.
+"""The seam between catch-up and live, under random interleavings.
 
 No server, no event loop: the fan-out's own steps are called one by one in a random order, and wherever it would let
 others run (a pass over many sockets, a read of the log), random other steps run. The sockets are real and small, so
@@ -26,7 +26,7 @@ SMALL = 2048  # bytes: the kernel makes it 4,608 at least
 
 
 class World(Stepped):
-    """Clients, and a sequence of events; :meth:`something` does one random thing."""
+    """Clients and a sequence of events; :meth:`something` takes one random step."""
 
     def __init__(self, seed: int, closing: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
         self.random = random.Random(seed)
@@ -64,7 +64,7 @@ class World(Stepped):
         step()
 
     def others(self) -> None:
-        """What runs while the fan-out waits for the loop."""
+        """Take random steps while the fan-out lets the event loop run."""
         if self.depth < 2:
             self.depth += 1
             for _ in range(self.random.randrange(4)):
@@ -158,7 +158,7 @@ class World(Stepped):
             assert seen == len(owed), f"{len(owed) - seen} events never came"
 
     def settle(self) -> None:
-        """Let everything come to rest; nothing new happens."""
+        """Let everything come to rest, without new events."""
         self.depth = 2
         deadline = time.monotonic() + 10
         quiet = 0
@@ -199,7 +199,7 @@ def play(seed: int, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_whatever_happens_in_between_each_client_sees_exactly_its_events_in_order(
+def test_each_client_sees_exactly_its_events_in_order_under_random_interleavings(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     play(seed, monkeypatch, 150)
@@ -207,6 +207,6 @@ def test_whatever_happens_in_between_each_client_sees_exactly_its_events_in_orde
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_whatever_happens_in_between_a_thousand_times(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thousand_random_interleavings(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(1000, 2000):
         play(seed, monkeypatch, 200)

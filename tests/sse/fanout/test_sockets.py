@@ -13,7 +13,7 @@ from sse.streams.stream import Stream
 from tests.sse.worker_parts import Parts
 
 
-def test_the_kernel_is_told_of_another_write_timeout_for_sockets_that_are_open(closing: ExitStack) -> None:
+def test_a_changed_write_timeout_reaches_the_kernel_for_open_sockets(closing: ExitStack) -> None:
     parts = Parts("memory:", SSE_WRITE_TIMEOUT=10)
     closing.callback(parts.log.close)
     sockets = Fanout(parts.hub).sockets

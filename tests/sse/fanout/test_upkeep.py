@@ -1,4 +1,4 @@
-"""What time asks of sockets that were taken over, without waiting for it."""
+"""Upkeep: heartbeats, time-outs and the drain, at given times instead of after waiting."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def now_open(site: Stepped, **options: object) -> SocketClient:
     return client
 
 
-def test_the_workers_own_streams_are_not_waited_for_and_count_until_they_close(site: Stepped) -> None:
+def test_the_workers_own_streams_do_not_count_as_busy(site: Stepped) -> None:
     own, theirs = now_open(site, client=OWN_CLIENT), now_open(site)
     sockets, fanout = site.fanout.sockets, site.fanout
     assert (sockets.count, fanout.busy()) == (2, 1)
@@ -51,7 +51,7 @@ def test_the_workers_own_streams_are_not_drained(site: Stepped) -> None:
 
 
 def now_open_anyway(site: Stepped, client: str = "-") -> SocketClient:
-    """A stream whose request was under way when the drain began."""
+    """Open a stream whose request was under way when the drain began."""
     return site.open(site.hub.window.position, client=client)
 
 
@@ -85,7 +85,7 @@ def test_a_hurried_drain_ends_what_is_left(site: Stepped) -> None:
 
 
 def lagging_behind_the_window(site: Stepped) -> SocketClient:
-    """A stream that was live, and waits for a page of the log."""
+    """Open a stream that was live, lags, and waits for a page of the log."""
     site.append(BIG)
     client = now_open(site, send_buffer=1)
     site.append(*[BIG] * 12)
@@ -100,7 +100,7 @@ def lagging_behind_the_window(site: Stepped) -> SocketClient:
     return client
 
 
-def test_a_stream_that_waits_for_the_log_is_not_timed_out_and_goes_on_when_it_is_back(
+def test_a_stream_that_waits_for_the_log_is_not_timed_out_and_goes_on_once_the_log_is_back(
     site: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catchup, "LOG_PAUSE", 0.0)
@@ -124,7 +124,7 @@ def test_a_stream_that_waits_for_the_log_is_not_timed_out_and_goes_on_when_it_is
     assert len([block for block in client.blocks if block.data]) == 24
 
 
-def test_a_stream_that_is_to_end_while_it_waits_for_the_log_ends_when_that_is_back(site: Stepped) -> None:
+def test_a_stream_that_must_end_while_it_waits_for_the_log_ends_once_the_log_is_back(site: Stepped) -> None:
     client = lagging_behind_the_window(site)
     site.fanout.catchup.end(client.stream, "lease")
     deadline = time.monotonic() + 5
@@ -139,7 +139,7 @@ def test_a_stream_that_is_to_end_while_it_waits_for_the_log_ends_when_that_is_ba
 
 
 def fill(site: Stepped, client: SocketClient) -> int:
-    """Publish small events, a pass for each, until the socket takes nothing at all of one; how many there were."""
+    """Publish small events, each in its own pass, until the socket takes nothing of one; return their number."""
     count = 0
     while client.stream.state is State.LIVE:
         site.append(f"{count}")
@@ -150,7 +150,7 @@ def fill(site: Stepped, client: SocketClient) -> int:
     return count
 
 
-def test_what_a_full_socket_did_not_take_is_not_counted_as_delivered(closing: ExitStack) -> None:
+def test_events_that_a_full_socket_did_not_take_are_not_counted_as_delivered(closing: ExitStack) -> None:
     site = Stepped(closing)
     client = now_open(site, send_buffer=1)
     brisk = now_open(site)
@@ -162,7 +162,7 @@ def test_what_a_full_socket_did_not_take_is_not_counted_as_delivered(closing: Ex
     assert site.parts.ended[1:] == [("client", count)]
 
 
-def test_a_stream_that_lagged_has_each_event_counted_once(closing: ExitStack) -> None:
+def test_each_event_of_a_stream_that_lagged_is_counted_once(closing: ExitStack) -> None:
     site = Stepped(closing)
     client = now_open(site, send_buffer=1)
     count = fill(site, client)
@@ -181,8 +181,8 @@ def test_a_stream_that_lagged_has_each_event_counted_once(closing: ExitStack) ->
     assert site.hub.stats.delivered == count + 1
 
 
-def test_what_waits_for_a_pass_has_its_turn_in_one_that_has_nothing_to_send(site: Stepped) -> None:
-    """A stream that has seen more than its group waits for that; then retention overtakes what was to be sent."""
+def test_a_stream_that_waits_for_a_pass_joins_in_one_that_has_nothing_to_send(site: Stepped) -> None:
+    """A stream that is ahead of its group waits for the next pass; then retention deletes the pending events."""
     site.append("before")
     on_time = now_open(site)
     early = site.open(site.append("pending")[-1])
@@ -199,7 +199,7 @@ def test_what_waits_for_a_pass_has_its_turn_in_one_that_has_nothing_to_send(site
     assert [block.data for block in early.blocks if not block.is_control] == ["trimmed away", "after"]
 
 
-def test_a_byte_that_is_taken_is_progress_though_as_much_waits_again(
+def test_a_byte_that_is_taken_is_progress_even_if_as_much_waits_again(
     site: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(epoll, "unacknowledged", lambda fd: 1000)
@@ -226,7 +226,7 @@ def nothing_taken(*_: object) -> int:
     raise BlockingIOError
 
 
-def test_the_time_to_take_a_page_begins_when_the_page_is_there(site: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_write_timeout_of_a_page_begins_when_the_page_is_read(site: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
     client = lagging_behind_the_window(site)
     assert client.stream.backlog is not None
     client.stream.backlog.progress_at -= 3600
@@ -239,7 +239,7 @@ def test_the_time_to_take_a_page_begins_when_the_page_is_there(site: Stepped, mo
 
 
 @pytest.mark.parametrize("taken", [pytest.param(0, id="nothing"), pytest.param(5, id="a part")])
-def test_a_heartbeat_that_a_socket_does_not_take_whole(
+def test_a_heartbeat_that_a_socket_does_not_take_whole_makes_the_stream_lag(
     site: Stepped, monkeypatch: pytest.MonkeyPatch, taken: int
 ) -> None:
     position = site.append("before")[-1]
@@ -291,7 +291,7 @@ def test_a_fast_reader_with_much_to_catch_up_on_takes_turns(
     assert len(client.blocks) == 11
 
 
-def test_what_a_stream_that_has_gone_did_not_get_is_not_counted(site: Stepped) -> None:
+def test_events_that_a_closed_stream_did_not_get_are_not_counted(site: Stepped) -> None:
     client = now_open(site)
     client.sock.close()
     site.append("too late")

@@ -1,4 +1,4 @@
-"""The table of timers in the code is the one that users read."""
+"""The table of timers in the code equals the one in the docs."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from sse.worker.deadlines import TIMERS
 PAGE = Path(__file__).parents[3] / "docs" / "go-to-gunicorn.md"
 
 
-def test_docs_show_exactly_the_timers_of_the_code() -> None:
+def test_the_docs_show_exactly_the_timers_of_the_code() -> None:
     lines = PAGE.read_text().splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("| state | Go |"))
     shown = []

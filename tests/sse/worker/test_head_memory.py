@@ -1,4 +1,4 @@
-"""Heads that were parsed before: what is copied is what the parser would have made, and nothing else is taken for it."""
+"""Remembered heads: a copy equals what the parser would have made, and no other head is taken for it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CFG = config()
 
 
 class Made:
-    """What became of one request, to be compared; ``known``: without the parser."""
+    """One request's facts, to be compared. ``known``: made without the parser."""
 
     def __init__(self, request: Any, connection: Connection, listener: Any, cfg: Any) -> None:
         self.known = isinstance(request.body, SizedBody)
@@ -59,7 +59,7 @@ def read(
     cfg: Any = CFG,
     step: int = 65536,
 ) -> list[Made] | None:
-    """What a connection makes of these bytes; None where it refuses them."""
+    """Return the requests that a connection reads from these bytes; None if it refuses them."""
     connection = Connection(Wire(data, step), peer, SETTINGS, lambda: False, listener=listener)
     made: list[Made] = []
 
@@ -75,7 +75,7 @@ def read(
 
 
 def taught(*requests: bytes, cfg: Any = CFG) -> HeadMemory:
-    """What knows the heads of these requests."""
+    """Return a memory that has learnt the heads of these requests."""
     heads = HeadMemory(cfg)
     for data in requests:
         for _ in range(2):
@@ -114,7 +114,7 @@ KEPT = [
 
 
 @pytest.mark.parametrize("data", KEPT)
-def test_the_third_request_is_the_first_one_though_nobody_parsed_it(data: bytes) -> None:
+def test_a_remembered_head_gives_the_same_request_as_the_parser(data: bytes) -> None:
     heads = HeadMemory(CFG)
     first, second, third = (read(data, heads) for _ in range(3))
     assert first and second and third
@@ -122,21 +122,21 @@ def test_the_third_request_is_the_first_one_though_nobody_parsed_it(data: bytes)
     assert facts(first) == facts(second) == facts(third) == facts(read(data, None))
 
 
-def test_what_stands_in_the_holes_is_the_requests_own() -> None:
+def test_values_in_the_holes_are_the_requests_own() -> None:
     other = PUBLISH.replace(b"key-1", b"KEY+9").replace(b"12\r\n\r\nhello, world", b"05\r\n\r\nhello")
     found = read(other, taught(PUBLISH))
     assert found and found[0].known and found[0].facts[3] == b"hello"
     assert facts(found) == facts(read(other, None))
 
 
-def test_what_stands_in_a_hole_is_as_long_as_what_stood_there() -> None:
+def test_a_value_of_another_length_in_a_hole_is_parsed() -> None:
     heads = taught(PUBLISH)
     for longer in (PUBLISH.replace(b"key-1", b"key-10"), PUBLISH.replace(b"Length: 12", b"Length: 012")):
         (found,) = read(longer, heads) or ()
         assert not found.known and facts([found]) == facts(read(longer, None))
 
 
-def test_pipelined_requests_are_read_as_the_parser_reads_them() -> None:
+def test_pipelined_requests_with_remembered_heads_are_read_as_the_parser_reads_them() -> None:
     many = PUBLISH * 3 + b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n" + PUBLISH
     found = read(many, taught(PUBLISH))
     assert found and [one.known for one in found] == [True, True, True, False, True]
@@ -145,14 +145,14 @@ def test_pipelined_requests_are_read_as_the_parser_reads_them() -> None:
 
 
 @pytest.mark.parametrize("byte", [b"\0", b"\n", b"\r", b" ", b":", b"0", b"9", b"x", b"\x80", b""])
-def test_a_head_that_differs_in_one_byte_is_read_as_if_nothing_were_known(byte: bytes) -> None:
+def test_a_head_that_differs_in_one_byte_is_read_as_the_parser_reads_it(byte: bytes) -> None:
     heads = taught(PUBLISH)
     for place in range(PUBLISH.index(b"\r\n\r\n") + 4):
         changed = PUBLISH[:place] + byte + PUBLISH[place + 1 :]
         assert facts(read(changed, heads)) == facts(read(changed, None)), changed
 
 
-def test_nobody_can_send_what_is_kept_of_a_head() -> None:
+def test_no_valid_request_equals_a_remembered_head_with_its_holes_cut_out() -> None:
     heads = taught(PUBLISH)
     cut = PUBLISH.replace(b"key-1", b"\0" * 5).replace(b"Length: 12", b"Length: \0\0")
     assert read(cut, heads) is None
@@ -178,7 +178,7 @@ REFUSED_OR_RARE = [
 
 
 @pytest.mark.parametrize("data", REFUSED_OR_RARE)
-def test_what_is_out_of_the_ordinary_is_parsed_each_time(data: bytes) -> None:
+def test_an_unusual_head_is_parsed_each_time(data: bytes) -> None:
     heads = HeadMemory(CFG)
     for _ in range(3):
         found = read(data, heads)
@@ -186,7 +186,7 @@ def test_what_is_out_of_the_ordinary_is_parsed_each_time(data: bytes) -> None:
     assert len(heads) == 0
 
 
-def test_a_head_that_comes_in_pieces_is_parsed() -> None:
+def test_a_head_that_arrives_in_pieces_is_parsed() -> None:
     heads = taught(PUBLISH)
     found = read(PUBLISH, heads, step=40)
     assert found and not found[0].known
@@ -205,7 +205,7 @@ def hook(worker: Any, request: Any) -> None:
         pytest.param({"secure_scheme_headers": {"X-REQUEST-ID": "tls"}}, id="a hole that decides upon the scheme"),
     ],
 )
-def test_some_configurations_leave_nothing_to_remember(changed: dict[str, Any]) -> None:
+def test_nothing_is_remembered_under_some_configurations(changed: dict[str, Any]) -> None:
     cfg = config(**changed)
     heads = HeadMemory(cfg)
     for _ in range(3):
@@ -226,14 +226,14 @@ def test_the_same_bytes_under_other_conditions_are_parsed() -> None:
         assert again.facts[2]["wsgi.url_scheme"] == scheme
 
 
-def test_the_peer_is_the_connections() -> None:
+def test_a_remembered_head_takes_the_peer_of_its_connection() -> None:
     heads = taught(PUBLISH)
     (one,) = read(PUBLISH, heads, peer=("127.0.0.1", 999)) or ()
     assert one.known and one.facts[2]["REMOTE_PORT"] == "999"
     assert one.facts[0]["peer_addr"] == one.facts[0]["remote_addr"] == ("127.0.0.1", 999)
 
 
-def test_nothing_that_an_app_does_to_a_request_reaches_the_next() -> None:
+def test_changes_that_an_app_makes_to_a_request_do_not_reach_the_next() -> None:
     heads, environs = HeadMemory(CFG), []
 
     def answer(request: Any) -> bool:
@@ -252,8 +252,8 @@ def test_nothing_that_an_app_does_to_a_request_reaches_the_next() -> None:
     assert last.known and facts([last]) == facts(read(PUBLISH, None))
 
 
-def test_a_head_with_an_attribute_that_nobody_knows_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A later gunicorn may give a request something of its connection, which another client must not be given."""
+def test_a_request_with_an_unknown_attribute_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later gunicorn may add something of its connection to a request, which another client must not get."""
     parse = Request.set_body_reader
 
     def later(self: Any) -> None:
@@ -266,7 +266,7 @@ def test_a_head_with_an_attribute_that_nobody_knows_is_not_kept(monkeypatch: pyt
     assert found and not found[0].known and len(heads) == 0
 
 
-def test_an_environ_with_a_key_that_nobody_knows_is_made_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environ_with_an_unknown_key_is_made_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     make = wsgi.create
 
     def later(*args: Any, **kwargs: Any) -> Any:
@@ -279,7 +279,7 @@ def test_an_environ_with_a_key_that_nobody_knows_is_made_each_time(monkeypatch: 
     assert first["gunicorn.of_this_connection"] is not second["gunicorn.of_this_connection"]
 
 
-def test_what_may_be_shared_is_what_gunicorn_has() -> None:
+def test_the_sets_of_attributes_and_keys_are_exactly_gunicorns() -> None:
     made = []
 
     def answer(request: Any) -> bool:
@@ -313,7 +313,7 @@ def test_memory_is_bounded_in_number_and_bytes(size: int) -> None:
     assert len(heads) > 0
 
 
-def test_a_head_that_comes_once_is_not_kept() -> None:
+def test_a_head_that_appears_once_is_not_remembered() -> None:
     heads = HeadMemory(CFG)
     for number in range(MAX_SEEN + 10):
         seen = heads.look((LISTENER, True), head_number(number))
@@ -322,7 +322,7 @@ def test_a_head_that_comes_once_is_not_kept() -> None:
     assert len(heads) == 0 and len(heads._seen) <= MAX_SEEN
 
 
-def test_what_nobody_uses_is_forgotten_and_what_is_used_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unused_heads_are_forgotten_and_used_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     heads = taught(PUBLISH, head_number(1))
     heads.forget()
     assert len(heads) == 2, "it is not time yet"
