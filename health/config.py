@@ -34,7 +34,7 @@ class Config:
     """Health's own settings.
 
     limits: returns the present limits.
-    health_port: the health listener's port; 0: gunicorn's last listener; None: there is no health listener.
+    health_port: the health listener's port; 0: gunicorn's last listener; None: the app does not say.
     """
 
     limits: Callable[[], Limits] = Limits
@@ -54,7 +54,8 @@ class Config:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
-        """Read the settings from ``app.config``. Without HEALTH_PORT there is no health listener.
+        """Read the settings from ``app.config``. Without HEALTH_PORT the server's configuration says which listener is
+        health's (``health.hooks.listens_on``), or there is none.
 
         Raises ValueError, which names the setting.
         """

@@ -160,7 +160,7 @@ class Health:
         self.rival = next((rule.endpoint for rule in app.url_map.iter_rules() if rule.rule == path), "")
         names = self._listening or board.listening()
         mounted = path in getattr(app.wsgi_app, "mounts", ())
-        if mounted or (self.rival and (self._config.health_port is None or len(names) == 1)):
+        if mounted or (self.rival and (self._health_port is None or len(names) == 1)):
             other = "a mounted WSGI application" if mounted else f"the app's endpoint {self.rival!r}"
             logger.warning(
                 "GET %s is answered by %s, which hides health's metrics. Set HEALTH_METRICS_PATH in app.config to "
@@ -227,11 +227,16 @@ class Health:
         The server calls this in each worker before the first request.
         """
         self._listening = tuple(names)
-        return of_health(self._listening, self._config.health_port)
+        return of_health(self._listening, self._health_port)
+
+    @property
+    def _health_port(self) -> int | None:
+        """HEALTH_PORT: the app's own, else the server's; None: there is no health listener."""
+        return board.process.port if self._config.health_port is None else self._config.health_port
 
     def on_health_port(self, environ: Mapping[str, Any]) -> bool | None:
         """Tell whether this request arrived on the health listener; None if there is none."""
-        port = self._config.health_port
+        port = self._health_port
         if port is None:
             return None
         said: bool | None = environ.get(SAID)
@@ -254,7 +259,8 @@ class Health:
             directory = self._metrics_directory()
         except OSError:
             directory = None  # the exporter has logged the error
-        return metrics.CONTENT_TYPE, metrics.exposition(directory, pulse.seat.board)
+        version = getattr(self._source(), "version", "")
+        return metrics.CONTENT_TYPE, metrics.exposition(directory, pulse.seat.board, version)
 
     def _metrics_directory(self) -> Path:
         """Return the master's directory, else this process's own. Raises OSError if it cannot create one."""

@@ -56,6 +56,12 @@ def post_fork(server: Any, worker: Any) -> None:
     process.listening = tuple(listener.getsockname() for listener in worker.sockets)
 
 
+def listens_on(port: int) -> None:
+    """In the worker, after :func:`post_fork`: say which listener is health's, by its port (0: the last), for apps whose
+    own configuration has no HEALTH_PORT."""
+    process.port = port
+
+
 def replaced() -> bool:
     """In a worker: tell whether a reload has replaced it, and all workers of the new generation run.
 

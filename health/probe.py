@@ -21,7 +21,7 @@ try:
 except ImportError:  # another Python than CPython
     import socket  # type: ignore[no-redef]
 
-USAGE = "usage: python -m health.probe [--url URL] [--max-age SECONDS] [--timeout SECONDS]"
+USAGE = "usage: headwater probe [--url URL] [--max-age SECONDS] [--timeout SECONDS]"
 
 # Threat: another program answers on the port and never ends a line or its headers.
 MAX_HEAD_BYTES = 16384

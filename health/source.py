@@ -61,6 +61,7 @@ class Source(Protocol):
 
     It may also have an attribute ``stats`` with the counters of ``health.metrics.table``; a method ``log_usage``, which
     returns a ``LogUsage`` or None and may wait for the log; and a method ``connection_counts``.
+    And ``version``, a text.
     """
 
     def status(self) -> Status:

@@ -282,14 +282,15 @@ def quantile(share: float, buckets: Mapping[float, float], before: Mapping[float
     return None
 
 
-def exposition(directory: Path | None, board: Board) -> bytes:
+def exposition(directory: Path | None, board: Board, version: str = "") -> bytes:
     """Return the pod's metrics in Prometheus' text format (``CONTENT_TYPE``).
 
     directory: of the workers' files; None: leave their metrics out.
+    version: of the service.
     """
     registry = CollectorRegistry()
     registry.register(BoardCollector(board))
     if directory is not None:
         registry.register(_Files(directory, board))
-    registry.register(ProcessesCollector(board))
+    registry.register(ProcessesCollector(board, version))
     return generate_latest(registry)

@@ -11,7 +11,6 @@ import platform
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import metadata
-from typing import Final
 
 from prometheus_client import ProcessCollector
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -20,13 +19,12 @@ from prometheus_client.registry import Collector
 from ..signs import board
 from .table import PROCESS_ROWS
 
-VERSION: Final = "0.1.0"  # of pyproject.toml; a checkout that was not installed has no metadata to ask
-
 
 @cache
-def build() -> dict[str, str]:
-    """Return the versions of the service, of Python, gunicorn and gevent; empty for a package that is not installed."""
-    labels = {"version": VERSION, "python": platform.python_version()}
+def build(version: str) -> dict[str, str]:
+    """Return the versions of the service (as given), of Python, gunicorn and gevent; empty for a package that is not
+    installed."""
+    labels = {"version": version, "python": platform.python_version()}
     for package in ("gunicorn", "gevent"):
         try:
             labels[package] = metadata.version(package)
@@ -36,10 +34,14 @@ def build() -> dict[str, str]:
 
 
 class ProcessesCollector(Collector):
-    """Collects samples of the processes on the board, of the master, and of the build."""
+    """Collects samples of the processes on the board, of the master, and of the build.
 
-    def __init__(self, shared: board.Board) -> None:
+    version: the service's.
+    """
+
+    def __init__(self, shared: board.Board, version: str) -> None:
         self._board = shared
+        self._version = version
 
     def collect(self) -> Iterator[Metric]:
         pids = {str(worker.slot): worker.pid for worker in self._board.records() if worker.pid > 0}
@@ -57,7 +59,7 @@ class ProcessesCollector(Collector):
                             families[sample.name] = family
                         family.add_metric([process], sample.value)
         yield from families.values()
-        labels = build()
+        labels = build(self._version)
         info = GaugeMetricFamily("headwater_build_info", PROCESS_ROWS["headwater_build_info"], labels=[*labels])
         info.add_metric([*labels.values()], 1)
         yield info

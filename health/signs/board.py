@@ -244,6 +244,7 @@ class _Process:
 
     board: Board | None = None
     listening: tuple[Name, ...] = ()  # gunicorn's listeners, in the order of its `bind`
+    port: int | None = None  # the health listener's, as the server's configuration says; see `Config.health_port`
     worker: tuple[int, int | None] | None = None  # (pid, slot), set in the worker after the fork
     # Registered here, because the server's callable may be middleware, from which they could not be found.
     extensions: Final[list[weakref.ref[Extension]]] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..auth.bearer import PUBLISHING_SCHEMES, SCHEMES
@@ -10,6 +9,7 @@ from ..events.model import CHANNEL_PATTERN, CONTROL_EVENTS, MAX_RETRY_MS, MAX_TY
 from ..events.wire import RESET_REASONS
 from ..log.base import STORED
 from ..settings import Settings
+from ..version import VERSION
 from .publishing import KEY_PATTERN
 
 PROBLEM = "application/problem+json"
@@ -83,10 +83,6 @@ def _stream_operation(extra: list[dict[str, Any]]) -> dict[str, Any]:
 
 def describe(settings: Settings) -> dict[str, Any]:
     """Return the description, with the limits of these settings."""
-    try:
-        release = version("headwater")
-    except PackageNotFoundError:  # run from a checkout
-        release = "0"
     created = {
         "type": "object",
         "properties": {"id": _ID, "channel": _CHANNEL},
@@ -146,7 +142,7 @@ def describe(settings: Settings) -> dict[str, Any]:
     }
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Headwater", "version": release, "license": {"name": "MIT", "identifier": "MIT"}},
+        "info": {"title": "Headwater", "version": VERSION, "license": {"name": "MIT", "identifier": "MIT"}},
         "security": _security(reading=False),
         "paths": {
             "/events/{channel}": {

@@ -23,6 +23,7 @@ from ..settings import Settings
 from ..settings.watch import Watch
 from ..streams.hub import Hub
 from ..streams.stats import Stats
+from ..version import VERSION
 
 if TYPE_CHECKING:
     from ..observe.otel import Spans
@@ -36,6 +37,7 @@ WARN_INTERVAL = 5.0
 class Service:
     """Publishes and streams in one process. Opens the log and the hub at their first use, after the server's fork."""
 
+    version = VERSION
     settings: Settings
     authenticator: Authenticator
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -13,10 +12,13 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from health import hooks
 from health.metrics.table import BOARD_ROWS, ROWS
 from sse.events.wire import ResetReason
+from sse.serve.gunicorn_conf import configuration
 from sse.settings import Settings
 from sse.streams.stream import CloseReason
+from sse.version import VERSION
 from tests.k8s.manifests import K8S, VARIANTS, built, find, plain, pod_spec
 from tests.k8s.policy import budget, quantity
 from tests.support.server import ROOT
@@ -152,9 +154,7 @@ def test_the_probes_ask_the_health_port_for_what_there_is() -> None:
 
 
 def _watchdog() -> int:
-    found = re.search(r"^timeout = (\d+)$", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1])
+    return int(configuration(_settings(), hooks)["timeout"])
 
 
 def test_the_kubelet_is_more_patient_than_gunicorn_and_than_the_checks_themselves() -> None:
@@ -240,9 +240,8 @@ def test_the_service_monitor_scrapes_a_port_of_the_service() -> None:
 
 
 def test_the_image_has_the_version_of_the_project() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert _container()["image"] == f"headwater:{version}"
-    assert f"ARG VERSION={version}\n" in DOCKERFILE
+    assert _container()["image"] == f"headwater:{VERSION}"
+    assert f"ARG VERSION={VERSION}\n" in DOCKERFILE
 
 
 def test_the_deployment_runs_the_images_command_as_the_images_user() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from sse.version import VERSION
 from tests.conftest import StartServer
 from tests.support.server import Server
 from tests.support.sse_client import SSEClient
@@ -108,7 +109,7 @@ def test_metrics_have_processes_and_build(server: Server) -> None:
         assert 0 < scrape("process_cpu_seconds_total", process) < 600
         assert abs(scrape("process_start_time_seconds", process) - time.time()) < 600
     ((labels, one),) = scrape.series("headwater_build_info").items()
-    assert one == 1 and "0.1.0" in labels
+    assert one == 1 and VERSION in labels
 
 
 def test_connections_are_counted_by_state(start_server: StartServer, open_stream: OpenStream) -> None:

@@ -125,7 +125,7 @@ def test_in_an_app_its_config_names_the_file_which_wins_over_it(volume: ConfigMa
 
 
 def test_settings_that_gunicorn_reads_at_its_start_are_not_live() -> None:
-    code = (ROOT / "gunicorn.conf.py").read_text()
+    code = (ROOT / "sse" / "serve" / "gunicorn_conf.py").read_text()
     told = {name for name in re.findall(r"settings\.(\w+)", code) if name in Settings.model_fields}
     told |= {"host", "port", "health_port", "sse_drain_delay", "sse_drain_window"}  # through properties
     assert "worker_connections" in told
