@@ -1,4 +1,4 @@
-# The service's image: docker build -t headwater:0.1.0 .
+# The service's image: docker build -t headwater:0.2.0 .
 #
 # Both stages have the same base, because a virtual environment works only with the Python that made it.
 # Any base with Python 3.11+ will do. Pin it by digest (…@sha256:…) if builds must be repeatable to the byte.
@@ -33,7 +33,13 @@ RUN cd /opt/venv/lib/python3*/site-packages \
 
 COPY sse /app/sse
 COPY health /app/health
+COPY headwater /app/headwater
 COPY app.py wsgi.py settings.py gunicorn.conf.py LICENSE /app/
+# The command, for `kubectl exec … -- headwater config`: from the same folders, by the links in headwater/.
+RUN echo /app > "$(echo /opt/venv/lib/python3*/site-packages)/app.pth" \
+    && printf '%s\n' '#!/opt/venv/bin/python3' 'import sys' 'from headwater.command import main' 'sys.exit(main())' \
+        > /opt/venv/bin/headwater \
+    && chmod 755 /opt/venv/bin/headwater
 # Compiled here, because the root file system is read-only later. Python need not compare the compiled files with the
 # source, which no longer changes.
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app \
@@ -42,7 +48,7 @@ RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app \
 # ── the image
 FROM ${BASE}
 
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="headwater" \
       org.opencontainers.image.description="Server-Sent Events for Kubernetes" \

@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev test test-slow fuzz lint audit bench profile clean
+.PHONY: help setup run dev test test-slow fuzz lint dist audit bench profile clean
 .DELETE_ON_ERROR:
 
 help:                ## this list
@@ -50,6 +50,11 @@ fuzz: $(VENV)/.fuzz  ## ten minutes of coverage-guided fuzzing; SECONDS=60 for l
 lint: $(VENV)/.dev   ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+dist: $(VENV)/.dev   ## the wheel and the sdist, in dist/, checked as a package index would
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
 
 audit: $(VENV)/.audit  ## known vulnerabilities of the pinned packages, by pip-audit; needs the network
 	$(VENV)/audit/bin/pip-audit --disable-pip --require-hashes -r requirements.txt -r requirements-dev.txt $(ARGS)

@@ -4,7 +4,7 @@
 #     deploy/build-local-image.sh [DIRECTORY]
 #
 # For machines, such as CI, that reach only a Debian mirror and a package index. Elsewhere use
-# `docker build -t headwater:0.1.0 .`. Needs root, buildah and mmdebstrap (both are Debian packages). The machine's Python
+# `docker build -t headwater:0.2.0 .`. Needs root, buildah and mmdebstrap (both are Debian packages). The machine's Python
 # must have the version of Debian's, for its wheels.
 #
 # DIRECTORY (default: build/image) keeps base images, wheels and buildah's storage for the next run. It has the image
@@ -14,7 +14,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 work=${1:-$root/build/image}
 suite=bookworm
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/pyproject.toml")
+version=$(sed -n 's/^VERSION: Final = "\(.*\)"/\1/p' "$root/sse/version.py")
 python=${PYTHON:-python3}
 mkdir -p "$work"
 work=$(cd "$work" && pwd)

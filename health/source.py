@@ -59,9 +59,8 @@ class LogUsage(Protocol):
 class Source(Protocol):
     """The service.
 
-    It may also have an attribute ``stats`` with the counters of ``health.metrics.table``; a method ``log_usage``, which
-    returns a ``LogUsage`` or None and may wait for the log; and a method ``connection_counts``.
-    And ``version``, a text.
+    It may also have an attribute ``stats`` with the counters of ``health.metrics.table``; its ``version``; a method
+    ``log_usage``, which returns a ``LogUsage`` or None and may wait for the log; and a method ``connection_counts``.
     """
 
     def status(self) -> Status:

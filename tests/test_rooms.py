@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 #: A room imports itself and the rooms in the lines above its own.
 FLOORS = (
-    {"events", "runtime"},
+    {"events", "runtime", "version"},
     {"log", "auth"},
     {"settings"},
     {"streams"},
@@ -22,7 +22,7 @@ FLOORS = (
     {"registry"},
     {"extension"},
     {"gunicorn"},
-    {"worker"},
+    {"worker", "serve"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -30,7 +30,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FRAMEWORKS = {
     "gunicorn": {"worker", "gunicorn"},
     "gevent": {"fanout", "worker", "runtime"},
-    "flask": {"web", "extension", "observe"},
+    "flask": {"web", "extension", "observe", "serve"},
 }
 
 
@@ -71,6 +71,15 @@ def test_a_room_imports_only_rooms_before_it(path: Path) -> None:
 @pytest.mark.parametrize("path", modules("health"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_health_knows_nothing_of_sse(path: Path) -> None:
     assert not [module for module in imports(path) if module.split(".")[0] == "sse"]
+
+
+@pytest.mark.parametrize("path", [*modules("sse"), *modules("health"), *modules("headwater")], ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_package_finds_its_parts_under_any_name(path: Path) -> None:
+    """What is `sse` in a checkout is `headwater.sse` where the package is installed, so imports of it are relative."""
+    absolute = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    named = {alias.name for node in absolute if isinstance(node, ast.Import) for alias in node.names}
+    named |= {node.module or "" for node in absolute if isinstance(node, ast.ImportFrom) and not node.level}
+    assert not {name.split(".")[0] for name in named} & {"sse", "health", "headwater", "settings", "app", "wsgi"}
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

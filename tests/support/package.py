@@ -1,0 +1,76 @@
+"""The package as users get it: built once a session, and installed in a virtual environment of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.server import ROOT
+
+#: All that the build reads. In a copy: what it writes (build/, *.egg-info) stays out of the checkout.
+SOURCES = ("sse", "health", "headwater", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
+
+
+class Built(NamedTuple):
+    """What ``python -m build`` made: the wheel from the sdist, and the sdist from the checkout."""
+
+    wheel: Path
+    sdist: Path
+
+
+def build(directory: Path) -> Built:
+    """Build in ``directory``. Where the tools are missing, skip in one line; under ``CI=true`` that is a failure."""
+    source = directory / "source"
+    source.mkdir()
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, source / name)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(directory), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    if done.returncode and ("No module named build" in done.stderr or "Missing dependencies" in done.stdout + done.stderr):
+        line = "needs build and setuptools: .venv/bin/pip install -r requirements-dev.txt"
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(line, pytrace=False)
+        pytest.skip(line)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,), (sdist,) = directory.glob("*.whl"), directory.glob("*.tar.gz")
+    return Built(wheel, sdist)
+
+
+class Installed:
+    """A fresh virtual environment with one distribution of ours; dependencies are those of the tests' own."""
+
+    def __init__(self, directory: Path, distribution: Path) -> None:
+        self.bin = directory / "bin"
+        venv.create(directory, symlinks=True)
+        self.packages = Path(sysconfig.get_path("purelib", vars={"base": str(directory)}))
+        (self.packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        pip = [sys.executable, "-m", "pip", "--python", str(self.bin / "python"), "--disable-pip-version-check", "install"]
+        done = subprocess.run(
+            [*pip, "--quiet", "--no-deps", "--no-index", "--no-build-isolation", str(distribution)],
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    @property
+    def headwater(self) -> str:
+        """The command's path."""
+        return str(self.bin / "headwater")
+
+    def run(self, *words: str, cwd: Path, **options: str) -> subprocess.CompletedProcess[str]:
+        """Run one of its programs to the end."""
+        return subprocess.run(
+            [str(self.bin / words[0]), *words[1:]], cwd=cwd, capture_output=True, text=True, timeout=60, **options
+        )
