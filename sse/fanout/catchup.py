@@ -70,7 +70,7 @@ class CatchUp:
                         self._make_final(stream, backlog)
                         continue
                 if stream.cursor > target or (stream.cursor == target and group.passing):
-                    # The stream is ahead of its group, or stands where the running pass began: wait for a pass to end.
+                    # The stream is ahead of its group, or its group is in the middle of a pass: wait for a pass to end.
                     group.deferred.append(partial(self.advance, stream))
                     return
                 if stream.cursor == target:

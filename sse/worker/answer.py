@@ -110,7 +110,7 @@ def answer(worker: Worker, connection: Connection, req: Any) -> bool:
         connection.broken = connection.broken or "error"
         return False
     finally:
-        # A stream writes its own line at its end, whoever serves it.
+        # A stream writes its own line at its end, also one that a generator serves.
         logged = connection.state is ConnState.STREAM or STREAM in environ
         if resp is not None and not logged and accesslog.enabled() and not for_health:
             target = redact(req.uri)

@@ -22,7 +22,7 @@ class Taken(Stepped):
         super().__init__(closing, SSE_WINDOW_BYTES=1024, SSE_RETAIN_EVENTS=10)
 
     def append_big(self, count: int) -> list[int]:
-        """Append events of which a socket holds two."""
+        """Append big events; a small socket holds two."""
         return self.append(*[f"{n}{BIG}" for n in range(count)])
 
     def open_small(self, cursor: int) -> SocketClient:
@@ -38,7 +38,7 @@ class Taken(Stepped):
         assert client.decoder.terminated
         assert client.blocks[-1].retry is not None
         client.sock.close()
-        self.fanout.upkeep._time_out(time.monotonic() + 60)  # it lingers
+        self.fanout.upkeep._time_out(time.monotonic() + 60)  # the stream lingers
         return [int((block.id or "").partition("-")[0]) for block in client.blocks if block.data]
 
 

@@ -47,7 +47,7 @@ def test_streams_that_a_failed_pass_did_not_reach_end_cleanly_before_its_chunk(
     clients = live(site, 6)
     monkeypatch.setattr(passes, "PASS_SLICE", -1.0)
     monkeypatch.setattr(passes, "CLOCK_EVERY", 1)
-    breaths = iter([None, None, Bug()])  # the third stream has been written to when it happens
+    breaths = iter([None, None, Bug()])  # raised after the write to the third stream
 
     def breathe() -> None:
         if (error := next(breaths, None)) is not None:
@@ -59,7 +59,7 @@ def test_streams_that_a_failed_pass_did_not_reach_end_cleanly_before_its_chunk(
     reached, doubtful, missed = clients[:2], clients[2], clients[3:]
     for client in reached:
         assert client.stream.state is State.LIVE and data(client) == ["during"]
-    # What it has had is not known: it is cut, and asks for what follows its last id.
+    # Nobody knows what it was sent, so it is cut; its client resumes after its last id.
     data(doubtful)
     assert doubtful.finished and not doubtful.decoder.terminated
     for client in missed:
@@ -72,7 +72,7 @@ def test_streams_that_a_failed_pass_did_not_reach_end_cleanly_before_its_chunk(
     site.fanout.passes.run()
     site.poll()
     assert [data(client) for client in reached] == [["during", "after"]] * 2
-    assert sorted(site.parts.ended) == [("error", 0)] * 3 + [("error", 1)]  # the doubtful one has had it, as it happens
+    assert sorted(site.parts.ended) == [("error", 0)] * 3 + [("error", 1)]  # the doubtful one did get the event
     assert site.hub.admission.streams == site.fanout.busy() == 2
 
 

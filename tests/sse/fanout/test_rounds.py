@@ -34,7 +34,7 @@ class Site(Stepped):
 
 def test_events_that_arrive_during_a_pass_are_joined_into_the_next(closing: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site(closing, 40)
-    monkeypatch.setattr(passes, "PASS_SLICE", 0.0)  # the loop is let run again and again
+    monkeypatch.setattr(passes, "PASS_SLICE", 0.0)  # let the loop run at every look at the clock
     monkeypatch.setattr(passes, "CLOCK_EVERY", 8)
     come = iter(range(1000))
     monkeypatch.setattr(passes, "breathe", lambda: site.append(f"later {next(come)}"))
@@ -65,7 +65,7 @@ def test_the_log_is_not_read_for_each_event_of_a_gap(closing: ExitStack, monkeyp
     monkeypatch.setattr(passes, "breathe", comes_once)
     site.append("first")
     site.fanout.passes.run()
-    assert not slept  # once may be chance
+    assert not slept  # work during one round may be chance
     before = time.monotonic()
     site.fanout.passes.run()
     (gap,) = slept
@@ -88,9 +88,22 @@ def test_the_tailer_waits_until_the_gap_ends_and_then_reads_all_at_once(closing:
     until = time.monotonic() + 0.6
     parts.hub.busy_until = lambda: until  # type: ignore[method-assign]
     last = parts.log.append([Event("a", "first")])[-1]
-    eventually(lambda: parts.hub.window.position >= last, 5)  # it was asleep in the log already
+    eventually(lambda: parts.hub.window.position >= last, 5)  # the tailer already slept in the log
     for number in range(20):
         last = parts.log.append([Event("a", f"more {number}")])[-1]
     eventually(lambda: parts.hub.window.position >= last, 5)
     assert time.monotonic() >= until
     assert dispatched[0] == 1 and max(dispatched) >= 19
+
+
+def test_a_pass_observes_the_age_of_each_event_once_for_all_streams_of_its_group(closing: ExitStack) -> None:
+    site = Site(closing, 3)
+    delivery = site.hub.stats.delivery
+    began = time.time()
+    site.append("one", "two")
+    site.fanout.passes.run()
+    assert sum(delivery.counts) == 2
+    assert 0 <= delivery.total <= 2 * (time.time() - began + 0.001)
+    site.fanout.passes.wake()
+    site.fanout.passes.run()
+    assert sum(delivery.counts) == 2, "a round without events observes nothing"

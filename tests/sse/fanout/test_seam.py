@@ -22,7 +22,7 @@ from tests.sse.worker_parts import SocketClient, Stepped
 
 CHANNELS = ("a", "b", "c")
 TYPES = (None, "x", "y")
-SMALL = 2048  # bytes: the kernel makes it 4,608 at least
+SMALL = 2048  # bytes; the kernel's minimum is 4,608
 
 
 class World(Stepped):
@@ -105,14 +105,14 @@ class World(Stepped):
             self.random.choice(self.clients).read(self.random.choice([50, 3000, 100_000]))
 
     def run_pass(self) -> None:
-        if not self.in_passes:  # there is one greenlet for it
+        if not self.in_passes:  # passes have one greenlet
             self.in_passes = True
             self.fanout.passes._work.set()
             self.fanout.passes.run()
             self.in_passes = False
 
     def read_log(self) -> None:
-        if self.fanout.catchup._want_log and not self.reading_log:  # two would wait for each other, in one thread
+        if self.fanout.catchup._want_log and not self.reading_log:  # two in one thread would wait for each other
             self.reading_log = True
             self.fanout.catchup.read_log()
             self.reading_log = False
@@ -149,13 +149,13 @@ class World(Stepped):
                 continue
             previous, position = position, parse_id(block.id)
             if block.is_control:
-                assert position >= previous, "an id that says less than what was sent"
-                assert not [p for p in owed[seen:] if p <= position], "an id that says more than what was sent"
+                assert position >= previous, "an id below what was sent"
+                assert not [p for p in owed[seen:] if p <= position], "an id above what was sent"
             else:
                 assert seen < len(owed) and position == owed[seen], "not the next event"
                 seen += 1
         if complete:
-            assert seen == len(owed), f"{len(owed) - seen} events never came"
+            assert seen == len(owed), f"{len(owed) - seen} events are missing"
 
     def settle(self) -> None:
         """Let everything come to rest, without new events."""
@@ -163,7 +163,7 @@ class World(Stepped):
         deadline = time.monotonic() + 10
         quiet = 0
         while quiet < 3:
-            assert time.monotonic() < deadline, "it does not come to rest"
+            assert time.monotonic() < deadline, "the fan-out does not come to rest"
             self.dispatch_some()
             self.run_pass()
             self.read_log()
@@ -187,7 +187,7 @@ def play(seed: int, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
             world.check(client, complete=not ended)
             if ended and client.finished:
                 assert client.decoder.terminated and client.blocks[-1].retry is not None
-        # And live means live.
+        # A live stream still gets new events.
         world.publish()
         world.settle()
         for client in world.clients:

@@ -90,7 +90,7 @@ def lagging_behind_the_window(site: Stepped) -> SocketClient:
     client = now_open(site, send_buffer=1)
     site.append(*[BIG] * 12)
     site.fanout.passes.run()
-    site.append(*[BIG] * 12)  # not in the chunk of which it has the rest
+    site.append(*[BIG] * 12)  # not part of the chunk whose rest it has
     assert client.stream.state is State.LAGGING
     deadline = time.monotonic() + 5
     while client.stream.backlog is not None and not client.stream.backlog.reading:
@@ -111,7 +111,7 @@ def test_a_stream_that_waits_for_the_log_is_not_timed_out_and_goes_on_once_the_l
         site.fanout.upkeep.turn(time.monotonic() + 3600, 0.05)
     assert client.stream.state is State.LAGGING
     site.parts.log.down = False
-    # What is waited for from here on is the client's fault again, but not what was.
+    # From here on the write time-out runs again, but it does not count the outage.
     deadline = time.monotonic() + 5
     while client.stream.state is not State.LIVE:
         assert time.monotonic() < deadline

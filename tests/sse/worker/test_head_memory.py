@@ -140,7 +140,7 @@ def test_pipelined_requests_with_remembered_heads_are_read_as_the_parser_reads_t
     many = PUBLISH * 3 + b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n" + PUBLISH
     found = read(many, taught(PUBLISH))
     assert found and [one.known for one in found] == [True, True, True, False, True]
-    for step in (1, 50, len(PUBLISH) + 20, 65536):  # the numbers of the requests are among the facts
+    for step in (1, 50, len(PUBLISH) + 20, 65536):  # the facts include the requests' numbers
         assert facts(read(many, taught(PUBLISH), step=step)) == facts(read(many, None, step=step))
 
 
@@ -156,7 +156,7 @@ def test_no_valid_request_equals_a_remembered_head_with_its_holes_cut_out() -> N
     heads = taught(PUBLISH)
     cut = PUBLISH.replace(b"key-1", b"\0" * 5).replace(b"Length: 12", b"Length: \0\0")
     assert read(cut, heads) is None
-    # A length has digits only, though what stands in a hole may have others.
+    # A hole may hold other characters, but a length only digits.
     assert read(PUBLISH.replace(b"Length: 12", b"Length: 1x"), heads) is None
 
 
@@ -215,7 +215,7 @@ def test_nothing_is_remembered_under_some_configurations(changed: dict[str, Any]
 
 def test_the_same_bytes_under_other_conditions_are_parsed() -> None:
     data = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\r\n"
-    heads = taught(data)  # by a peer that gunicorn trusts: 127.0.0.1
+    heads = taught(data)  # taught by a trusted peer: 127.0.0.1
     stranger, other = ("192.0.2.1", 7), ("127.0.0.1", 8081)
     for peer, listener in ((stranger, LISTENER), (PEER, other), (stranger, other)):
         found = read(data, heads, peer=peer, listener=listener)
