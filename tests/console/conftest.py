@@ -1,4 +1,4 @@
-"""One browser for this package; a server whose streams come back soon, so that a test can watch them."""
+"""One browser and one server for this package. The server's ``retry:`` is short, so that tests can watch reconnections."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def served() -> Iterator[Server]:
-    """Shared by the package: use a channel of your own in each test."""
+    """Shared by the package, so each test uses its own channel."""
     with Server(SSE_RETRY=1200, SSE_HEARTBEAT=0.5) as running:
         yield running
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Console:
-    """Reads and works the page; every wait has the page's deadline."""
+    """Reads and operates the page. Every wait has the page's deadline."""
 
     def __init__(self, page: Page, problems: Problems) -> None:
         self.page = page
@@ -35,7 +35,7 @@ class Console:
         return self[selector].inner_text()
 
     def wait_text(self, selector: str, pattern: str) -> str:
-        """Wait until the text of what is selected matches, and return it."""
+        """Wait until the selected element's text matches, and return it."""
         from playwright.sync_api import expect
 
         expect(self[selector]).to_have_text(re.compile(pattern), timeout=PATIENCE)
@@ -50,5 +50,5 @@ class Console:
         assert rows.all_inner_texts() == list(data)
 
     def modules(self, script: str) -> Any:
-        """Run a function in the page; it is given ``load(name)``, which imports one of the console's modules."""
+        """Run a function in the page. Its argument ``load(name)`` imports one of the console's modules."""
         return self.page.evaluate(f"({script})((name) => import('/console/' + name))")

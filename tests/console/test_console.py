@@ -1,4 +1,4 @@
-"""What somebody does with the console, in a real browser."""
+"""The console in a real browser: streams, publishing, tokens, the keyboard, hostile data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.server import Server
 Opens = Callable[..., Console]
 
 
-def test_it_connects_receives_and_shows_where_the_connection_is(console: Opens, served: Server) -> None:
+def test_it_connects_receives_and_shows_the_connections_state(console: Opens, served: Server) -> None:
     page = console()
     assert page["#node-closed"].get_attribute("class") == "node on"
     page.listen("first")
@@ -35,12 +35,12 @@ def test_it_connects_receives_and_shows_where_the_connection_is(console: Opens, 
     page.wait_rows('{"item": 1}')
 
 
-def test_a_drop_is_counted_down_and_what_was_missed_is_shown_as_replayed(console: Opens, served: Server) -> None:
+def test_after_a_drop_it_counts_down_and_marks_missed_events_as_replayed(console: Opens, served: Server) -> None:
     page = console()
     page.listen("dropped")
     before = served.publish("dropped", "before")
     page.wait_rows("before")
-    # Taken in the page, every frame: a browser that is busy may show the countdown only a few times.
+    # Recorded in the page at every frame, because a busy browser may show the countdown only a few times.
     page.page.evaluate(
         """() => {
             globalThis.countdown = [];
@@ -66,10 +66,10 @@ def test_a_drop_is_counted_down_and_what_was_missed_is_shown_as_replayed(console
     assert 0.5 < seen[0] <= 1.2 and seen == sorted(seen, reverse=True) and seen[-1] < 0.5
 
 
-def test_a_drop_before_the_first_event_shows_what_was_missed_and_nothing_else(
+def test_a_drop_before_the_first_event_shows_only_missed_events(
     console: Opens, start_server: StartServer
 ) -> None:
-    """Neither the openings nor the retry before the end are events."""
+    """Openings are not events, and neither is the retry before the end."""
     server = start_server(SSE_RETRY=1200, SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=0.2)
     page = console(where=server)
     page.problems.allowed.append("net::ERR_")
@@ -86,7 +86,7 @@ def test_a_drop_before_the_first_event_shows_what_was_missed_and_nothing_else(
     page.wait_rows("missed")
 
 
-def test_the_publish_form_publishes_and_says_what_came_of_it(console: Opens) -> None:
+def test_the_publish_form_publishes_and_shows_the_result(console: Opens) -> None:
     page = console()
     page.listen("form")
     page["#publish-channel"].fill("form")
@@ -109,7 +109,7 @@ def test_the_publish_form_publishes_and_says_what_came_of_it(console: Opens) -> 
         pytest.param({}, "3600", "from before this log began", id="before-log"),
     ],
 )
-def test_a_stream_reset_is_told_in_words(
+def test_a_stream_reset_is_explained(
     console: Opens, start_server: StartServer, settings: dict[str, int], since: str, words: str
 ) -> None:
     server = start_server(**settings)
@@ -121,7 +121,7 @@ def test_a_stream_reset_is_told_in_words(
     assert "{" not in page.text("#notice")
 
 
-def test_an_empty_list_says_what_to_type(console: Opens, served: Server) -> None:
+def test_an_empty_list_shows_a_command_that_publishes(console: Opens, served: Server) -> None:
     page = console()
     page["#channels"].fill("nothing-yet")
     assert page.text("#example") == f"curl -d '{{\"item\":1}}' '{served.url('/events/nothing-yet')}?event=created'"
@@ -178,7 +178,7 @@ def test_everything_can_be_done_with_the_keyboard(console: Opens) -> None:
     tab_to("events")
 
 
-def test_what_an_event_brings_is_text_and_never_runs(console: Opens, served: Server) -> None:
+def test_event_data_is_text_and_never_runs(console: Opens, served: Server) -> None:
     page = console()
     page.listen("hostile")
     attacks = [
@@ -195,7 +195,7 @@ def test_what_an_event_brings_is_text_and_never_runs(console: Opens, served: Ser
     assert page.page.title() == "Headwater"
 
 
-def test_an_injected_script_or_text_made_html_is_blocked(console: Opens) -> None:
+def test_the_page_s_policy_blocks_an_injected_script_and_html(console: Opens) -> None:
     page = console()
     page.problems.allowed += ["CSP", "Content Security Policy", "requires 'TrustedHTML'", "Trusted"]
     page.page.evaluate(
@@ -210,7 +210,7 @@ def test_an_injected_script_or_text_made_html_is_blocked(console: Opens) -> None
     assert any("script-src" in problem or "trusted-types" in problem for problem in page.problems)
 
 
-def test_without_a_token_it_says_so_and_with_one_it_listens(console: Opens, start_server: StartServer) -> None:
+def test_a_stream_that_needs_a_token_opens_with_one(console: Opens, start_server: StartServer) -> None:
     import jwt
 
     key = "a-key-of-more-than-thirty-two-bytes-in-all"
@@ -233,7 +233,7 @@ def test_without_a_token_it_says_so_and_with_one_it_listens(console: Opens, star
     assert token not in server.log_text()
 
 
-def test_the_token_field_says_what_the_server_has_asked_for_and_nothing_before(
+def test_the_token_field_says_what_a_token_is_needed_for_once_that_is_known(
     console: Opens, start_server: StartServer
 ) -> None:
     def placeholder(page: Console) -> str:
@@ -253,7 +253,7 @@ def test_the_token_field_says_what_the_server_has_asked_for_and_nothing_before(
     page.wait_text("#published", "stored")
 
 
-def test_where_no_token_is_needed_the_field_says_so_once_that_is_known(console: Opens, served: Server) -> None:
+def test_the_token_field_says_that_none_is_needed_once_that_is_known(console: Opens, served: Server) -> None:
     page = console()
     page.listen("open")
     page["#publish button"].click()
@@ -261,7 +261,7 @@ def test_where_no_token_is_needed_the_field_says_so_once_that_is_known(console: 
     assert page["#token"].get_attribute("placeholder") == "none needed"
 
 
-def test_the_services_own_state_covers_all_workers(console: Opens, start_server: StartServer) -> None:
+def test_the_service_panel_covers_all_workers(console: Opens, start_server: StartServer) -> None:
     server = start_server(WEB_CONCURRENCY=2)
     page = console(where=server)
     page.wait_text("#server", "log: sqlite, answered")
@@ -285,7 +285,7 @@ def test_the_services_own_state_covers_all_workers(console: Opens, start_server:
     assert all(path for path in page["#charts path.line"].evaluate_all("all => all.map((p) => p.getAttribute('d'))"))
 
 
-def test_a_link_says_what_to_listen_to(console: Opens, served: Server) -> None:
+def test_a_link_names_channels_types_and_a_beginning(console: Opens, served: Server) -> None:
     served.publish("linked", "one", "?event=created")
     served.publish("linked", "two", "?event=deleted")
     page = console("?channel=linked&channel=also&event=created&since=earliest")

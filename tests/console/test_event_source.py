@@ -69,7 +69,7 @@ def wait(page: Any, condition: str) -> None:
     eventually(lambda: page.evaluate(condition), PATIENCE / 1000, state, interval=0.05)
 
 
-def test_it_sees_a_restart_through_with_its_last_id(listen: Listen, start_server: StartServer) -> None:
+def test_it_resumes_with_its_last_id_after_a_restart(listen: Listen, start_server: StartServer) -> None:
     server = start_server(SSE_RETRY=300, SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=0.2)
     page = listen(server, "/events/news")
     wait(page, "source.readyState === EventSource.OPEN")
@@ -86,19 +86,19 @@ def test_it_sees_a_restart_through_with_its_last_id(listen: Listen, start_server
 
 
 def test_a_quiet_stream_resumes_from_its_opening(listen: Listen, start_server: StartServer) -> None:
-    """No event was seen, so only the opening's id can tell the server where it was."""
+    """It has seen no event, so only the opening's id tells the server where it was."""
     server = start_server(SSE_RETRY=300, SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=0.2)
     page = listen(server, "/events/quiet")
     wait(page, "source.readyState === EventSource.OPEN")
     server.terminate()
     server.wait(15)
     server.start()
-    missed = server.publish("quiet", "missed")      # before it comes back, or after: it must not matter
+    missed = server.publish("quiet", "missed")  # before or after it reconnects
     wait(page, "seen.length === 1")
     assert page.evaluate("seen") == [["message", "missed", missed]]
 
 
-def test_it_sees_a_reset(listen: Listen, served: Server) -> None:
+def test_it_receives_a_reset(listen: Listen, served: Server) -> None:
     page = listen(served, "/events/reset?lastEventId=nonsense")
     wait(page, "seen.length === 1")
     ((kind, data, _),) = page.evaluate("seen")
@@ -116,11 +116,11 @@ def test_it_does_not_give_up_on_a_full_or_draining_server(listen: Listen, start_
     server.terminate()
     eventually(lambda: server.request("GET", "/readyz", port=server.health_port).status == 503, 5)
     refused = len(page.evaluate("states"))
-    # A second one begins in the drain: it is sent away, too.
+    # A second one that begins during the drain is sent away, too.
     page.evaluate(
         """() => {
             window.other = new EventSource("/events/news");
-            other.onerror = () => states.push("other " + other.readyState);  // looked at now: it soon tries again
+            other.onerror = () => states.push("other " + other.readyState);  // now, because it soon tries again
         }"""
     )
     wait(page, f"states.includes('other {CONNECTING}')")
@@ -140,8 +140,8 @@ def test_a_page_of_another_origin_publishes_with_its_trace_and_reads_the_request
     home = start_server()
     server = start_server(SSE_CORS_ORIGINS=home.url("").rstrip("/"), SSE_AUTH="none", LOG_FORMAT="json")
     page, problems = open_page()
-    problems.allowed = ["Failed to load resource"]  # the page's icon
-    page.goto(home.url("/healthz"))  # our own pages may connect to their own origin only
+    problems.allowed = ["Failed to load resource"]  # the icon of the page
+    page.goto(home.url("/healthz"))  # a page without the console's policy, which allows only its own origin
     found = page.evaluate(
         """async (target) => {
             const headers = {traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "X-Request-ID": "page/1"};

@@ -1,4 +1,4 @@
-"""The list of events: what it keeps, when it moves, and what a row shows."""
+"""The list of events: what it keeps, when it is redrawn, and what a row shows."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MOST = 500
 
 
 def publish(served: Server, channel: str, *data: str) -> None:
-    """All of them in one batch."""
+    """Publish these data in one batch."""
     lines = "".join(json.dumps({"channel": channel, "data": one}) + "\n" for one in data)
     answer = served.request("POST", "/events", lines, {"Content-Type": "application/x-ndjson"})
     assert answer.status == 201, answer.text
 
 
 def flood(page: Console, served: Server, channel: str, until: Callable[[], bool]) -> None:
-    """100 events a second until it is so, for 15 s at most."""
+    """Publish 100 events a second until the condition holds, for 15 s at most."""
     deadline = time.monotonic() + 15
     number = 0
     while not until():
@@ -36,7 +36,7 @@ def flood(page: Console, served: Server, channel: str, until: Callable[[], bool]
         page.page.wait_for_timeout(100)
 
 
-def test_a_busy_stream_keeps_the_page_alive_and_the_list_bounded(console: Opens, served: Server) -> None:
+def test_the_list_shows_only_the_newest_events_of_a_busy_stream(console: Opens, served: Server) -> None:
     page = console()
     page.listen("flood")
     publish(served, "flood", *map(str, range(3000)))
@@ -49,7 +49,7 @@ def test_a_busy_stream_keeps_the_page_alive_and_the_list_bounded(console: Opens,
     assert page["#events .row"].count() == MOST
 
 
-def test_pause_holds_back_and_going_on_shows_what_was_held(console: Opens, served: Server) -> None:
+def test_events_that_arrive_during_a_pause_are_shown_after_it(console: Opens, served: Server) -> None:
     page = console()
     page.listen("paused")
     page["#pause"].click()
@@ -63,7 +63,7 @@ def test_pause_holds_back_and_going_on_shows_what_was_held(console: Opens, serve
     assert page.text("#held") == ""
 
 
-def test_a_pause_says_how_many_events_it_could_not_keep(console: Opens, served: Server) -> None:
+def test_a_pause_shows_how_many_events_were_dropped(console: Opens, served: Server) -> None:
     page = console()
     page.listen("long-pause")
     page["#pause"].click()
@@ -75,7 +75,7 @@ def test_a_pause_says_how_many_events_it_could_not_keep(console: Opens, served: 
     assert page["#events .row"].count() == MOST
 
 
-def test_large_events_are_bounded_by_their_size_too_in_the_list_and_while_they_wait(console: Opens) -> None:
+def test_shown_and_waiting_events_are_limited_by_size(console: Opens) -> None:
     seen = console().modules(
         """async (load) => {
             const { List } = await load("list.js");
@@ -94,7 +94,7 @@ def test_large_events_are_bounded_by_their_size_too_in_the_list_and_while_they_w
     assert seen == [[8, 12, 8, 8], [4, 0, 8, 8], [2, 0, 8, 8]]
 
 
-def test_many_events_a_second_are_shown_once_a_second(console: Opens, served: Server) -> None:
+def test_a_fast_list_is_redrawn_once_a_second(console: Opens, served: Server) -> None:
     page = console()
     page.listen("fast")
     page.page.evaluate(
@@ -111,7 +111,7 @@ def test_many_events_a_second_are_shown_once_a_second(console: Opens, served: Se
     assert 1 <= changes <= took + 1
 
 
-def test_a_fast_list_stands_still_while_somebody_reads_it(console: Opens, served: Server) -> None:
+def test_a_fast_list_is_not_redrawn_while_somebody_reads_it(console: Opens, served: Server) -> None:
     page = console()
     page.listen("read")
     flood(page, served, "read", lambda: "updated once a second" in page.text("#held"))
@@ -126,11 +126,11 @@ def test_a_fast_list_stands_still_while_somebody_reads_it(console: Opens, served
     flood(page, served, "read", lambda: page["#events .row:first-child .id"].inner_text() != top)
     page["#events"].hover()
     flood(page, served, "read", lambda: "held while you read" in page.text("#held"))
-    # When nothing more comes, there is nothing to stand still for: it shows what has waited, down to the last one.
+    # When no more events arrive, the list is slow again, and shows those that have waited.
     eventually(lambda: page.text("#events .row:first-child .id") == page.text("#last-id"), 15, lambda: page.text("#held"))
 
 
-def test_a_slow_list_follows_although_the_pointer_is_in_it(console: Opens, served: Server) -> None:
+def test_a_slow_list_is_redrawn_even_if_the_pointer_is_in_it(console: Opens, served: Server) -> None:
     page = console()
     page.listen("slow")
     served.publish("slow", "one")
@@ -141,7 +141,7 @@ def test_a_slow_list_follows_although_the_pointer_is_in_it(console: Opens, serve
 
 
 def test_a_new_subscription_begins_with_an_empty_list(console: Opens, served: Server) -> None:
-    """History would be there twice otherwise, and beside events of other channels."""
+    """Otherwise replayed events would be there twice, beside events of other channels."""
     publish(served, "again", "one", "two")
     publish(served, "other", "three")
     page = console()
@@ -158,15 +158,15 @@ def test_a_new_subscription_begins_with_an_empty_list(console: Opens, served: Se
 @pytest.mark.parametrize(
     ("channels", "shown"), [("lonely", "lonely"), ("lonely crowd", "one of 2 channels")], ids=["one", "two"]
 )
-def test_a_row_says_what_is_known_of_its_channel(console: Opens, served: Server, channels: str, shown: str) -> None:
+def test_a_row_shows_its_channel_or_how_many_it_may_be_from(console: Opens, served: Server, channels: str, shown: str) -> None:
     page = console()
     page.listen(channels)
-    page["#channels"].fill("the next one")     # not yet listened to
+    page["#channels"].fill("the next one")  # not connected yet
     served.publish("lonely", "x")
     page.wait_text(".row .channel", f"^{shown}$")
 
 
-def test_a_large_event_shows_its_size_and_can_be_unfolded_and_copied(console: Opens, served: Server) -> None:
+def test_a_large_event_shows_its_size_and_can_be_expanded_and_copied(console: Opens, served: Server) -> None:
     page = console(permissions=["clipboard-read", "clipboard-write"])
     page.listen("large")
     data = "".join(f"{number:04} " for number in range(10_000))

@@ -1,4 +1,4 @@
-"""How the console looks: widths, colours, contrast. The pictures are kept in build/screenshots."""
+"""How the console looks: widths, colours, contrast. Screenshots go to build/screenshots."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def fill(page: Console, served: Server, channel: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_every_width_without_scrolling_sideways(console: Opens, served: Server, scheme: str) -> None:
+def test_it_never_scrolls_sideways(console: Opens, served: Server, scheme: str) -> None:
     page = console(viewport={"width": WIDTHS["phone"], "height": 900}, color_scheme=scheme)
     fill(page, served, f"wide{scheme}")
-    # Controls that a finger can hit.
+    # A finger can hit the buttons.
     heights = page["main form button"].evaluate_all("all => all.map((b) => b.getBoundingClientRect().height)")
     assert min(heights) >= 32
     for name, width in {**WIDTHS, "narrow": 320}.items():
@@ -50,7 +50,7 @@ def test_it_fits_every_width_without_scrolling_sideways(console: Opens, served: 
     ("width", "height", "rows"),
     [pytest.param(1320, 900, 9, id="desktop"), pytest.param(820, 1100, 11, id="tablet"), pytest.param(390, 844, 4, id="phone")],
 )
-def test_the_newest_events_are_in_sight_without_scrolling(
+def test_the_newest_events_are_visible_without_scrolling(
     console: Opens, served: Server, width: int, height: int, rows: int
 ) -> None:
     page = console(viewport={"width": width, "height": height})
@@ -64,7 +64,7 @@ def test_the_newest_events_are_in_sight_without_scrolling(
     assert len([bottom for bottom in bottoms if bottom <= height]) >= rows
 
 
-def test_an_unfolded_event_leaves_the_page_as_wide_as_it_is(console: Opens, served: Server) -> None:
+def test_an_expanded_event_does_not_widen_the_page(console: Opens, served: Server) -> None:
     page = console(viewport={"width": 390, "height": 844})
     page.listen("unfolded")
     served.publish("unfolded", "W" * 50_000)
@@ -83,13 +83,13 @@ def test_it_follows_the_systems_colours(console: Opens) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_fault(console: Opens, served: Server, scheme: str) -> None:
+def test_axe_finds_no_violation(console: Opens, served: Server, scheme: str) -> None:
     if not AXE.exists():
         line = "needs axe-core: npm ci --prefix tests/js"
         if os.environ.get("CI", "").lower() == "true":
             pytest.fail(line, pytrace=False)
         pytest.skip(line)
-    # The checker itself would be blocked by the page's policy.
+    # The page's policy would block axe itself.
     page = console(bypass_csp=True, color_scheme=scheme, reduced_motion="reduce")
     for state in ("empty", "filled", "unfolded"):
         if state == "filled":

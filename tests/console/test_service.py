@@ -1,4 +1,4 @@
-"""The console's view of the service: figures that mean one thing, and none from a server that is dead."""
+"""The console's service panel: its figures agree, and it shows none for a dead server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Opens = Callable[..., Console]
 
 @contextlib.contextmanager
 def stopped(server: Server) -> Iterator[None]:
-    """The server does nothing, and its connections stay open: as when its node has lost its power."""
+    """Stop the server with its connections open, as when its node loses power."""
     pids = [*server.worker_pids(), server.process.pid]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
@@ -38,7 +38,7 @@ def stopped(server: Server) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def test_a_server_that_is_dead_is_not_said_to_answer(console: Opens, start_server: StartServer) -> None:
+def test_a_dead_server_is_shown_as_silent(console: Opens, start_server: StartServer) -> None:
     server = start_server(SSE_HEARTBEAT=0.5)
     page = console(where=server)
     page.wait_text("#server", "answered")
@@ -57,7 +57,7 @@ def test_a_server_that_is_dead_is_not_said_to_answer(console: Opens, start_serve
     assert page.text("#service-note") == ""
 
 
-def test_a_connection_that_is_lost_is_not_said_to_answer(console: Opens, start_server: StartServer) -> None:
+def test_after_a_lost_connection_the_server_is_shown_as_silent(console: Opens, start_server: StartServer) -> None:
     server = start_server(SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=0)
     page = console(where=server)
     page.problems.allowed.append("ERR_")
@@ -68,7 +68,7 @@ def test_a_connection_that_is_lost_is_not_said_to_answer(console: Opens, start_s
     page.wait_text("#service-note", "trying again")
 
 
-# Every figure as it is written: a page that had no time for some seconds works off several reports at once.
+# Records every figure that is written, because a busy page may handle several reports at once.
 RECORD = """() => {
     globalThis.figures = [];
     const text = Object.getOwnPropertyDescriptor(Node.prototype, "textContent");
@@ -80,13 +80,13 @@ RECORD = """() => {
 
 
 def wait_figure(page: Console, condition: str) -> None:
-    """Until a figure was written, however shortly it was to be seen, for which the condition (`text`) is true."""
+    """Wait until a figure was written for which the condition (on `text`) is true, even if only for a moment."""
     found = f"figures.some((text) => {condition})"
     eventually(lambda: page.page.evaluate(found), 15, lambda: page.page.evaluate("figures"))
 
 
 def test_no_rate_is_negative_after_a_restart(console: Opens, start_server: StartServer) -> None:
-    # The page is back last, so that the server has opened more streams by then than before, and delivered fewer events.
+    # The page reconnects last. By then the server has opened more streams than before, and delivered fewer events.
     server = start_server(SSE_RETRY=4000, SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=0)
     page = console(where=server)
     page.problems.allowed.append("ERR_")
@@ -106,10 +106,10 @@ def test_no_rate_is_negative_after_a_restart(console: Opens, start_server: Start
     assert [text for text in page.page.evaluate("figures") if text.startswith(("-", "−"))] == []
 
 
-def test_another_pod_with_the_same_process_numbers_is_another_pod(
+def test_no_rate_is_computed_across_two_pods_with_the_same_process_id(
     open_page: Callable[..., tuple[Page, Problems]], served: Server
 ) -> None:
-    """In a container the worker's number is always the same."""
+    """In a container the worker's process id is always the same."""
 
     def body(*delivered: int) -> str:
         blocks = ["retry: 200\n\n"]
@@ -139,17 +139,17 @@ def report(at: float, delivered: int, source: str = "7") -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("reports", "rates"),
     [
-        pytest.param([report(1, 0), report(2, 10), report(3, 30)], [None, 10, 15], id="they are taken over all reports"),
+        pytest.param([report(1, 0), report(2, 10), report(3, 30)], [None, 10, 15], id="over all reports"),
         pytest.param([report(1, 9000), report(2, 10), report(3, 20)], [None, None, 10], id="a restart"),
         pytest.param([report(1, 0), report(2, 9000, "8"), report(3, 9010, "8")], [None, None, 10], id="another worker"),
-        pytest.param([report(2, 0), report(2, 5), report(1, 9)], [None, None, None], id="time that does not pass"),
+        pytest.param([report(2, 0), report(2, 5), report(1, 9)], [None, None, None], id="the same or an earlier time"),
         pytest.param(
             [report(1, 0), report(2, 10), report(3, 20), report(4, 30), report(5, 130)], [None, 10, 10, 10, 40],
-            id="only the last ones count",
+            id="only over the last reports",
         ),
     ],
 )
-def test_rates(console: Opens, reports: list[dict[str, Any]], rates: list[float | None]) -> None:
+def test_a_rate_is_computed_over_reports_that_continue_each_other(console: Opens, reports: list[dict[str, Any]], rates: list[float | None]) -> None:
     found = console().modules(
         f"""async (load) => {{
             const {{ Rates }} = await load("rates.js");
@@ -160,7 +160,7 @@ def test_rates(console: Opens, reports: list[dict[str, Any]], rates: list[float 
     assert found == rates
 
 
-def test_another_connection_begins_anew(console: Opens) -> None:
+def test_rates_begin_again_after_a_lost_connection(console: Opens) -> None:
     found = console().modules(
         """async (load) => {
             const { Rates } = await load("rates.js");
@@ -173,7 +173,7 @@ def test_another_connection_begins_anew(console: Opens) -> None:
     assert found is None
 
 
-def test_a_figure_is_that_of_the_table_the_worst_of_all_workers(console: Opens, start_server: StartServer) -> None:
+def test_a_figure_is_the_worst_of_the_table(console: Opens, start_server: StartServer) -> None:
     server = start_server(WEB_CONCURRENCY=2)
     page = console(where=server)
     page["#workers .state"].nth(1).wait_for()
@@ -192,7 +192,7 @@ def test_a_figure_is_that_of_the_table_the_worst_of_all_workers(console: Opens, 
         page.page.wait_for_timeout(300)
 
 
-def test_the_timeline_shows_a_whole_minute_however_many_events_there_are(console: Opens) -> None:
+def test_the_timeline_shows_a_minute_of_many_events(console: Opens) -> None:
     filled, slots, outside = console().modules(
         """async (load) => {
             const { Timeline } = await load("timeline.js");

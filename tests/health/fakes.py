@@ -1,4 +1,4 @@
-"""A service to watch that is no service: a plain object with the interface of health/source.py."""
+"""A plain object with the interface of health/source.py, in the place of the service."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def heartbeat(age: float = 0.0) -> bytes:
 
 
 class FakeSource:
-    """Gives its subscribers what ``send`` is told. ``takeover=False``: only the generator path."""
+    """Sends its subscribers what ``send`` is given. takeover: False for only the generator path."""
 
     def __init__(self, takeover: bool = True) -> None:
         self.now = FakeStatus()

@@ -1,5 +1,7 @@
-"""A gunicorn configuration and an app in one file, for tests/health/test_gunicorn.py: the hooks of health, and a
-service to watch whose workers obey files in a directory (``drain-<pid>``, ``mute-<pid>``)."""
+"""A gunicorn configuration and an app in one file, for tests/health/test_gunicorn.py.
+
+It has health's hooks, and a service that files in a directory control (``drain-<pid>``, ``mute-<pid>``).
+"""
 
 from __future__ import annotations
 

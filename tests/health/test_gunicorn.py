@@ -1,4 +1,4 @@
-"""The board and the metrics under the real gunicorn: what happens to workers, seen through any other worker."""
+"""The board and the metrics under the real gunicorn: every worker reports what happens to the others."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ class Pod:
         except OSError:
             return 0
 
-    def says_otherwise(self, word: str) -> bool:
-        """One answer is 503 for this reason. A probe that the blocked worker itself accepted gets none."""
+    def is_unready(self, word: str) -> bool:
+        """One answer is 503 for this reason. A probe that the blocked worker accepts gets no answer."""
         try:
             status, text, _ = self.ask("/readyz", timeout=0.3)
         except OSError:
@@ -88,7 +88,7 @@ class Pod:
         return [self.ask("/readyz?verbose") for _ in range(times)]
 
     def is_ready(self) -> bool:
-        """All of its workers answer, and each says yes."""
+        """All workers answer that the pod is ready."""
         answers = self.answers()
         return {status for status, _, _ in answers} == {200} and len(self.pids(answers)) == self.workers
 
@@ -143,7 +143,7 @@ def pod(shared_pod: Pod) -> Pod:
 
 
 def seen_by_all_others(pod: Pod, word: str, within: float, since: float) -> None:
-    """Within so many seconds every answer, whoever gives it, is 503 for this reason."""
+    """Wait until every worker answers 503 for this reason, at most ``within`` seconds after ``since``."""
     eventually(
         lambda: all(status == 503 and word in text for status, text, _ in pod.answers()),
         within - (time.monotonic() - since),
@@ -152,7 +152,7 @@ def seen_by_all_others(pod: Pod, word: str, within: float, since: float) -> None
     )
 
 
-def test_a_stopped_worker_shows_within_3_seconds_and_is_forgiven_when_it_goes_on(pod: Pod) -> None:
+def test_a_stopped_worker_is_noticed_within_3_seconds(pod: Pod) -> None:
     victim = pod.pids()[0]
     began = time.monotonic()
     os.kill(victim, signal.SIGSTOP)
@@ -163,17 +163,17 @@ def test_a_stopped_worker_shows_within_3_seconds_and_is_forgiven_when_it_goes_on
     eventually(pod.is_ready, 5.0)
 
 
-def test_a_worker_whose_view_blocks_the_loop_shows_within_3_seconds(pod: Pod) -> None:
+def test_a_worker_whose_view_blocks_the_loop_is_noticed_within_3_seconds(pod: Pod) -> None:
     with socket.create_connection(("127.0.0.1", pod.port.number)) as client:
         began = time.monotonic()
         client.sendall(b"GET /block/3.3 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        eventually(lambda: pod.says_otherwise("has not beaten"), 3.0 - (time.monotonic() - began), interval=0.05)
+        eventually(lambda: pod.is_unready("has not beaten"), 3.0 - (time.monotonic() - began), interval=0.05)
         client.settimeout(5)
         assert client.recv(64).startswith(b"HTTP/1.1 200")
     eventually(pod.is_ready, 5.0)
 
 
-def test_a_draining_worker_shows_in_its_own_answer_at_once_and_in_the_others_soon(pod: Pod) -> None:
+def test_a_draining_worker_reports_it_at_once_and_the_others_soon(pod: Pod) -> None:
     victim = pod.pids()[0]
     began = time.monotonic()
     order = pod.tell("drain", victim)
@@ -186,7 +186,7 @@ def test_a_draining_worker_shows_in_its_own_answer_at_once_and_in_the_others_soo
     eventually(pod.is_ready, 5.0)
 
 
-def test_a_canary_that_falls_silent_in_one_worker_makes_the_pod_unready(pod: Pod) -> None:
+def test_a_silent_canary_in_one_worker_makes_the_pod_unready(pod: Pod) -> None:
     victim = pod.pids()[0]
     began = time.monotonic()
     order = pod.tell("mute", victim)
@@ -198,7 +198,7 @@ def test_a_canary_that_falls_silent_in_one_worker_makes_the_pod_unready(pod: Pod
     eventually(pod.is_ready, 5.0)
 
 
-def test_a_killed_worker_shows_is_replaced_and_its_counters_stay(pod: Pod) -> None:
+def test_a_killed_worker_is_noticed_and_replaced_and_its_counters_stay(pod: Pod) -> None:
     eventually(lambda: pod.metric("sse_streams_opened_total") >= 200, 5.0)
     before = pod.metric("sse_streams_opened_total")
     streams = pod.metric('sse_streams{state="live"}')
@@ -216,17 +216,17 @@ def test_after_a_reload_old_workers_that_drain_do_not_count(pod: Pod) -> None:
     old = pod.pids()
     for pid in old:
         pod.tell("drain", pid)
-    # A worker that is stopped now cannot end: it is the old one that drains for long.
+    # A stopped worker cannot end, so it seems to drain for long.
     os.kill(old[0], signal.SIGSTOP)
     pod.process.send_signal(signal.SIGHUP)
     try:
         eventually(lambda: (pids := pod.pids()) and not set(pids) & set(old) and pod.is_ready(), 10.0, interval=0.1)
-        os.kill(old[0], 0)  # it is still there
+        os.kill(old[0], 0)  # it has not ended
     finally:
         os.kill(old[0], signal.SIGCONT)
 
 
-def test_more_and_fewer_workers_are_expected_as_gunicorn_is_told(pod: Pod) -> None:
+def test_the_expected_number_of_workers_follows_ttin_and_ttou(pod: Pod) -> None:
     pod.process.send_signal(signal.SIGTTIN)
     eventually(lambda: pod.metric("health_workers_expected") == 3, 5.0)
     eventually(lambda: pod.metric('health_workers{state="running"}') == 3 and pod.status() == 200, 8.0)
@@ -235,7 +235,7 @@ def test_more_and_fewer_workers_are_expected_as_gunicorn_is_told(pod: Pod) -> No
     eventually(pod.is_ready, 8.0)
 
 
-def test_the_directory_of_the_metrics_goes_with_the_pod(tmp_path: Path) -> None:
+def test_the_metrics_directory_is_removed_at_the_end(tmp_path: Path) -> None:
     before = {path.name for path in Path("/dev/shm").glob("headwater-metrics-*")}
     pod = Pod(tmp_path, workers=1, worker_class="gthread")
     try:

@@ -1,4 +1,4 @@
-"""What gunicorn's hooks do in a worker, whatever stands around its app."""
+"""Gunicorn's hooks in a worker whose callable is not the app."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_each_extension_of_a_process_is_started_and_stopped(monkeypatch: pytest.
     apps = [flask.Flask(name) for name in ("one", "two")]
     found = [Health(app) for app in apps]
     assert board.extensions() == found
-    worker = object()  # its callable is not looked at
+    worker = object()
     hooks.post_worker_init(worker)
     try:
         assert all(health._pulse is not None for health in found)

@@ -1,4 +1,4 @@
-"""Which listener is health's, told by what it is bound to."""
+"""Which listener is health's, by its address."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ IPV6: Name = ("::", 8081, 0, 0)
         pytest.param([PROBES, IPV6], 8081, set(), id="all-have-the-port"),
     ],
 )
-def test_healths_listener_is_found_among_all(names: list[Name], port: int | None, expected: set[Name]) -> None:
+def test_of_health_finds_healths_listeners(names: list[Name], port: int | None, expected: set[Name]) -> None:
     assert of_health(tuple(names), port) == expected
 
 
@@ -58,7 +58,7 @@ def test_a_connection_belongs_to_the_listener_that_accepted_it(local: Name | Non
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Accepted ends: of a Unix listener and of a TCP listener."""
+    """Connections that a Unix listener and a TCP listener have accepted."""
     unix, tcp = socket.socket(socket.AF_UNIX), socket.create_server(("127.0.0.1", 0))
     unix.bind(str(tmp_path / "s"))
     unix.listen()
@@ -69,10 +69,10 @@ def pair(tmp_path: Path) -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 @pytest.mark.parametrize("configured", ["its-port", "any-free-port"])
-def test_the_host_and_proxy_headers_do_not_decide_which_listener_it_was(
+def test_the_host_and_proxy_headers_do_not_decide_which_listener_a_request_came_to(
     pair: tuple[socket.socket, socket.socket], configured: str
 ) -> None:
-    """gunicorn makes SERVER_PORT from them."""
+    """gunicorn takes SERVER_PORT from them."""
     by_unix, by_tcp = pair
     port = by_tcp.getsockname()[1]
     app = flask.Flask("listeners")
@@ -87,10 +87,10 @@ def test_the_host_and_proxy_headers_do_not_decide_which_listener_it_was(
     assert on_health_port(by_unix, port) is False
     assert on_health_port(by_tcp, 80) is True
     by_tcp.close()
-    assert on_health_port(by_tcp, port) is False, "of a connection that is gone nothing is known"
+    assert on_health_port(by_tcp, port) is False, "the connection is closed"
 
 
-def test_one_listener_serves_everything_whatever_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_listener_serves_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     app = flask.Flask("listeners")
     app.config["HEALTH_PORT"] = 8081
     health = Health(app)

@@ -29,7 +29,7 @@ def chunk(data: bytes) -> bytes:
 
 
 class OneShotServer(ScriptedServer):
-    """Stands for the service."""
+    """In the place of the service."""
 
     @property
     def url(self) -> str:
@@ -107,11 +107,11 @@ def _drip(server: OneShotServer) -> Script:
     [
         pytest.param(_answer(), "connected, but no answer within 0.4 s", id="silence"),
         pytest.param(_answer(CHUNKED), "the stream opened, but no heartbeat within", id="200 but no events"),
-        pytest.param(_drip, "the stream opened, but no heartbeat within", id="comments only, drop by drop"),
+        pytest.param(_drip, "the stream opened, but no heartbeat within", id="a byte now and then"),
         pytest.param(
             _answer(CHUNKED, lambda: chunk(opening())),
             "the stream opened, but no heartbeat within",
-            id="its opening only",
+            id="only the opening",
         ),
         pytest.param(
             _answer(CHUNKED, lambda: chunk(opening()) + b"0\r\n\r\n", hold=False),
@@ -121,7 +121,7 @@ def _drip(server: OneShotServer) -> Script:
         pytest.param(
             _answer(CHUNKED, lambda: chunk(heartbeat(age=60))),
             "its heartbeat is 60.",
-            id="stale heartbeats only",
+            id="only old heartbeats",
         ),
         pytest.param(_answer(CHUNKED, lambda: chunk(heartbeat(age=-60))), "its heartbeat is -", id="from the future"),
         pytest.param(_answer(b"HTTP/1.1 503 Service Unavailable\r\n\r\n"), "answered 'HTTP/1.1 503", id="a 503"),
@@ -139,7 +139,7 @@ def _drip(server: OneShotServer) -> Script:
         pytest.param(_answer(CHUNKED, b"5\r\nid: 1xx\r\n"), "broken chunked coding", id="a chunk longer than it said"),
     ],
 )
-def test_anything_else_fails_in_time_and_says_what_was_seen(
+def test_anything_else_fails_in_time_with_a_reason(
     server: OneShotServer, make: Callable[[OneShotServer], Script], reason: str
 ) -> None:
     server.script = make(server)
@@ -151,7 +151,7 @@ def test_anything_else_fails_in_time_and_says_what_was_seen(
 
 
 @pytest.mark.parametrize("size", range(1, 40))
-def test_heartbeats_are_found_however_the_bytes_are_split(size: int) -> None:
+def test_heartbeats_are_found_in_pieces_of_any_size(size: int) -> None:
     stream = b": hi\n\nid: 9-1\nevent: heartbeat\ndata: 1234\n\ndata: 77\n\nevent:heartbeat\r\ndata:5678\r\n\r\n"
     stream = b"id: 9-0\nretry: 2000\nevent: heartbeat\ndata: 99\n\n" + stream + b"event:heartbeat\ndata:98\nretry:5\n\n"
     heartbeats = Heartbeats()
@@ -160,7 +160,7 @@ def test_heartbeats_are_found_however_the_bytes_are_split(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", range(1, 30))
-def test_chunks_are_taken_off_however_the_bytes_are_split(size: int) -> None:
+def test_chunks_are_decoded_in_pieces_of_any_size(size: int) -> None:
     wire = chunk(b"event: a\n") + b"A;ext=1\r\n0123456789\r\n" + b"0\r\n\r\n"
     dechunk = Dechunk()
     data = b"".join(dechunk.feed(wire[at : at + size]) for at in range(0, len(wire), size))
@@ -168,7 +168,7 @@ def test_chunks_are_taken_off_however_the_bytes_are_split(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [b"-5", b"+5", b"0x5", b"5_0", b"", b" ", b"g"])
-def test_a_chunk_size_is_hexadecimal_digits_and_nothing_else(size: bytes) -> None:
+def test_a_chunk_size_has_only_hexadecimal_digits(size: bytes) -> None:
     with pytest.raises(ValueError, match="chunked"):
         Dechunk().feed(size + b"\r\nabcde\r\n")
 
@@ -181,7 +181,7 @@ def test_a_chunk_size_is_hexadecimal_digits_and_nothing_else(size: bytes) -> Non
         ("http://pod", ("pod", 80, "/")),
     ],
 )
-def test_urls_are_taken_apart(url: str, parts: tuple[str, int, str]) -> None:
+def test_urls_are_split(url: str, parts: tuple[str, int, str]) -> None:
     assert split_url(url) == parts
 
 
@@ -198,7 +198,7 @@ def test_urls_are_taken_apart(url: str, parts: tuple[str, int, str]) -> None:
         "http://x/\r\nA: b",
     ],
 )
-def test_what_is_no_url_is_a_usage_error(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_url_is_a_usage_error(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--url", url]) == 2
     assert "usage:" in capsys.readouterr().err
 
@@ -213,7 +213,7 @@ def test_wrong_arguments_are_a_usage_error(arguments: list[str], capsys: pytest.
     assert (streams.out, "usage:" in streams.err) == ("", True)
 
 
-def test_the_port_comes_from_the_environment_when_no_url_is_given(
+def test_without_a_url_the_probe_uses_port(
     server: OneShotServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(os.environ, "PORT", server.url.split(":")[2].split("/")[0])
@@ -229,13 +229,13 @@ def test_the_port_comes_from_the_environment_when_no_url_is_given(
         pytest.param({"PORT": " 9000\n"}, "http://127.0.0.1:9000/events/_canary", id="a port"),
         pytest.param({"PORT": ""}, "http://127.0.0.1:8080/events/_canary", id="an empty port"),
         pytest.param(
-            {"PORT": "tcp://10.0.0.7:9000"}, "http://127.0.0.1:8080/events/_canary", id="Kubernetes', of a Service"
+            {"PORT": "tcp://10.0.0.7:9000"}, "http://127.0.0.1:8080/events/_canary", id="the URL that Kubernetes sets for a Service"
         ),
         pytest.param({"SCRIPT_NAME": "/live"}, "http://127.0.0.1:8080/live/events/_canary", id="below a prefix"),
         pytest.param({"SCRIPT_NAME": "/"}, "http://127.0.0.1:8080/events/_canary", id="below no prefix"),
     ],
 )
-def test_what_is_asked_by_default_is_what_the_server_was_told(
+def test_the_default_url_follows_the_servers_environment(
     environment: dict[str, str], url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -255,7 +255,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_command_prints_one_line_and_exits_with_its_verdict(server: OneShotServer, way: list[str]) -> None:
+def test_the_command_prints_one_line_and_exits_with_0_or_1(server: OneShotServer, way: list[str]) -> None:
     command = [sys.executable, *way, "--url", server.url, "--timeout"]
     for script, status, line in (
         (_answer(CHUNKED, chunk(heartbeat())), 0, "ok: a heartbeat"),
@@ -284,7 +284,7 @@ def test_one_run_costs_at_most_60_ms_of_cpu(server: OneShotServer, way: list[str
     assert statistics.median(costs) <= 0.060, figures
 
 
-def test_the_probe_loads_neither_flask_nor_the_heavy_half_of_the_library() -> None:
+def test_the_probe_imports_only_itself_and_c_modules() -> None:
     code = (
         "import sys; before = set(sys.modules); import health.probe\n"
         "print(sorted(name for name in set(sys.modules) - before if name[0] != '_'))"

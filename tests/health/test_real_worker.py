@@ -1,4 +1,4 @@
-"""Health as the whole service answers it: several workers under SIGTERM, and what else comes to the health port."""
+"""Health in the real service: several workers under SIGTERM, and the health port."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.wait import eventually
 
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    """So that it is another worker that answers."""
+    """Stop a worker, so that another one answers."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -32,7 +32,7 @@ def readyz(server: Server) -> tuple[int, str]:
     return answer.status, answer.text
 
 
-def test_under_sigterm_a_pod_of_two_workers_is_unready_whichever_of_them_answers(start_server: StartServer) -> None:
+def test_after_sigterm_both_workers_report_the_pod_as_unready(start_server: StartServer) -> None:
     server = start_server(WEB_CONCURRENCY=2, SSE_DRAIN_DELAY=6, SSE_DRAIN_WINDOW=0)
     eventually(lambda: readyz(server)[0] == 200, 10)
     first, second = server.worker_pids()
@@ -45,11 +45,11 @@ def test_under_sigterm_a_pod_of_two_workers_is_unready_whichever_of_them_answers
     for silent in (first, second):
         with stopped(silent):
             assert [readyz(server)[0] for _ in range(5)] == [503] * 5
-    assert time.monotonic() - began < 5, "all of this while the pod still serves"
+    assert time.monotonic() - began < 5, "the pod still serves"
     assert server.request("GET", "/healthz", port=server.health_port).status == 200
 
 
-def test_one_worker_that_drains_makes_the_pod_unready_whichever_answers_until_it_is_replaced(
+def test_one_draining_worker_makes_the_pod_unready_until_it_is_replaced(
     start_server: StartServer,
 ) -> None:
     server = start_server(WEB_CONCURRENCY=2, SSE_DRAIN_DELAY=5, SSE_DRAIN_WINDOW=0)
@@ -60,8 +60,8 @@ def test_one_worker_that_drains_makes_the_pod_unready_whichever_answers_until_it
     own = f"(pid {victim}) is draining"
 
     def both_know() -> bool:
-        # The other one learns of it from the board, on which workers write twice a second. Before that it may be by
-        # chance that the one which drains has given all ten answers.
+        # The other worker learns it from the board, which is written twice a second. Before that, the draining one may
+        # by chance have given all ten answers.
         return time.monotonic() - began > 1.2 and all(own in readyz(server)[1] for _ in range(10))
 
     eventually(both_know, 3.0)
@@ -70,7 +70,7 @@ def test_one_worker_that_drains_makes_the_pod_unready_whichever_answers_until_it
             assert own in readyz(server)[1]
     answers = Counter(readyz(server)[0] for _ in range(20))
     assert answers == {503: 20}
-    eventually(lambda: readyz(server)[0] == 200, 15, "it was not replaced")
+    eventually(lambda: readyz(server)[0] == 200, 15, "not replaced")
     assert victim not in server.worker_pids()
 
 
@@ -103,5 +103,5 @@ def test_the_health_port_answers_probes_and_nothing_else(
     assert headers.get("allow") == allow
     assert headers["connection"] == "close"
     assert headers["content-length"] == str(len(body))
-    assert headers["cache-control"] in ("no-store", "no-cache")  # the second is the pages' own, refused here
-    assert closed, "the connection ends with its answer"
+    assert headers["cache-control"] in ("no-store", "no-cache")  # the second is the console's
+    assert closed, "the answer closes the connection"

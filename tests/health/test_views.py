@@ -1,5 +1,4 @@
-"""What the routes answer. Flask's test client cannot see what gunicorn makes of ``Connection: close``; the lab and
-tests/live do."""
+"""How the routes answer. (tests/live checks that gunicorn then closes the connection.)"""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ MAIN, PROBES = "8080", "8081"
 
 
 class Site:
-    """An app with health, and a service to watch that obeys the test."""
+    """An app with health and a service that the test controls."""
 
     def __init__(self, source: FakeSource | None, **config: Any) -> None:
         self.app = flask.Flask("site")
@@ -55,14 +54,14 @@ def started(site: Site) -> Site:
     assert site.source is not None
     site.source.send(heartbeat())
     eventually(lambda: site.ask("/startupz").status_code == 200)
-    # The canary that has arrived is on the board with the next beat, at the latest.
+    # The next beat writes the canary to the board.
     eventually(lambda: site.ask("/readyz").status_code == 200)
     return site
 
 
 @pytest.mark.parametrize("port", [MAIN, PROBES])
 @pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz", "/startupz"])
-def test_a_probe_that_passes_is_answered_byte_for_byte_as_documented(started: Site, path: str, port: str) -> None:
+def test_a_passing_probe_answers_ok_with_the_documented_headers(started: Site, path: str, port: str) -> None:
     answer = started.ask(path, port)
     assert (answer.status_code, answer.data) == (200, b"ok\n")
     assert dict(answer.headers) == {
@@ -79,7 +78,7 @@ def test_head_is_answered_with_the_headers_of_get_and_no_body(started: Site) -> 
     assert answer.headers["Connection"] == "close"
 
 
-def test_a_failing_probe_is_503_with_a_line_per_failure(site: Site) -> None:
+def test_a_failing_probe_answers_503_with_a_line_per_failure(site: Site) -> None:
     answer = site.ask("/startupz")
     assert answer.status_code == 503
     assert answer.data == b"[-]first-canary failed: the first canary has not arrived yet\n"
@@ -101,12 +100,12 @@ def test_verbose_lists_every_check(started: Site) -> None:
     ]
 
 
-def test_a_drain_shows_with_the_very_next_answer(started: Site) -> None:
+def test_the_next_answer_reports_a_drain(started: Site) -> None:
     assert started.source is not None
     started.source.now.draining = True
     answer = started.ask("/readyz")
     assert (answer.status_code, b"drain failed" in answer.data) == (503, True)
-    assert started.ask("/healthz").status_code == 200, "who drains must not be restarted"
+    assert started.ask("/healthz").status_code == 200, "a draining worker must not be restarted"
 
 
 def test_startup_latches(started: Site) -> None:
@@ -115,14 +114,14 @@ def test_startup_latches(started: Site) -> None:
     assert started.ask("/startupz").status_code == 200
 
 
-def test_startup_latches_without_anybody_asking(site: Site) -> None:
+def test_startup_latches_even_if_nobody_asks(site: Site) -> None:
     assert site.source is not None
     site.source.send(heartbeat())
     pulse = site.health.start()
     eventually(lambda: pulse.seat.board.started, 3.0)
 
 
-def test_a_service_that_cannot_say_how_it_is_makes_the_pod_unready_and_is_not_restarted(
+def test_a_service_whose_status_raises_makes_the_pod_unready_but_not_dead(
     started: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken() -> None:
@@ -134,7 +133,7 @@ def test_a_service_that_cannot_say_how_it_is_makes_the_pod_unready_and_is_not_re
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
-def test_a_probe_route_refuses_other_methods_and_ends_the_connection(site: Site, method: str) -> None:
+def test_a_probe_route_refuses_other_methods_and_closes_the_connection(site: Site, method: str) -> None:
     answer = site.ask("/healthz", method=method)
     assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD")
     assert answer.headers["Connection"] == "close"
@@ -176,7 +175,7 @@ def _theirs() -> str:
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["before health", "after health"])
-def test_with_a_health_port_an_apps_own_metrics_are_beside_ours(
+def test_with_a_health_port_the_apps_own_metrics_and_ours_are_both_served(
     first: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = flask.Flask("rival")
@@ -199,7 +198,7 @@ def test_with_a_health_port_an_apps_own_metrics_are_beside_ours(
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["before health", "after health"])
-def test_on_one_listener_the_apps_own_metrics_win_and_one_warning_says_so(
+def test_on_one_listener_the_apps_own_metrics_win_with_one_warning(
     first: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = flask.Flask("rival")
@@ -218,8 +217,8 @@ def test_on_one_listener_the_apps_own_metrics_win_and_one_warning_says_so(
         health.stop()
 
 
-def test_a_mounted_application_that_hides_the_metrics_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    """prometheus_client's documentation mounts its own in front of Flask."""
+def test_a_mounted_application_that_hides_the_metrics_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """prometheus_client's documentation mounts one in front of Flask."""
     app = flask.Flask("rival")
     health = Health(app)
     app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/metrics": lambda *_: []})  # type: ignore[method-assign]
@@ -228,7 +227,7 @@ def test_a_mounted_application_that_hides_the_metrics_is_told_of(caplog: pytest.
     assert caplog.text.count("a mounted WSGI application") == 1
 
 
-def test_the_metrics_path_can_be_another(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_path_of_the_metrics_can_be_set(caplog: pytest.LogCaptureFixture) -> None:
     app = flask.Flask("rival")
     app.config["HEALTH_METRICS_PATH"] = "/health/metrics"
     app.add_url_rule("/metrics", "prometheus_metrics", _theirs)
@@ -242,7 +241,7 @@ def test_the_metrics_path_can_be_another(caplog: pytest.LogCaptureFixture) -> No
         health.stop()
 
 
-def test_an_app_without_streams_has_health_too() -> None:
+def test_an_app_without_streams_has_health() -> None:
     site = Site(None)
     try:
         eventually(lambda: site.ask("/readyz").status_code == 200, 3.0)
@@ -267,7 +266,7 @@ def test_an_added_check_is_asked_by_readyz(started: Site) -> None:
     assert started.ask("/healthz").status_code == 200
 
 
-def test_a_worker_is_on_the_board_before_anybody_asks_it() -> None:
+def test_the_hook_starts_health_before_the_first_request() -> None:
     site = Site(None)
     assert site.health._pulse is None, "nothing runs before the fork"
     hooks.post_worker_init(SimpleNamespace(wsgi=site.app))
@@ -297,14 +296,14 @@ def test_two_extensions_for_one_app_are_refused() -> None:
         ("HEALTH_PORT", 65536),
     ],
 )
-def test_a_setting_that_cannot_be_is_named(name: str, value: object) -> None:
+def test_an_error_names_the_invalid_setting(name: str, value: object) -> None:
     app = flask.Flask("x")
     app.config[name] = value
     with pytest.raises(ValueError, match=name):
         Health(app)
 
 
-def test_settings_objects_are_read_as_well() -> None:
+def test_settings_may_be_an_object_and_change() -> None:
     settings = SimpleNamespace(
         port=8080, health_port=9, health_canary_max_age=7.0, health_loop_lag_max=1.0, health_ready_strict=True
     )

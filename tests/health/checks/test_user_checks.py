@@ -32,9 +32,9 @@ def answer(checks: UserChecks, question: Any = "ready") -> str:
         pytest.param(None, "ok\n", id="None passes"),
         pytest.param(True, "ok\n", id="True passes"),
         pytest.param(False, "[-]db failed: said no\n", id="False fails"),
-        pytest.param("", "[-]db failed: said no\n", id="an empty reason is no pass"),
+        pytest.param("", "[-]db failed: said no\n", id="an empty reason fails"),
         pytest.param("3 replicas lag", "[-]db failed: 3 replicas lag\n", id="a text is the reason"),
-        pytest.param(0, "[-]db failed: said no\n", id="what is not documented fails"),
+        pytest.param(0, "[-]db failed: said no\n", id="any other value fails"),
     ],
 )
 def test_what_a_check_returns_is_its_verdict(outcome: object, expected: str) -> None:
@@ -45,7 +45,7 @@ def test_what_a_check_returns_is_its_verdict(outcome: object, expected: str) -> 
 
 
 @pytest.mark.parametrize("error", [ValueError("secret"), SystemExit("secret")])
-def test_an_exception_fails_the_check_and_its_text_goes_to_the_log_only(
+def test_only_the_log_gets_the_text_of_an_exception(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> None:
@@ -58,7 +58,7 @@ def test_an_exception_fails_the_check_and_its_text_goes_to_the_log_only(
     assert "secret" in caplog.text
 
 
-def test_before_its_first_run_it_holds_back_readiness_and_start_up_but_kills_nobody() -> None:
+def test_before_its_first_run_a_check_fails_readiness_and_startup_but_not_liveness() -> None:
     checks = UserChecks()
     add(checks, lambda: None, live=True)
     assert "has not finished its first run" in answer(checks, "ready")
@@ -87,7 +87,7 @@ def test_a_check_that_hangs_fails_holds_one_thread_and_recovers() -> None:
     release.set()
 
 
-def test_a_run_in_progress_keeps_the_last_verdict_until_its_time_out() -> None:
+def test_the_last_verdict_counts_until_the_present_run_times_out() -> None:
     check = UserCheck("db", lambda: None, interval=1.0, timeout=2.0)
     check._spawn = lambda run: None  # never finishes
     check._end(None)
@@ -96,7 +96,7 @@ def test_a_run_in_progress_keeps_the_last_verdict_until_its_time_out() -> None:
     assert check.reason(102.1, pending_ok=False) == "no answer for 2.1 s, the time-out is 2 s"
 
 
-def test_runs_begin_on_schedule_and_never_two_at_once() -> None:
+def test_runs_begin_on_schedule_and_one_at_a_time() -> None:
     check = UserCheck("db", lambda: None, interval=10.0, timeout=2.0)
     check._spawn = lambda run: None
     assert check.due(100.0)
@@ -109,7 +109,7 @@ def test_runs_begin_on_schedule_and_never_two_at_once() -> None:
     assert (check.due(159.9), check.due(160.0)) == (False, True)
 
 
-def test_a_thread_that_cannot_be_started_is_a_failed_check() -> None:
+def test_a_check_whose_thread_cannot_start_fails() -> None:
     def refuse(run: object) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -134,7 +134,7 @@ def test_a_thread_that_cannot_be_started_is_a_failed_check() -> None:
         pytest.param({"timeout": 0}, "more than 0", id="no time"),
     ],
 )
-def test_a_check_that_cannot_be_is_refused_when_it_is_added(values: dict[str, Any], message: str) -> None:
+def test_add_refuses_an_invalid_check(values: dict[str, Any], message: str) -> None:
     checks = UserChecks()
     add(checks, lambda: None, name="taken")
     with pytest.raises(ValueError, match=message):
@@ -163,7 +163,7 @@ GEVENT = """
 """
 
 
-def test_under_gevent_a_check_that_blocks_in_c_code_holds_up_neither_the_loop_nor_the_exit() -> None:
+def test_under_gevent_a_check_that_blocks_in_c_code_delays_neither_the_loop_nor_the_exit() -> None:
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(GEVENT)], cwd=ROOT, capture_output=True, text=True, timeout=20

@@ -1,4 +1,4 @@
-"""docs/metrics.md, the table in the code and the service's own words say the same."""
+"""docs/metrics.md, the table in the code, and the label values in the service agree."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def documented() -> dict[str, Documented]:
     return found
 
 
-def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
+def test_the_documented_metrics_are_those_that_exist() -> None:
     assert set(documented()) == {row.name for row in ROWS} | set(BOARD_ROWS) | set(PROCESS_ROWS)
 
 
@@ -59,21 +59,21 @@ def test_type_label_and_its_values_are_documented(row: Row) -> None:
     assert documented()[row.name] == Documented(row.kind, row.label, row.known)
 
 
-def test_the_labels_values_are_the_services_own_words() -> None:
+def test_label_values_are_those_of_the_service() -> None:
     assert set(CLOSE_REASONS) == set(stream.CloseReason)
     assert set(STREAM_STATES) == set(stream.State) - {stream.State.CLOSED}
     assert set(RESETS) == set(RESET_REASONS)
     assert set(CONNECTION_CLOSINGS) == set(connection.CLOSINGS)
     assert PUBLISH_REFUSALS == endpoints.PUBLISH_REFUSALS
     assert documented()["health_workers"].values == (BOOTING, RUNNING, DRAINING)
-    # Those have no list of their own there; each is a word in the code that refuses or counts.
+    # The service has no lists of these, so look for each in the code that refuses or counts.
     places = ("streams/admission.py", "web/streaming.py", "worker/worker.py", "worker/connection.py", "worker/deadlines.py")
     code = "".join((ROOT / "sse" / name).read_text() for name in places)
     assert all(f'"{word}"' in code for word in (*REFUSALS, *CONNECTION_STATES))
     assert set(re.findall(r'refused\["([\w-]+)"\]', code)) <= set(REFUSALS)
 
 
-def test_the_build_is_this_one() -> None:
+def test_the_build_info_has_this_version() -> None:
     assert build(VERSION)["version"] == VERSION and all(build(VERSION).values())
     assert documented()["headwater_build_info"].label.replace("`", "").split(", ") == list(build(VERSION))
 

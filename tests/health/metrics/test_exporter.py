@@ -54,7 +54,7 @@ def test_counters_of_all_processes_are_added_up(monkeypatch: pytest.MonkeyPatch,
     assert found['sse_streams_closed_total{reason="drain"}'] == 1
 
 
-def test_values_are_absolute_and_can_be_flushed_again_and_again(tmp_path: Path) -> None:
+def test_flushed_values_are_absolute(tmp_path: Path) -> None:
     exporter = Exporter(lambda: tmp_path)
     for opened in (3, 3, 9):
         exporter.flush(values(opened))
@@ -77,7 +77,7 @@ def test_a_histogram_is_exported_with_cumulated_buckets_sum_and_count(
     assert found["sse_delivery_seconds_sum"] == 19.0
 
 
-def test_all_workers_see_the_same_log_and_it_is_not_added_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_log_s_size_is_not_added_up_over_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for pid, size, free in ((11, 50.0, 900.0), (12, 70.0, 880.0), (13, 60.0, 890.0)):
         as_process(monkeypatch, tmp_path, pid, values(log_bytes=size, log_free=free, log_oldest=free, settings_refused=1))
     found = samples(exposition(tmp_path, Board.create(1)))
@@ -100,13 +100,13 @@ def test_all_workers_see_the_same_log_and_it_is_not_added_up(monkeypatch: pytest
         pytest.param({0.1: 0, 1.0: 0, float("inf"): 3}, {}, 2.0, id="above the last bound"),
     ],
 )
-def test_a_quantile_is_of_what_came_since_the_last_look(
+def test_a_quantile_covers_the_observations_since_the_last_report(
     buckets: dict[float, float], before: dict[float, float], expected: float | None
 ) -> None:
     assert metrics.quantile(0.99, buckets, before) == expected
 
 
-def test_a_state_that_nothing_is_in_any_more_is_zero(tmp_path: Path) -> None:
+def test_a_state_that_is_empty_again_is_exported_as_0(tmp_path: Path) -> None:
     exporter = Exporter(lambda: tmp_path)
     exporter.flush({"streams": {"live": 4, "lagging": 2}})
     exporter.flush({"streams": {"live": 5}})
@@ -115,7 +115,7 @@ def test_a_state_that_nothing_is_in_any_more_is_zero(tmp_path: Path) -> None:
     exporter.close()
 
 
-def test_a_dead_workers_gauges_go_and_its_counters_stay_however_many_die(
+def test_when_workers_die_their_counters_stay_and_their_gauges_disappear(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     state = SimpleNamespace(bounds=(1.0,), counts=[1, 1], total=2.0)
@@ -138,14 +138,14 @@ def test_a_dead_workers_gauges_go_and_its_counters_stay_however_many_die(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["counter_sse-0.db", "histogram_sse-0.db"]
 
 
-def test_a_process_id_that_is_used_again_counts_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_worker_with_a_reused_process_id_counts_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     as_process(monkeypatch, tmp_path, 11, values(5))
     metrics_files.fold(tmp_path, 11)
     as_process(monkeypatch, tmp_path, 11, values(2))
     assert samples(exposition(tmp_path, Board.create(1)))["sse_streams_opened_total"] == 7
 
 
-def test_the_counters_of_an_apps_own_metrics_are_kept_as_well(tmp_path: Path) -> None:
+def test_an_apps_own_counters_are_kept_as_well(tmp_path: Path) -> None:
     code = (
         "from prometheus_client import Counter, Gauge; import os\n"
         "Counter('orders', 'help', ['kind']).labels('new').inc(4)\n"
@@ -166,14 +166,14 @@ def test_the_counters_of_an_apps_own_metrics_are_kept_as_well(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "damage", [b"\x00" * 100, b"\xff" * 64, b"\x40\x00\x00\x00" + b"\x00" * 60, b"", b"\x00\x10\x00\x00"]
 )
-def test_a_file_that_a_killed_worker_left_half_made_does_no_harm(tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_file_of_a_killed_worker_does_not_break_scrapes(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "counter_sse-11.db").write_bytes(damage)
     metrics_files.fold(tmp_path, 11)
     assert not (tmp_path / "counter_sse-11.db").exists()
     exposition(tmp_path, Board.create(1))
 
 
-def test_a_file_that_is_being_made_fails_no_scrape(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_incomplete_file_does_not_break_a_scrape(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     as_process(monkeypatch, tmp_path, 11, values(5))
     half_made = tmp_path / "counter_sse-12.db"
     half_made.write_bytes(b"")
@@ -181,14 +181,14 @@ def test_a_file_that_is_being_made_fails_no_scrape(monkeypatch: pytest.MonkeyPat
     assert samples(exposition(tmp_path, Board.create(1)))["sse_streams_opened_total"] == 5
 
 
-def test_folding_leaves_the_files_of_others_alone(tmp_path: Path) -> None:
+def test_folding_does_not_touch_the_files_of_other_processes(tmp_path: Path) -> None:
     for name in ("headwater.db", "counter_sse-1.db", "counter_sse-111.db", "gauge_livesum_sse-1.db"):
         (tmp_path / name).write_bytes(b"\x08" + b"\x00" * 63)
     metrics_files.fold(tmp_path, 11)
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_a_scrape_while_counters_are_moved_begins_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_scrape_starts_again_if_counters_are_moved_meanwhile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shared = Board.create(1)
     as_process(monkeypatch, tmp_path, 11, values(5))
     pauses = []
@@ -205,7 +205,7 @@ def test_a_scrape_while_counters_are_moved_begins_again(monkeypatch: pytest.Monk
     assert len(pauses) == 3
 
 
-def test_a_master_that_died_while_moving_them_does_not_hold_up_scrapes_for_ever(
+def test_a_master_that_died_while_moving_counters_does_not_block_scrapes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     shared = Board.create(1)
@@ -215,7 +215,7 @@ def test_a_master_that_died_while_moving_them_does_not_hold_up_scrapes_for_ever(
         assert samples(exposition(tmp_path, shared))["sse_streams_opened_total"] == 5
 
 
-def test_the_ages_of_a_worker_that_is_stuck_grow(tmp_path: Path) -> None:
+def test_the_ages_of_a_stuck_worker_grow(tmp_path: Path) -> None:
     now = time.monotonic()
     shared = Board.create(4)
     shared.set_expected(3)
@@ -257,23 +257,23 @@ def test_every_metric_of_the_contract_is_exported_with_its_help(tmp_path: Path) 
     assert all(BOARD_ROWS.values())
 
 
-def test_the_service_counts_what_the_rows_ask_for() -> None:
+def test_the_service_has_the_attributes_of_all_rows() -> None:
     stats = pytest.importorskip("sse.streams.stats").Stats()
     elsewhere = {"connections", "streams", "log_bytes", "log_free", "log_oldest"}
     missing = [row.attribute for row in ROWS if not hasattr(stats, row.attribute)]
     assert set(missing) <= elsewhere
 
 
-def test_files_have_all_their_bytes_so_that_a_full_disk_is_no_trap(tmp_path: Path) -> None:
+def test_files_are_fully_allocated(tmp_path: Path) -> None:
     exporter = Exporter(lambda: tmp_path)
     exporter.flush(values(3, closed=Counter(client=1), streams={"live": 1}))
     files = list(tmp_path.glob("*.db"))
     assert len(files) > 1
-    assert [path for path in files if path.stat().st_blocks * 512 < path.stat().st_size] == [], "none has holes"
+    assert [path for path in files if path.stat().st_blocks * 512 < path.stat().st_size] == [], "a hole raises SIGBUS on a full disk"
     exporter.close()
 
 
-# In a process of its own: what goes wrong here is a SIGBUS.
+# Runs in a process of its own, because a failure here is a SIGBUS.
 FULL = """
 import sys
 from pathlib import Path
@@ -310,26 +310,26 @@ assert len(told) == 1 and "off" in told[0] and str(place) in told[0], told
 assert exported() is None and sorted(path.name for path in place.iterdir()) == ["filler"]
 (place / "filler").unlink()
 exporter.flush({"opened": 4})
-assert exported() is None, "it waits a while before it tries again"
+assert exported() is None, "it waits before it tries again"
 clock[0] += metrics.NO_ROOM_PAUSE
 exporter.flush({"opened": 5})
 assert exported() == 5 and len(told) == 2 and "on again" in told[1], told
 
 fill()
 exporter.flush({"opened": 6, "resets": {"expired": 1}})
-assert exported() == 6, "what has its room goes on"
+assert exported() == 6, "allocated files go on"
 exporter.flush({"opened": 7, "resets": {f"reason-{n}": 1 for n in range(2000)}})
-assert len(told) == 3 and exported() is None, "a file that cannot grow is given up"
+assert len(told) == 3 and exported() is None, "a file cannot grow"
 (place / "filler").unlink()
 clock[0] += metrics.NO_ROOM_PAUSE
 exporter.flush({"opened": 8, "resets": {f"reason-{n}": 1 for n in range(2000)}})
-assert exported() == 8, "with room it grows"
+assert exported() == 8, "there is room to grow"
 board.mark_started()
 print("survived")
 """
 
 
-def test_where_there_is_no_room_metrics_are_off_and_nobody_dies(small_disk: Path) -> None:
+def test_without_room_metrics_are_switched_off_until_there_is_some(small_disk: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FULL, small_disk], cwd=ROOT, capture_output=True, text=True, timeout=60
     )

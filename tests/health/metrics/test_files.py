@@ -30,7 +30,7 @@ def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("length", range(1, 20))
-def test_the_library_reads_what_is_written_here_and_the_other_way_round(tmp_path: Path, length: int) -> None:
+def test_prometheus_client_and_we_read_each_others_files(tmp_path: Path, length: int) -> None:
     written = {b"k" * length: (1.5, 0.0), b"\xc3\xa9" * length: (2.0, 7.0)}
     write_values(tmp_path / "ours.db", written)
     theirs = {
@@ -73,13 +73,13 @@ def run(parent: Path, end: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("end", ["exit", "hook"])
-def test_the_directory_goes_with_its_master_and_not_with_a_worker(parent: Path, end: str) -> None:
+def test_the_directory_is_removed_when_the_master_ends_and_not_when_a_worker_does(parent: Path, end: str) -> None:
     done = run(parent, end)
     assert done.returncode == 0, done.stderr
     assert list(parent.iterdir()) == []
 
 
-def test_what_a_killed_master_left_is_removed_by_the_next_and_what_is_in_use_is_not(parent: Path) -> None:
+def test_a_new_master_removes_what_a_killed_one_left_but_nothing_in_use(parent: Path) -> None:
     assert run(parent, "killed").returncode == -signal.SIGKILL
     (left,) = parent.iterdir()
     ours = metrics_files.make_directory()
@@ -89,7 +89,7 @@ def test_what_a_killed_master_left_is_removed_by_the_next_and_what_is_in_use_is_
     assert {path.name for path in parent.iterdir()} == {ours.name, other.name}
 
 
-def test_a_directory_that_the_environment_names_is_used_and_left(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_the_environment_names_is_used_and_not_removed(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     named = parent / "named"
     named.mkdir()
     for name in ("counter_77.db", "gauge_livesum_sse-77.db", "headwater.db", "notes"):
@@ -97,12 +97,12 @@ def test_a_directory_that_the_environment_names_is_used_and_left(parent: Path, m
     monkeypatch.setenv(metrics_files.VARIABLE, str(named))
     metrics_files.share_directory()
     assert metrics_files.pod_directory() == named
-    assert {path.name for path in named.iterdir()} == {"headwater.db", "notes"}, "only an earlier run's metrics go"
+    assert {path.name for path in named.iterdir()} == {"headwater.db", "notes"}, "only an earlier run's metrics are removed"
     metrics_files.remove_directory()
     assert named.is_dir()
 
 
-def test_a_master_that_replaces_another_leaves_the_files_that_this_one_still_uses(
+def test_a_master_that_replaces_another_leaves_the_other_s_files(
     parent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (parent / "counter_77.db").write_text("x")
@@ -112,7 +112,7 @@ def test_a_master_that_replaces_another_leaves_the_files_that_this_one_still_use
     assert (parent / "counter_77.db").exists()
 
 
-def test_a_file_that_cannot_be_written_whole_leaves_nothing_behind(
+def test_a_file_that_cannot_be_written_stays_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, data: bytes) -> int:
@@ -127,7 +127,7 @@ def test_a_file_that_cannot_be_written_whole_leaves_nothing_behind(
     assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
 
 
-def test_a_master_that_can_make_no_directory_starts_without_these_metrics(
+def test_a_master_that_cannot_create_the_directory_starts_without_counters(
     parent: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(metrics_files, "base", lambda: parent / "nowhere")
@@ -136,19 +136,19 @@ def test_a_master_that_can_make_no_directory_starts_without_these_metrics(
     assert [record.getMessage()[:25] for record in caplog.records] == ["no directory for counters"]
     health = Health(flask.Flask("files"))
     try:
-        assert "health_workers_expected" in health.metrics()[1].decode(), "what needs no file is told"
+        assert "health_workers_expected" in health.metrics()[1].decode(), "metrics that need no file are exported"
     finally:
         health.stop()
 
 
-def test_the_variable_is_set_for_an_apps_own_metrics(parent: Path) -> None:
+def test_the_variable_names_the_directory_for_an_apps_own_metrics(parent: Path) -> None:
     metrics_files.share_directory()
     assert Path(os.environ[metrics_files.VARIABLE]) == metrics_files.pod_directory()
     metrics_files.remove_directory()
     assert metrics_files.VARIABLE not in os.environ
 
 
-def test_the_master_needs_neither_flask_nor_ssl_for_its_hooks() -> None:
+def test_the_hooks_import_neither_flask_nor_ssl() -> None:
     """A worker that gevent patches after the fork would have half of each module patched."""
     code = (
         "import sys, health.hooks\n"

@@ -29,7 +29,7 @@ def test_a_new_board_is_empty_and_of_the_first_generation() -> None:
     assert (shared.records(), shared.generation, shared.expected, shared.started) == ([], 1, 0, False)
 
 
-def test_header_fields_are_kept_apart() -> None:
+def test_header_fields_are_independent() -> None:
     shared = Board.create(1)
     shared.set_expected(4)
     shared.bump_generation()
@@ -40,7 +40,7 @@ def test_header_fields_are_kept_apart() -> None:
 
 
 @pytest.mark.parametrize("torn", range(0, 84, 5))
-def test_a_writer_that_dies_within_a_write_leaves_the_record_before(torn: int) -> None:
+def test_a_writer_that_dies_during_a_write_leaves_the_record_before(torn: int) -> None:
     shared = Board.create(1)
     for beat in (1.0, 2.0, 3.0):
         shared.write(record(beat=beat))
@@ -49,7 +49,7 @@ def test_a_writer_that_dies_within_a_write_leaves_the_record_before(torn: int) -
     copies = [memory[place : place + 128], memory[place + 128 : place + 256]]
     newest = max((0, 1), key=lambda half: copies[half][:8])
     before = bytes(copies[newest])
-    # As a memcpy leaves it that was stopped after `torn` bytes of the next record.
+    # What a memcpy leaves that was stopped after `torn` bytes of the next record.
     shared.write(record(beat=4.0, streams=9))
     shared.write(record(beat=5.0, streams=99, pid=1, canary=7.0, lag=7.0, tail_age=7.0))
     at = place + newest * 128
@@ -59,10 +59,10 @@ def test_a_writer_that_dies_within_a_write_leaves_the_record_before(torn: int) -
     assert found is not None
     assert found in (record(beat=3.0), record(beat=4.0, streams=9))
     shared.write(record(beat=6.0))
-    assert shared.read(0) == record(beat=6.0), "the torn copy is the one that is written next"
+    assert shared.read(0) == record(beat=6.0), "the next write replaces the torn copy"
 
 
-def test_a_torn_copy_is_written_first_so_that_the_whole_one_outlives_a_second_death() -> None:
+def test_a_torn_copy_is_overwritten_before_the_whole_one() -> None:
     shared = Board.create(1)
     place = 2 * board._PLACE_BYTES
 
@@ -73,14 +73,14 @@ def test_a_torn_copy_is_written_first_so_that_the_whole_one_outlives_a_second_de
 
     shared.write(record(beat=1.0))
     shared.write(record(beat=2.0))
-    for _ in range(3):  # its writer dies again and again, each time within its first write
+    for _ in range(3):  # the writer dies again and again, always during its first write
         tear_newest()
         assert shared.read(0) == record(beat=1.0)
         shared.write(record(beat=3.0))
         assert shared.read(0) == record(beat=3.0)
 
 
-def test_a_process_that_a_worker_forks_is_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_a_worker_forks_does_not_count_as_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = Board.create(2)
     monkeypatch.setattr(board.process, "board", shared)
     monkeypatch.setattr(board.process, "listening", (("127.0.0.1", 8080),))
@@ -91,7 +91,7 @@ def test_a_process_that_a_worker_forks_is_no_worker(monkeypatch: pytest.MonkeyPa
     assert board.take_seat().board is not shared
 
 
-def test_a_slot_with_no_whole_copy_reads_as_free_after_a_bounded_number_of_tries() -> None:
+def test_a_slot_without_a_whole_copy_reads_as_free() -> None:
     shared = Board.create(1)
     place = 2 * board._PLACE_BYTES
     shared._memory[place : place + 256] = b"\x01" * 256
@@ -105,7 +105,7 @@ def _hammer(shared: Board, slot: int, stop: float) -> None:
         shared.write(record(slot, beat=value, canary=value, lag=value, tail_age=value, streams=int(value), since=value))
 
 
-def test_readers_neither_tear_nor_miss_a_record_while_processes_write_at_full_speed() -> None:
+def test_readers_see_whole_records_while_processes_write_at_full_speed() -> None:
     shared = Board.create(2)
     fork = multiprocessing.get_context("fork")
     stop = time.monotonic() + 0.8
@@ -136,7 +136,7 @@ def test_a_stopped_writer_blocks_no_reader() -> None:
     writer.start()
     assert writer.pid is not None
     try:
-        for _ in range(40):  # wherever it is stopped, also in the middle of a write
+        for _ in range(40):  # it is also stopped in the middle of a write
             time.sleep(0.002)
             os.kill(writer.pid, signal.SIGSTOP)
             began = time.monotonic()
@@ -148,7 +148,7 @@ def test_a_stopped_writer_blocks_no_reader() -> None:
         writer.join(5)
 
 
-def test_each_worker_gets_a_slot_of_its_own_and_dead_ones_are_used_again() -> None:
+def test_each_worker_gets_its_own_slot_and_released_ones_are_used_again() -> None:
     shared = Board.create(2)
     assert [shared.reserve(()), shared.reserve({0}), shared.reserve({0, 1})] == [0, 1, None]
     shared.release(0)
@@ -156,16 +156,16 @@ def test_each_worker_gets_a_slot_of_its_own_and_dead_ones_are_used_again() -> No
     assert shared.reserve({1}) == 0
 
 
-def test_the_slot_of_a_worker_that_vanished_without_a_word_is_cleared_at_the_next_fork() -> None:
+def test_the_slot_of_a_worker_that_vanished_is_cleared_at_the_next_fork() -> None:
     shared = Board.create(4)
     for slot in range(3):
         shared.reserve(range(slot))
         shared.write(record(slot, beat=1.0))
-    assert shared.reserve({0}) == 1, "workers 1 and 2 are gone, and gunicorn called no hook for them"
+    assert shared.reserve({0}) == 1, "gunicorn called no hook for workers 1 and 2"
     assert [(found.slot, found.state) for found in shared.records()] == [(0, RUNNING), (1, BOOTING)]
 
 
-def test_a_reserved_slot_is_of_the_generation_in_which_the_worker_is_forked() -> None:
+def test_a_reserved_slot_belongs_to_the_generation_at_the_fork() -> None:
     shared = Board.create(2)
     shared.reserve(())
     shared.bump_generation()
@@ -173,7 +173,7 @@ def test_a_reserved_slot_is_of_the_generation_in_which_the_worker_is_forked() ->
     assert [found.generation for found in shared.records()] == [1, 2]
 
 
-def test_a_process_without_a_master_speaks_for_itself() -> None:
+def test_a_process_without_a_master_has_a_board_of_its_own() -> None:
     seat = board.take_seat()
     assert (seat.slot, seat.board.expected) == (0, 1)
     assert not board.in_worker()

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.support.wait import eventually
 
 
 class Running:
-    """A canary that runs on a source which may be taken away."""
+    """A running canary; the test may replace its ``source``."""
 
     def __init__(self, source: FakeSource | None) -> None:
         self.source = source
@@ -33,13 +34,22 @@ class Running:
             self.source.close()
 
 
-@pytest.fixture(params=["takeover", "generator"])
-def running(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+Run = Callable[[FakeSource | None], Running]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """``run(source)`` starts a canary that retries quickly and ends with the test."""
     monkeypatch.setattr(canary_module, "RETRY", 0.05)
     monkeypatch.setattr(canary_module, "POLL", 0.1)
-    running = Running(FakeSource(takeover=request.param == "takeover"))
-    yield running
-    running.end()
+    with ExitStack() as ends:
+
+        def start(source: FakeSource | None) -> Running:
+            running = Running(source)
+            ends.callback(running.end)
+            return running
+
+        yield start
 
 
 def sent(source: FakeSource, age: float) -> bool:
@@ -47,96 +57,71 @@ def sent(source: FakeSource, age: float) -> bool:
     return True
 
 
-def test_a_heartbeat_that_arrives_is_seen_with_its_own_age(running: Running) -> None:
-    assert running.source is not None
-    source = running.source
-    # The generator subscribes when its thread gets there, so heartbeats are sent until one is seen.
+@pytest.mark.parametrize("takeover", [True, False], ids=["takeover", "generator"])
+def test_a_heartbeat_counts_from_when_it_was_made(run: Run, takeover: bool) -> None:
+    source = FakeSource(takeover)
+    running = run(source)
+    # The generator subscribes when its thread runs, so send heartbeats until one is seen.
     eventually(lambda: sent(source, 3.0) and running.canary.seen, interval=0.05)
     assert running.age() == pytest.approx(3.0, abs=0.5)
     eventually(lambda: sent(source, 0.0) and running.age() < 0.5, interval=0.05)
 
 
-def test_other_blocks_and_split_heartbeats_are_told_apart() -> None:
-    running = Running(FakeSource())
-    source = running.source
-    assert source is not None
-    try:
-        eventually(lambda: source.attached)
-        source.send(b": comment\n\nevent: update\ndata: 1732345678901\n\nevent: heartbeat\ndata: soon\n\n")
-        source.send(opening())
-        for letter in heartbeat():
-            assert running.canary.seen == 0.0
-            source.send(bytes((letter,)))
-        eventually(lambda: running.canary.seen)
-    finally:
-        running.end()
+def test_only_heartbeats_count_even_in_pieces(run: Run) -> None:
+    source = FakeSource()
+    running = run(source)
+    eventually(lambda: source.attached)
+    source.send(b": comment\n\nevent: update\ndata: 1732345678901\n\nevent: heartbeat\ndata: soon\n\n")
+    source.send(opening())
+    for letter in heartbeat():
+        assert running.canary.seen == 0.0
+        source.send(bytes((letter,)))
+    eventually(lambda: running.canary.seen)
 
 
-def test_it_subscribes_again_when_its_stream_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(canary_module, "RETRY", 0.05)
-    monkeypatch.setattr(canary_module, "POLL", 0.1)
-    running = Running(FakeSource())
-    source = running.source
-    assert source is not None
-    try:
-        eventually(lambda: source.attached)
-        source.close()  # a lease, a drain
-        eventually(lambda: source.attached)
-        source.send(heartbeat())
-        eventually(lambda: running.canary.seen)
-    finally:
-        running.end()
+def test_it_subscribes_again_when_its_stream_ends(run: Run) -> None:
+    source = FakeSource()
+    running = run(source)
+    eventually(lambda: source.attached)
+    source.close()  # a lease, a drain
+    eventually(lambda: source.attached)
+    source.send(heartbeat())
+    eventually(lambda: running.canary.seen)
 
 
-def test_it_subscribes_again_when_its_stream_goes_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(canary_module, "RETRY", 0.05)
-    monkeypatch.setattr(canary_module, "POLL", 0.1)
+def test_it_subscribes_again_when_no_heartbeat_arrives(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canary_module, "RESUBSCRIBE", 0.5)
-    running = Running(FakeSource())
-    source = running.source
-    assert source is not None
-    try:
-        eventually(lambda: len(source.attached) >= 2, 5.0)
-    finally:
-        running.end()
+    source = FakeSource()
+    run(source)
+    eventually(lambda: len(source.attached) >= 2, 5.0)
 
 
-def test_a_stream_that_is_slow_but_not_dead_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heartbeats come, with pauses in which nothing is read."""
+def test_it_keeps_a_stream_whose_heartbeats_have_pauses(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canary_module, "POLL", 0.02)
     monkeypatch.setattr(canary_module, "RESUBSCRIBE", 2.0)
-    running = Running(FakeSource())
-    source = running.source
-    assert source is not None
-    try:
-        eventually(lambda: source.attached)
-        for _ in range(30):
-            source.send(heartbeat())
-            time.sleep(0.1)
-        assert len(source.attached) == 1
-    finally:
-        running.end()
+    source = FakeSource()
+    run(source)
+    eventually(lambda: source.attached)
+    for _ in range(30):
+        source.send(heartbeat())
+        time.sleep(0.1)
+    assert len(source.attached) == 1
 
 
-def test_it_outlives_a_service_that_is_not_there_yet_or_raises(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(canary_module, "RETRY", 0.05)
-    monkeypatch.setattr(canary_module, "POLL", 0.1)
-    running = Running(None)
-    try:
+def test_it_tries_again_while_the_service_is_missing_or_raises(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(FakeSource):
+        attempts = 0
 
-        class Broken(FakeSource):
-            def attach(self, *args: object) -> None:
-                raise OSError("the log refused")
+        def attach(self, *args: object) -> None:
+            self.attempts += 1
+            raise OSError("the log refused")
 
-        running.source = Broken()
-        eventually(lambda: "the log refused" in caplog.text)
-        time.sleep(0.2)  # several more tries
-        assert caplog.text.count("the log refused") == 1, "said once, not at every try"
-        running.source = FakeSource()
-        eventually(lambda: running.source is not None and running.source.attached)
-        running.source.send(heartbeat())
-        eventually(lambda: running.canary.seen)
-    finally:
-        running.end()
+    broken = Broken()
+    running = run(None)
+    running.source = broken
+    eventually(lambda: broken.attempts >= 4)
+    assert caplog.text.count("the log refused") == 1, "logged once, not at every attempt"
+    source = running.source = FakeSource()
+    eventually(lambda: source.attached)
+    source.send(heartbeat())
+    eventually(lambda: running.canary.seen)

@@ -9,7 +9,7 @@ from health.signs.lag import INTERVAL, LagProbe, LagWindow
 from tests.support.wait import eventually
 
 
-def test_the_lag_is_what_a_sleep_took_too_long() -> None:
+def test_the_lag_is_how_much_longer_a_sleep_took() -> None:
     window = LagWindow()
     window.sleeping(10.0)
     window.woke(10.3)
@@ -52,14 +52,14 @@ def test_a_window_without_samples_is_quiet() -> None:
     assert (LagWindow().current(5.0), LagWindow().longest(5.0)) == (0.0, 0.0)
 
 
-def test_a_thread_that_hogs_the_interpreter_is_measured() -> None:
+def test_a_thread_that_keeps_the_interpreter_lock_shows_as_lag() -> None:
     stop = threading.Event()
     probe = LagProbe(stop)
     thread = threading.Thread(target=probe.run)
     thread.start()
     try:
         eventually(lambda: probe.longest() > 0.0)
-        # Sorting is one C call that does not let go of the interpreter lock.
+        # Sorting is one C call that does not release the interpreter lock.
         numbers = [(i * 7919) % 1_000_003 for i in range(1_500_000)]
         began = time.monotonic()
         numbers.sort()

@@ -1,4 +1,4 @@
-"""What runs in the background: each duty in a thread of its own, and none ends for good."""
+"""Background work: each duty has its own thread, and starts again after an exception."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Make = Callable[..., Pulse]
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """``make(source, flush)`` makes a worker's signs, which are stopped with the test."""
+    """``make(source, flush)`` creates a pulse, which is stopped at the end of the test."""
     monkeypatch.setattr(module, "RESTART", 0.05)
     made: list[Pulse] = []
 
@@ -48,7 +48,7 @@ def beat_of(pulse: Pulse) -> float:
     return pulse.seat.board.records()[0].beat
 
 
-def test_a_flush_that_waits_for_a_disk_holds_up_neither_the_beat_nor_the_canary(make: Make) -> None:
+def test_a_flush_that_waits_for_a_disk_delays_neither_the_beat_nor_the_canary(make: Make) -> None:
     stalled, go_on = threading.Event(), threading.Event()
 
     def flush() -> None:
@@ -72,7 +72,7 @@ def test_a_flush_that_waits_for_a_disk_holds_up_neither_the_beat_nor_the_canary(
 
 
 @pytest.mark.parametrize("duty", ["lag", "canary", "pulse", "flush"])
-def test_a_duty_that_raises_is_begun_again_and_said_once(
+def test_a_duty_that_raises_starts_again_and_is_logged_once(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, duty: str
 ) -> None:
     pulse = make()
@@ -97,7 +97,7 @@ def test_a_duty_that_raises_is_begun_again_and_said_once(
     assert [record.getMessage() for record in said] == [f"health: {duty} failed"]
 
 
-def test_a_flush_that_fails_is_said_once_until_it_has_worked_again(
+def test_a_flush_that_fails_is_logged_once_until_it_has_worked_again(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     outcomes: list[bool] = []
@@ -113,7 +113,7 @@ def test_a_flush_that_fails_is_said_once_until_it_has_worked_again(
     assert len(said) == 2
 
 
-def test_a_service_whose_status_raises_is_reported_as_dead_and_not_forgotten(make: Make) -> None:
+def test_a_service_whose_status_raises_is_reported_as_dead(make: Make) -> None:
     class Broken(FakeSource):
         def status(self) -> Any:
             raise ValueError("no status")
@@ -123,7 +123,7 @@ def test_a_service_whose_status_raises_is_reported_as_dead_and_not_forgotten(mak
     assert seen.log_ready is False
 
 
-def test_without_gevent_work_aside_is_done_at_once_and_raises_what_it_raises() -> None:
+def test_without_gevent_work_runs_in_the_callers_thread() -> None:
     done = []
     RealThread().run(lambda: done.append(1), 0.01)
     assert done == [1]
@@ -155,7 +155,7 @@ for _ in range(2):  # the second finds the thread busy
     except TimeoutError as error:
         assert "0.3" in str(error)
     else:
-        raise AssertionError("it was waited for")
+        raise AssertionError("no time-out")
 assert 0.5 < time.monotonic() - began < 3.5
 assert max(b - a for a, b in zip(turns, turns[1:])) < 3, "the loop was held up"
 done = []
@@ -168,13 +168,13 @@ except ZeroDivisionError:
 """
 
 
-def test_under_gevent_work_aside_holds_up_nobody_and_is_waited_for_only_so_long() -> None:
+def test_under_gevent_work_does_not_block_the_loop_and_the_caller_waits_only_so_long() -> None:
     done = subprocess.run([sys.executable, "-c", GEVENT], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "raised\n"), done
 
 
-def test_a_pulse_that_has_died_shows_also_when_its_own_worker_answers(make: Make) -> None:
-    """Only what was written counts as a beat: the answering worker's own clock would make it look fresh."""
+def test_a_worker_without_a_pulse_reports_itself_as_silent(make: Make) -> None:
+    """The beat is as it was written, and not the time of the answer."""
     pulse = make(FakeSource())
     pulse._beat()
     board, slot = pulse.seat
@@ -196,14 +196,14 @@ class Measured(FakeSource):
         return self.usage
 
 
-def test_what_the_log_takes_stays_as_it_was_last_while_it_cannot_say() -> None:
+def test_the_last_size_of_the_log_stays_while_the_log_cannot_tell() -> None:
     source = Measured()
     app = flask.Flask("pulse")
     app.extensions["sse"] = source
     health = Health(app)
     assert (health._values() or {})["log_bytes"] is None
     health._measure_log()
-    assert (health._values() or {})["log_bytes"] is None, "a log that is not open yet"
+    assert (health._values() or {})["log_bytes"] is None, "the log is not open yet"
     source.usage = SimpleNamespace(bytes=5, free=None, oldest_at=None)
     health._measure_log()
     found = health._values() or {}
