@@ -99,7 +99,7 @@ def _seconds(text: str) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run; the exit status. Writes to standard output and standard error."""
+    """Run the command; return the exit status. Writes to standard output and standard error."""
     made = parser()
     options = made.parse_args(arguments)
     try:
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 2
     except Exception as error:
-        # One line for whoever cannot mend it, with what is needed to mend it.
+        # The user cannot repair a bug, so one line with what a maintainer needs.
         frame = traceback.extract_tb(error.__traceback__)[-1]
         said = f"{os.path.basename(frame.filename)}:{frame.lineno}: {type(error).__name__}: {error}"
         print(f"headwater doctor: a fault of its own ({said}); please report it", file=sys.stderr)
@@ -160,7 +160,7 @@ def _run(made: argparse.ArgumentParser, options: argparse.Namespace) -> Report:
 def examine_files(
     files: Sequence[str], recursive: bool = False, stream_path: str | None = None
 ) -> tuple[list[Finding], list[str]]:
-    """Findings and notes of manifests. Raises CannotRun."""
+    """Return findings and notes of manifests. Raises CannotRun."""
     from . import rules  # noqa: F401  (fills the table)
     from .finding import examine
     from .load import load
@@ -172,7 +172,7 @@ def examine_files(
 
 
 def _fix(files: Sequence[str], options: argparse.Namespace, report: Report) -> Report:
-    """Print the repaired manifests; say on standard error what was done and what is left."""
+    """Print the repaired manifests; say on standard error what changed and what is left."""
     from . import rules  # noqa: F401
     from .finding import examine
     from .load import Loaded, load, take

@@ -1,9 +1,8 @@
 """Edits of a YAML text that leave every other byte as it is.
 
-An emitter, ruamel.yaml's round trip too, decides anew about indentation of lists, line widths and blanks; a repaired
-manifest then differs in lines that nobody asked to change. So the parser only says where things are, and the edit is
-made in the text. Whoever edits parses the result and compares (repair.py): what did not come out as wanted is not
-written.
+An emitter, even ruamel.yaml's round trip, changes the indentation of lists, line widths and blanks, and so lines that
+nobody asked to change. So the parser only gives positions, and the edit is made in the text. ``repair`` parses the
+result and compares; it drops an edit that came out wrong.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from .tree import Mark, Node
 #: Width of a comment line, without its indentation.
 _WIDTH = 110
 
-#: Plain scalars that YAML 1.1 or a JSON reader would take for something else than text.
+#: Plain scalars that YAML 1.1 or a JSON reader would not take for text.
 _SPECIAL = re.compile(
     r"(?i)(y|n|yes|no|on|off|true|false|null|~|[-+]?(\d[\d_.]*([eE][-+]?\d+)?|\.inf|\.nan|0x[\da-f]+|0o?[0-7]+)|\d+(:\d+)+)"
 )
@@ -34,7 +33,7 @@ class Edit:
 
 
 def apply(text: str, edits: list[Edit]) -> str:
-    """All edits at once; none may overlap."""
+    """Apply all edits at once; none may overlap."""
     lines = split(text)
     starts = [0]
     for line in lines:
@@ -55,12 +54,12 @@ def apply(text: str, edits: list[Edit]) -> str:
 
 
 def split(text: str) -> list[str]:
-    """Lines with their ends, as YAML counts them (1.1, section 5.4)."""
+    """Split into lines with their ends, as YAML counts them (1.1, section 5.4)."""
     return re.findall(r"[^\r\n\x85\u2028\u2029]*(?:\r\n|[\r\n\x85\u2028\u2029])|[^\r\n\x85\u2028\u2029]+\Z", text)
 
 
 def scalar(value: Any) -> str:
-    """A scalar in YAML."""
+    """Write a scalar in YAML."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -74,7 +73,7 @@ def scalar(value: Any) -> str:
 
 
 def flow(value: Any) -> str:
-    """A value on one line."""
+    """Write a value on one line."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{scalar(key)}: {flow(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
@@ -90,7 +89,7 @@ def _in_flow(value: Any) -> str:
 
 
 def block(value: Any, indent: int) -> list[str]:
-    """A mapping or list as lines, each with its indentation."""
+    """Write a mapping or list as lines, each with its indentation."""
     pad = " " * indent
     lines: list[str] = []
     if isinstance(value, dict):
@@ -107,7 +106,7 @@ def block(value: Any, indent: int) -> list[str]:
 
 
 def entry(key: str, value: Any, indent: int) -> list[str]:
-    """``key: value`` as lines."""
+    """Write ``key: value`` as lines."""
     pad = " " * indent
     if isinstance(value, dict | list) and value:
         return [f"{pad}{scalar(key)}:", *block(value, indent + 2)]
@@ -122,7 +121,7 @@ def literal(value: str, indent: int) -> list[str]:
 
 
 def comment(text: str, indent: int) -> list[str]:
-    """A comment, wrapped."""
+    """Wrap a comment."""
     pad = " " * indent
     lines, here = [], ""
     for word in text.split():
@@ -139,9 +138,9 @@ def indent_of(line: str) -> int:
 
 
 def extent(node: Node, least: int, lines: list[str]) -> int:
-    """The line after the last one of a node. What follows it, blank lines and comments, is not its own.
+    """Return the line after a node's last one, without the blank lines and comments that follow.
 
-    least: the line that it begins at; for an alias, whose node stands elsewhere, that is all.
+    least: the line at which it begins; an alias has only this one, because its node is elsewhere.
     """
     if node.start.line < least:
         return least + 1

@@ -1,7 +1,7 @@
-"""The one error of the doctor: what it was given cannot be examined."""
+"""The doctor's one error: it cannot examine its input."""
 
 from __future__ import annotations
 
 
 class CannotRun(Exception):
-    """The input cannot be examined. Its text is the one line that the user reads; the exit status is 2."""
+    """The input cannot be examined. The text is the one line that the user reads; the exit status is 2."""

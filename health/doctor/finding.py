@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class Severity(enum.IntEnum):
-    NOTE = 1  # worth knowing, or true only under what the reason says it assumes
-    RISKS = 2  # breaks streams or pods when something usual happens: load, a slow node, a quiet channel
-    BREAKS = 3  # breaks streams or pods as it stands: at the start, at each rollout, or after a fixed time
+    NOTE = 1  # worth knowing, or true only under the assumption that the reason states
+    RISKS = 2  # breaks streams or pods when something ordinary happens: load, a slow node, a quiet channel
+    BREAKS = 3  # breaks streams or pods as it is: at the start, at each rollout, or after a fixed time
 
     @property
     def word(self) -> str:
@@ -27,7 +27,7 @@ NOTE, RISKS, BREAKS = Severity.NOTE, Severity.RISKS, Severity.BREAKS
 
 
 class Delete:
-    """The value of a change that takes a field out."""
+    """The value of a change that removes a field."""
 
 
 DELETE = Delete()
@@ -35,7 +35,7 @@ DELETE = Delete()
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """The value of a change that puts another field in the place of one: `httpGet` becomes `tcpSocket`."""
+    """The value of a change that replaces a field by another one: `httpGet` becomes `tcpSocket`."""
 
     key: str
     value: Any
@@ -52,16 +52,16 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a rule says of one place."""
+    """What a rule says about one place."""
 
     place: Place
     reason: str
     changes: tuple[Change, ...] = ()
     severity: Severity | None = None  # None: the rule's own
-    advice: str = ""  # what to do where YAML cannot repair it
+    advice: str = ""  # what to do if YAML cannot repair it
 
 
-#: Of a model for manifests, of what was watched for live checks, of a text for symptoms.
+#: A check of a model (manifests), of what was watched (live), or of a text (symptoms).
 Check = Callable[..., Iterable[Any]]
 
 
@@ -71,7 +71,7 @@ class Rule:
 
     id: str
     name: str
-    severity: Severity  # the gravest that it gives
+    severity: Severity  # the highest that it gives
     section: str  # the anchor in docs/failure-modes.md
     check: Check
 
@@ -81,7 +81,7 @@ class Rule:
 
     @property
     def about(self) -> str:
-        """What it looks for: the docstring up to its sources."""
+        """Return what it looks for: the docstring up to its sources."""
         return " ".join((self.check.__doc__ or "").partition("Source:")[0].split())
 
     @property
@@ -91,7 +91,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fault of one field, as it is reported."""
+    """One reported fault of one field."""
 
     rule: Rule
     severity: Severity
@@ -127,7 +127,7 @@ SECTIONS = {
 
 
 def rule(id: str, name: str, severity: Severity, section: int) -> Callable[[Check], Check]:
-    """Enter a check into the table. Its docstring says what it finds, and after ``Source:`` who says so."""
+    """Enter a check into the table. Its docstring says what it finds and, after ``Source:``, who says so."""
 
     def enter(check: Check) -> Check:
         assert id not in RULES, id
@@ -138,7 +138,7 @@ def rule(id: str, name: str, severity: Severity, section: int) -> Callable[[Chec
 
 
 def examine(model: Model) -> list[Finding]:
-    """Run every rule. One fault is one finding: a rule speaks once of a field."""
+    """Run every rule. One fault is one finding: a rule reports a field once."""
     found: dict[tuple[int, str, str], Finding] = {}
     for entry in RULES.values():
         for each in entry.check(model):

@@ -1,4 +1,4 @@
-"""How long a server may take to end after SIGTERM, where something tells."""
+"""How long a server may take to end after SIGTERM, if the manifest shows it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .units import FOREVER, seconds, setting_seconds
 
 _SPRING_PHASE = "SPRING_LIFECYCLE_TIMEOUT_PER_SHUTDOWN_PHASE"
 
-#: Variables by which an app tells how it ends.
+#: Variables that show how an app ends.
 _ENDING = re.compile(r"(DRAIN|SHUTDOWN|GRACEFUL|GRACE_PERIOD)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Graceful:
-    """What a server waits for open streams."""
+    """How long a server waits for open streams."""
 
     seconds: float  # FOREVER without a limit
     what: str  # `--graceful-timeout 120`, for the arithmetic
@@ -25,17 +25,17 @@ class Graceful:
 
 
 def graceful(server: Server) -> Graceful | None:
-    """The graceful time of a server; None if nothing tells it."""
+    """Return a server's graceful time; None if nothing shows it."""
     return _of_command(server) or _of_spring(server) or _of_app(server) or _of_option(server)
 
 
 def drains_itself(server: Server) -> bool:
-    """True if something says that the app does more at SIGTERM than its server would, or if that cannot be seen."""
+    """Return True if the app does more at SIGTERM than its server would, or if that cannot be seen."""
     return any(_ENDING.search(name) for name in server.container.env) or not server.container.env_known
 
 
 def _of_command(server: Server) -> Graceful | None:
-    """gunicorn's, uvicorn's and hypercorn's own option, or their default where all settings can be seen."""
+    """Return gunicorn's, uvicorn's and hypercorn's own option, or their default if all settings can be seen."""
     name, default = {
         "gunicorn": ("graceful-timeout", 30.0),
         "uvicorn": ("timeout-graceful-shutdown", None),
@@ -62,7 +62,7 @@ def _of_spring(server: Server) -> Graceful | None:
 
 
 def _of_app(server: Server) -> Graceful | None:
-    """By its variables. Several for draining follow one another (a delay, then a window); others are limits of one
+    """Return the time by the app's variables. Several for draining add up (a delay, then a window); others limit one
     wait.
     """
     drains, longest, drain_names, longest_name = 0.0, 0.0, [], ""

@@ -1,11 +1,11 @@
-"""What is in an image, as far as its name tells. Nothing is pulled: what the name does not say is unknown."""
+"""What is in an image, as far as its name tells. Nothing is pulled; anything else is unknown."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-#: Images of what stands behind a service: no stream of a client ends there.
+#: Images of backends, at which no client's stream ends.
 _BACKENDS = re.compile(
     r"(^|/)(redis(-stack)?(-server)?|valkey|keydb|dragonfly|postgres(ql)?|pgbouncer|mysql|mariadb|mongo(db)?|memcached|rabbitmq|kafka|"
     r"zookeeper|elasticsearch|opensearch|cassandra|minio|etcd|clickhouse(-server)?|nats|busybox|pause|"
@@ -17,16 +17,16 @@ _BACKENDS = re.compile(
 #: Official images whose plain tags are Debian with curl and wget (buildpack-deps).
 _FULL = frozenset({"python", "node", "ruby", "golang", "openjdk", "perl", "rust", "php"})
 
-#: Official images that are Debian or Ubuntu whatever their tag says, unless it names another system.
+#: Official images that are Debian or Ubuntu, unless their tag names another system.
 _DEBIANS = frozenset({"nginx", "httpd", "eclipse-temurin", "tomcat", "jetty", "gunicorn", "pypy", "erlang", "elixir"})
 
-#: Official images to which nothing but a language was added, so that the base tells what is missing.
+#: Official images that add only a language, so that the base tells what is missing.
 _BARE = frozenset("python node ruby golang rust openjdk perl alpine debian ubuntu".split())
 
 _BUSYBOX = frozenset("sh ash nc wget timeout sleep grep cat head test true pgrep pkill killall kill ps netstat".split())
 _DEBIAN = frozenset("sh dash bash sleep cat head timeout test true grep sed kill ls".split())
 
-#: Programs whose absence from an image can be known; for any other nothing is claimed.
+#: Programs whose absence from an image can be known; about others the doctor says nothing.
 TOOLS = frozenset(
     {
         "sh",
@@ -55,12 +55,12 @@ TOOLS = frozenset(
 
 @dataclass(frozen=True)
 class Image:
-    """repository without a registry's host, tag, and what follows from the two."""
+    """A repository without the registry's host, a tag, and what follows from them."""
 
     name: str
     tag: str
     base: str  # "distroless", "scratch", "alpine", "debian-slim", "debian", "redhat" or ""
-    official: bool  # nothing was added to the base but the language
+    official: bool  # only the language was added to the base
 
     @property
     def backend(self) -> bool:
@@ -68,13 +68,13 @@ class Image:
 
     @property
     def sh(self) -> str:
-        """Which shell /bin/sh is: dash, ash, bash, none, or "" if unknown."""
+        """Return which shell /bin/sh is: dash, ash, bash, none, or "" if unknown."""
         return {"distroless": "none", "alpine": "ash", "debian-slim": "dash", "debian": "dash", "redhat": "bash"}.get(
             self.base, ""
         )
 
     def has(self, name: str) -> bool | None:
-        """True, False, or None if it cannot be known."""
+        """Return True, False, or None if unknown."""
         if name not in TOOLS:
             return None
         if self.base == "distroless":
@@ -93,7 +93,7 @@ class Image:
 
 
 def read(text: str) -> Image:
-    """``registry.example/team/shop:1.4-alpine`` and the like."""
+    """Read a name like ``registry.example/team/shop:1.4-alpine``."""
     text = text.partition("@")[0]
     head, _, last = text.rpartition("/")
     name, _, tag = last.partition(":")

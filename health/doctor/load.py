@@ -11,7 +11,7 @@ from .errors import CannotRun
 from .place import Object
 from .tree import Node, parse
 
-#: Bytes of one input. `kubectl get` of a thousand workloads is 10 MB; beyond this it is something else by mistake.
+#: Bytes of one input. `kubectl get` of a thousand workloads is 10 MB; anything larger is something else by mistake.
 MAX_BYTES = 32 * 2**20
 
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -27,7 +27,7 @@ class Loaded:
 
 
 def load(names: Iterable[str], recursive: bool = False) -> Loaded:
-    """Read files, folders (as kubectl does: not what is below them, unless recursive) and ``-``. Raises CannotRun."""
+    """Read files, folders (like kubectl, without subfolders unless recursive) and ``-``. Raises CannotRun."""
     loaded = Loaded()
     for name in names:
         if name != "-" and Path(name).is_dir():
@@ -91,7 +91,7 @@ def take(name: str, text: str, loaded: Loaded) -> bool:
 
 
 def _unpacked(node: Node, trail: tuple[str | int, ...]) -> Iterator[tuple[Node, tuple[str | int, ...]]]:
-    """A List's items, else the document itself."""
+    """Return a List's items, else the document itself."""
     kind = node.get("kind") if node.kind == "map" else None
     items = node.get("items") if node.kind == "map" else None
     if kind is not None and kind.text.endswith("List") and items is not None and items.kind == "list":

@@ -1,4 +1,4 @@
-"""Everything that was read, and how its parts belong together. Rules ask this and nothing else."""
+"""Everything that was read, and how its parts belong together. Rules ask only this."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .servers import Server, detect
 from .traffic import Route, mark_carriers, routes_of
 from .workloads import KINDS, Container, Workload, heartbeat, is_patch, read_workload
 
-#: Kinds that some rule reads. Others are passed over, and named.
+#: Kinds that some rule reads. Others are skipped and named.
 _KNOWN = frozenset(KINDS) | frozenset(
     """
     Service Ingress HTTPRoute GRPCRoute VirtualService DestinationRule HTTPProxy Route IngressRoute Middleware
@@ -46,7 +46,7 @@ class Model:
     def _sort(self, object: Object) -> None:
         if object.kind in KINDS:
             if self._owned(object):
-                return  # its owner is here, and has the same template
+                return  # its owner is here and has the same template
             if is_patch(object):
                 self.notes.append(
                     f"{object.id}: passed over, a patch without an image; give what `kustomize build` prints"
@@ -61,7 +61,7 @@ class Model:
             self.notes.append(f"{object.id}: passed over, a kind that no rule knows")
 
     def _owned(self, object: Object) -> bool:
-        """True for a ReplicaSet of a Deployment that is here, and for a pod of either."""
+        """Return True for a ReplicaSet of a Deployment that is here, and for a pod of either."""
         for owner in object.at("metadata", "ownerReferences").items():
             kind, name = owner.get("kind").text or "", owner.get("name").text or ""
             if (kind, object.namespace, name) in self._named:
@@ -84,14 +84,14 @@ class Model:
         return [each for each in self.kind("Service") if not self.knative(each)]
 
     def service(self, name: str, namespace: str) -> Object | None:
-        """A Service by its name; one that does not say its namespace is in that of whoever asks."""
+        """Find a Service by its name; without a namespace it is in the caller's."""
         for each in self.services:
             if each.name == name and (each.namespace == namespace or not each.namespace or not namespace):
                 return each
         return None
 
     def selected(self, service: Object) -> list[Workload]:
-        """The workloads that a Service sends to."""
+        """Return the workloads that a Service sends to."""
         found = self._selected.get(id(service))
         if found is None:
             selector = {key: place.text for key, place in service.at("spec", "selector").entries()}
@@ -132,10 +132,10 @@ class Model:
 
     @cached_property
     def streaming(self) -> list[Workload]:
-        """The workloads that streams end at, as far as can be told.
+        """Return the workloads that serve streams, as far as can be told.
 
-        A backend (Redis, a database) is none, nor is what has neither port, nor probe, nor Service. Where the user
-        named the stream's path and routes say which Service has it, it is that Service's workloads.
+        A backend (Redis, a database) does not, nor does a workload without port, probe and Service. If the user named
+        the stream's path and routes lead it to a Service, it is that Service's workloads.
         """
         candidates = [workload for workload in self.workloads if self._may_stream(workload)]
         if self.stream_path is not None:
@@ -152,7 +152,7 @@ class Model:
 
     @cached_property
     def containers(self) -> list[Container]:
-        """The containers of those workloads that may hold streams: not helpers like log shippers."""
+        """Return the containers of those workloads that may hold streams, without helpers like log shippers."""
         return [
             container
             for workload in self.streaming
@@ -162,11 +162,11 @@ class Model:
 
     @cached_property
     def main_containers(self) -> list[Container]:
-        """Those that are no sidecars."""
+        """Return the containers that are no sidecars."""
         return [container for container in self.containers if not container.sidecar]
 
     def carriers(self, *kinds: str) -> list[Object]:
-        """The route objects that streams take, each once."""
+        """Return the route objects that streams take, each once."""
         found: dict[int, Object] = {}
         for route in self.routes:
             if route.carries and route.object.kind in kinds:
@@ -174,7 +174,7 @@ class Model:
         return list(found.values())
 
     def beside_the_streams(self, route: Route) -> bool:
-        """True for a general route whose object has another for streams: a limit that is set on it is meant."""
+        """Return True for a general route whose object has another for streams: a limit on it is intended."""
         return (
             self.stream_path is None
             and not route.names_stream
@@ -182,7 +182,7 @@ class Model:
         )
 
     def heartbeat(self, object: Object) -> float | None:
-        """The heartbeat of what is behind a route object, in seconds; None if nothing tells it."""
+        """Return the heartbeat of what is behind a route object, in seconds; None if nothing shows it."""
         beats = [
             beat
             for route in self.routes
@@ -194,12 +194,12 @@ class Model:
         return min(beats, default=None)
 
     def any_heartbeat(self) -> float | None:
-        """The heartbeat of the streams, for what is not tied to one route."""
+        """Return the streams' heartbeat, for what is not tied to one route."""
         beats = [beat for container in self.containers if (beat := heartbeat(container.env)) is not None]
         return min(beats, default=None)
 
     def apart(self, container: Container, port: str) -> bool:
-        """True if a port is one that streams cannot fill: another than theirs, by its name or by the Services."""
+        """Return True if streams cannot fill a port, because it is not theirs by its name or by the Services."""
         number = container.port_number(port)
         if number is None or len(container.ports) < 2:
             return False

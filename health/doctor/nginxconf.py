@@ -14,7 +14,7 @@ _TOKEN = re.compile(
 
 @dataclass(slots=True, eq=False)
 class Block:
-    """A block and what is in it; the root has no name."""
+    """A block and its directives; the root has no name."""
 
     name: str
     arguments: list[str]
@@ -24,7 +24,7 @@ class Block:
     blocks: list[Block] = field(default_factory=list)
 
     def get(self, name: str, inherit: bool = True) -> tuple[list[str], int] | None:
-        """The last directive of a name here, or in the blocks around."""
+        """Return the last directive of a name, here or in an enclosing block."""
         for found, arguments, line in reversed(self.directives):
             if found == name:
                 return arguments, line
@@ -37,7 +37,7 @@ class Block:
 
 
 def parse(text: str) -> Block | None:
-    """The tree; None if it is no nginx configuration."""
+    """Parse nginx's configuration; None if the text is something else."""
     root = here = Block("", [], 0)
     words: list[str] = []
     line = start = position = 0

@@ -1,7 +1,7 @@
-"""A place in an object: a field that is there, or where it would stand.
+"""A place in an object: a field, or where it would be.
 
-A field is written as in ``Deployment/shop spec.template.spec.containers[web].livenessProbe``: an item of a list by its
-name, or else its number (from 0), a key that has other than letters, digits, - and _ in brackets and quotes.
+A field is written as in ``Deployment/shop spec.template.spec.containers[web].livenessProbe``: a list item by its name
+or number (from 0); a key with other characters than letters, digits, - and _ in brackets and quotes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TRUE = frozenset({"true", "yes", "on", "1"})
 
 @dataclass(slots=True, eq=False)
 class Object:
-    """One Kubernetes object and where it came from."""
+    """One Kubernetes object and its source."""
 
     root: Node
     file: str
@@ -52,7 +52,7 @@ class Object:
 
 
 class Place:
-    """A field of an object. One that is missing can still be named, and has the line of what it would stand in."""
+    """A field of an object. A missing field has a name, too, and the line of its nearest parent."""
 
     __slots__ = ("object", "node", "path", "field", "line", "parent")
 
@@ -99,7 +99,7 @@ class Place:
         return Place(self.object, node, (*self.path, key), field, line, self)
 
     def __bool__(self) -> bool:
-        """True if there is a value; ``null`` is none."""
+        """Return True if there is a value; ``null`` is none."""
         return self.node is not None and not self.node.null
 
     def __repr__(self) -> str:
@@ -107,7 +107,7 @@ class Place:
 
     @property
     def text(self) -> str | None:
-        """The scalar as it is written; None if there is none."""
+        """Return the scalar as written; None if there is none."""
         return self.node.text if self and self.node is not None and self.node.kind == "text" else None
 
     @property
@@ -130,11 +130,11 @@ class Place:
 
     @property
     def value(self) -> Any:
-        """Dictionaries, lists and strings."""
+        """Return the value as dictionaries, lists and strings."""
         return plain(self.node)
 
     def items(self) -> Iterator[Place]:
-        """The items of a list."""
+        """Return the items of a list."""
         if self.node is not None and self.node.kind == "list":
             for number in range(len(self.node.items)):
                 yield self._step(number)
@@ -147,7 +147,7 @@ class Place:
             yield key, self._step(key)
 
     def walk(self) -> Iterator[Place]:
-        """This place and everything below."""
+        """Yield this place and everything below."""
         yield self
         if self.node is None:
             return

@@ -1,8 +1,8 @@
 """Repairs: a finding's changes as a YAML patch to show, and as edits of the manifest's own text (--fix).
 
-Each document is edited for itself, one change after the other, and parsed again after each: the edit stands only if the
-result is the old document with exactly that change. So a form of YAML that the editor does not know costs a repair,
-never a manifest.
+Each document is edited separately, one change after the other, and parsed again after each. An edit is kept only if the
+result is the old document with exactly that change. So unknown YAML syntax can cost a repair, but never break a
+manifest.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .load import Loaded
 from .place import Place
 from .tree import Mark, Node, parse, plain
 
-#: Rounds of repairing and examining again. Two are usual: a longer hook wants a longer grace period.
+#: Rounds of repairing and examining again. Two are usual: a longer hook needs a longer grace period.
 _ROUNDS = 5
 
 Examine = Callable[[Loaded], list[Finding]]
@@ -35,11 +35,11 @@ class Repaired:
 
     texts: dict[str, str]
     done: list[Finding] = field(default_factory=list)
-    left: list[Finding] = field(default_factory=list)  # what YAML cannot repair, or could not be written
+    left: list[Finding] = field(default_factory=list)  # what YAML cannot repair, or the editor cannot write
 
 
 def repair(loaded: Loaded, examine: Examine, reload: Callable[[dict[str, str]], Loaded]) -> Repaired:
-    """Repair until nothing changes any more, so that a second run finds nothing to do."""
+    """Repair until nothing changes, so that a second run has nothing to do."""
     done: list[Finding] = []
     findings = examine(loaded)
     for _ in range(_ROUNDS):
@@ -54,7 +54,7 @@ def repair(loaded: Loaded, examine: Examine, reload: Callable[[dict[str, str]], 
 
 
 class _File:
-    """A text in parts, one for each document; a line that begins with ``---`` is a marker wherever it stands."""
+    """A text in parts, one per document; any line that begins with ``---`` is a marker."""
 
     def __init__(self, text: str) -> None:
         lines = edit.split(text)
@@ -64,7 +64,7 @@ class _File:
         self._starts = bounds[:-1]
 
     def part_of(self, line: int) -> int:
-        """The number of the part that had a line (from 0) when the text was read."""
+        """Return the number of the part that had a line (from 0) when the text was read."""
         return bisect.bisect_right(self._starts, line) - 1
 
     @property
@@ -89,7 +89,7 @@ def _apply(finding: Finding, files: dict[str, _File]) -> bool:
 
 
 def change_text(text: str, path: tuple[str | int, ...], change: Change, rule: str = "") -> str | None:
-    """One document with one change; None if it cannot be made."""
+    """Make one change in one document; None if that is impossible."""
     try:
         root = _only(parse(text, "document"))
         if root is None:
@@ -104,7 +104,7 @@ def change_text(text: str, path: tuple[str | int, ...], change: Change, rule: st
             result = re.sub(r"(?<!\r)\n", "\r\n", result)
         return result if plain(_only(parse(result, "document"))) == wanted else None
     except (CannotRun, ValueError, LookupError, TypeError, AttributeError):
-        return None  # the document has another shape there than the change expects
+        return None  # the document has another shape than the change expects
 
 
 def _only(documents: list[Node]) -> Node | None:
@@ -112,7 +112,7 @@ def _only(documents: list[Node]) -> Node | None:
 
 
 def changed(value: Any, path: Sequence[str | int], new: Any) -> Any:
-    """Plain data with one change; lists and mappings that are missing are made."""
+    """Make one change in plain data; missing lists and mappings are added."""
     value = copy.deepcopy(value)
     here = value
     for step in path[:-1]:
@@ -137,7 +137,7 @@ def changed(value: Any, path: Sequence[str | int], new: Any) -> Any:
 
 
 def _texts(value: Any) -> Any:
-    """As `plain` has it: scalars are text."""
+    """Turn scalars into text, as `plain` does."""
     if isinstance(value, dict):
         return {str(key): _texts(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -153,7 +153,7 @@ class _Editor:
     def __init__(self, text: str, root: Node) -> None:
         self._lines = edit.split(text)
         self._root = root
-        self._json = text.lstrip().startswith("{")  # which has no comments, and quotes everything
+        self._json = text.lstrip().startswith("{")  # JSON has no comments, and quotes everything
 
     def _scalar(self, value: Any) -> str:
         return json.dumps(value, ensure_ascii=False) if self._json else edit.scalar(value)
@@ -184,7 +184,7 @@ class _Editor:
         return self._insert(node, key, value, why)
 
     def _above(self, line: int, why: str) -> Edit:
-        """A comment above a line, as far in as it."""
+        """Write a comment above a line, with its indentation."""
         indent = edit.indent_of(self._lines[line])
         text = "" if self._json else "".join(f"{row}\n" for row in edit.comment(why, indent))
         return Edit(Mark(line, 0), Mark(line, 0), text)
@@ -210,7 +210,7 @@ class _Editor:
         return [above, Edit(key_node.start, end, "\n".join(rows)[column:] + "\n")]
 
     def _like(self, old: Node, value: Any) -> str:
-        """A scalar in the quotes of the one it replaces."""
+        """Write a scalar in the quotes of the one it replaces."""
         if isinstance(value, str) and old.style == "'" and "'" not in value and "\n" not in value:
             return f"'{value}'"
         if isinstance(value, str) and old.style == '"':
@@ -240,7 +240,7 @@ class _Editor:
         return [above, Edit(old.start, old.end, self._like(old, value))]
 
     def _list(self, old: Node, value: list[Any]) -> list[Edit]:
-        """The items that differ, between those that are the same at both ends."""
+        """Replace the items that differ, between those that are the same at both ends."""
         ours, theirs = [plain(item) for item in old.items], [_texts(item) for item in value]
         first = 0
         while first < min(len(ours), len(theirs)) and ours[first] == theirs[first]:
@@ -290,7 +290,7 @@ class _Editor:
 
 
 def patch(finding: Finding) -> str:
-    """The repair as YAML to merge into the object; "" if there is none."""
+    """Return the repair as YAML to merge into the object; "" if there is none."""
     blocks: list[str] = []
     for change in finding.changes:
         comment = edit.comment(change.why, 0)
@@ -300,7 +300,7 @@ def patch(finding: Finding) -> str:
 
 
 def _nested(place: Place, value: Any) -> dict[str, Any]:
-    """A change as the mapping from the object's root that holds nothing but it."""
+    """Return a change as a mapping from the object's root."""
     if value is DELETE:
         value = None
     here: Place | None = place

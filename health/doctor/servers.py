@@ -1,5 +1,4 @@
-"""Which server a container runs, and the settings of it that can be seen: in its command, its environment, and the
-ConfigMaps that are mounted into it."""
+"""Which server a container runs, and its settings, as far as command, environment and mounted ConfigMaps show them."""
 
 from __future__ import annotations
 
@@ -17,12 +16,12 @@ from .workloads import Container, Word
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A setting and where it stands."""
+    """A setting and its place."""
 
     value: str
     place: Place  # the list of words, the variable, or the ConfigMap's key
-    index: int | None = None  # of the word that is (or ends in) the value, where that word can be replaced
-    prefix: str = ""  # `--timeout=` where value and option are one word
+    index: int | None = None  # of the word that is (or ends in) the value, if it can be replaced
+    prefix: str = ""  # `--timeout=` if value and option are one word
 
 
 @dataclass(slots=True)
@@ -35,7 +34,7 @@ class Server:
 
     @property
     def place(self) -> Place:
-        """Where its command line is set."""
+        """Return where its command line is set."""
         return self.container.command_place
 
     def get(self, name: str) -> str | None:
@@ -43,7 +42,7 @@ class Server:
         return option.value if option else None
 
     def number(self, name: str, default: float | None = None) -> float | None:
-        """An option as a number; ``default`` if it is not set, None if it cannot be read (``${WORKERS:-4}``)."""
+        """Return an option as a number; ``default`` if it is not set, None if it is unclear (``${WORKERS:-4}``)."""
         text = self.get(name)
         if text is None:
             return default
@@ -53,7 +52,7 @@ class Server:
             return None
 
     def unclear(self, *names: str) -> bool:
-        """True if one of the options is set to what cannot be read."""
+        """Return True if one of the options has an unclear value."""
         return any(name in self.options and self.number(name) is None for name in names)
 
     @property
@@ -65,7 +64,7 @@ class Server:
         return int(count) if count.isdigit() and self.name in ("gunicorn", "uvicorn", "puma") and int(count) > 0 else 1
 
 
-#: Short options, and others that mean the same. What is not here keeps its long name.
+#: Short options, and synonyms. Others keep their long name.
 _SHORT: dict[str, dict[str, str]] = {
     "gunicorn": {
         "k": "worker-class",
@@ -163,7 +162,7 @@ _MODULES = {"gunicorn", "uvicorn", "hypercorn", "daphne", "granian", "flask"}
 
 
 def detect(container: Container, configs: Mapping[tuple[str, str], Object]) -> Server:
-    """The server that a container runs; its name is "" where that cannot be seen."""
+    """Detect the server that a container runs; its name is "" if unknown."""
     words = list(_proper(container))
     name, rest = _named(words)
     server = Server(name, container)
@@ -188,7 +187,7 @@ def detect(container: Container, configs: Mapping[tuple[str, str], Object]) -> S
 
 
 def _proper(container: Container) -> Iterator[Word]:
-    """The words of the server's own command, from the script where there is one; wrappers are left out."""
+    """Return the words of the server's own command, without wrappers, from the script if there is one."""
     words = container.words
     texts = [word.text for word in words]
     skip = 0
@@ -263,7 +262,7 @@ def _read_options(server: Server, words: Iterable[Word]) -> None:
         elif re.match(r"-[A-Za-z]", text) and text[1] in short:
             server.options[short[text[1]]] = Option(text[2:].lstrip("="), word.list, word.index, text[:2])
             continue
-        elif re.match(r"-[A-Za-z][\w.-]+=", text):  # Go's flags take one dash, too
+        elif re.match(r"-[A-Za-z][\w.-]+=", text):  # Go's flags accept one dash, too
             name, _, value = text[1:].partition("=")
             server.options[name] = Option(value, word.list, word.index, f"-{name}=")
             continue
@@ -310,7 +309,7 @@ def _complete_gunicorn(server: Server, configs: Mapping[tuple[str, str], Object]
 
 
 def _assignments(source: str) -> tuple[dict[str, str], bool]:
-    """The literal assignments of a gunicorn configuration, and whether these are all."""
+    """Return the literal assignments of a gunicorn configuration, and whether these are all."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
@@ -327,7 +326,7 @@ def _assignments(source: str) -> tuple[dict[str, str], bool]:
 
 
 def mounted(container: Container, path: str, configs: Mapping[tuple[str, str], Object]) -> Place | None:
-    """The ConfigMap's key that is mounted at a path."""
+    """Find the ConfigMap's key that is mounted at a path."""
     for folder, volume_name in container.mounts.items():
         for volume in container.workload.pod.get("volumes").items():
             if volume.get("name").text != volume_name or not volume.get("configMap"):
@@ -344,7 +343,7 @@ def mounted(container: Container, path: str, configs: Mapping[tuple[str, str], O
 
 
 def mounted_texts(container: Container, configs: Mapping[tuple[str, str], Object]) -> Iterator[Place]:
-    """Every key of every ConfigMap that the container mounts."""
+    """Yield every key of every ConfigMap that the container mounts."""
     names = set(container.mounts.values())
     for volume in container.workload.pod.get("volumes").items():
         if volume.get("name").text in names and volume.get("configMap"):

@@ -1,5 +1,5 @@
-"""What a shell makes of a script: enough to say who gets SIGTERM, what a probe's exit status is worth, and how long a
-hook waits. Not an interpreter: where it cannot tell, it says so."""
+"""What a shell does with a script: enough to say who gets SIGTERM, what a probe's exit status means, and how long a
+hook waits. It is no interpreter: what it cannot tell, it says."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KEYWORDS = frozenset({"if", "while", "until", "for", "case", "{", "(", "functio
 
 
 def program(word: str) -> str:
-    """A program's name without its folder."""
+    """Return a program's name without its folder."""
     return word.rpartition("/")[2]
 
 
@@ -34,11 +34,11 @@ class Invocation:
     shell: str  # sh, bash, …
     script: str
     index: int  # of the script among the words
-    rest: tuple[str, ...]  # what follows the script: $0, $1, …
+    rest: tuple[str, ...]  # the words after the script: $0, $1, …
 
 
 def invocation(words: list[str]) -> Invocation | None:
-    """``[/bin/sh, -c, SCRIPT]`` taken apart; None for any other command."""
+    """Parse ``[/bin/sh, -c, SCRIPT]``; None for any other command."""
     if len(words) >= 3 and program(words[0]) in SHELLS:
         for number, word in enumerate(words[1:], 1):
             if not word.startswith("-"):
@@ -53,12 +53,12 @@ class Command:
     """One simple command of a script."""
 
     words: tuple[str, ...]
-    before: str  # the operator between it and the one before: "", "&&", "||", ";", "|" or "&"
-    after: str  # the operator behind it
+    before: str  # the operator before it: "", "&&", "||", ";", "|" or "&"
+    after: str  # the operator after it
 
     @property
     def program(self) -> str:
-        """What it runs, without assignments and `exec`."""
+        """Return what it runs, without assignments and `exec`."""
         rest = self.proper
         return program(rest[0]) if rest else ""
 
@@ -71,7 +71,7 @@ class Command:
 
     @property
     def exec(self) -> bool:
-        """True if it replaces the shell; an `exec` that only redirects does not."""
+        """Return True if it replaces the shell; an `exec` that only redirects does not."""
         if "exec" not in self.words[:3]:
             return False
         rest = self.words[self.words.index("exec") + 1 :]
@@ -79,7 +79,7 @@ class Command:
 
 
 class Script:
-    """A script taken apart into simple commands. ``clear`` is False for control structures, functions and the like."""
+    """A script as simple commands. ``clear`` is False with control structures, functions and the like."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -123,12 +123,12 @@ class Script:
 
     @property
     def pause(self) -> float:
-        """Seconds that it sleeps in all."""
+        """Return how long it sleeps in all, in seconds."""
         return sum(_sleep(command.proper) or 0 for command in self.commands if command.program == "sleep")
 
     @property
     def cannot_fail(self) -> str:
-        """Why its exit status is 0 whatever it finds; "" if it can be another."""
+        """Say why its exit status is always 0; "" if it can be another."""
         if not self.clear:
             return ""
         last = self.last
@@ -169,7 +169,7 @@ _TOKEN = re.compile(
 
 
 def tokens(script: str) -> Iterator[Token]:
-    """Words without their quotes, and operators; a new line is `;` unless an operator before it goes on."""
+    """Return words without quotes, and operators; a new line is `;`, except after an operator."""
     operator = ";"
     for found in _TOKEN.finditer(script):
         if found["operator"]:
@@ -195,7 +195,7 @@ def _sleep(words: tuple[str, ...]) -> float | None:
 
 
 def pause(words: list[str]) -> float:
-    """Seconds that a command line sleeps, ``[sleep, 10]`` or ``[sh, -c, "sleep 10; …"]``, or means to."""
+    """Return how long a command line sleeps, or means to, in seconds: ``[sleep, 10]``, ``[sh, -c, "sleep 10; …"]``."""
     shell = invocation(words)
     if shell is not None:
         script = Script(shell.script.strip().strip("'\"") if _quoted_whole(shell.script) else shell.script)
@@ -204,13 +204,13 @@ def pause(words: list[str]) -> float:
 
 
 def _quoted_whole(script: str) -> bool:
-    """True for a script that is one quoted word with spaces: the shell looks for a program of that name."""
+    """Return True for a script that is one quoted word with spaces: the shell looks for a program of that name."""
     stripped = script.strip()
     return bool(re.fullmatch(r"'[^']*\s[^']*'|\"[^\"$`]*\s[^\"$`]*\"", stripped))
 
 
 def why_it_cannot_work(words: list[str]) -> str:
-    """A reason why a command line fails in any image; "" if none is known."""
+    """Say why a command line fails in any image; "" if no reason is known."""
     if not words:
         return ""
     shell = invocation(words)

@@ -1,7 +1,7 @@
-"""What kubectl says, as text: which failure it looks like, and what to ask next.
+"""Which failure kubectl's output looks like, and what to check next.
 
-Read are `kubectl describe pod`, `get events`, `get pod -o yaml` and `logs --previous`, in any mixture. The wordings are
-the kubelet's (pkg/kubelet/prober/prober.go, pkg/kubelet/kuberuntime, pkg/kubelet/events), the container runtimes', and
+Reads `kubectl describe pod`, `get events`, `get pod -o yaml` and `logs --previous`, in any mixture. The wordings are
+the kubelet's (pkg/kubelet/prober/prober.go, pkg/kubelet/kuberuntime, pkg/kubelet/events), the container runtimes' and
 the servers'.
 """
 
@@ -16,10 +16,10 @@ from .errors import CannotRun
 from .finding import BREAKS, NOTE, RISKS, SECTIONS, Rule, Severity
 from .render.report import Entry, Report
 
-#: Bytes of a text. Logs may be long; what matters stands at their end.
+#: Bytes of a text. Logs may be long; what matters is at their end.
 MAX_BYTES = 16 * 2**20
 
-Symptom = tuple[Severity, str, str]  # how grave, what it looks like, what to ask next
+Symptom = tuple[Severity, str, str]  # severity, what it looks like, what to check next
 
 SYMPTOMS: list[Rule] = []
 
@@ -41,7 +41,7 @@ def examine_text(name: str, report: Report) -> None:
     report.entries.sort(key=lambda entry: -entry.severity)
     if not report.entries:
         report.notes.append(
-            "no symptom that is known here; give `kubectl describe pod POD`, `kubectl get events`, and `kubectl logs"
+            "no known symptom; give `kubectl describe pod POD`, `kubectl get events`, and `kubectl logs"
             " POD --previous`"
         )
 
@@ -71,7 +71,7 @@ def _port(text: str) -> str:
 
 @_enter("HW801", "probe-times-out", BREAKS, 1)
 def times_out(text: str) -> Iterator[Symptom]:
-    """Liveness waits for a head that does not come, and the container is restarted.
+    """Liveness waits for a head that does not arrive, and the container is restarted.
 
     Source: net/http: "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".
     """
@@ -79,7 +79,7 @@ def times_out(text: str) -> Iterator[Symptom]:
         yield (
             BREAKS,
             "the probe connects and no head comes: the pool that answers it is full of streams (no. 1), the event"
-            " loop is blocked (no. 7), readers stall (no. 8), headers are slow (no. 10), or everybody has come back"
+            " loop is blocked (no. 7), readers stall (no. 8), headers are slow (no. 10), or everybody has reconnected"
             " at once (no. 13)",
             "`kubectl exec POD -- cat /proc/net/tcp /proc/net/tcp6 | grep -c ' 01 '`: as many as worker_connections"
             " (or threads) is no. 1 or no. 10; few is no. 7: `py-spy dump`. Only since a restart or a rollout: no."
@@ -89,9 +89,9 @@ def times_out(text: str) -> Iterator[Symptom]:
 
 @_enter("HW802", "probe-reads-a-stream", BREAKS, 2)
 def reads_a_stream(text: str) -> Iterator[Symptom]:
-    """A probe got a head and no end of the body.
+    """A probe got a head, and the body did not end.
 
-    Source: net/http: "(Client.Timeout or context cancellation while reading body)"; the prober throws the result away.
+    Source: net/http: "(Client.Timeout or context cancellation while reading body)"; the prober discards the result.
     """
     if re.search(r"while reading body", text):
         yield (
@@ -124,7 +124,7 @@ def never_listened(text: str) -> Iterator[Symptom]:
 
 @_enter("HW804", "probe-gets-an-error-status", RISKS, 12)
 def error_status(text: str) -> Iterator[Symptom]:
-    """A probe is answered with an error: a dependency is away, or the route does not exist.
+    """A probe is answered with an error: a dependency is down, or the route does not exist.
 
     Source: pkg/probe/http: "HTTP probe failed with statuscode: …".
     """
@@ -156,7 +156,7 @@ def error_status(text: str) -> Iterator[Symptom]:
 
 @_enter("HW805", "killed-at-the-end-of-the-grace-period", RISKS, 9)
 def killed(text: str) -> Iterator[Symptom]:
-    """Exit code 137 without a memory limit's doing: SIGKILL after the grace period, or after a failed liveness.
+    """Exit code 137, not by the memory limit: SIGKILL after the grace period, or after a failed liveness probe.
 
     Source: 128 + 9; Kubernetes, "Pod Lifecycle", "Termination of Pods".
     """
@@ -181,7 +181,7 @@ def killed(text: str) -> Iterator[Symptom]:
 
 @_enter("HW806", "out-of-memory", BREAKS, 8)
 def out_of_memory(text: str) -> Iterator[Symptom]:
-    """OOMKilled: a queue for each client without a bound, or a limit below what the pool needs.
+    """OOMKilled: an unbounded queue per client, or a limit below what the pool needs.
 
     Source: Kubernetes, "Assign Memory Resources": Reason OOMKilled.
     """
@@ -211,7 +211,7 @@ def cannot_start(text: str) -> Iterator[Symptom]:
                 if hook
                 else "the probe is an error and counts neither way (readiness never passes, liveness never restarts)"
             ),
-            "use an httpGet or tcpSocket probe, or preStop.sleep: they need nothing of the image",
+            "use an httpGet or tcpSocket probe, or preStop.sleep: they need nothing in the image",
         )
     elif "FailedPreStopHook" in text:
         yield (
@@ -240,7 +240,7 @@ def worker_timeout(text: str) -> Iterator[Symptom]:
 
 @_enter("HW809", "connections-break", RISKS, 4)
 def connections_break(text: str) -> Iterator[Symptom]:
-    """EOF or reset now and then: a kept connection was closed at the moment of a request.
+    """Occasional EOF or reset: a kept connection was closed just as a request arrived.
 
     Source: net/http: "EOF", "connection reset by peer"; docs/failure-modes.md no. 4.
     """
@@ -293,7 +293,7 @@ def back_off(text: str) -> Iterator[Symptom]:
 
 @_enter("HW812", "eviction-blocked", RISKS, 9)
 def eviction_blocked(text: str) -> Iterator[Symptom]:
-    """A drain waits for a disruption budget.
+    """A node's drain waits for a disruption budget.
 
     Source: Kubernetes API, Eviction: "Cannot evict pod as it would violate the pod's disruption budget."
     """

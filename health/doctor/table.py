@@ -11,7 +11,7 @@ from .symptoms import SYMPTOMS
 
 
 def table() -> str:
-    """All rules: those of manifests, of running services, and of kubectl's texts."""
+    """Write the tables of all rules: for manifests, for running services, and for kubectl's output."""
     parts = (
         ("Manifests", sorted(RULES.values(), key=lambda rule: rule.id)),
         ("Live", live_rules()),

@@ -1,4 +1,4 @@
-"""Routes to Services, of every kind that is known, and which of them streams take."""
+"""Routes to Services, of every known kind, and which of them streams take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .place import Object, Place
 
-#: A path segment that names a stream. Where --stream-path is not given, these are what is assumed.
+#: Path segments that name a stream, for use without --stream-path.
 STREAM_WORDS = frozenset(
     """
     sse event events stream streams event-stream eventsource subscribe subscriptions updates feed
@@ -16,7 +16,7 @@ STREAM_WORDS = frozenset(
     """.split()
 )
 
-#: Of these, the ones that are hardly anything else: enough to say that a probe at such a path is aimed at a stream.
+#: The unmistakable ones: a probe of such a path is aimed at a stream.
 SURE_WORDS = frozenset({"sse", "stream", "streams", "event-stream", "eventsource", "events"})
 
 HEALTH_WORDS = re.compile(r"(health|ready|live|ping|status|startup|probe|alive|check|canary)", re.IGNORECASE)
@@ -131,8 +131,8 @@ _READERS = {
 
 
 def mark_carriers(routes: list[Route], stream_path: str | None) -> None:
-    """Set ``carries``: with a stream's path, the most specific routes that match it; else those whose path names a
-    stream, and those that take any path. If none does, streams must take what there is."""
+    """Set ``carries``: with a stream's path, on the most specific routes that match it; else on those whose path names
+    a stream, and those that take any path. If there is none, on all."""
     if stream_path is not None:
         for group in _by_host(routes):
             ranks = [
@@ -151,7 +151,7 @@ def mark_carriers(routes: list[Route], stream_path: str | None) -> None:
 
 
 def _by_host(routes: Iterable[Route]) -> list[list[Route]]:
-    """Routes that compete: those of one kind and the same hosts."""
+    """Group the routes that compete: those of one kind and the same hosts."""
     groups: dict[tuple[str, str], list[Route]] = {}
     for route in routes:
         spec = route.object.at("spec")
@@ -165,7 +165,7 @@ def _by_host(routes: Iterable[Route]) -> list[list[Route]]:
 
 
 def _rank(kind: str, path: str, stream_path: str) -> int:
-    """How specifically a route matches; -1 if it does not."""
+    """Return how specifically a route matches; -1 if it does not."""
     if kind == "regex" or re.search(r"[(\[^$\\|]|\.\*", path):
         try:
             return len(path) if re.match(path, stream_path) else -1

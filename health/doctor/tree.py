@@ -1,9 +1,9 @@
 """YAML as a tree of nodes that know where they stand in the text.
 
-Theory of operation. A finding needs the line of a value, and a repair needs the exact span that it replaces, so the
-doctor works on the parser's events and not on plain dictionaries. Scalars stay text: whether ``60`` is a number is for
-the reader of a field to decide, as an annotation's ``60`` is none. Aliases share their node, so a "billion laughs"
-costs no memory here; ``size`` counts what it would expand to, and that is limited.
+Theory of operation. A finding needs the line of a value, and a repair the exact span that it replaces, so the doctor
+works on the parser's events, not on plain dictionaries. Scalars stay text: whether ``60`` is a number depends on the
+field; in an annotation it is none. Aliases share their node, so a "billion laughs" takes no memory; ``size`` counts
+what it would expand to, and is limited.
 
 The parser is ruamel.yaml's. With ``ruamel.yaml.clib`` installed it is libyaml's, several times as fast.
 """
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from .errors import CannotRun
 
-#: Values in one document, aliases expanded. The largest manifests, CustomResourceDefinitions, have some 20,000.
+#: Values in one document, with aliases expanded. The largest manifests, CustomResourceDefinitions, have some 20,000.
 MAX_VALUES = 500_000
 
 #: Levels. Manifests have a dozen, schemas of custom resources thirty.
@@ -43,11 +43,11 @@ class Node:
         self.text: str = ""
         self.items: list[Node] = []
         self.entries: dict[str, tuple[Node, Node]] = {}  # by key: the key's node and the value's
-        self.plain = True  # a scalar without quotes: the only one that can be null
+        self.plain = True  # a scalar without quotes, the only kind that can be null
         self.style: str | None = None  # a scalar's: None, ', ", | or >
         self.flow = False  # written as {…} or […]
         self.size = 1
-        self.merged = False  # some entries came by `<<`, and stand elsewhere
+        self.merged = False  # some entries come from `<<`, and are elsewhere
 
     @property
     def null(self) -> bool:
@@ -59,9 +59,9 @@ class Node:
 
 
 def parse(text: str, name: str) -> list[Node]:
-    """The documents of a YAML text; empty ones are left out.
+    """Parse the documents of a YAML text; empty ones are left out.
 
-    name: how errors call it. Raises CannotRun.
+    name: its name in errors. Raises CannotRun.
     """
     # Imported here: the other uses of the command (--url, --symptoms) need no YAML.
     try:
@@ -83,7 +83,7 @@ def parse(text: str, name: str) -> list[Node]:
 
 
 class _NotAKey(Exception):
-    """A mapping's key is a collection: legal YAML, and no manifest; mostly a template."""
+    """A mapping's key is a collection: legal YAML, but no manifest; usually a template."""
 
     def __init__(self, mark: Any) -> None:
         super().__init__("a key that is not text")
@@ -99,7 +99,7 @@ def _explain(error: Exception, mark: Any, text: str, name: str) -> str:
 
 
 class _Composer:
-    """Builds nodes from the parser's events, with limits that hold while it builds."""
+    """Builds nodes from the parser's events, within limits."""
 
     def __init__(self, events: Any, name: str) -> None:
         self._events = iter(events)
@@ -177,7 +177,7 @@ class _Composer:
 
 
 def plain(node: Node | None) -> Any:
-    """The node as dictionaries, lists and strings; null is None."""
+    """Return the node as dictionaries, lists and strings; null is None."""
     if node is None or node.null:
         return None
     if node.kind == "text":

@@ -1,4 +1,4 @@
-"""Durations and quantities, as manifests, servers and proxies write them."""
+"""Durations and quantities as manifests, servers and proxies write them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ FOREVER = float("inf")
 
 
 def seconds(text: str | None, unit: float = 1.0) -> float | None:
-    """A duration in seconds: ``30``, ``30s``, ``1m30s``, ``PT30S``; FOREVER for ``infinity`` and the like.
+    """Read a duration in seconds: ``30``, ``30s``, ``1m30s``, ``PT30S``; FOREVER for ``infinity`` and the like.
 
-    unit: of a number without one, in seconds. None if it is no duration.
+    unit: in seconds, for a number without one. None if it is no duration.
     """
     if text is None:
         return None
@@ -36,7 +36,7 @@ def seconds(text: str | None, unit: float = 1.0) -> float | None:
 
 
 def setting_seconds(name: str, value: str | None) -> float | None:
-    """A duration from a variable, whose name may tell the unit (``…_MS``); 1000 and more are milliseconds."""
+    """Read a duration from a variable, whose name may give the unit (``…_MS``); 1000 and more are milliseconds."""
     if value is None:
         return None
     if re.search(r"(_MS|MILLIS|MILLISECONDS)$", name, re.IGNORECASE):
@@ -50,7 +50,7 @@ def setting_seconds(name: str, value: str | None) -> float | None:
 
 
 def cpu(text: str | None) -> float | None:
-    """Cores: ``250m``, ``0.5``, ``2``."""
+    """Read cores: ``250m``, ``0.5``, ``2``."""
     if text is None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(m?)", text.strip())
@@ -58,7 +58,7 @@ def cpu(text: str | None) -> float | None:
 
 
 def memory(text: str | None) -> float | None:
-    """Bytes: ``512Mi``, ``1G``."""
+    """Read bytes: ``512Mi``, ``1G``."""
     if text is None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(Ki|Mi|Gi|Ti|k|M|G|T)?", text.strip())
@@ -66,7 +66,7 @@ def memory(text: str | None) -> float | None:
 
 
 def say(duration: float) -> str:
-    """A duration for people: ``45 s``, ``1 h 51 min``."""
+    """Format a duration: ``45 s``, ``1 h 51 min``."""
     if duration < 120:
         return f"{duration:g} s" if duration == round(duration, 1) else f"{duration:.1f} s"
     minutes = round(duration / 60)
@@ -77,5 +77,5 @@ def say(duration: float) -> str:
 
 
 def count(number: int, what: str) -> str:
-    """``1 stream``, ``2 streams``."""
+    """Format a count: ``1 stream``, ``2 streams``."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -16,7 +16,7 @@ LIVENESS, READINESS, STARTUP = "livenessProbe", "readinessProbe", "startupProbe"
 
 @dataclass(slots=True, eq=False)
 class Probe:
-    """One probe; the numbers are Kubernetes' defaults where it does not say (Probe v1 core)."""
+    """One probe, with Kubernetes' default numbers filled in (Probe v1 core)."""
 
     kind: str
     place: Place
@@ -30,12 +30,12 @@ class Probe:
 
     @property
     def patience(self) -> int:
-        """Seconds from the start until it has failed for good: each try at its period."""
+        """Return the seconds from the start until it has failed for good, with one try each period."""
         return self.initial + self.failures * self.period
 
     @property
     def stall(self) -> int:
-        """Seconds without an answer that are enough to fail it, from the first try to the last one's time-out."""
+        """Return the seconds without an answer that fail it, from the first try to the last one's time-out."""
         return (self.failures - 1) * self.period + self.timeout
 
     @property
@@ -44,7 +44,7 @@ class Probe:
 
     @property
     def target(self) -> tuple[str, ...]:
-        """What it asks; equal for two probes that ask the same."""
+        """Return what it asks; equal for two probes that ask the same."""
         return (self.action, self.port, self.path or " ".join(self.command))
 
 
@@ -68,16 +68,16 @@ class Container:
     probes: dict[str, Probe]
     env: dict[str, str] = field(default_factory=dict)
     env_places: dict[str, Place] = field(default_factory=dict)
-    env_known: bool = True  # False: some of it comes from what was not given
+    env_known: bool = True  # False: some of it comes from objects that were not given
     mounts: dict[str, str] = field(default_factory=dict)  # by path: the volume's name
-    ports: dict[str, int] = field(default_factory=dict)  # declared ones, by name, or by number where they have none
+    ports: dict[str, int] = field(default_factory=dict)  # the declared ones, by name, else by number
 
     def port_number(self, port: str) -> int | None:
         return int(port) if port.isdigit() else self.ports.get(port)
 
     @property
     def command_place(self) -> Place:
-        """Where the command line is set: the list that has the last words, or where it would stand."""
+        """Return where the command line is set: the list with the last words, or where it would be."""
         return self.words[-1].list if self.words else self.place.get("args")
 
     @property
@@ -92,7 +92,7 @@ class Container:
 class Workload:
     object: Object
     pod: Place  # the pod's spec
-    template: Place  # what holds the pod's metadata and spec
+    template: Place  # the parent of the pod's metadata and spec
     labels: dict[str, str]
     containers: list[Container] = field(default_factory=list)
 
@@ -110,21 +110,21 @@ class Workload:
 
     @property
     def replicas(self) -> int:
-        """1 where it does not say; a DaemonSet's number is its nodes', so more than one."""
+        """Return the number of replicas, 1 by default; a DaemonSet has one per node, so more than one."""
         if self.object.kind == "DaemonSet":
             return 2
         return self.replicas_place.integer(1) if self.object.kind != "Pod" else 1
 
 
 def pod_places(object: Object) -> tuple[Place, Place] | None:
-    """The template and the pod's spec of a workload; None if it has none."""
+    """Return the template and the pod's spec of a workload; None if it has none."""
     template = object.at() if object.kind == "Pod" else object.at("spec", "template")
     pod = template.get("spec")
     return (template, pod) if pod else None
 
 
 def is_patch(object: Object) -> bool:
-    """True for a fragment that only makes sense merged into a whole: no container has an image."""
+    """Return True for a fragment to merge into a whole: no container has an image."""
     places = pod_places(object)
     if places is None:
         return object.kind != "Rollout" or not object.at("spec", "workloadRef")
@@ -196,7 +196,7 @@ def _read_env(container: Container, configs: Mapping[tuple[str, str], Object]) -
             container.env[name] = value.text or ""
             container.env_places[name] = value
         else:
-            container.env.setdefault(name, "")  # it is there, with a value that cannot be seen
+            container.env.setdefault(name, "")  # it exists, with an unknown value
             container.env_places.setdefault(name, item)
 
 
@@ -204,7 +204,7 @@ _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:
-    """``$(NAME)`` as the kubelet does: what is not known stays, ``$$`` is one ``$``."""
+    """Expand ``$(NAME)`` as the kubelet does: unknown names stay, ``$$`` is one ``$``."""
     return _REFERENCE.sub(lambda found: "$" if found[0] == "$$" else env.get(found[1], found[0]), text)
 
 
@@ -228,7 +228,7 @@ def _read_probe(kind: str, place: Place) -> Probe:
 
 _HEARTBEAT = re.compile(r"HEART_?BEAT|SSE_?PING|PING_INTERVAL|SSE_KEEP_?ALIVE", re.IGNORECASE)
 
-#: Heartbeats of other connections than the clients'.
+#: Heartbeats of connections that are not the clients'.
 _NOT_THE_STREAMS = re.compile(
     r"KAFKA|RABBIT|AMQP|BROKER|CELERY|CONSUL|RAFT|ETCD|LEADER|LEASE|SESSION|GRPC|REDIS|NATS|MQTT|DB_|POSTGRES|SENTRY|WORKER|"
     r"(^|_)(WS|WEBSOCKET)_",
@@ -237,7 +237,7 @@ _NOT_THE_STREAMS = re.compile(
 
 
 def heartbeat(env: Mapping[str, str]) -> float | None:
-    """Seconds between two heartbeats, where the environment tells."""
+    """Return the seconds between two heartbeats, if the environment shows them."""
     for name, value in env.items():
         if _HEARTBEAT.search(name) and not _NOT_THE_STREAMS.search(name):
             found = setting_seconds(name, value)

@@ -49,15 +49,15 @@ def not_a_stream(watched: Watched) -> Iterator[Reason]:
     if status != 200:
         yield (
             BREAKS,
-            f"status {status}: an EventSource takes 200 only" + (", and does not come back" if status != 503 else ""),
+            f"status {status}: an EventSource takes 200 only" + (", and does not reconnect" if status != 503 else ""),
         )
     elif not watched.is_stream:
-        yield BREAKS, f"content type {kind}: an EventSource takes text/event-stream only, and does not come back"
+        yield BREAKS, f"content type {kind}: an EventSource takes text/event-stream only, and does not reconnect"
 
 
 @_enter(STREAM, "HW702", "slow-head", RISKS, 11)
 def slow_head(watched: Watched) -> Iterator[Reason]:
-    """The head comes late: something waits for the first event, or for a place in a pool.
+    """The head is late: something waits for the first event, or for a place in a pool.
 
     Source: WHATWG HTML, 9.2.3: the connection is announced (`open`) when the head is there; docs/failure-modes.md no.
     1, 11.
@@ -68,7 +68,7 @@ def slow_head(watched: Watched) -> Iterator[Reason]:
 
 @_enter(STREAM, "HW703", "may-be-cached-or-changed", RISKS, 11)
 def cacheable(watched: Watched) -> Iterator[Reason]:
-    """Nothing tells caches and proxies to leave the stream alone.
+    """No header tells caches and proxies to leave the stream alone.
 
     Source: RFC 9111, 5.2.2.4 (no-cache), 5.2.2.5 (no-store), 5.2.2.6 (no-transform); nginx, ngx_http_proxy_module:
     X-Accel-Buffering.
@@ -99,7 +99,7 @@ def http_10(watched: Watched) -> Iterator[Reason]:
 
 @_enter(STREAM, "HW705", "silence", RISKS, 11)
 def silence(watched: Watched) -> Iterator[Reason]:
-    """No heartbeat: nothing comes for longer than proxies wait.
+    """No heartbeat: nothing is sent for longer than proxies wait.
 
     Source: WHATWG HTML, 9.2.7, "Authoring notes": "authors can include a comment line […] every 15 seconds or so"
     against legacy proxies that drop connections after a short time-out.
@@ -119,7 +119,7 @@ def silence(watched: Watched) -> Iterator[Reason]:
 
 @_enter(STREAM, "HW706", "cannot-be-resumed", RISKS, 13)
 def no_ids(watched: Watched) -> Iterator[Reason]:
-    """Events without ids: who reconnects cannot say where it was, and what came in between is lost.
+    """Events without ids: a client that reconnects cannot say where it was, and misses what was sent in between.
 
     Source: WHATWG HTML, 9.2.4: "The Last-Event-ID header" is sent if "the last event ID string" is not empty.
     """
@@ -132,7 +132,7 @@ def no_ids(watched: Watched) -> Iterator[Reason]:
 
 @_enter(STREAM, "HW707", "no-retry", NOTE, 13)
 def no_retry(watched: Watched) -> Iterator[Reason]:
-    """No `retry:`: all clients of a pod come back after the same few seconds.
+    """No `retry:`: all clients of a pod reconnect after the same few seconds.
 
     Source: WHATWG HTML, 9.2.1: the reconnection time is "implementation-defined […] probably in the region of a few
     seconds".
@@ -140,13 +140,13 @@ def no_retry(watched: Watched) -> Iterator[Reason]:
     if watched.is_stream and watched.events and not any(event.retry for event in watched.events):
         yield (
             NOTE,
-            "no `retry:` was seen: all clients of a pod that ends come back after their browser's own few seconds",
+            "no `retry:` was seen: all clients of a pod that ends reconnect after their browser's own few seconds",
         )
 
 
 @_enter(STREAM, "HW708", "events-arrive-in-clumps", BREAKS, 11)
 def clumps(watched: Watched) -> Iterator[Reason]:
-    """Events arrive together though they were sent apart, by the times that are in them.
+    """Events arrive together although they were sent apart, by the times in them.
 
     Source: nginx, ngx_http_proxy_module, proxy_buffering; docs/failure-modes.md no. 11.
     """
@@ -245,7 +245,7 @@ def _readable(watched: Watched) -> Iterator[Reason]:
 
 @_enter(WAYS, "HW721", "held-back-on-the-way", BREAKS, 11)
 def held_back(through: Watched | None, direct: Watched) -> Iterator[Reason]:
-    """Events come later, or not at all, by way of the ingress than from the pod itself.
+    """Events arrive later, or not at all, through the ingress than from the pod itself.
 
     Source: docs/failure-modes.md no. 11: the first of pod, Service and ingress that is late is behind it.
     """
@@ -280,7 +280,7 @@ def _key(event: Event) -> tuple[str | None, str | None]:
 
 @_enter(WAYS, "HW722", "ended-on-the-way", BREAKS, 11)
 def ended_on_the_way(through: Watched, direct: Watched) -> Iterator[Reason]:
-    """The stream ends by way of the ingress, and goes on at the pod.
+    """The stream ends through the ingress, and goes on at the pod.
 
     Source: docs/failure-modes.md no. 11.
     """
@@ -322,7 +322,7 @@ def probe_is_a_stream(probing: Probing) -> Iterator[Reason]:
 
 @_enter(PROBE, "HW733", "slow-probe", RISKS, 7)
 def slow_probe(probing: Probing) -> Iterator[Reason]:
-    """The probe is slow with nothing beside it.
+    """The probe is slow, even alone.
 
     Source: Kubernetes, "Configure Probes", timeoutSeconds: "Defaults to 1 second".
     """
@@ -364,7 +364,7 @@ def streams_starve_the_probe(probing: Probing) -> Iterator[Reason]:
 def wrong_length(probing: Probing) -> Iterator[Reason]:
     """The probe's answer is longer or shorter than its Content-Length.
 
-    Source: RFC 9112, 6.3: what is left over is read as the next answer; what is missing makes the answer incomplete.
+    Source: RFC 9112, 6.3: extra bytes are read as the next answer; missing bytes make the answer incomplete.
     """
     for each in probing.alone:
         if each.surplus or each.ended == "torn":
@@ -383,6 +383,6 @@ def kept_connection(probing: Probing) -> Iterator[Reason]:
     if probing.alone and all(each.kept for each in probing.alone):
         yield (
             NOTE,
-            "the server keeps the connection after the answer; who asks often (load balancers, monitors) holds"
+            "the server keeps the connection after the answer; a client that asks often (a load balancer) holds"
             " places of its pool",
         )

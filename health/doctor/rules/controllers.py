@@ -64,7 +64,7 @@ def controller_cuts_on_reload(model: Model) -> Iterator[Found]:
             place = data.get("proxy-buffering")
             yield Found(
                 place,
-                "buffering is switched on for every Ingress: events come late and in bursts, unless every answer"
+                "buffering is switched on for every Ingress: events arrive late and in bursts, unless every answer"
                 " says X-Accel-Buffering: no",
                 (Change(place, "off", "Events go out as they come."),),
                 BREAKS,

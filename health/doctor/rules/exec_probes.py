@@ -1,7 +1,7 @@
 """HW11x: probes that run a command in the container.
 
 How one fails decides what follows (kubernetes/kubernetes pkg/probe/exec/exec.go): an exit status other than 0 is a
-failure; a command that cannot be started is an error of the prober under containerd and CRI-O, which is thrown away, so
+failure; a command that cannot be started is an error of the prober under containerd and CRI-O, which is discarded, so
 readiness and startup stay failed and liveness stays passed.
 """
 
@@ -77,7 +77,7 @@ def probe_by_dev_tcp(model: Model) -> Iterator[Found]:
             yield Found(
                 place,
                 f"{why}; {_fails(probe)}",
-                _instead(container, probe, "The kubelet itself opens the connection; nothing of the image is needed."),
+                _instead(container, probe, "The kubelet itself opens the connection; the image needs nothing."),
                 BREAKS if certain else RISKS,
             )
 
@@ -136,13 +136,13 @@ def program_not_in_the_image(model: Model) -> Iterator[Found]:
             yield Found(
                 place,
                 f"{shown}: the shell says 127, which counts as failed; {_fails(probe)}",
-                _instead(container, probe, f"The image has no {name}; the kubelet asks by itself."),
+                _instead(container, probe, f"The image has no {name}; the kubelet itself asks."),
             )
         else:
             yield Found(
                 place,
                 f"{shown}: the command cannot be started, an error of the prober (containerd, CRI-O); {_errs(probe)}",
-                _instead(container, probe, f"The image has no {name}; the kubelet asks by itself."),
+                _instead(container, probe, f"The image has no {name}; the kubelet itself asks."),
                 RISKS if probe.kind == LIVENESS else BREAKS,
             )
 

@@ -155,7 +155,7 @@ def policy_ends_streams(model: Model) -> Iterator[Found]:
 
 @rule("HW434", "traefik-holds-answers-back", BREAKS, 11)
 def traefik_buffers(model: Model) -> Iterator[Found]:
-    """Traefik's buffering middleware is in the streams' way: it reads the whole answer, even where it only limits
+    """Traefik's buffering middleware holds streams back: it reads the whole answer, even if it only limits
     requests.
 
     Source: Traefik, "Buffering" middleware; traefik/traefik pkg/middlewares/buffering uses vulcand/oxy's buffer, which

@@ -60,7 +60,7 @@ def sync_worker(model: Model) -> Iterator[Found]:
         cut += "" if "worker-class" in server.options else " (assumed: no gunicorn.conf.py in the image says otherwise)"
         yield Found(
             server.options["worker-class"].place if "worker-class" in server.options else server.place,
-            f"a sync worker holds one request: {held}, and then nobody is served, the probes included{cut}",
+            f"a sync worker holds one request: {held}, and then nobody is served, not even probes{cut}",
             advice="Use an asynchronous worker: `-k gevent` (the image must have gevent), or an ASGI server.",
         )
 
@@ -91,7 +91,7 @@ def small_thread_pool(model: Model) -> Iterator[Found]:
             continue
         yield Found(
             option.place if option else server.place,
-            f"{said}: {count(size, 'stream')} fill it, and then nobody is served, the probes included"
+            f"{said}: {count(size, 'stream')} fill it, and then nobody is served, not even probes"
             + (" (they get 503)" if name == "limit-concurrency" else ""),
             severity=BREAKS if size < 50 else RISKS,
             advice="Serve streams by an event loop (gevent, ASGI), or size the pool for all streams and put probes"
@@ -115,7 +115,7 @@ def small_connection_pool(model: Model) -> Iterator[Found]:
         yield Found(
             option.place,
             f"{server.workers} × worker_connections {size:g} = {server.workers * size:g} streams fill the pool: then"
-            " the worker stops to accept, and the next client, or probe, waits until one leaves",
+            " the worker stops accepting, and the next client, or probe, waits until one leaves",
             option_change(option, "2000", "Above the number of streams a pod is to hold."),
         )
 

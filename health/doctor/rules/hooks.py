@@ -60,12 +60,12 @@ def hook_that_fails(model: Model) -> Iterator[Found]:
         pause = hook_pause(container) or _meant(hook_command(container)) or 5
         yield Found(
             container.hook.get("exec", "command"),
-            f"{why}; there is no pause, and SIGTERM comes while the Service still sends clients",
+            f"{why}; there is no pause, and SIGTERM arrives while the Service still sends clients",
             (
                 Change(
                     container.hook.get("exec"),
                     Swap("sleep", {"seconds": int(pause)}),
-                    "The kubelet waits by itself; nothing of the image is needed (Kubernetes 1.30 and newer).",
+                    "The kubelet itself waits; the image needs nothing (Kubernetes 1.30 and newer).",
                 ),
             ),
         )

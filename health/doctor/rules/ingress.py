@@ -97,7 +97,7 @@ def idle_found(
         if limit <= 60:
             yield Found(
                 place,
-                f"{said}, unless the app sends a heartbeat more often (nothing here tells)",
+                f"{said}, unless the app sends a heartbeat more often (nothing here shows one)",
                 (Change(place, f"3600{idle.unit}", UNKNOWN_BEAT),),
                 RISKS,
             )
@@ -238,7 +238,7 @@ def proxy_holds_events_back(model: Model) -> Iterator[Found]:
         said = f"{place.text!r}" if place else "not set, and on by default"
         yield Found(
             place,
-            f"{said}: {entry.proxy} collects an answer in buffers of 4 to 8 KB, so events come late and in bursts,"
+            f"{said}: {entry.proxy} collects an answer in buffers of 4 to 8 KB, so events arrive late and in bursts,"
             " unless every answer says X-Accel-Buffering: no",
             (Change(place, entry.good, "Events go out as they come."),),
         )

@@ -112,7 +112,7 @@ def _whole_answer(place: Place) -> Iterator[Found]:
     said = f"{limit:g}" if place else "not set, so 30"
     yield Found(
         place,
-        f"{said}: Google's load balancer ends every answer after {say(limit)}, whatever flows"
+        f"{said}: Google's load balancer ends every answer after {say(limit)}, whatever is sent"
         " (ERR_HTTP2_PROTOCOL_ERROR in a browser): a heartbeat does not move a limit of the whole answer",
         (Change(place, 86400, "For the whole answer: a day, the most that is allowed."),),
         severity,

@@ -101,7 +101,7 @@ def nginx_buffers(model: Model) -> Iterator[Found]:
                     said += " (add_header X-Accel-Buffering tells only the client)"
                 yield Found(
                     _at(place, line),
-                    f"{where}: {said}: events are collected in buffers of 4 to 8 KB, and come late and in bursts,"
+                    f"{where}: {said}: events are collected in buffers of 4 to 8 KB, and arrive late and in bursts,"
                     " unless every answer says X-Accel-Buffering: no",
                     advice=f"{how}_buffering off;",
                 )
@@ -138,14 +138,14 @@ def nginx_idle(model: Model) -> Iterator[Found]:
             if beat is not None and limit <= beat:
                 yield Found(
                     spot,
-                    f"{said}, and the heartbeat comes after {beat:g} s: every quiet stream is cut",
+                    f"{said}, and the heartbeat is sent after {beat:g} s: every quiet stream is cut",
                     advice=f"{how}_read_timeout {beat * 5:g}s;",
                 )
             elif beat is None and limit <= 60:
                 yield Found(
                     spot,
                     f"{said}: a stream that is silent for {limit:g} s is ended, unless the app sends a heartbeat more"
-                    " often (nothing here tells)",
+                    " often (nothing here shows one)",
                     severity=RISKS,
                     advice=f"{how}_read_timeout 75s; and a heartbeat each 15 s.",
                 )
@@ -310,7 +310,7 @@ def haproxy_idle(model: Model) -> Iterator[Found]:
             yield Found(
                 _at(place, line),
                 f"timeout {name or key.partition('-')[2]} {value}: HAProxy ends a stream over which nothing came for"
-                f" {limit:g} s" + ("" if beat is None else f", and the heartbeat comes after {beat:g} s"),
+                f" {limit:g} s" + ("" if beat is None else f", and the heartbeat is sent after {beat:g} s"),
                 severity=severity,
                 advice="timeout server 75s and timeout client 75s, and a heartbeat each 15 s.",
             )

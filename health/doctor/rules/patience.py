@@ -134,7 +134,7 @@ def no_readiness(model: Model) -> Iterator[Found]:
             )
         yield Found(
             container.place.get(READINESS),
-            f"missing: the pod gets new streams {started}, whatever its state, and has no way to be left out but a"
+            f"missing: the pod gets new streams {started}, whatever its state, and cannot be left out except by a"
             " restart",
             changes,
         )
@@ -199,13 +199,13 @@ def no_startup_probe(model: Model) -> Iterator[Found]:
             Change(
                 container.place.get(STARTUP),
                 {**typed(asked), "periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 150},
-                "Until it has passed nobody asks for liveness: 150 × 2 s = 300 s for the start.",
+                "Until it has passed, liveness is not asked: 150 × 2 s = 300 s for the start.",
             ),
         )
         yield Found(
             container.place.get(STARTUP),
             f"missing, and {because}: liveness gives up {probe.initial} + {probe.failures} × {probe.period} ="
-            f" {budget} s after the start, so a slower one is killed half-way and begins anew",
+            f" {budget} s after the start, so a slower one is killed half-way and begins again",
             change if asked else (),
             severity,
         )
@@ -234,7 +234,7 @@ def short_start_budget(model: Model) -> Iterator[Found]:
             f"the whole start has {probe.initial} + {probe.failures} × {probe.period} = {budget} s"
             + (f" and the container {slow}" if slow else "")
             + f", with {probe.timeout} s for each answer: a cold node, a throttled CPU or a slow dependency, and the"
-            " container is killed and begins anew",
+            " container is killed and begins again",
             (
                 Change(
                     probe.place.get("failureThreshold"),

@@ -55,7 +55,7 @@ def probe_on_a_stream(model: Model) -> Iterator[Found]:
             continue
         place = probe.place.get("httpGet", "path")
         cut = (
-            f"after {probe.timeout} s of a body without an end the try is an error of the prober, which is thrown away"
+            f"after {probe.timeout} s of a body without an end the try is an error of the prober, which is discarded"
         )
         if probe.kind == READINESS:
             reason = f"{why}: {cut}. Readiness begins as failed and nothing changes it: the pod is never Ready"
@@ -160,7 +160,7 @@ def liveness_asks_what_readiness_asks(model: Model) -> Iterator[Found]:
         yield Found(
             liveness.place,
             f"it {question}gives up after {liveness.failures} × {liveness.period} = {ours} s, readiness after"
-            f" {readiness.failures} × {readiness.period} = {theirs} s: a slow answer, or a dependency that is away,"
+            f" {readiness.failures} × {readiness.period} = {theirs} s: a slow answer, or a dependency that is down,"
             " restarts the pod about when it is taken out of the Service, and cuts all of its streams",
             (
                 Change(
@@ -206,7 +206,7 @@ def liveness_in_the_pool(model: Model) -> Iterator[Found]:
         reason = (
             f"probes and streams share port {probe.port} and {said}: when every place is a stream, the probe"
             f" connects, waits {probe.timeout} s and fails; after {probe.failures} × {probe.period} s the container"
-            " is restarted, all clients come back, and the pool is full again"
+            " is restarted, all clients reconnect, and the pool is full again"
         )
         changes: tuple[Change, ...] = ()
         if server.name == "gunicorn" and server.number("timeout", 30.0):
@@ -261,7 +261,7 @@ def liveness_asks_a_dependency(model: Model) -> Iterator[Found]:
             yield Found(
                 probe.place.get("httpGet", "path"),
                 f"{probe.path} is the aggregate of every health indicator, databases and brokers included: when one"
-                f" is away for {probe.failures} × {probe.period} s, all pods are restarted at once",
+                f" is down for {probe.failures} × {probe.period} s, all pods are restarted at once",
                 (Change(probe.place.get("httpGet", "path"), alone, why),) if alone else (),
                 advice="" if alone else "Aim liveness at a route that asks for nothing outside of the process.",
             )
@@ -269,7 +269,7 @@ def liveness_asks_a_dependency(model: Model) -> Iterator[Found]:
             yield Found(
                 probe.place.get("httpGet", "path"),
                 f"{probe.place.get('httpGet', 'path').text} says by its name that it asks for more than the process:"
-                f" when what it depends on is away for {probe.failures} × {probe.period} s, every pod is restarted at"
+                f" when what it depends on is down for {probe.failures} × {probe.period} s, every pod is restarted at"
                 " the same moment",
                 advice="Aim liveness at a route that asks for nothing outside of the process.",
             )

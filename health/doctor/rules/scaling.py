@@ -39,7 +39,7 @@ def all_pods_at_once(model: Model) -> Iterator[Found]:
             yield Found(
                 strategy,
                 f"Recreate with {replicas} replicas: each rollout cuts the streams of all pods, and nobody can take"
-                " them over until the first new one is ready; then all come back at once",
+                " them over until the first new one is ready; then all reconnect at once",
                 (
                     Change(
                         object.at("spec", "strategy"),
@@ -165,7 +165,7 @@ def _least(model: Model, workload: Workload) -> int:
 
 @rule("HW404", "scale-down-cuts-streams", RISKS, 13)
 def scale_down(model: Model) -> Iterator[Found]:
-    """An autoscaler may take away all surplus pods at once.
+    """An autoscaler may remove all surplus pods at once.
 
     Source: Kubernetes, "Horizontal Pod Autoscaling", "Default behavior": scaleDown has a stabilization window of 300 s
     and one policy, "which allows a 100% of the currently running replicas to be removed" each 15 s.
@@ -196,7 +196,7 @@ def scale_down(model: Model) -> Iterator[Found]:
                         "stabilizationWindowSeconds": 600,
                         "policies": [{"type": "Pods", "value": 1, "periodSeconds": 300}],
                     },
-                    "One pod in five minutes: each one that goes makes all of its clients reconnect.",
+                    "One pod in five minutes: all clients of a pod that leaves reconnect.",
                 ),
             ),
         )
@@ -248,7 +248,7 @@ def scaled_by_cpu(model: Model) -> Iterator[Found]:
         place = scaler.at("spec", "metrics") if metrics else scaler.at("spec", "targetCPUUtilizationPercentage")
         yield Found(
             place,
-            "scaled by CPU or memory: thousands of quiet streams use next to none, so pods are taken away while"
+            "scaled by CPU or memory: thousands of quiet streams use next to none, so pods are removed while"
             " full, and added when it is too late",
             advice="Scale by open streams for each pod (a Pods metric).",
         )
@@ -256,7 +256,7 @@ def scaled_by_cpu(model: Model) -> Iterator[Found]:
 
 @rule("HW406", "scaled-to-zero", RISKS, 13)
 def scaled_to_zero(model: Model) -> Iterator[Found]:
-    """KEDA may take the last pod away, and with it every open stream.
+    """KEDA may remove the last pod, and with it every open stream.
 
     Source: KEDA, "ScaledObject specification", minReplicaCount: "Minimum number of replicas KEDA will scale the
     resource down to. By default, it's scale to zero"; cooldownPeriod 300 s.

@@ -27,7 +27,7 @@ def _finite(value: float | None) -> bool:
 
 @rule("HW311", "write-timeout", BREAKS, 11)
 def write_timeout(model: Model) -> Iterator[Found]:
-    """A server, or a proxy before it, has a write time-out: it ends every answer at a fixed age, whatever flows.
+    """A server, or a proxy before it, has a write time-out: it ends every answer at a fixed age, whatever is sent.
 
     Source: Go, net/http, Server.WriteTimeout: "the maximum duration before timing out writes of the response. It is
     reset whenever a new request's header is read"; Traefik, "EntryPoints", respondingTimeouts.writeTimeout: "the
@@ -44,7 +44,7 @@ def write_timeout(model: Model) -> Iterator[Found]:
             assert limit is not None
             yield Found(
                 option.place,
-                f"--{name} {option.value} ends every answer {say(limit)} after its request, whatever flows and"
+                f"--{name} {option.value} ends every answer {say(limit)} after its request, whatever is sent and"
                 " however many heartbeats it has: all streams are cut at that age",
                 option_change(
                     option, "0s", "0: no limit. A write time-out counts from the request, so it ends every stream."
@@ -64,7 +64,7 @@ def write_timeout(model: Model) -> Iterator[Found]:
             assumed = "" if server.name == "native" else " (assumed: it is what Go's net/http calls WriteTimeout)"
             yield Found(
                 container.env_places[name],
-                f"{name}={value} ends every answer {say(env_limit)} after its request, whatever flows{assumed}",
+                f"{name}={value} ends every answer {say(env_limit)} after its request, whatever is sent{assumed}",
                 (
                     Change(
                         container.env_places[name],
@@ -124,7 +124,7 @@ def _spring_files(model: Model, container: Container) -> Iterator[Found]:
 
 @rule("HW316", "server-ends-quiet-streams", BREAKS, 11)
 def server_idle(model: Model) -> Iterator[Found]:
-    """The server itself ends a connection over which nothing went for some seconds.
+    """The server itself ends a connection that was silent for some seconds.
 
     Source: Spring Boot, "Application Properties", server.netty.idle-timeout: "Idle timeout of the Netty channel";
     server.jetty.connection-idle-timeout: "Time that the connection can be idle before it is closed."
@@ -260,7 +260,7 @@ _MEMORY = re.compile(r"(^|[=:])(memory:(//)?|in-?memory|inmem|local|bolt://)", r
 
 @rule("HW314", "broadcast-within-one-process", NOTE, 6)
 def broadcast_within_one_process(model: Model) -> Iterator[Found]:
-    """Several processes, and a setting that says events are passed on within one. A question, not a claim.
+    """Several processes, and a setting that says events are passed on within one. This is a question, not a claim.
 
     Source: Django Channels, "Channel Layers": in-memory layers "operate with each process as a separate layer";
     Mercure, "Transports": Bolt is for one instance.

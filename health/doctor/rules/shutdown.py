@@ -50,7 +50,7 @@ def grace_period_too_short(model: Model) -> Iterator[Found]:
         if pause == FOREVER:
             yield Found(
                 workload.grace_place,
-                f"the hook never ends, so it takes all of {said}: SIGTERM comes with the kubelet's 2 extra seconds,"
+                f"the hook never ends, so it takes all of {said}: SIGTERM arrives with the kubelet's 2 extra seconds,"
                 " then SIGKILL (exit 137) tears all streams",
                 advice="Let the hook sleep for 5 to 15 s.",
             )
@@ -73,9 +73,9 @@ def grace_period_too_short(model: Model) -> Iterator[Found]:
         broken = bool(broken_hook(container))
         severity: Severity = BREAKS if need > grace and not broken else RISKS
         late = (
-            f"SIGKILL comes {grace - pause:g} s after SIGTERM and tears what is open"
+            f"SIGKILL follows {grace - pause:g} s after SIGTERM and tears what is open"
             if need > grace
-            else "SIGKILL comes in the same second in which it would have ended"
+            else "SIGKILL follows in the same second in which it would have ended"
         )
         sum_of = f"{terms} = {need:g} s" if pause else f"{terms} s"
         repaired = " once the hook works" if broken else ""
@@ -95,7 +95,7 @@ def _lengthen(workload: Workload, need: float, terms: str) -> Change:
 
 @rule("HW202", "shell-is-process-1", BREAKS, 9)
 def shell_is_process_1(model: Model) -> Iterator[Found]:
-    """A shell stays process 1 before the server, and passes no signal on.
+    """A shell stays process 1 in front of the server, and passes no signal on.
 
     Source: POSIX.1-2024 sh; pid_namespaces(7): a signal without a handler is not delivered to process 1 of a PID
     namespace. Tried: dash 0.5.12 never replaces itself by its last command; bash 5.2 does; BusyBox ash 1.35 does unless
@@ -141,7 +141,7 @@ def shell_is_process_1(model: Model) -> Iterator[Found]:
         yield Found(
             word.list,
             f"without `exec` {who} stays process 1: it passes no SIGTERM on and, being process 1, ignores it;"
-            f" `{last.program}` never hears of the end, and SIGKILL tears all streams after"
+            f" `{last.program}` never gets it, and SIGKILL tears all streams after"
             f" {container.workload.grace} s (exit 137) at every rollout",
             changes,
             BREAKS if kind else RISKS,
@@ -166,7 +166,7 @@ def _with_exec(text: str, last: shell.Command) -> str | None:
 
 @rule("HW203", "package-manager-is-process-1", RISKS, 9)
 def package_manager_is_process_1(model: Model) -> Iterator[Found]:
-    """npm, yarn or pnpm starts the server and stands between it and SIGTERM.
+    """npm, yarn or pnpm starts the server and keeps SIGTERM from it.
 
     Source: nodejs/docker-node, docs/BestPractices.md, "CMD": starting node itself "causes exit signals such as SIGTERM
     and SIGINT to be received by the Node.js process instead of npm swallowing them."
@@ -201,7 +201,7 @@ def no_pause_before_sigterm(model: Model) -> Iterator[Found]:
     """The server closes its listener at SIGTERM, while the Service still sends clients.
 
     Source: Kubernetes, "Pod Lifecycle", "Termination of Pods": the endpoint's removal and SIGTERM happen at the same
-    time; gunicorn, "Signal Handling", TERM: graceful shutdown, which stops to accept; uvicorn, "Server behavior".
+    time; gunicorn, "Signal Handling", TERM: graceful shutdown, which stops accepting; uvicorn, "Server behavior".
     """
     for container in model.main_containers:
         server = model.server(container)
@@ -216,7 +216,7 @@ def no_pause_before_sigterm(model: Model) -> Iterator[Found]:
             Change(
                 container.hook,
                 {"sleep": {"seconds": 5}},
-                "While endpoints are removed everywhere the pod still serves (Kubernetes 1.30 and newer).",
+                "The pod still serves while endpoints are removed everywhere (Kubernetes 1.30 and newer).",
             )
         ]
         if need >= container.workload.grace:
@@ -224,7 +224,7 @@ def no_pause_before_sigterm(model: Model) -> Iterator[Found]:
         yield Found(
             container.hook,
             f"missing: {server.name} closes its listener at SIGTERM, while nodes and proxies send clients for some"
-            " seconds more: newcomers, and everybody who was cut, get connection refused or 502",
+            " seconds more: new clients, and those that were cut, get connection refused or 502",
             tuple(changes),
         )
 
@@ -253,7 +253,7 @@ def short_grace(model: Model) -> Iterator[Found]:
                 Change(
                     first.hook,
                     {"sleep": {"seconds": 5}},
-                    "While endpoints are removed everywhere the pod still serves (Kubernetes 1.30 and newer).",
+                    "The pod still serves while endpoints are removed everywhere (Kubernetes 1.30 and newer).",
                 ),
             )
         yield Found(
@@ -290,7 +290,7 @@ def no_limit_for_the_end(model: Model) -> Iterator[Found]:
                 Change(
                     place,
                     [*(item.text for item in place.items()), "--timeout-graceful-shutdown", str(limit)],
-                    f"Streams never end by themselves; {limit} s fit into the grace period.",
+                    f"Streams never end on their own; {limit} s fit into the grace period.",
                 ),
             )
         yield Found(
