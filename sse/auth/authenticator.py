@@ -1,9 +1,10 @@
-"""Decides whether a request may publish to some channels, or read them. The views call only this.
+"""Decides whether a request may publish to some channels, read them, or manage them. The views call only this.
 
 Combines the rule (``policy``), the credential (``bearer``), the key (``publish_key``) or token (``tokens``) and, for
 requests without a key, their origin (``origin``).
 """
 
+import enum
 import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -22,16 +23,17 @@ from .decision import BadAuthSetting, Grant, credentials_missing, forbidden, ins
 from .origin import is_allowed, is_own, local_publish_refusal, parse_allow_list
 from .policy import Publishing, Reading, Rule, decide
 from .publish_key import matches
+from .revoked import MAX_SUBJECT_CHARS, Revoked, subject_name
 
 if TYPE_CHECKING:
     from .keys import Key
     from .tokens import Claims
 
+# They change nothing (RFC 9110 §9.2.1).
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
+
 # The subject of all holders of the publish key. Not a fingerprint: a log must not help to guess the key.
 KEY_SUBJECT: Final = "publish-key"
-
-# Characters of a token's `sub` to keep: log lines contain it, and the rate limiter stores it as a key.
-MAX_SUBJECT_CHARS: Final = 128
 
 _HOW_TO_OPEN: Final = (
     "publishing is closed, because no key is set and other machines can reach this service (or it cannot tell): set"
@@ -39,13 +41,28 @@ _HOW_TO_OPEN: Final = (
 )
 
 
+class _Right(enum.StrEnum):
+    """What needs the publish key, or a token that covers the channels. The value is for sentences."""
+
+    PUBLISH = "publishing"
+    MANAGE = "managing"
+
+    def of(self, claims: "Claims") -> Patterns:
+        return claims.publish if self is _Right.PUBLISH else claims.manage
+
+    @property
+    def verb(self) -> str:
+        return "publishing to" if self is _Right.PUBLISH else "managing"
+
+
 class Authenticator:
-    """Decides whether requests may publish or read. One per app; thread-safe.
+    """Decides whether requests may publish, read or manage. One per app; thread-safe.
 
     loopback_only: returns True if *all* addresses that the process really listens on are loopback addresses; False if
     they are unknown. Called for each publish that depends on it, so it must be cheap.
     clock: returns Unix seconds.
     monotonic: returns seconds from any origin, for key files.
+    revoked: the subjects whose earlier tokens are refused; without it, nobody's are.
     before: the predecessor, when settings change. Its key files stay in use, and replaced keys stay valid for a while.
 
     Raises BadAuthSetting for unsafe settings: a short key, an unreadable file, an algorithm that does not fit, a key
@@ -59,10 +76,12 @@ class Authenticator:
         loopback_only: Callable[[], bool],
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        revoked: Revoked | None = None,
         before: "Authenticator | None" = None,
     ) -> None:
         self._loopback_only = loopback_only
         self._clock = clock
+        self._revoked = revoked
         self._publish_keys: list[Source[bytes]] = publish_keys(
             settings, monotonic, before._publish_keys if before else ()
         )
@@ -88,7 +107,7 @@ class Authenticator:
         except LookupError:
             raise BadAuthSetting("SSE_AUTH", "it must be auto or none") from None
 
-    # -- Publishing
+    # -- Publishing and managing
 
     def publishing(self) -> Publishing:
         """Return what a publisher must present now."""
@@ -102,44 +121,55 @@ class Authenticator:
         Without channels: checks whether this request may publish at all, before its body is read. A batch names its
         channels in the body, so it needs a second check.
         """
+        return self._may_change(request, channels, _Right.PUBLISH)
+
+    def may_manage(self, request: Request, channels: Collection[str]) -> Grant:
+        """Return a grant to erase and list all of ``channels`` (names and patterns), and to end streams of them.
+
+        The publish key may manage; so may everybody who may publish without a credential. Raises AccessDenied.
+        """
+        return self._may_change(request, channels, _Right.MANAGE)
+
+    def _may_change(self, request: Request, channels: Collection[str], right: _Right) -> Grant:
         match self.publishing():
             case Publishing.OPEN:
-                return self._publish_anonymously(request, channels)
+                return self._change_anonymously(request, channels)
             case Publishing.LOCAL:
                 refusal = local_publish_refusal(request.environ, self._origins)
                 if refusal is not None:
                     raise forbidden(
-                        "Publishing needs a key",
-                        f"without one, only direct requests from this machine may publish: {refusal}",
+                        f"{right.capitalize()} needs a key",
+                        f"without one, only direct requests from this machine may publish or manage: {refusal}",
                         "origin",
                     )
-                return self._publish_anonymously(request, channels)
+                return self._change_anonymously(request, channels)
             case Publishing.CLOSED:
-                raise forbidden("Publishing is closed", _HOW_TO_OPEN, "closed")
+                raise forbidden(f"{right.capitalize()} is closed", _HOW_TO_OPEN, "closed")
             case Publishing.KEY | Publishing.TOKEN | Publishing.KEY_OR_TOKEN:
-                return self._publish_by_credential(request, channels)
+                return self._change_by_credential(request, channels, right)
 
-    def _publish_anonymously(self, request: Request, channels: Collection[str]) -> Grant:
+    def _change_anonymously(self, request: Request, channels: Collection[str]) -> Grant:
         _no_reserved(channels)
         return self._anonymous(request)
 
-    def _publish_by_credential(self, request: Request, channels: Collection[str]) -> Grant:
+    def _change_by_credential(self, request: Request, channels: Collection[str], right: _Right) -> Grant:
         credential = find_credential(request, reading=False)
         if credential is None:
-            raise credentials_missing(f"publishing needs a key or a token, {what_to_send(reading=False)}")
-        if credential.scheme.ambient:
-            self._check_cross_site(request)
+            raise credentials_missing(f"{right} needs a key or a token, {what_to_send(reading=False)}")
+        # A browser sends no Origin with a page's own GET, which changes nothing.
+        if credential.scheme.ambient and request.method not in _SAFE_METHODS:
+            self._check_cross_site(request, right)
         if self._is_publish_key(credential):
             _no_reserved(channels)
             return Grant(KEY_SUBJECT)
         claims = self._claims(credential)
-        missing = claims.publish.first_missing(channels)
-        if missing is not None or not claims.publish:
-            detail = _naming("publishing to", missing)
-            raise insufficient_scope("the token does not allow publishing here", detail)
+        patterns = right.of(claims)
+        missing = patterns.first_missing(channels)
+        if missing is not None or not patterns:
+            raise insufficient_scope(f"the token does not allow {right} here", _naming(right.verb, missing))
         return _grant(claims, credential)
 
-    def _check_cross_site(self, request: Request) -> None:
+    def _check_cross_site(self, request: Request, right: _Right) -> None:
         """Refuse other sites' pages (CSRF)."""
         origin = request.headers.get("Origin")
         if origin is None or not (
@@ -147,7 +177,7 @@ class Authenticator:
         ):
             raise forbidden(
                 "Origin not allowed",
-                "publishing with the cookie needs an Origin header that is this service's own or is in"
+                f"{right} with the cookie needs an Origin header that is this service's own or is in"
                 " SSE_CORS_ORIGINS (or the token as Authorization: Bearer)",
                 "origin",
             )
@@ -155,7 +185,7 @@ class Authenticator:
     # -- Reading
 
     def may_subscribe(self, request: Request, channels: Collection[str]) -> Grant:
-        """Return a grant to read all of ``channels``. Raises AccessDenied.
+        """Return a grant to read all of ``channels``, names and patterns. Raises AccessDenied.
 
         Ignores credentials where everybody may read: there, a bad token does no harm, and a good one does not end
         the stream.
@@ -164,7 +194,7 @@ class Authenticator:
         if self._reachable.reading is Reading.PUBLIC:
             _no_reserved([channel for channel in guarded if channel != STATS_CHANNEL])
             return self._anonymous(request)
-        guarded = [channel for channel in guarded if not self._public.covers(channel)]
+        guarded = [channel for channel in guarded if self._public.first_missing((channel,)) is not None]
         if channels and not guarded:
             return self._anonymous(request)
         credential = find_credential(request, reading=True)
@@ -200,7 +230,10 @@ class Authenticator:
     def _claims(self, credential: Credential) -> "Claims":
         if self._tokens is None:
             raise invalid_token("this is not the key", "key")
-        return self._tokens.verify(credential.value, self._clock())
+        claims = self._tokens.verify(credential.value, self._clock())
+        if claims.subject and self._revoked is not None and self._revoked.refuses(claims.subject, claims.issued_at):
+            raise invalid_token("the token was revoked")
+        return claims
 
 
 def _no_reserved(channels: Collection[str]) -> None:
@@ -210,12 +243,13 @@ def _no_reserved(channels: Collection[str]) -> None:
 
 def _grant(claims: "Claims", credential: Credential) -> Grant:
     if claims.subject:
-        return Grant(f"token:{one_line(claims.subject, MAX_SUBJECT_CHARS)}", claims.expires_at)
+        subject = f"token:{one_line(claims.subject, MAX_SUBJECT_CHARS)}"
+        return Grant(subject, claims.expires_at, subject_name(claims.subject))
     # No subject: count each token separately.
     return Grant(f"token#{hashlib.sha256(credential.value.encode()).hexdigest()[:16]}", claims.expires_at)
 
 
 def _naming(action: str, channel: str | None) -> str:
     """Return the detail of a refusal. Names only valid channels, never arbitrary text from the request."""
-    known = channel is not None and CHANNEL_PATTERN.fullmatch(channel)
+    known = channel is not None and (channel == "*" or CHANNEL_PATTERN.fullmatch(channel.removesuffix("*")))
     return f"the token's sse claim does not cover {action} {channel if known else 'this'}"

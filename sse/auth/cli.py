@@ -40,6 +40,7 @@ def sse_commands(settings: Callable[[], AuthSettings]) -> click.Group:
     @group.command("token")
     @click.option("--publish", multiple=True, callback=_patterns, help="Channels or patterns: 'orders:*'.")
     @click.option("--subscribe", multiple=True, callback=_patterns, help="The same for reading.")
+    @click.option("--manage", multiple=True, callback=_patterns, help="The same for erasing, listing and revoking.")
     @click.option("--ttl", type=click.IntRange(1, _MAX_TTL), default=3600, show_default=True, help="Seconds.")
     @click.option("--subject", help="Whose token it is, for logs and for the publish rate.")
     @click.option(
@@ -51,14 +52,15 @@ def sse_commands(settings: Callable[[], AuthSettings]) -> click.Group:
     def token(
         publish: list[str],
         subscribe: list[str],
+        manage: list[str],
         ttl: int,
         subject: str | None,
         key_file: Path | None,
         kid: str | None,
     ) -> None:
-        """Print a token (JWT) for publishing to, and reading, the channels that the patterns match."""
-        if not publish and not subscribe:
-            raise click.UsageError("the token would allow nothing: give --publish, --subscribe, or both")
+        """Print a token (JWT) for publishing to, reading, and managing the channels that the patterns match."""
+        if not (publish or subscribe or manage):
+            raise click.UsageError("the token would allow nothing: give --publish, --subscribe or --manage")
         from .tokens import mint
 
         ours = settings()
@@ -70,6 +72,7 @@ def sse_commands(settings: Callable[[], AuthSettings]) -> click.Group:
             key,
             publish=publish,
             subscribe=subscribe,
+            manage=manage,
             ttl=ttl,
             subject=subject,
             issuer=ours.sse_jwt_issuer,

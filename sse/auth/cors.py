@@ -14,7 +14,7 @@ from .origin import is_allowed
 
 # What our routes accept. A wildcard would not cover Authorization. A traced page sends traceparent and tracestate with
 # every request; if they were not allowed, the browser would block them all.
-ALLOW_METHODS: Final = "GET, HEAD, POST"
+ALLOW_METHODS: Final = "GET, HEAD, POST, DELETE"
 ALLOW_HEADERS: Final = ", ".join(
     [
         *(scheme.header for scheme in SCHEMES if scheme.header),

@@ -19,7 +19,7 @@ MAX_PATTERNS: Final = 256
 
 
 class Publishing(enum.Enum):
-    """What a publisher must present."""
+    """What a publisher must present; and who manages channels, the same."""
 
     OPEN = "nothing: SSE_AUTH=none opens it to everybody"
     LOCAL = "nothing, but only directly from this machine, and not from another site's page"

@@ -1,9 +1,9 @@
 """Verifies and mints JSON Web Tokens.
 
-A token needs a signature by one of our keys, with that key's own algorithm; ``exp``, because a token cannot be
-revoked and must expire; and the claim
+A token needs a signature by one of our keys, with that key's own algorithm; ``exp``, because a token that is never
+revoked (``revoked``) must expire, too; and the claim
 
-    "sse": {"publish": ["orders", "user:*"], "subscribe": ["*"]}
+    "sse": {"publish": ["orders", "user:*"], "subscribe": ["*"], "manage": ["orders"]}
 
 ``nbf`` and ``iat`` are checked if present, ``iss`` if SSE_JWT_ISSUER is set, ``aud`` if SSE_JWT_AUDIENCE is set. If
 it is not set, a token that names an audience is refused (RFC 7519 §4.1.3).
@@ -37,12 +37,14 @@ MAX_KNOWN: Final = 512
 
 
 class Claims(NamedTuple):
-    """The claims of a verified token. ``expires_at`` is in Unix seconds."""
+    """The claims of a verified token. ``expires_at`` and ``issued_at`` are in Unix seconds."""
 
     subject: str | None
     expires_at: float
+    issued_at: float | None
     publish: Patterns
     subscribe: Patterns
+    manage: Patterns
 
 
 class _Verified(NamedTuple):
@@ -126,8 +128,10 @@ class TokenVerifier:
         found = Claims(
             subject or None,
             expires_at,
+            _number(claims.get("iat")),
             _patterns(grants.get("publish", [])),
             _patterns(grants.get("subscribe", [])),
+            _patterns(grants.get("manage", [])),
         )
         return _Verified(found, keys, max(int(claims.get(name, 0)) for name in ("nbf", "iat")))
 
@@ -212,6 +216,7 @@ def mint(
     *,
     publish: Sequence[str] = (),
     subscribe: Sequence[str] = (),
+    manage: Sequence[str] = (),
     ttl: float,
     subject: str | None = None,
     issuer: str | None = None,
@@ -227,10 +232,13 @@ def mint(
     if key.signer is None:
         raise ValueError("this key can verify tokens, not sign them: the private key is needed")
     issued = int(time.time() if now is None else now)
+    lists = {"publish": list(publish), "subscribe": list(subscribe)}
+    if manage:
+        lists["manage"] = list(manage)
     claims: Mapping[str, Any] = {
         "iat": issued,
         "exp": issued + int(ttl),
-        CLAIM: {"publish": list(publish), "subscribe": list(subscribe)},
+        CLAIM: lists,
         "sub": subject,
         "iss": issuer,
         "aud": audience,

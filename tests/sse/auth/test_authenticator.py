@@ -311,7 +311,7 @@ def test_two_different_tokens_are_refused() -> None:
 def test_a_grant_has_subject_and_end() -> None:
     until = int(time.time()) + 77
     asked = request("GET", **bearer(token(read=("orders",), exp=until, sub="anna")))
-    assert authenticator(TOKEN).may_subscribe(asked, ["orders"]) == Grant("token:anna", until)
+    assert authenticator(TOKEN).may_subscribe(asked, ["orders"]) == Grant("token:anna", until, "anna")
     assert authenticator(KEY).may_publish(request(**RIGHT_KEY), ["a"]) == Grant("publish-key", None)
     assert authenticator(NONE).may_publish(request(peer="203.0.113.9"), ["a"]) == Grant(
         "address:203.0.113.9", None

@@ -93,7 +93,7 @@ def test_a_key_of_a_key_set_is_chosen_by_its_id(tmp_path: Path) -> None:
     ("settings", "args", "status", "message"),
     [
         pytest.param(FakeSettings(), ["--publish", "a"], 1, "set SSE_JWT_KEY", id="no tokens configured"),
-        pytest.param(WITH_SECRET, [], 2, "--publish, --subscribe, or both", id="for nothing"),
+        pytest.param(WITH_SECRET, [], 2, "--publish, --subscribe or --manage", id="for nothing"),
         pytest.param(WITH_SECRET, ["--publish", ","], 2, "the token would allow nothing", id="for an empty list"),
         pytest.param(
             WITH_SECRET, ["--publish", "a*b"], 2, "a pattern is", id="a pattern that matches nothing"

@@ -28,7 +28,7 @@ def test_a_page_on_the_list_may_read_with_credentials() -> None:
 
 def test_a_page_on_the_list_may_send_the_headers_that_our_routes_accept() -> None:
     answer = headers((PAGE,), PAGE, preflight=True)
-    assert answer["Access-Control-Allow-Methods"] == "GET, HEAD, POST"
+    assert answer["Access-Control-Allow-Methods"] == "GET, HEAD, POST, DELETE"
     named = answer["Access-Control-Allow-Headers"].lower().split(", ")
     assert {"authorization", "content-type", "idempotency-key", "last-event-id"} <= set(named)
     assert {"traceparent", "tracestate", "x-request-id"} <= set(named)
