@@ -69,7 +69,7 @@ def held(results: Results) -> list[str]:
     return [bar.row(results)[4] for bar in bars.BARS]
 
 
-def test_results_beyond_every_bar_hold_every_bar() -> None:
+def test_results_beyond_all_bars_pass_all_bars() -> None:
     bounded = [bar for bar in bars.BARS if bar.wanted is not None]
     assert [bar.row(results_of())[4] for bar in bounded] == ["yes"] * len(bounded)
     assert [bar.row(results_of())[6] for bar in bars.BARS if bar.moonshot is not None] == ["**no**"] * 3
@@ -94,13 +94,13 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("where", "change", "fallen"), BROKEN)
-def test_a_figure_beyond_its_bar_fells_that_bar_alone(
+def test_a_figure_that_misses_its_bar_fails_only_that_bar(
     where: tuple[str, str], change: dict[str, Any], fallen: list[int]
 ) -> None:
     assert [number for number, holds in enumerate(held(results_of({where: change}))) if holds == "**no**"] == fallen
 
 
-def test_moonshots_are_reached_by_figures_beyond_them() -> None:
+def test_a_figure_beyond_a_moonshot_reaches_it() -> None:
     results = results_of(
         {
             ("saturation", "headwater"): {"events_per_second": 1000.0},
@@ -110,7 +110,7 @@ def test_moonshots_are_reached_by_figures_beyond_them() -> None:
     assert [bar.row(results)[6] for bar in bars.BARS if bar.moonshot is not None] == ["yes"] * 3
 
 
-def test_the_spread_is_that_of_the_rounds_each_against_the_same_round_of_the_other() -> None:
+def test_the_spread_compares_runs_of_the_same_round() -> None:
     results = results_of({("saturation", "headwater"): {"events_per_second": 900.0}})
     for scenario, peer, case, metrics in GOOD[:2]:
         half = {"events_per_second": metrics["events_per_second"] / 2}
@@ -118,7 +118,7 @@ def test_the_spread_is_that_of_the_rounds_each_against_the_same_round_of_the_oth
     assert bars.BARS[0].row(results)[3] == "7.00 × – 9.00 × (2)"
 
 
-def test_what_was_not_measured_is_not_said_to_hold() -> None:
+def test_a_bar_that_was_not_measured_does_not_hold() -> None:
     assert {bar.row(Results(Path()))[2] for bar in bars.BARS} == {"not measured"}
     assert set(held(Results(Path()))) == {""}
 
@@ -131,12 +131,12 @@ def test_what_was_not_measured_is_not_said_to_hold() -> None:
         pytest.param(2000, 200_000, id="an event in two reads is one write"),
     ],
 )
-def test_against_the_ceiling_counts_what_was_written_and_not_what_was_joined(reads: int, writes: int) -> None:
+def test_the_comparison_with_the_ceiling_counts_writes_not_joined_events(reads: int, writes: int) -> None:
     result = {"events": 1000, "reads": reads, "events_per_second": 50_000.0, "server_cpu": 0.25}
     assert methods.writes_per_cpu_second(result) == writes
 
 
-def test_a_run_that_failed_holds_nothing() -> None:
+def test_no_bar_holds_with_a_failed_run() -> None:
     results = Results(Path())
     storm = scenarios.KNOWN["storm"]
     results.begin(storm)

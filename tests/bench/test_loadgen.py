@@ -49,7 +49,7 @@ BODIES = [
 @pytest.mark.parametrize("line_end", [pytest.param("\n", id="LF"), pytest.param("\r\n", id="CRLF")])
 @pytest.mark.parametrize("is_chunked", [pytest.param(True, id="chunked"), pytest.param(False, id="close-delimited")])
 @pytest.mark.parametrize("cut", BODIES)
-def test_every_event_is_counted_however_the_bytes_are_cut(
+def test_every_event_is_counted_wherever_the_bytes_are_cut(
     server: KnownServer, cut: Callable[[list[bytes]], list[bytes]], is_chunked: bool, line_end: str
 ) -> None:
     server.send([block(stamp(n, SIZE), line_end=line_end) for n in range(40)], cut=cut, is_chunked=is_chunked)
@@ -80,12 +80,12 @@ def test_gaps_duplicates_and_swaps_are_each_counted(
     assert faults(result) == {name: 2 * count for name, count in wanted.items()}
 
 
-def test_more_gaps_than_one_stream_remembers_are_still_all_counted(server: KnownServer) -> None:
+def test_more_gaps_than_a_stream_remembers_are_all_counted(server: KnownServer) -> None:
     server.send([block(stamp(n, SIZE)) for n in range(1, 201, 2)])
     assert faults(run(server, streams=1)) == {"gaps": 100}
 
 
-def test_blocks_that_are_no_events_are_not_counted_as_events(server: KnownServer) -> None:
+def test_blocks_without_data_are_not_counted_as_events(server: KnownServer) -> None:
     server.send(
         [
             b": a comment\n\n",
@@ -114,19 +114,19 @@ def test_a_large_event_is_measured_to_its_end(server: KnownServer) -> None:
     assert (result["events"], faults(result)) == (20, {})
 
 
-def test_an_envelope_around_the_event_is_seen_through(server: KnownServer) -> None:
+def test_an_event_in_an_envelope_is_recognised(server: KnownServer) -> None:
     server.send([block('{"pub":{"data":' + stamp(n, SIZE) + "}}") for n in range(3)])
     result = run(server, streams=1)
     assert (result["events"], faults(result)) == (3, {})
 
 
-def test_the_latency_is_the_time_since_the_stamp(server: KnownServer) -> None:
+def test_latency_is_the_time_since_the_stamp(server: KnownServer) -> None:
     server.late_by = 0.25
     result = run(server, "--publish=closed", streams=2, seconds=0.4)
     assert 250_000 <= result["latency_us"]["p50"] < 1_000_000
 
 
-def test_a_stream_that_is_refused_is_an_error_and_not_an_open_stream(server: KnownServer) -> None:
+def test_a_refused_stream_is_an_error_not_an_open_stream(server: KnownServer) -> None:
     server.status = 503
     result = run(server, streams=2)
     assert (result["opened"], result["open_bad_status"], result["last_bad_status"]) == (0, 2, 503)
@@ -145,7 +145,7 @@ def test_closed_loop_publishes_arrive_exactly_once_at_every_stream(
     assert result["client_least"] <= result["window_events"] / 4 <= result["client_most"]
 
 
-def test_the_streams_see_it_when_the_server_loses_or_repeats_an_acknowledged_event(
+def test_a_lost_or_repeated_event_is_noticed_by_the_streams(
     server: KnownServer,
 ) -> None:
     server.lose, server.repeat = {3}, {5}
@@ -153,7 +153,7 @@ def test_the_streams_see_it_when_the_server_loses_or_repeats_an_acknowledged_eve
     assert faults(result) == {"gaps": 2, "duplicates": 2}
 
 
-def test_an_acknowledged_event_that_never_comes_is_undelivered(server: KnownServer) -> None:
+def test_an_acknowledged_event_that_never_arrives_is_undelivered(server: KnownServer) -> None:
     server.lose = set(range(4, 100_000))
     result = run(server, "--publish=closed", streams=2, seconds=0.2, drain=0.2)
     assert faults(result) == {"undelivered": 2 * (result["acknowledged_events"] - 4)}
@@ -167,20 +167,20 @@ def test_a_refused_publish_is_no_gap(server: KnownServer) -> None:
     assert faults(result) == {}
 
 
-def test_a_connection_that_the_server_closes_after_its_answer_is_opened_again(server: KnownServer) -> None:
+def test_a_connection_closed_after_its_answer_is_opened_again(server: KnownServer) -> None:
     server.answers_per_connection = 5
     result = run(server, "--publish=closed", streams=1, seconds=0.3)
     assert result["publish_reconnects"] >= result["publish_requests"] // 5 - 1 > 0
     assert (result["publish_failed"], faults(result)) == (0, {})
 
 
-def test_an_answer_that_never_comes_is_a_failed_publish_and_no_gap(server: KnownServer) -> None:
+def test_a_missing_answer_is_a_failed_publish_and_no_gap(server: KnownServer) -> None:
     server.drop_connection_at = 4
     result = run(server, "--publish=closed", streams=1, seconds=0.3)
     assert (result["publish_failed"], faults(result)) == (1, {})
 
 
-def test_open_loop_keeps_its_rate_and_charges_a_stall_to_all_that_it_delayed(server: KnownServer) -> None:
+def test_open_loop_keeps_its_rate_and_counts_a_stall_for_all_it_delayed(server: KnownServer) -> None:
     server.stall_at, server.stall = 30, 0.4
     result = run(server, "--publish=open", streams=1, seconds=1.0, rate=100)
     assert 80 <= result["publish_requests"] <= 105
@@ -191,14 +191,14 @@ def test_open_loop_keeps_its_rate_and_charges_a_stall_to_all_that_it_delayed(ser
     assert result["publish_backlog_max"] >= 30
 
 
-def test_readers_that_never_read_and_that_trickle_are_kept_apart_from_the_others(server: KnownServer) -> None:
+def test_stalled_and_trickling_readers_are_counted_apart(server: KnownServer) -> None:
     result = run(server, "--publish=closed", streams=4, never=1, trickle=1, trickle_rate=2000, seconds=0.6)
     assert result["events"] == 2 * server.posted
     assert 0 < result["slow"]["events"] < result["events"] / 8  # 2,000 bytes/s are 15 events/s
     assert faults(result) == {}
 
 
-def test_channels_are_drawn_by_zipf_and_each_is_checked_by_itself(server: KnownServer) -> None:
+def test_channels_are_drawn_by_zipf_and_checked_separately(server: KnownServer) -> None:
     result = run(server, "--publish=closed", streams=8, channels=8, channel="c", seconds=0.4)
     assert faults(result) == {}
     assert result["events"] == server.posted
@@ -213,14 +213,14 @@ def test_a_storm_resumes_every_stream_after_its_own_id(server: KnownServer) -> N
     assert faults(result) == {}
 
 
-def test_a_storm_in_which_one_event_is_not_replayed_is_not_complete(server: KnownServer) -> None:
+def test_a_storm_with_a_missing_replay_is_not_complete(server: KnownServer) -> None:
     server.forget_on_replay = 1
     result = run(server, "--publish=closed", streams=2, warmup=0.1, storm=20, open_timeout=0.5, drain=0.2)
     assert result["storm"]["complete"] is False
     assert faults(result) != {}
 
 
-def test_the_window_can_be_ended_early_and_the_result_still_comes(server: KnownServer) -> None:
+def test_the_window_can_end_early_with_a_result(server: KnownServer) -> None:
     flags = [f"--port={server.port}", "--publish=none", "--streams=3", "--seconds=60"]
     with load.Generator(flags) as generator:
         assert generator.line(10)["opened"] == 3
@@ -229,7 +229,7 @@ def test_the_window_can_be_ended_early_and_the_result_still_comes(server: KnownS
         assert time.monotonic() - began < 5
 
 
-def test_a_stamp_has_exactly_the_size_that_was_asked_for() -> None:
+def test_a_stamp_has_exactly_the_requested_size() -> None:
     assert len(stamp(12345, SIZE)) == SIZE
     assert json.loads(stamp(7, SIZE))["n"] == 7
 

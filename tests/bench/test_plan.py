@@ -31,7 +31,7 @@ def rounds(steps: list[Step], scenario: str, peer: str, **case: int) -> int:
 
 
 @pytest.mark.parametrize("minutes", [30, 35, 120])
-def test_within_the_budget_every_table_is_there_and_the_core_has_three_rounds(minutes: float) -> None:
+def test_a_budget_covers_every_table_and_three_rounds_of_the_core(minutes: float) -> None:
     steps, elapsed = executed(minutes, pace=1.0)
     assert elapsed <= minutes * 60
     for name, scenario in scenarios.KNOWN.items():
@@ -61,7 +61,7 @@ def test_no_round_of_a_cell_is_planned_twice() -> None:
 
 
 @pytest.mark.parametrize("pace", [1.5, 3.0])
-def test_on_a_slow_machine_it_still_ends_in_time_and_what_the_bars_need_was_run(pace: float) -> None:
+def test_a_slow_machine_ends_in_time_and_runs_what_the_bars_need(pace: float) -> None:
     steps, elapsed = executed(30, pace)
     assert elapsed <= 30 * 60
     for bar_of in ("saturation", "latency", "publish", "storm", "idle", "slow-readers", "probes"):
@@ -76,7 +76,7 @@ def test_a_larger_budget_means_more_rounds_and_never_shorter_runs() -> None:
     assert long[0].scenario.seconds > short[0].scenario.seconds
 
 
-def test_the_servers_take_turns_forth_and_back() -> None:
+def test_the_servers_take_turns_in_alternating_order() -> None:
     chosen = (peers.KNOWN["go"], peers.KNOWN["nchan"])
     scenario = scenarios.KNOWN["saturation"]
     orders = [[peer.name for peer in Step(scenario, {}, chosen, number).in_turn()] for number in range(3)]

@@ -11,7 +11,7 @@ from bench import probing
 from tests.bench.known_server import KnownServer
 
 
-def test_a_stall_is_charged_to_every_request_that_it_delayed() -> None:
+def test_a_stall_counts_for_every_request_that_it_delayed() -> None:
     stop, took, done = threading.Event(), [], 0
 
     def work() -> None:
@@ -28,7 +28,7 @@ def test_a_stall_is_charged_to_every_request_that_it_delayed() -> None:
     assert len([each for each in took if each > 0.1]) >= 8
 
 
-def test_failures_are_counted_and_do_not_end_it() -> None:
+def test_failures_are_counted_and_do_not_stop_the_prober() -> None:
     stop, took, failures = threading.Event(), [], iter([ConnectionRefusedError(), TimeoutError()])
 
     def work() -> None:

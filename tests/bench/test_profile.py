@@ -36,7 +36,7 @@ SAMPLES = [
 
 
 @pytest.mark.parametrize(("path", "group"), SAMPLES)
-def test_a_sample_belongs_to_the_deepest_part_that_is_known(path: str, group: str) -> None:
+def test_a_sample_belongs_to_the_deepest_known_part(path: str, group: str) -> None:
     assert folded.group_of(folded.parse(f"{path} 1")[0]) == group
 
 
@@ -45,7 +45,7 @@ def test_the_shares_of_all_groups_add_up_to_one() -> None:
     assert sum(folded.shares(stacks).values()) == pytest.approx(1)
 
 
-def test_hot_spots_tell_own_time_from_that_of_what_was_called() -> None:
+def test_hot_spots_separate_own_time_from_called_time() -> None:
     stacks = folded.parse(f"{VIEW} 1\n{VIEW};dumps (json/__init__.py:183) 3")
     own = {frame.name: (alone, inclusive) for frame, alone, inclusive in folded.hot_spots(stacks, 9)}
     assert own == {"dumps": (0.75, 0.75), "publish_one": (0.25, 1.0)}
@@ -59,7 +59,7 @@ def test_a_flame_graph_is_well_formed_and_joins_equal_callers() -> None:
     assert any(name and name.startswith("a<b> (x.py), 25.0%") for name in names)
 
 
-def test_frames_too_narrow_to_see_are_left_out_so_that_the_file_stays_small() -> None:
+def test_frames_too_narrow_to_see_are_left_out() -> None:
     stacks = folded.parse("\n".join([f"{LOOP} 100000", *(f"{LOOP};f{n} (x.py:1) 1" for n in range(5000))]))
     assert len(flame.draw(stacks, "many")) < 5000
 
@@ -73,7 +73,7 @@ PERF = """# Overhead       Command  Shared Object         Symbol
 """
 
 
-def test_lines_of_perf_are_told_from_its_comments_and_kernel_from_user_code() -> None:
+def test_perf_lines_are_parsed_into_kernel_and_user_symbols() -> None:
     symbols = profile.perf_symbols(PERF)
     assert [(symbol.name, symbol.in_kernel) for symbol in symbols] == [
         ("_PyEval_EvalFrameDefault", False),
@@ -82,7 +82,7 @@ def test_lines_of_perf_are_told_from_its_comments_and_kernel_from_user_code() ->
     assert symbols[1].share == pytest.approx(0.049)
 
 
-def test_the_costs_of_a_request_are_its_cpu_time_by_share() -> None:
+def test_the_costs_of_a_request_are_shares_of_its_cpu_time() -> None:
     plain = {"publishes_per_second": 2000.0, "server_cpu": 1.0, "server_kernel": 0.2}
     sampled = {"publishes_per_second": 1900.0}
     stacks = folded.parse(f"{FLASK} 3\n{VIEW};SQLiteLog.append (sse/log/sqlite/engine.py:125) 1")

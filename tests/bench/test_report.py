@@ -33,7 +33,7 @@ def test_the_ratio_is_taken_from_the_medians(tmp_path: Path) -> None:
     assert "| 6.00 × |" in text
 
 
-def test_prose_around_what_is_written_survives_the_next_run(tmp_path: Path) -> None:
+def test_prose_outside_the_markers_survives_the_next_run(tmp_path: Path) -> None:
     document = tmp_path / report.DOCUMENT
     bars, tables = (report.BARS_BEGIN, report.BARS_END), (report.BEGIN, report.END)
     document.write_text("\n".join(["# Ours", *bars, "How.", tables[0], "outdated", tables[1], "What it means."]))
@@ -46,7 +46,7 @@ def test_prose_around_what_is_written_survives_the_next_run(tmp_path: Path) -> N
     assert "| 77 (1) |" in new and "| 5 (1) |" not in new and "outdated" not in new
 
 
-def test_a_document_without_marks_gets_the_tables_at_its_end(tmp_path: Path) -> None:
+def test_a_document_without_markers_gets_the_tables_at_its_end(tmp_path: Path) -> None:
     (tmp_path / report.DOCUMENT).write_text("# Ours\n")
     text = report.write(results_of(tmp_path, {"go": [5.0]})).read_text()
     assert text.startswith("# Ours\n")
@@ -65,7 +65,7 @@ def test_a_document_without_marks_gets_the_tables_at_its_end(tmp_path: Path) -> 
         ),
     ],
 )
-def test_what_makes_a_figure_doubtful_stands_under_its_table(
+def test_doubts_about_a_figure_are_listed_under_its_table(
     tmp_path: Path, metrics: dict[str, Any], words: str
 ) -> None:
     text = report.write(results_of(tmp_path, {"go": [5.0]}, go=metrics)).read_text()
@@ -91,7 +91,7 @@ def test_a_new_run_of_one_scenario_keeps_the_others(tmp_path: Path) -> None:
     assert third.median("latency", "go", latency.cases[0], "latency_us.p99.9") == 2.0
 
 
-def test_a_metric_that_a_run_lacks_is_none_and_not_zero() -> None:
+def test_a_missing_metric_is_none_not_zero() -> None:
     assert pick({"failed": "no answer"}, "latency_us.p99") is None
 
 
@@ -140,19 +140,19 @@ def test_an_interrupted_run_writes_the_report_of_what_it_has(tmp_path: Path, mon
     assert Results.load(tmp_path).runs("saturation", "headwater", CASE) == [{"events_per_second": 123.0}]
 
 
-def test_a_number_of_streams_makes_no_streams_where_a_case_has_none() -> None:
+def test_a_number_of_streams_adds_none_to_a_case_without_streams() -> None:
     options = run._parser().parse_args(["--scenario", "logs", "--streams", "10"])
     cases = run._shaped(scenarios.KNOWN["logs"], options).cases
     assert cases == [{"size": 100, "streams": 10}, *scenarios.PUBLISHING]
 
 
 @pytest.mark.parametrize("more", [["--rounds", "3"], ["--streams", "10"], ["--quick"]])
-def test_a_budget_is_not_mixed_with_what_it_chooses(more: list[str]) -> None:
+def test_a_budget_excludes_options_that_it_decides(more: list[str]) -> None:
     with pytest.raises(SystemExit):
         run._options(["--budget", "30", *more])
 
 
-def test_a_budget_that_suffices_for_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_budget_too_small_for_anything_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run._options(["--budget", "1"])
     assert "1 minutes are too few" in capsys.readouterr().err
@@ -183,7 +183,7 @@ def test_the_report_names_machine_command_rounds_and_what_was_left_out(tmp_path:
         assert words in text
 
 
-def test_user_and_kernel_time_of_one_delivered_event_are_told_apart(tmp_path: Path) -> None:
+def test_user_and_kernel_time_of_a_delivered_event_are_separate(tmp_path: Path) -> None:
     metrics = {"server_cpu": 1.0, "server_kernel": 0.75, "reads": 250}
     text = report.write(results_of(tmp_path, {"go": [500_000.0]}, go=metrics)).read_text()
     assert "| Go net/http | 100.0 % | 0.50 | 1.50 | 4.00 |" in text

@@ -60,7 +60,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("data", "message"), REFUSED)
-def test_what_cannot_be_examined_gets_one_line_and_status_2(
+def test_input_that_cannot_be_examined_gets_one_line_and_status_2(
     data: bytes, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = time.process_time()
@@ -81,13 +81,13 @@ def test_what_cannot_be_examined_gets_one_line_and_status_2(
         pytest.param(["--url", "http://127.0.0.1:1/", "--header", "nothing"], "'NAME: VALUE'", id="a header without a colon"),
     ],
 )
-def test_arguments_that_make_no_sense_get_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments_get_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1, error
 
 
-def test_a_terminal_without_arguments_is_not_waited_for(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_arguments_a_terminal_is_not_read(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Stdin(b"")
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stdin", terminal)
@@ -118,7 +118,7 @@ def test_json_has_the_documented_members(capsys: pytest.CaptureFixture[str], mon
     assert section in {rule.section for rule in RULES.values()} and (ROOT / page).is_file()
 
 
-def test_sarif_keeps_to_its_schema(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sarif_follows_its_schema(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for text in (FAULTY, CLEAN):
         document = json.loads(run(capsys, monkeypatch, text.encode(), "--format", "sarif")[1])
         jsonschema.validate(document, SCHEMA)
@@ -160,19 +160,19 @@ def test_files_folders_and_lists_are_read_alike(tmp_path: Path, capsys: pytest.C
     assert objects("-f", str(tmp_path / "a.yaml"), "-f", str(below))[0] == {"Deployment/shop", "Deployment/other"}
 
 
-def test_kinds_that_no_rule_knows_are_passed_over_and_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_kinds_are_skipped_and_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     schema = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: things}\nspec: {livenessProbe: {periodSeconds: 0}}\n---\n"
     report = json.loads(run(capsys, monkeypatch, (schema + CLEAN).encode(), "--format", "json")[1])
     assert report == {"findings": [], "notes": ["CustomResourceDefinition/things: passed over, a kind that no rule knows"]}
 
 
-def test_a_patch_is_not_judged_as_if_it_were_a_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_patch_is_not_judged_as_a_whole_object(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     patch = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "shop"}, "spec": {"template": {"spec": {"containers": [{"name": "web"}]}}}}
     report = json.loads(run(capsys, monkeypatch, text_of(patch).encode(), "--format", "json")[1])
     assert report["findings"] == [] and "a patch without an image" in report["notes"][0]
 
 
-def test_what_a_deployment_made_is_not_judged_again(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_made_by_a_deployment_are_not_judged_again(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     owner = deployment(container(readinessProbe=None))
     template = owner["spec"]["template"]
     replica_set = {**deployment(container(readinessProbe=None), name="shop-5d9c", kind="ReplicaSet")}
@@ -187,14 +187,14 @@ def test_what_a_deployment_made_is_not_judged_again(capsys: pytest.CaptureFixtur
     assert objects(pod) == {"Pod/shop-5d9c-x"}
 
 
-def test_repaired_files_stay_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_repaired_files_stay_separate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text(text_of(deployment(name=name[0])).rstrip("\n"))
     cli.main(["-f", str(tmp_path), "--fix"])
     assert [document["metadata"]["name"] for document in yaml.safe_load_all(capsys.readouterr().out)] == ["a", "b"]
 
 
-def test_it_imports_nothing_that_is_slow_and_nothing_of_the_service(tmp_path: Path) -> None:
+def test_it_imports_nothing_slow_and_nothing_of_the_service(tmp_path: Path) -> None:
     path = tmp_path / "manifest.yaml"
     path.write_text(FAULTY)
     code = (

@@ -93,7 +93,7 @@ def test_each_change_has_its_reason_on_the_line_above(tmp_path: Path, capsys: py
             assert rows[above].strip().startswith("# HW"), row
 
 
-def test_twice_is_once_and_the_result_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_repair_changes_nothing_and_the_result_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fixed, _, _ = fix(MANIFEST, tmp_path, capsys)
     again, said, status = fix(fixed, tmp_path, capsys)
     assert (again, said, status) == (fixed, "", 0)
@@ -114,7 +114,7 @@ def test_a_list_of_kubectl_is_repaired_in_place(tmp_path: Path, capsys: pytest.C
     assert items[1]["metadata"]["annotations"] == {"nginx.ingress.kubernetes.io/proxy-read-timeout": "3600"}
 
 
-def test_what_yaml_cannot_repair_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_yaml_cannot_repair_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = MANIFEST.replace('["uvicorn", "shop:app", "--host", "0.0.0.0", "--timeout-graceful-shutdown", "45"]', '[gunicorn, "shop:app", -b, ":8000"]')
     _, said, status = fix(text, tmp_path, capsys)
     assert "not repaired: HW301 Deployment/shop" in said and "-k gevent" in said
@@ -122,7 +122,7 @@ def test_what_yaml_cannot_repair_is_said(tmp_path: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("case", [pytest.param(case.values, id=str(case.id)) for case in POSITIVE])
-def test_what_a_rule_would_change_it_changes_and_then_is_content(
+def test_after_a_rules_repair_the_rule_finds_nothing(
     case: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rule, documents, _, _, stream_path = case
@@ -146,7 +146,7 @@ def valid(document: dict[str, Any]) -> bool:
     return True
 
 
-def test_the_api_server_takes_what_was_repaired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_api_server_accepts_the_repaired_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checked = 0
     for case in POSITIVE:
         text = text_of(case.values[1])
@@ -193,7 +193,7 @@ def test_one_change_of_a_text(text: str, path: tuple[Any, ...], value: Any, expe
         parse(found, "result")
 
 
-def test_documents_are_told_apart_whatever_stands_between_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_documents_are_separated_whatever_is_between_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     deployment, ingress = MANIFEST.split("---\n")
     text = f"%YAML 1.1\n---\n# nothing\n---\nnull\n---\n{deployment}...\n---\n{ingress}"
     fixed, _, status = fix(text, tmp_path, capsys)
@@ -201,7 +201,7 @@ def test_documents_are_told_apart_whatever_stands_between_them(tmp_path: Path, c
     assert fixed.replace("%YAML 1.1\n---\n# nothing\n---\nnull\n---\n", "").replace("...\n", "") == fix(MANIFEST, tmp_path, capsys)[0]
 
 
-def test_a_fault_of_the_doctors_own_is_one_line(
+def test_a_bug_in_the_doctor_is_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli, "examine_files", lambda *arguments: 1 / 0)

@@ -136,7 +136,7 @@ def suffering(text: str, folder: Path, failure: Failure) -> Iterator[Pod]:
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_the_repaired_manifest_spares_the_same_app_the_restarts(
+def test_the_repaired_manifest_prevents_the_same_apps_restarts(
     failure: Failure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = failure.change(PLAIN_MANIFEST.read_text())

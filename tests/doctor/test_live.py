@@ -94,7 +94,7 @@ def test_nginx_with_its_defaults_holds_events_back(tmp_path: Path, doctor: Calla
     assert grave(found) == {"HW721"}
 
 
-def test_nginx_that_was_told_to_pass_events_on_is_well(tmp_path: Path, doctor: Callable[..., Found]) -> None:
+def test_nginx_that_passes_events_on_has_no_fault(tmp_path: Path, doctor: Callable[..., Found]) -> None:
     with (
         plain_app(tmp_path) as port,
         nginx_with_its_defaults(tmp_path / "nginx", port, "proxy_buffering off; proxy_http_version 1.1;") as front,
@@ -124,14 +124,14 @@ def test_haproxy_leaves_a_stream_with_heartbeats_alone(tmp_path: Path, doctor: C
     assert found == {}
 
 
-def test_a_node_server_with_all_it_needs_is_well(tmp_path: Path, doctor: Callable[..., Found]) -> None:
+def test_a_complete_node_server_has_no_fault(tmp_path: Path, doctor: Callable[..., Found]) -> None:
     with node_server(tmp_path) as port:
         found = doctor("--url", url(port), "--probe-url", url(port, "/healthz"), "--patience", "4")
     assert grave(found) == set()
     assert set(found) <= {"HW736"}  # Node keeps connections, the probe's too
 
 
-def test_a_go_server_with_all_it_needs_is_well(tmp_path: Path, doctor: Callable[..., Found]) -> None:
+def test_a_complete_go_server_has_no_fault(tmp_path: Path, doctor: Callable[..., Found]) -> None:
     with go_server(tmp_path) as port:
         found = doctor("--url", url(port), "--probe-url", url(port, "/healthz"), "--patience", "4")
     assert found == {}
@@ -143,7 +143,7 @@ def test_a_go_servers_write_timeout_is_found(tmp_path: Path, doctor: Callable[..
     assert grave(found) == {"HW711"}
 
 
-def test_events_that_something_collects_are_found_by_their_own_times(tmp_path: Path, doctor: Callable[..., Found]) -> None:
+def test_collected_events_are_found_by_their_own_times(tmp_path: Path, doctor: Callable[..., Found]) -> None:
     with node_server(tmp_path, CLUMP="3000") as port:
         found = doctor("--url", url(port), "--patience", "8")
     assert grave(found) == {"HW708"}
@@ -155,7 +155,7 @@ def test_a_probe_that_is_aimed_at_a_stream_is_found(tmp_path: Path, doctor: Call
     assert grave(found) == {"HW732"}
 
 
-def test_what_is_no_stream_is_said(tmp_path: Path, doctor: Callable[..., Found]) -> None:
+def test_an_answer_that_is_no_stream_is_reported(tmp_path: Path, doctor: Callable[..., Found]) -> None:
     with node_server(tmp_path) as port:
         assert grave(doctor("--url", url(port, "/healthz"), "--patience", "2")) == {"HW701"}
 
@@ -169,7 +169,7 @@ def test_what_is_no_stream_is_said(tmp_path: Path, doctor: Callable[..., Found])
         pytest.param("http://no.such.host.invalid/", "no.such.host.invalid", id="no such host"),
     ],
 )
-def test_a_url_that_cannot_be_asked_gets_one_line(address: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_url_that_cannot_be_reached_gets_one_line(address: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--url", address]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and message in error, error

@@ -70,7 +70,7 @@ def test_a_streams_answer(script: Callable[[socket.socket], None], rules: set[st
     assert set(doctor("--url", "URL", "--patience", "1")) == rules
 
 
-def test_who_starts_from_the_beginning_again_does_not_resume(server: ScriptedServer, doctor: Callable[..., dict[str, str]]) -> None:
+def test_a_stream_that_starts_again_from_the_beginning_does_not_resume(server: ScriptedServer, doctor: Callable[..., dict[str, str]]) -> None:
     """The second connection gets other events than those that followed the first one's first."""
     first = chunk(b"retry: 1\n\nid: 1\ndata: a\n\nid: 2\ndata: b\n\nid: 3\ndata: c\n\n")
     again = chunk(b"retry: 1\n\nid: 8\ndata: h\n\nid: 9\ndata: i\n\nid: 10\ndata: j\n\n")

@@ -21,14 +21,14 @@ def test_nothing_is_found_in_the_plain_manifests(stream_path: str | None) -> Non
     assert seen(PLAIN, stream_path) == []
 
 
-def test_nor_in_one_file_alone() -> None:
+def test_nothing_is_found_in_one_file_alone() -> None:
     for path in sorted((ROOT / "k8s").glob("*.yaml")):
         assert seen(path.read_text()) == [], path.name
 
 
 @pytest.mark.parametrize("stream_path", [None, "/events"])
 @pytest.mark.parametrize("folder", VARIANTS, ids=lambda folder: str(folder.name))
-def test_nor_in_any_variant(folder: Path, stream_path: str | None) -> None:
+def test_nothing_is_found_in_any_variant(folder: Path, stream_path: str | None) -> None:
     kustomization = (folder / "kustomization.yaml").read_text()
     if "patches:" in kustomization or "../base" in kustomization:
         text = yaml.safe_dump_all(built(folder.name), sort_keys=False)

@@ -41,7 +41,7 @@ def test_a_variables_name_tells_the_unit(name: str, text: str, value: float | No
     assert setting_seconds(name, text) == value
 
 
-def test_quantities_and_how_they_are_said() -> None:
+def test_quantities_are_read_and_formatted() -> None:
     assert (cpu("250m"), cpu("2"), cpu("x"), memory("512Mi"), memory("1G"), memory(None)) == (0.25, 2, None, 2**29, 1e9, None)
     assert [say(value) for value in (0.5, 45, 300, 6667, 7200, 86400)] == ["0.5 s", "45 s", "300 s", "1 h 51 min", "2 h", "24 h"]
 
@@ -80,7 +80,7 @@ def test_references_are_expanded_as_the_kubelet_does() -> None:
         ("app@sha256:abc", "", None, None),
     ],
 )
-def test_what_an_images_name_tells(name: str, base: str, has_curl: bool | None, has_sh: bool | None) -> None:
+def test_an_images_name_tells_its_system(name: str, base: str, has_curl: bool | None, has_sh: bool | None) -> None:
     image = images.read(name)
     assert (image.base, image.has("curl"), image.has("sh")) == (base, has_curl, has_sh)
 
@@ -91,7 +91,7 @@ def test_backends_are_known_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["registry.example/redis-stream-api:1", "notifier:1", "shop/prometheus-feed:2", "nginx:1", "registry.example/chat-agent:1", "notify-kafka:2"])
-def test_and_what_only_looks_like_one_is_none(name: str) -> None:
+def test_images_that_only_look_like_backends_are_none(name: str) -> None:
     assert not images.read(name).backend
 
 
@@ -107,12 +107,12 @@ def test_and_what_only_looks_like_one_is_none(name: str) -> None:
         ("'unclosed", [["'", "unclosed"]]),
     ],
 )
-def test_scripts_are_taken_apart(script: str, commands: list[list[str]]) -> None:
+def test_scripts_are_split_into_commands(script: str, commands: list[list[str]]) -> None:
     assert [list(command.words) for command in shell.Script(script).commands] == commands
 
 
 @pytest.mark.parametrize("script", ["if a; then b; fi", "while true; do a; done", "(a; b)", "cat <<X\na\nX"])
-def test_what_is_not_understood_is_not_clear(script: str) -> None:
+def test_an_unknown_construct_is_not_clear(script: str) -> None:
     assert not shell.Script(script).clear
 
 
@@ -124,7 +124,7 @@ def test_nginx_configurations_are_trees_with_inherited_directives() -> None:
 
 
 @pytest.mark.parametrize("text", ["a {", "}", "a: b", "{ }", "x"])
-def test_what_is_no_nginx_configuration_is_none(text: str) -> None:
+def test_other_text_is_no_nginx_configuration(text: str) -> None:
     assert nginxconf.parse(text) is None
 
 
@@ -134,7 +134,7 @@ def test_yaml_keeps_lines_text_and_merges() -> None:
     assert document.entries["d"][0].start == (1, 0)
 
 
-def test_the_parsers_lines_are_the_texts_whichever_parser_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_yaml_parsers_give_the_texts_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """ruamel.yaml's C parser is optional; both must say the same."""
     from ruamel import yaml
 
@@ -163,7 +163,7 @@ def test_a_list_of_lists_is_unpacked() -> None:
     assert loaded.objects[0].trail == ("items", 0, "items", 0)
 
 
-def test_a_document_that_is_too_deep_says_where() -> None:
+def test_the_error_about_a_too_deep_document_says_where() -> None:
     with pytest.raises(CannotRun, match=r"x, line 1: nested more than 100 levels"):
         parse("[" * 200 + "]" * 200, "x")
 
@@ -198,7 +198,7 @@ def test_bash_execs_its_last_command_and_dash_does_not(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHELLS)
-def test_dev_tcp_is_known_to_bash_only_and_in_redirections_only(name: str) -> None:
+def test_only_bash_knows_dev_tcp_and_only_in_redirections(name: str) -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -210,5 +210,5 @@ def test_dev_tcp_is_known_to_bash_only_and_in_redirections_only(name: str) -> No
 
 
 @pytest.mark.parametrize("name", SHELLS)
-def test_quotes_within_quotes_name_a_program(name: str) -> None:
+def test_a_doubly_quoted_script_is_the_name_of_a_program(name: str) -> None:
     assert subprocess.run([name, "-c", "'sleep 10'"], capture_output=True, timeout=10).returncode == 127

@@ -27,7 +27,7 @@ def test_it_is_found(rule: str, documents: Any, where: str, severity: str, strea
 
 
 @pytest.mark.parametrize(("rule", "documents", "stream_path"), NEGATIVE)
-def test_it_is_not_said(rule: str, documents: Any, stream_path: str | None) -> None:
+def test_it_is_not_found(rule: str, documents: Any, stream_path: str | None) -> None:
     assert [each for each in seen(documents, stream_path) if each.id == rule] == []
 
 
@@ -40,7 +40,7 @@ def test_a_pod_with_nothing_wrong_has_no_finding_at_all() -> None:
     assert seen([deployment(pod={"terminationGracePeriodSeconds": 60}), service()]) == []
 
 
-def test_every_rule_says_what_it_finds_and_who_says_so() -> None:
+def test_every_rule_says_what_it_finds_and_names_its_source() -> None:
     for rule in RULES.values():
         assert rule.about.endswith("."), rule.id
         assert len(rule.source) > 30, f"{rule.id}: no source"

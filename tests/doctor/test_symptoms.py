@@ -58,7 +58,7 @@ def test_every_symptom_has_a_text() -> None:
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"", "empty"), (b"\0\1", "binary")])
-def test_what_is_no_text_gets_one_line(content: bytes, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_input_that_is_no_text_gets_one_line(content: bytes, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "text"
     path.write_bytes(content)
     assert main(["--symptoms", str(path)]) == 2

@@ -12,7 +12,7 @@ FOLDER = Path(__file__).with_name("whole")
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in sorted(FOLDER.glob("*.yaml"))])
-def test_what_it_says_is_found_and_nothing_else(path: Path) -> None:
+def test_exactly_what_the_file_says_is_found(path: Path) -> None:
     text = path.read_text()
     first, *listed = text.partition("---\n")[0].splitlines()
     assert first in ("# Found here, and nothing else:", "# Nothing is found here.")

@@ -20,7 +20,7 @@ POOL = 100  # the plain app's, and ours
 
 
 @pytest.mark.slow  # the plain app's failing, which no change of ours can mend or break
-def test_the_plain_pod_is_restarted_for_ever_because_its_clients_come_back(tmp_path: Path) -> None:
+def test_the_plain_pod_is_restarted_for_ever_because_its_clients_reconnect(tmp_path: Path) -> None:
     with (
         plain_pod(tmp_path, patience="initial delay") as pod,
         Crowd(pod.port, CLIENTS, "/events", reconnect=0.3) as crowd,
@@ -36,7 +36,7 @@ def test_the_plain_pod_is_restarted_for_ever_because_its_clients_come_back(tmp_p
         assert crowd.endings("cut") >= POOL
 
 
-def test_our_pod_is_as_healthy_with_full_streams_as_without_on_either_port(tmp_path: Path) -> None:
+def test_our_pod_stays_healthy_with_full_streams_on_either_port(tmp_path: Path) -> None:
     with (
         our_pod(tmp_path, WORKER_CONNECTIONS=POOL) as pod,
         Crowd(pod.port, CLIENTS, "/events/news", reconnect=0.3) as crowd,

@@ -26,7 +26,7 @@ def test_the_plain_pod_is_restarted_when_its_stream_is_silent_at_first(tmp_path:
         assert any(text.endswith("(Client.Timeout exceeded while awaiting headers)") for text in pod.unhealthy())
 
 
-def test_the_plain_pod_neither_gets_ready_nor_is_restarted_when_its_stream_has_begun(tmp_path: Path) -> None:
+def test_the_plain_pod_is_never_ready_nor_restarted_when_its_stream_has_begun(tmp_path: Path) -> None:
     with plain_pod(tmp_path, probe_path="/events", ready=False) as pod:
         eventually(lambda: len([text for text in pod.unhealthy(Kind.LIVENESS) if ERRORED in text]) > 1, 15)
         assert pod.kubelet.count("Ready") == pod.restarts == 0

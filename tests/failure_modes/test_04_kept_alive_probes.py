@@ -51,7 +51,7 @@ def test_the_plain_app_closes_a_kept_probe_connection_before_the_next_probe(plai
         pytest.param("/status?text=ok&more=8", b"10", b"okHTTP/1.1", id="spilling: the next answer is its body"),
     ],
 )
-def test_the_plain_app_sends_pipelined_answers_that_end_where_they_do_not(
+def test_the_plain_apps_pipelined_answers_have_wrong_ends(
     plain: Pod, target: str, said: bytes, seen: bytes
 ) -> None:
     with connection(plain.port) as sock:
@@ -95,7 +95,7 @@ def test_our_answer_is_exact_to_the_byte_and_the_last_on_its_connection(
     assert closed
 
 
-def test_hundreds_of_probes_in_a_row_are_all_alike_and_leave_nothing_behind(ours: Pod) -> None:
+def test_hundreds_of_probes_in_a_row_are_alike_and_leave_nothing_behind(ours: Pod) -> None:
     answers = set()
     for number in range(300):
         with connection(ours.health_port) as sock:
@@ -106,7 +106,7 @@ def test_hundreds_of_probes_in_a_row_are_all_alike_and_leave_nothing_behind(ours
     eventually(lambda: ours.metric('sse_connections{state="idle"}') == 0, 5)
 
 
-def test_our_wrong_lengths_do_not_exist_because_a_verbose_answer_is_counted_in_bytes(ours: Pod) -> None:
+def test_our_verbose_answers_state_their_length_in_bytes(ours: Pod) -> None:
     with connection(ours.health_port) as sock:
         sock.sendall(get("/readyz?verbose"))
         octets, closed = read_until_quiet(sock)

@@ -41,7 +41,7 @@ def exec_probe(pod: Pod) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
 
 
-def test_our_pod_says_that_it_does_not_deliver_whatever_the_reason_and_is_not_restarted(tmp_path: Path) -> None:
+def test_our_pod_reports_that_it_does_not_deliver_and_is_not_restarted(tmp_path: Path) -> None:
     faults = tmp_path / "faults"
     faults.mkdir()
     with our_pod(

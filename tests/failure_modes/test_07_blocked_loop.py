@@ -83,7 +83,7 @@ def test_our_pod_is_not_restarted_and_cuts_nobody_when_the_view_takes_ten_times_
         assert pod.unhealthy(Kind.LIVENESS), "it was long enough to be noticed: three failures, six are allowed"
 
 
-def test_a_loop_that_is_stuck_for_good_is_replaced_inside_of_the_pod_and_its_clients_resume(tmp_path: Path) -> None:
+def test_a_worker_stuck_for_good_is_replaced_inside_the_pod_and_its_clients_resume(tmp_path: Path) -> None:
     # 3 s instead of 30 for gunicorn's watchdog: the scale of everything else here.
     command = serving("tests.failure_modes.faulty:app", "--timeout", "3")
     with our_pod(tmp_path, command=command) as pod, ResumingClient(pod.port, "/events/news") as client:

@@ -25,7 +25,7 @@ def test_the_plain_app_keeps_every_stalled_reader_and_is_restarted_for_it(tmp_pa
         assert any("Client.Timeout exceeded" in text for text in pod.unhealthy(Kind.LIVENESS))
 
 
-def test_ours_lets_them_go_after_the_write_time_out_and_serves_who_reads(tmp_path: Path) -> None:
+def test_ours_closes_them_after_the_write_time_out_and_serves_the_others(tmp_path: Path) -> None:
     with (
         our_pod(tmp_path, SSE_WRITE_TIMEOUT=1, SSE_MAX_STREAMS=STALLED + 1, SSE_RETRY=200) as pod,
         ResumingClient(pod.port, "/events/news") as reader,

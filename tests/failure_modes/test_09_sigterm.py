@@ -44,7 +44,7 @@ def test_the_plain_pod_refuses_newcomers_at_once_and_cuts_every_stream_at_the_en
         assert crowd.endings("clean") == 0
 
 
-def test_our_pod_serves_on_says_goodbye_to_each_and_ends_in_time(tmp_path: Path) -> None:
+def test_our_pod_serves_on_ends_each_stream_cleanly_and_exits_in_time(tmp_path: Path) -> None:
     scale = replace(TENTH, grace=1.0)
     with (
         our_pod(tmp_path, scale, SSE_DRAIN_DELAY=2.5, SSE_DRAIN_WINDOW=1) as pod,

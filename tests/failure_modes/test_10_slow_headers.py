@@ -20,7 +20,7 @@ POOL = 100
 EVERY = 0.5  # seconds a byte
 
 
-def test_the_plain_pod_is_restarted_because_of_clients_that_never_asked_anything(tmp_path: Path) -> None:
+def test_the_plain_pod_is_restarted_because_of_clients_without_a_request(tmp_path: Path) -> None:
     with plain_pod(tmp_path) as pod, Crowd(pod.port, ATTACKERS, "/", trickle=EVERY, reconnect=0.1):
         pod.kubelet.wait_for("Killing")
         assert any("Client.Timeout exceeded" in text for text in pod.unhealthy(Kind.LIVENESS))

@@ -44,7 +44,7 @@ def test_the_plain_pod_is_restarted_although_no_restart_brings_its_redis_back(
         pytest.param("kill", id="it is gone", marks=pytest.mark.slow),
     ],
 )
-def test_of_our_pods_nobody_is_restarted_and_nobody_is_unready_unless_strict(
+def test_none_of_our_pods_is_restarted_nor_unready_unless_strict(
     tmp_path: Path, redis_server: RedisServer, fault: str
 ) -> None:
     (tmp_path / "strict").mkdir()

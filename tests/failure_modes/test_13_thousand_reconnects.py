@@ -35,7 +35,7 @@ def published(pod: Pod, path: str, body: bytes) -> bool:
 
 
 @pytest.mark.slow  # the plain app's failing, which no change of ours can mend or break
-def test_the_plain_pod_loses_what_they_missed_and_is_restarted_by_those_who_come_back(tmp_path: Path) -> None:
+def test_the_plain_pod_loses_what_clients_missed_and_is_restarted_by_their_return(tmp_path: Path) -> None:
     with (
         plain_pod(tmp_path, patience="initial delay") as pod,
         Crowd(pod.port, CLIENTS, "/events", reconnect=RETRY) as crowd,
@@ -48,7 +48,7 @@ def test_the_plain_pod_loses_what_they_missed_and_is_restarted_by_those_who_come
         assert crowd.got(b"data: missed") < CLIENTS / 10
 
 
-def test_ours_takes_all_of_them_back_gives_each_what_it_missed_and_answers_its_probes(tmp_path: Path) -> None:
+def test_ours_takes_all_back_replays_what_they_missed_and_answers_probes(tmp_path: Path) -> None:
     with our_pod(tmp_path) as pod, Crowd(pod.port, CLIENTS, "/events/news", reconnect=RETRY) as crowd:
         crowd.wait(lambda crowd: crowd.answered == CLIENTS, 20)
         crash(pod)

@@ -38,7 +38,7 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_what_each_target_demands_holds_for_its_seeds_and_their_neighbours(name: str) -> None:
+def test_each_target_holds_for_its_seeds_and_their_mutations(name: str) -> None:
     chance = random.Random(name)
     run, seeds = TARGETS[name]
     for seed in seeds:
@@ -56,7 +56,7 @@ def test_what_each_target_demands_holds_for_its_seeds_and_their_neighbours(name:
 @pytest.mark.fuzz
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", TARGETS)
-def test_atheris_finds_no_input_for_which_it_does_not_hold(name: str) -> None:
+def test_atheris_finds_no_input_that_fails(name: str) -> None:
     if importlib.util.find_spec("atheris") is None:
         assert "CI" not in os.environ, "atheris is not installed: pip install -r requirements-fuzz.txt"
         pytest.skip("atheris is not installed: pip install -r requirements-fuzz.txt")

@@ -52,7 +52,7 @@ def _container() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("variant", ["plain", "base", "single"])
-def test_every_setting_in_the_configmap_exists_and_can_be_used(variant: str) -> None:
+def test_every_setting_in_the_configmap_exists_and_is_valid(variant: str) -> None:
     documents = plain() if variant == "plain" else built(variant)
     data = find(documents, "ConfigMap", "headwater")["data"]
     assert set(data) <= NAMES
@@ -60,7 +60,7 @@ def test_every_setting_in_the_configmap_exists_and_can_be_used(variant: str) -> 
     Settings(**{name.lower(): value for name, value in data.items()})
 
 
-def test_settings_that_the_comments_speak_of_exist() -> None:
+def test_settings_named_in_comments_exist() -> None:
     mentioned: dict[str, str] = {}
     for path in (*K8S.rglob("*.yaml"), ROOT / "Dockerfile", ROOT / "deploy" / "nginx.conf"):
         for name in re.findall(r"\b(?:SSE|HEALTH)_[A-Z_]+[A-Z]\b", path.read_text()):
@@ -68,7 +68,7 @@ def test_settings_that_the_comments_speak_of_exist() -> None:
     assert {name: where for name, where in mentioned.items() if name not in NAMES} == {}
 
 
-def test_numbers_that_the_comments_give_for_settings_are_their_values() -> None:
+def test_numbers_that_comments_give_for_settings_are_their_values() -> None:
     """`SSE_DRAIN_DELAY 5`, `SSE_IDLE_TIMEOUT (75 s)`, `SSE_MAX_STREAMS (10,000 …)`."""
     settings = _settings()
     wrong = []
@@ -93,7 +93,7 @@ def test_the_pod_listens_where_the_service_and_the_probes_can_reach_it() -> None
     assert ports == {"http": settings.port, "health": settings.health_port}
 
 
-def test_publishing_is_closed_without_the_secret_and_the_pod_comes_up_all_the_same() -> None:
+def test_without_the_secret_the_pod_starts_with_publishing_closed() -> None:
     settings = _settings()
     assert (settings.sse_auth, settings.sse_publish_key, settings.sse_jwt_key) == ("auto", None, None)
     (secret,) = (source["secretRef"] for source in _container()["envFrom"] if "secretRef" in source)
@@ -139,7 +139,7 @@ def test_the_grace_period_of_a_variant_covers_its_drain(variant: str) -> None:
     assert grace >= settings.termination_grace
 
 
-def test_the_probes_ask_the_health_port_for_what_there_is() -> None:
+def test_the_probes_ask_the_health_port_for_existing_routes() -> None:
     from app import create_app
 
     rules = {rule.rule for rule in create_app(Settings(sse_log="memory:")).url_map.iter_rules()}
@@ -166,7 +166,7 @@ def test_the_kubelet_is_more_patient_than_gunicorn_and_than_the_checks_themselve
     assert _deployment()["minReadySeconds"] >= settings.health_canary_max_age
 
 
-def test_a_rollout_is_called_stuck_only_after_a_start_has_used_up_its_time() -> None:
+def test_a_rollout_is_reported_as_stuck_only_after_the_startup_budget() -> None:
     assert _deployment()["progressDeadlineSeconds"] > budget(_container()["startupProbe"])
 
 
@@ -197,7 +197,7 @@ def _queries() -> Iterator[str]:
     yield (VARIANTS / "autoscaling" / "adapter-rule.yaml").read_text()
 
 
-def test_alerts_and_dashboard_ask_for_metrics_that_exist() -> None:
+def test_alerts_and_dashboard_use_existing_metrics() -> None:
     ours = set(BOARD_ROWS) | {row.name for row in ROWS}
     ours |= {f"{row.name}_{part}" for row in ROWS if row.kind == "histogram" for part in ("bucket", "count", "sum")}
     asked = {name for query in _queries() for name in re.findall(r"\b(?:sse|health|kube)_[a-z_]+", query)}
@@ -205,13 +205,13 @@ def test_alerts_and_dashboard_ask_for_metrics_that_exist() -> None:
     assert len(asked) > 15
 
 
-def test_the_autoscaler_asks_for_a_metric_that_exists() -> None:
+def test_the_autoscaler_uses_an_existing_metric() -> None:
     spec = find(built("autoscaling"), "HorizontalPodAutoscaler", "headwater")["spec"]
     names = {metric["pods"]["metric"]["name"] for metric in spec["metrics"]}
     assert names <= {row.name for row in ROWS if row.kind == "gauge"}
 
 
-def test_alerts_name_reasons_that_exist() -> None:
+def test_alerts_name_existing_reasons() -> None:
     source = "".join(path.read_text() for path in (ROOT / "sse").rglob("*.py"))
     known = {
         "sse_streams_closed_total": set(CloseReason),
@@ -251,7 +251,7 @@ def test_the_deployment_runs_the_images_command_as_the_images_user() -> None:
     assert f"\nUSER {context['runAsUser']}:{context['runAsGroup']}\n" in DOCKERFILE
 
 
-def test_the_dockerfile_keeps_to_what_it_promises() -> None:
+def test_the_dockerfile_does_what_its_comments_promise() -> None:
     lines = [line for line in DOCKERFILE.splitlines() if line and not line.startswith("#")]
     stages = [index for index, line in enumerate(lines) if line.startswith("FROM ")]
     assert len(stages) == 2, "a stage to build in, and one to run"
@@ -270,7 +270,7 @@ def test_every_variable_of_the_image_that_looks_like_a_setting_is_one() -> None:
     assert not {name for name in values if name.startswith(("SSE_", "HEALTH_"))} - NAMES
 
 
-def test_the_build_context_has_all_that_is_copied_and_no_more_code() -> None:
+def test_the_build_context_has_exactly_the_copied_code() -> None:
     allowed = {
         line[1:].rstrip("/") for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")
     }
@@ -317,7 +317,7 @@ def test_nginx_closes_idle_connections_before_the_service_does() -> None:
     assert _nginx_seconds("keepalive_timeout")[0] < _settings().sse_idle_timeout
 
 
-def test_nginx_takes_what_the_service_takes_and_logs_no_tokens() -> None:
+def test_nginx_accepts_what_the_service_accepts_and_logs_no_tokens() -> None:
     found = re.search(r"client_max_body_size (\d+)m;", NGINX)
     assert found is not None and int(found[1]) << 20 >= _settings().sse_max_batch_bytes
     (form,) = re.findall(r"log_format \w+ '([^']*)'", NGINX)

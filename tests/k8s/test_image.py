@@ -177,7 +177,7 @@ def test_it_is_small_and_has_neither_compiler_nor_pip(image: Path) -> None:
     assert not list((rootfs / "opt/venv").rglob("pip"))
 
 
-def test_its_configuration_is_that_of_the_dockerfile(image: Path) -> None:
+def test_its_configuration_is_the_dockerfiles(image: Path) -> None:
     config: dict[str, Any] = json.loads((image / "image.json").read_text())["OCIv1"]["config"]
     assert (config["User"], config["StopSignal"], config["WorkingDir"]) == ("10001:10001", "SIGTERM", "/app")
     assert set(config["ExposedPorts"]) == {"8080/tcp", "8081/tcp"}
@@ -185,7 +185,7 @@ def test_its_configuration_is_that_of_the_dockerfile(image: Path) -> None:
     assert {name.rpartition(".")[2] for name in labels} >= {"title", "description", "version", "revision", "licenses"}
 
 
-def test_it_runs_as_a_pod_does_and_ends_by_itself(container: Container) -> None:
+def test_it_runs_as_in_a_pod_and_ends_on_sigterm(container: Container) -> None:
     started = container.wait_started()
     status = {pid: Path(f"/proc/{pid}/status").read_text() for pid in container.pids}
     assert len(status) == 2, "gunicorn's master as PID 1, and one worker"

@@ -45,12 +45,12 @@ def _complaints(documents: list[Document] | tuple[Document, ...]) -> list[str]:
     return [f"{title(one)}{complaint}" for one in ours for complaint in rewritten(one)]
 
 
-def test_the_plain_files_are_stored_as_they_stand() -> None:
+def test_the_plain_files_are_stored_unchanged() -> None:
     assert _complaints(plain()) == []
 
 
 @pytest.mark.parametrize("variant", variants())
-def test_what_a_variant_builds_is_stored_as_it_stands(variant: str) -> None:
+def test_a_built_variant_is_stored_unchanged(variant: str) -> None:
     assert _complaints(built(variant)) == []
 
 
@@ -68,7 +68,7 @@ def test_what_a_variant_builds_is_stored_as_it_stands(variant: str) -> None:
         pytest.param({"emptyDir": {"sizeLimit": "32.0Mi"}}, id="a decimal point"),
     ],
 )
-def test_a_value_that_is_rewritten_is_found(place: Document) -> None:
+def test_a_value_that_would_be_rewritten_is_found(place: Document) -> None:
     assert len(list(rewritten(place))) == 1
 
 

@@ -89,14 +89,14 @@ def documents() -> Iterator[list[Document]]:
 
 
 @rules
-def test_a_workload_that_breaks_it_is_told(rule: Rule, documents: list[Document]) -> None:
+def test_a_workload_that_breaks_the_rule_is_found(rule: Rule, documents: list[Document]) -> None:
     workload = find(documents, "Deployment", "headwater")
     assert list(rule.check(workload, documents)) == []
     BROKEN[rule.name](workload, documents)
     assert list(rule.check(workload, documents)) != []
 
 
-def test_a_wish_to_keep_zones_apart_that_is_gone_or_counts_other_pods_is_told(documents: list[Document]) -> None:
+def test_a_missing_or_wrong_zone_preference_is_found(documents: list[Document]) -> None:
     by_name = {rule.name: rule for rule in RULES}
     workload = find(documents, "Deployment", "headwater")
     (wish,) = pod_spec(workload)["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]

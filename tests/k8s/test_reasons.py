@@ -36,7 +36,7 @@ def test_each_number_has_a_comment_above(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.name) for path in FILES])
-def test_no_two_comments_are_the_same_sentence_but_for_short_ones(path: Path) -> None:
+def test_no_long_comment_is_used_twice(path: Path) -> None:
     """A reason that is copied is none."""
     comments = [line.strip() for line in path.read_text().splitlines() if line.lstrip().startswith("# ")]
     long = [line for line in comments if len(line) > 60]

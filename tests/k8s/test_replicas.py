@@ -42,7 +42,7 @@ def _apply_the_deployment(api: ApiServer, home: Path) -> None:
 
 
 @pytest.mark.parametrize(("steps", "left"), [([], 1), ([FORGET], 5)], ids=["without the step", "with it"])
-def test_the_step_keeps_the_number_of_pods(steps: list[str], left: int, tmp_path: Path) -> None:
+def test_the_documented_step_keeps_the_number_of_pods(steps: list[str], left: int, tmp_path: Path) -> None:
     assert APPLY == "kubectl apply -k k8s/variants/autoscaling"
     with ApiServer(find(built("base"), "Deployment", "headwater")) as api:
         api.patch({"spec": {"replicas": 5}})     # somebody has scaled it since

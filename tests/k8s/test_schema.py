@@ -31,13 +31,13 @@ def _check(document: Document, version: str) -> None:
 
 @versions
 @pytest.mark.parametrize("document", [pytest.param(one, id=title(one)) for one in plain()])
-def test_the_api_server_takes_each_plain_document(document: Document, version: str) -> None:
+def test_the_api_server_accepts_each_plain_document(document: Document, version: str) -> None:
     _check(document, version)
 
 
 @versions
 @pytest.mark.parametrize("variant", variants())
-def test_the_api_server_takes_each_document_of_a_variant(variant: str, version: str) -> None:
+def test_the_api_server_accepts_each_document_of_a_variant(variant: str, version: str) -> None:
     for document in built(variant):
         if (document["apiVersion"], document["kind"]) not in UNCHECKED:
             _check(document, version)
@@ -56,7 +56,7 @@ def test_newest_is_the_newest_that_the_package_knows() -> None:
     assert kubernetes_validate.latest_version().startswith(f"{NEWEST}.")
 
 
-def test_a_field_with_a_slip_is_refused() -> None:
+def test_a_misspelt_field_is_refused() -> None:
     broken = {**plain()[0], "automountServiceAcountToken": False}
     with pytest.raises(kubernetes_validate.ValidationError):
         _check(broken, NEWEST)

@@ -164,7 +164,7 @@ def test_a_pod_waits_for_its_log_instead_of_being_restarted(tmp_path: Path) -> N
         assert pod.restarts == 0, pod.describe()
 
 
-def test_redis_going_away_takes_no_pod_out_of_the_service(tmp_path: Path) -> None:
+def test_no_pod_leaves_the_service_when_redis_is_down(tmp_path: Path) -> None:
     """Catches: readiness, or liveness, that depends on what all pods share."""
     with Cluster(tmp_path) as cluster:
         pod = cluster.start_pod()

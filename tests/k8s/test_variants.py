@@ -37,7 +37,7 @@ def test_the_variants_are_these() -> None:
 
 
 @pytest.mark.parametrize("variant", EXPECTED)
-def test_it_builds_and_every_document_has_a_name_of_its_own(variant: str) -> None:
+def test_it_builds_and_every_document_has_a_unique_name(variant: str) -> None:
     names = [title(document) for document in built(variant)]
     assert names and len(set(names)) == len(names)
 
@@ -72,7 +72,7 @@ def test_the_plain_files_have_no_kustomization_which_apply_would_refuse() -> Non
 
 
 @pytest.mark.parametrize("variant", WHOLE)
-def test_one_that_contains_the_base_still_has_all_of_it(variant: str) -> None:
+def test_a_variant_that_contains_the_base_has_all_of_it(variant: str) -> None:
     gone = {title(one) for one in built("base")} - {title(one) for one in built(variant)}
     redis = {f"{kind}/headwater-redis" for kind in ("ConfigMap", "NetworkPolicy", "Service", "StatefulSet")}
     assert gone == (redis if variant == "single" else set())
@@ -99,7 +99,7 @@ def test_single_runs_one_pod_on_a_file_and_ends_it_before_the_next() -> None:
     assert pod["terminationGracePeriodSeconds"] == settings.termination_grace
 
 
-def test_exec_probe_asks_by_the_command_and_leaves_it_time_to_say_what_is_wrong() -> None:
+def test_exec_probe_gives_its_command_time_to_say_what_is_wrong() -> None:
     probe = _container("exec-probe")["readinessProbe"]
     command = probe["exec"]["command"]
     assert "httpGet" not in probe
@@ -120,7 +120,7 @@ def test_autoscaling_leaves_the_number_of_pods_to_the_autoscaler() -> None:
     assert spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"] >= 300
 
 
-def test_gitops_leaves_the_number_of_pods_as_it_finds_it() -> None:
+def test_gitops_does_not_change_the_number_of_pods() -> None:
     """`replicas` is ignored in comparisons, and also in a sync, which would set it otherwise."""
     spec = find(built("gitops"), "ApplicationSet", "headwater")["spec"]["template"]["spec"]
     assert {"ServerSideApply=true", "RespectIgnoreDifferences=true"} <= set(spec["syncPolicy"]["syncOptions"])
@@ -136,12 +136,12 @@ def test_vpa_only_advises() -> None:
 
 
 @pytest.mark.parametrize("variant", [name for name in WHOLE if name != "istio"])
-def test_one_that_contains_the_base_can_be_applied_where_there_are_no_custom_resources(variant: str) -> None:
+def test_a_variant_that_contains_the_base_needs_no_custom_resources(variant: str) -> None:
     """An apply with one kind that the cluster does not know fails. (A mesh without Istio's kinds is none.)"""
     assert [title(one) for one in built(variant) if (one["apiVersion"], one["kind"]) in UNCHECKED] == []
 
 
-def test_live_settings_are_mounted_so_that_they_change_and_say_only_what_may() -> None:
+def test_live_settings_are_mounted_as_a_folder_and_name_only_live_settings() -> None:
     documents = built("live-settings")
     (env,) = _container("live-settings")["env"]
     folder, _, key = env["value"].rpartition("/")
@@ -170,14 +170,14 @@ def _seconds(text: str) -> float:
     return float(text.removesuffix("s"))
 
 
-def test_gateway_api_gives_streams_no_time_limit_and_the_rest_more_than_the_service_does() -> None:
+def test_gateway_api_limits_only_other_requests_and_above_the_services_own_time_out() -> None:
     streams, rest = find(built("gateway-api"), "HTTPRoute", "headwater")["spec"]["rules"]
     assert {_seconds(value) for value in streams["timeouts"].values()} == {0}
     assert streams["matches"] == [{"path": {"type": "PathPrefix", "value": "/events"}, "method": "GET"}]
     assert _seconds(rest["timeouts"]["request"]) > Settings().sse_read_timeout
 
 
-def test_istio_gives_streams_no_time_limit_and_a_sidecar_that_outlives_them() -> None:
+def test_istio_does_not_limit_streams_and_its_sidecar_outlives_them() -> None:
     documents = built("istio")
     streams, rest = find(documents, "VirtualService", "headwater")["spec"]["http"]
     assert _seconds(streams["timeout"]) == 0

@@ -273,7 +273,7 @@ def test_a_container_that_is_being_killed_is_probed_for_readiness_only() -> None
     assert world.times(READINESS) == [0, 5, 10, 15, 20, 25]
 
 
-def test_an_outcome_that_comes_after_its_container_is_dropped() -> None:
+def test_an_outcome_that_arrives_after_its_container_ended_is_dropped() -> None:
     world = World(pod({READINESS: probe(period=10)}), {READINESS: GOOD}, took=3, lives=(1,))
     assert world.run(3.5) == [(0, "Started"), (1, "Exited"), (1, "Started")]
 

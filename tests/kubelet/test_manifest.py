@@ -82,7 +82,7 @@ def container(docs: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def test_the_environment_is_put_together_as_the_kubelet_does() -> None:
+def test_the_environment_is_assembled_as_by_the_kubelet() -> None:
     assert read().env == {
         "HOST": "0.0.0.0",
         "SSE_RETRY": "3000",  # env goes before envFrom
@@ -108,7 +108,7 @@ def test_command_ports_and_probes_follow_the_local_ports() -> None:
     assert spec.probes[Kind.READINESS].action == Exec(("python", "-m", "health.probe", "--url", url))
 
 
-def test_numbers_are_read_and_their_defaults_are_kubernetes() -> None:
+def test_numbers_default_to_kubernetes_defaults() -> None:
     spec = read()
     startup, liveness, readiness = (spec.probes[kind] for kind in Kind)
     assert (startup.period, startup.failure_threshold, startup.timeout) == (1, 60, 1)
@@ -117,7 +117,7 @@ def test_numbers_are_read_and_their_defaults_are_kubernetes() -> None:
     assert spec.grace == 45
 
 
-def test_the_grace_period_is_30_seconds_when_nothing_is_said() -> None:
+def test_the_default_grace_period_is_30_seconds() -> None:
     docs = documents()
     del docs[0]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     assert read(docs).grace == 30
@@ -176,7 +176,7 @@ def _change(path: str, value: Any) -> Any:
         pytest.param(_change("command", None), "no command", id="no command"),
     ],
 )
-def test_what_cannot_be_run_is_an_error_and_not_a_guess(change: Any, message: str) -> None:
+def test_a_manifest_that_cannot_be_run_is_an_error(change: Any, message: str) -> None:
     docs = documents()
     change(docs)
     with pytest.raises(ManifestError, match=message):

@@ -107,7 +107,7 @@ def test_the_time_out_covers_everything_to_the_end_of_the_body(
     assert words in result.message
 
 
-def test_an_answer_that_breaks_off_in_its_body_is_tried_three_times_and_then_no_verdict(server: Server) -> None:
+def test_an_answer_cut_in_its_body_is_tried_three_times_without_a_verdict(server: Server) -> None:
     server.pieces = [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort"]
     result = http(server)
     assert result.outcome is Outcome.UNKNOWN
@@ -127,7 +127,7 @@ def test_no_more_than_10_kb_of_the_body_are_read(server: Server) -> None:
     "garbage",
     [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 abc\r\n\r\n"],
 )
-def test_what_is_not_an_http_answer_is_a_failure(server: Server, garbage: bytes) -> None:
+def test_an_answer_that_is_not_http_is_a_failure(server: Server, garbage: bytes) -> None:
     server.pieces = [garbage]
     assert http(server).outcome is Outcome.FAILURE
 
@@ -204,5 +204,5 @@ def test_exec_that_takes_too_long_is_a_failure_and_leaves_nothing_behind(tmp_pat
     assert not mark.exists()
 
 
-def test_exec_of_what_is_not_there_is_no_verdict(tmp_path: Path) -> None:
+def test_exec_of_a_missing_program_is_no_verdict(tmp_path: Path) -> None:
     assert run_probe(Exec(("/nothing",)), 1.0, env={}, cwd=tmp_path).outcome is Outcome.UNKNOWN

@@ -90,7 +90,7 @@ def reasons(kubelet: Kubelet) -> list[str]:
     return [event.reason for event in kubelet.timeline if event.reason != "Unhealthy"]
 
 
-def test_a_pod_starts_gets_ready_and_ends_in_its_own_time(web: Web, tmp_path: Path) -> None:
+def test_a_pod_starts_becomes_ready_and_ends_in_its_own_time(web: Web, tmp_path: Path) -> None:
     with Kubelet(web.spec(), tmp_path, TENTH) as kubelet:
         ready = kubelet.wait_for("Ready")
         assert kubelet.ready
@@ -102,7 +102,7 @@ def test_a_pod_starts_gets_ready_and_ends_in_its_own_time(web: Web, tmp_path: Pa
         assert (kubelet.restarts, kubelet.pid) == (0, None)
 
 
-def test_a_pod_whose_readiness_fails_leaves_the_endpoints_and_comes_back(web: Web, tmp_path: Path) -> None:
+def test_a_pod_whose_readiness_fails_leaves_the_endpoints_and_returns(web: Web, tmp_path: Path) -> None:
     with Kubelet(web.spec(), tmp_path, TENTH) as kubelet:
         kubelet.wait_for("Ready")
         web.turn("bad-readyz")
@@ -151,7 +151,7 @@ def test_a_crashing_container_backs_off(tmp_path: Path) -> None:
         assert "crash" in kubelet.describe()
 
 
-def test_a_command_that_is_not_there_is_a_crash_not_a_hang(tmp_path: Path) -> None:
+def test_a_missing_command_is_a_crash_not_a_hang(tmp_path: Path) -> None:
     spec = PodSpec("pod", "web", ("/nothing/here",), back_off=BackOffSpec(0.1, 0.1))
     with Kubelet(spec, tmp_path) as kubelet:
         kubelet.wait_for("Started", 3)
@@ -168,7 +168,7 @@ def test_exec_and_tcp_probes_work_as_well(web: Web, tmp_path: Path) -> None:
         assert kubelet.restarts == 0
 
 
-def test_what_a_container_leaves_running_ends_with_its_main_process(tmp_path: Path) -> None:
+def test_a_containers_other_processes_end_with_its_main_process(tmp_path: Path) -> None:
     """A container's processes share its process namespace, which ends with the first of them."""
     spec = PodSpec("pod", "web", ("/bin/sh", "-c", f"sleep 600 & echo $! > {tmp_path}/pid; sleep 0.2"))
     with Kubelet(replace(spec, back_off=BackOffSpec(60, 60)), tmp_path) as kubelet:

@@ -102,7 +102,7 @@ def test_broken_chunks_are_refused_however_they_arrive(octets: bytes, size: int)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
-def test_chunks_and_blocks_are_put_together_from_any_pieces(size: int) -> None:
+def test_chunks_and_blocks_are_parsed_from_any_pieces(size: int) -> None:
     text = "\ufeff: hello\n\nid: 1-0\nretry: 20\n\r\nevent: a\rdata:  ä\r\ndata\n\nretry: 2x\nid: \0\ndata:b:c\n\nid\n"
     wire = b"".join(chunk(text.encode()[at : at + 5]) for at in range(0, len(text.encode()), 5)) + b"0\r\n\r\n"
     decoder, parser, blocks = ChunkedDecoder(), EventParser(), []
@@ -116,7 +116,7 @@ def test_chunks_and_blocks_are_put_together_from_any_pieces(size: int) -> None:
     assert (decoder.terminated, parser.partial, parser.last_event_id, parser.comments) == (True, True, "1-0", 1)
 
 
-def test_the_resuming_client_comes_back_with_its_cursor_after_the_retry(
+def test_the_resuming_client_reconnects_with_its_cursor_after_the_retry(
     scripted: Callable[..., Scripted],
 ) -> None:
     first = CHUNKED + chunk(b"retry: 30\n\n" + EVENT) + b"0\r\n\r\n"
