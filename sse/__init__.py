@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .auth.hook import Grant
     from .events.model import Event, InvalidEvent
     from .extension import SSE
     from .log import IdempotencyConflict, LogError, LogRefused, LogUnavailable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "SSE": ".extension",
     "Event": ".events.model",
+    "Grant": ".auth.hook",
     "InvalidEvent": ".events.model",
     "Message": ".web.view_streams",
     "IdempotencyConflict": ".log",
@@ -34,6 +36,7 @@ _HOMES = {
 __all__ = [
     "SSE",
     "Event",
+    "Grant",
     "IdempotencyConflict",
     "InvalidEvent",
     "LogError",

@@ -11,6 +11,7 @@ import flask
 
 from . import registry
 from .auth.cli import sse_commands
+from .auth.hook import Grant, May
 from .events.model import Event, format_id
 from .events.names import CANARY_CHANNEL
 from .log import LogUnavailable, Usage
@@ -61,6 +62,28 @@ class SSE(Service):
         app.wsgi_app = FastPath(app, self)  # type: ignore[method-assign]
         app.cli.add_command(sse_commands(lambda: self.settings))
         registry.register(self)
+
+    # ── who may do what ─────────────────────────────────────────────────────────────────────────────────────
+
+    #: What a function for :meth:`authorize` may return: ``return sse.Grant("alice", expires_in=600)``.
+    Grant = Grant
+
+    def authorize(self, may: May) -> May:
+        """Register the app's own decision about who may do what, as a decorator.
+
+            @sse.authorize
+            def may(request, action, channels):
+                return current_user.is_authenticated and all(c == f"user:{current_user.id}" for c in channels)
+
+        It is called in the request's Flask context, once for each request: action is "publish", "subscribe" or
+        "manage", and channels has all names and patterns of the request. It returns True or a :class:`Grant` to allow
+        it, False to refuse it (403), and None to let keys and tokens decide. If it raises, the request is refused
+        (500). Raises RuntimeError if there is one already.
+        """
+        if self.may is not None:
+            raise RuntimeError("this extension has a function for authorize already")
+        self.may = may
+        return may
 
     # ── for an app's own views ────────────────────────────────────────────────────────────────────────────
 

@@ -47,6 +47,7 @@ PUBLISH_REFUSALS: Final = (
     "token",
     "origin",
     "closed",
+    "app",
     "invalid",
     "rate",
     "size",

@@ -150,7 +150,7 @@ class Authenticator:
 
     def _change_anonymously(self, request: Request, channels: Collection[str]) -> Grant:
         _no_reserved(channels)
-        return self._anonymous(request)
+        return self.anonymous(request)
 
     def _change_by_credential(self, request: Request, channels: Collection[str], right: _Right) -> Grant:
         credential = find_credential(request, reading=False)
@@ -193,10 +193,10 @@ class Authenticator:
         guarded = [channel for channel in channels if channel != CANARY_CHANNEL]
         if self._reachable.reading is Reading.PUBLIC:
             _no_reserved([channel for channel in guarded if channel != STATS_CHANNEL])
-            return self._anonymous(request)
+            return self.anonymous(request)
         guarded = [channel for channel in guarded if self._public.first_missing((channel,)) is not None]
         if channels and not guarded:
-            return self._anonymous(request)
+            return self.anonymous(request)
         credential = find_credential(request, reading=True)
         if credential is None:
             raise credentials_missing(f"reading this needs a token, {what_to_send(reading=True)}")
@@ -220,7 +220,8 @@ class Authenticator:
         """Return the client's address, using SSE_TRUSTED_PROXIES; see ``address.client_address``."""
         return client_address(environ, self._proxies)
 
-    def _anonymous(self, request: Request) -> Grant:
+    def anonymous(self, request: Request) -> Grant:
+        """Return the grant of a request without credentials: it counts by its client's address."""
         return Grant(f"address:{address_bucket(self.client_address(request.environ))}")
 
     def _is_publish_key(self, credential: Credential) -> bool:

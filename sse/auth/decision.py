@@ -26,8 +26,9 @@ class Grant(NamedTuple):
 
 
 # Why a request was refused. key: it has no key and no token; token: its token does not allow this; origin: it is from
-# another machine, or another site's page; closed: nobody may publish; invalid: nobody may do this.
-REASONS: Final = ("key", "token", "origin", "closed", "invalid")
+# another machine, or another site's page; closed: nobody may publish; app: the app's own function refuses it; invalid:
+# nobody may do this.
+REASONS: Final = ("key", "token", "origin", "closed", "app", "invalid")
 
 
 class AccessDenied(Exception):

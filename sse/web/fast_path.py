@@ -134,7 +134,7 @@ class FastPath:
         return body
 
     def _takes(self, environ: WSGIEnvironment) -> bool:
-        if self._closed:
+        if self._closed or self._service.may is not None:  # the app's function needs Flask's context
             return False
         snapshot = self._snapshot
         if snapshot is None or not snapshot.matches():

@@ -20,6 +20,7 @@ from ..events.trace import trace_id
 from ..log import IdempotencyConflict, LogUnavailable
 from ..observe.environ import TRACE
 from . import ndjson
+from .access import allowed
 from .answers import check_log
 from .problems import Problem
 from .query import check_query, checked_channel
@@ -52,7 +53,7 @@ def _why_refused(error: Exception) -> str:
         case IdempotencyConflict():
             return "conflict"
         case Problem(status=status) | HTTPException(code=status):
-            return {413: "size", 429: "rate"}.get(status or 0, "invalid")
+            return {413: "size", 429: "rate", 500: "error"}.get(status or 0, "invalid")
     return "error"
 
 
@@ -61,7 +62,7 @@ def publish_event(service: Service, request: Request, channel: str) -> str:
     """Publish one event, and return the answer's JSON. Raises the errors that :func:`sse.web.answers.refusal` knows."""
     check_log(service, request)
     checked_channel(channel)
-    _admitted(service, service.authenticator.may_publish(request, (channel,)))
+    _admitted(service, allowed(service, request, "publish", (channel,)))
     kind = retry = None
     if request.environ.get("QUERY_STRING"):
         check_query(request)
@@ -82,13 +83,17 @@ def publish_batch(service: Service, request: Request) -> str:
         accepted = {"Accept-Post": "application/x-ndjson"}
         raise Problem(415, "a batch is application/x-ndjson; one event goes to /events/<channel>", headers=accepted)
     limits = service.settings
-    # Before reading megabytes of body, refuse a caller who may not publish at all.
-    _admitted(service, service.authenticator.may_publish(request, ()))
+    asks_app = service.may is not None  # once, with the channels that the body names
+    if not asks_app:
+        # Before reading megabytes of body, refuse a caller who may not publish at all.
+        _admitted(service, allowed(service, request, "publish", ()))
     body = _body(request, limits.sse_max_batch_bytes, "a batch", "SSE_MAX_BATCH_BYTES")
     events = ndjson.batch(
         body, max_events=limits.sse_max_batch_events, max_event_bytes=limits.sse_max_event_bytes
     )
-    service.authenticator.may_publish(request, {event.channel for event in events})
+    grant = allowed(service, request, "publish", sorted({event.channel for event in events}))
+    if asks_app:
+        _admitted(service, grant)
     key = idempotency_key(request.headers.get("Idempotency-Key"))
     positions = service.append(events, key=key, trace=_trace(service, request.environ))
     ids = '", "'.join(format_ids(positions))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..auth.address import address_bucket
 from ..auth.authenticator import Authenticator
+from ..auth.hook import May
 from ..auth.origin import all_loopback
 from ..auth.rate import PublishRate
 from ..events.digest import digest_of, scoped
@@ -43,6 +44,8 @@ class Service:
 
     def __init__(self) -> None:
         self.stats = Stats()
+        # The app's own decision about who may do what, before keys and tokens (`SSE.authorize`).
+        self.may: May | None = None
         # None unless SSE_OTEL is on.
         self.spans: Spans | None = None
         self.connection_counts: Callable[[], dict[str, int]] | None = None

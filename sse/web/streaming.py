@@ -19,6 +19,7 @@ from ..streams.group import Subscription
 from ..streams.hub import Hub
 from ..streams.pull import PullStream
 from ..streams.stream import CloseReason, Stream, lease, spread_retry
+from .access import allowed
 from .answers import check_log
 from .problems import Problem
 from .query import accepts_stream, asked_cursor, check_query, checked_channel
@@ -58,7 +59,7 @@ def open_stream(service: Service, request: Request, channels: tuple[str, ...]) -
         types = frozenset(request.args.getlist("event")) or None
     if types and "" in types:
         raise Problem(400, "event: a type has at least one character; leave event out to get all", field="event")
-    grant = service.authenticator.may_subscribe(request, channels)
+    grant = allowed(service, request, "subscribe", channels)
     if request.method == "HEAD":
         # No Content-Length of 0: a stream has no length (RFC 9110 §8.6).
         return iter(())

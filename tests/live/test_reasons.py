@@ -231,8 +231,8 @@ def test_why_a_publish_was_refused_is_counted(guarded: Server) -> None:
 
     check("rate", too_fast)
     assert seen == {"key", "token", "invalid", "size", "conflict", "rate"}
-    # Of the others, in tests of their own: log (a full disk), origin and closed below.
-    assert set(PUBLISH_REFUSALS) - seen == {"log", "origin", "closed", "error"}
+    # Of the others, in tests of their own: log (a full disk), app (test_authorize), origin and closed below.
+    assert set(PUBLISH_REFUSALS) - seen == {"log", "origin", "closed", "app", "error"}
 
 
 def test_a_web_page_that_publishes_to_this_machine_is_counted(hasty: Server) -> None:
