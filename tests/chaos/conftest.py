@@ -1,4 +1,4 @@
-"""The fleet that most tests share, and what each test has counted."""
+"""The fleet that most tests share, and each test's counts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from tests.chaos.fleet import Fleet
 from tests.chaos.reader import BOOK
 
-WRITE_TIMEOUT = 1.5  # seconds; the silent clients of one test are given up that soon
+WRITE_TIMEOUT = 1.5  # seconds; closes the silent clients of one test soon
 
 
 @pytest.fixture(scope="package")
 def fleet() -> Iterator[Fleet]:
-    """Two instances of two workers for all tests that leave them as they were."""
+    """Two instances with two workers each, for tests that leave them as they were."""
     with Fleet(2, workers=2, SSE_WRITE_TIMEOUT=WRITE_TIMEOUT) as fleet:
         yield fleet
 
@@ -28,7 +28,7 @@ def stack() -> Iterator[ExitStack]:
 
 @pytest.fixture(autouse=True)
 def book(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a test reckons goes with its report, so that the end of the run has it from whichever process it ran in."""
+    """Attach a test's counts to its report, so that the end of the run has them from every process."""
     before = len(BOOK)
     yield
     request.node.user_properties += [("chaos", list(entry)) for entry in BOOK[before:]]

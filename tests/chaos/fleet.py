@@ -1,4 +1,4 @@
-"""Redis, several instances of the service, each with a network of its own to Redis, and nginx in front."""
+"""Redis, several instances of the service, each with its own network to Redis, and nginx in front."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.k8s.nginx import Nginx
 from tests.support.redis_server import RedisServer
 from tests.support.server import Server
 
-# Short, so that a fault takes seconds. The proportions are those of the defaults.
-KEY = "chaos-and-nothing-but-chaos"  # through nginx, publishing is closed without one
+# Short, so that a fault takes seconds; in the defaults' proportions.
+KEY = "chaos-and-nothing-but-chaos"  # without one, publishing through nginx is closed
 SETTINGS: dict[str, str | float] = {
     "SSE_PUBLISH_KEY": KEY,
     "SSE_TRUSTED_PROXIES": "127.0.0.1",
@@ -35,10 +35,10 @@ SETTINGS: dict[str, str | float] = {
 class Fleet:
     """A context manager. What is acknowledged is on Redis's disk: ``appendfsync always``.
 
-    :param instances: how many. :param workers: of each.
-    :param replicas: the number in Redis's URL: how many must have an event before it is acknowledged.
-    :param direct: without a network that can go silent between them and Redis, for measurements.
-    :param redis: settings of redis.conf, or a Redis that runs already. :param env: settings of the instances.
+    :param instances: how many. :param workers: per instance.
+    :param replicas: how many replicas must have an event before it is acknowledged (in Redis's URL).
+    :param direct: connect to Redis without a network that can go silent, for measurements.
+    :param redis: settings of redis.conf, or a running Redis. :param env: the instances' settings.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Fleet:
         **env: str | float | None,
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="headwater-fleet-"))
-        self.directory.chmod(0o755)  # nginx' workers are another user, and keep large bodies in there
+        self.directory.chmod(0o755)  # nginx's workers run as another user, and store large bodies there
         self._stack = contextlib.ExitStack()
         self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
         self.redis = (
@@ -68,11 +68,11 @@ class Fleet:
 
     @property
     def port(self) -> int:
-        """nginx's."""
+        """nginx's port."""
         return self.nginx.port
 
     def url(self, instance: int) -> str:
-        """Redis, through the network of this instance."""
+        """Redis's URL, through the network of this instance."""
         port = self.redis.port if self._direct else self.networks[instance].port
         return f"redis://127.0.0.1:{port}/0{self._query}"
 
@@ -107,12 +107,12 @@ class Fleet:
         self._stack.close()
 
     def recorder(self, port: int | None = None, **options: Any) -> Recorder:
-        """A publisher through nginx, or to one instance."""
+        """Make a publisher, through nginx or to one instance."""
         headers = {"Authorization": f"Bearer {KEY}"}
         return Recorder(port or self.port, headers=lambda: headers, **options)
 
     def readers(self, stack: contextlib.ExitStack, count: int = 6, ports: Sequence[int] | None = None) -> list[Reader]:
-        """So many clients, connected: through nginx, or in turn to the ports named; one in three has both channels."""
+        """Connect this many clients, through nginx or in turn to the given ports; one in three has both channels."""
         ports = ports or [self.port]
         readers = [
             stack.enter_context(Reader(ports[n % len(ports)], [("a",), ("b",), ("a", "b")][n % 3]))

@@ -1,7 +1,7 @@
 """The figures of docs/scaling.md: ``python -m tests.chaos.measure latency throughput back followers worker redis``.
 
-Real Redis (append-only file, fsync every second), real instances; all on the machine where it runs, clients included.
-Each prints what it measured beside the load average of the machine.
+Redis (append-only file, fsync every second), the instances and the clients all run on this machine. Each measurement
+prints its figures beside the machine's load average.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 def cpu(pid: int) -> float:
-    """Seconds of processor time that a process has had."""
+    """Return a process's CPU time in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICK
 
@@ -61,7 +61,7 @@ STAMP = re.compile(rb"data: t([0-9]+)\n\n")
 
 
 def stamp() -> str:
-    """An event's data: when it was made."""
+    """Return an event's data: the time now."""
     return f"t{time.monotonic_ns()}"
 
 
@@ -69,7 +69,7 @@ def stamp() -> str:
 
 
 def publish_on_schedule(port: int, rate: float, seconds: float, number: int) -> None:
-    """Open loop: event i is due at start + i / rate, whatever the server does, and carries the time of its sending."""
+    """Publish in an open loop: event i is due at start + i / rate, and carries the time of its sending."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
     connection.connect()
     connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -85,8 +85,8 @@ def publish_on_schedule(port: int, rate: float, seconds: float, number: int) -> 
 
 
 def listen(port: int, streams: int, results: Any, stop: ProcessEvent) -> None:
-    """Read some streams, at as little cost as can be. Puts the time from ``stamp`` to having read it, of every event, and
-    the seconds from the first stamp to the last."""
+    """Read some streams as cheaply as possible. Put every event's time from ``stamp`` until it was read, and the seconds
+    from the first stamp to the last."""
     took: list[float] = []
     made: list[int] = []
     rest: dict[socket.socket, bytes] = {}
@@ -115,7 +115,7 @@ def listen(port: int, streams: int, results: Any, stop: ProcessEvent) -> None:
 
 
 def append_stamps(url: str, rate: int, seconds: float, streams: int) -> None:
-    """The same open loop, from a process that is no instance: what is timed begins at the append itself."""
+    """Append in the same open loop from a separate process, so that timing begins at the append."""
     log = open_log(url, retain_events=100_000, retain_seconds=86_400)
     start = time.monotonic()
     for i in range(int(rate * seconds)):
@@ -126,7 +126,7 @@ def append_stamps(url: str, rate: int, seconds: float, streams: int) -> None:
 
 
 def latency(rate: int = 1000, seconds: float = 10.0, streams: int = 4) -> None:
-    """From an append to a client's last byte from an instance; and from a publisher's first byte to another one."""
+    """Time from an append, and from a publisher's first byte to one instance, to a client's last byte from another."""
     context = multiprocessing.get_context("spawn")
     with Fleet(2, direct=True, redis={"appendfsync": "everysec"}) as fleet:
         publishing, writing = fleet.servers
@@ -164,7 +164,7 @@ def latency(rate: int = 1000, seconds: float = 10.0, streams: int = 4) -> None:
 
 
 def quantiles(server: Any, name: str) -> str:
-    """p50 and p99 from a histogram's buckets, as Prometheus's histogram_quantile estimates them."""
+    """Estimate p50 and p99 from a histogram's buckets, like Prometheus's histogram_quantile."""
     text = server.request("GET", "/metrics", port=server.health_port).text
     buckets: dict[float, float] = {}
     for line in text.splitlines():
@@ -199,7 +199,7 @@ def flood(url: str, rate: int, seconds: float, size: int) -> None:
 
 
 def throughput(rate: int = 50_000, seconds: float = 10.0, size: int = 100) -> None:
-    """Does one worker's follower keep up with so many events a second?"""
+    """Measure whether one worker's follower keeps up with this many events a second."""
     context = multiprocessing.get_context("spawn")
     with Fleet(1, direct=True, redis={"appendfsync": "everysec"}, SSE_RETAIN_EVENTS=200_000, SSE_HEARTBEAT=15) as fleet:
         server = fleet.servers[0]
@@ -230,7 +230,7 @@ def throughput(rate: int = 50_000, seconds: float = 10.0, size: int = 100) -> No
 
 
 def follow(url: str, count: int, results: Any, stop: ProcessEvent) -> None:
-    """So many followers, each as a worker has one; the time from the id's clock is too coarse, so data carries it."""
+    """Run this many followers, like workers'; the ids' clock is too coarse, so the data carries the time."""
     took: list[list[float]] = [[] for _ in range(count)]
     quit = threading.Event()
     logs = [open_log(url, retain_events=100_000, retain_seconds=86_400) for _ in range(count)]
@@ -266,7 +266,7 @@ def append_on_schedule(url: str, rate: int, seconds: float) -> None:
 
 
 def followers(counts: Sequence[int] = (1, 10, 50), rate: int = 1000, seconds: float = 8.0) -> None:
-    """What followers cost Redis: each reads each event once."""
+    """Measure what followers cost Redis: each reads each event once."""
     context = multiprocessing.get_context("spawn")
     for count in counts:
         with RedisServer(appendfsync="everysec") as redis:
@@ -305,7 +305,7 @@ def followers(counts: Sequence[int] = (1, 10, 50), rate: int = 1000, seconds: fl
 
 
 def worker(counts: Sequence[int] = (0, 1000, 5000), rate: int = 20) -> None:
-    """Memory of one worker by its streams, and what events to all of them cost."""
+    """Measure one worker's memory by its streams, and what events to all of them cost."""
     for count in counts:
         with Fleet(1, direct=True, redis={"appendfsync": "everysec"}, SSE_HEARTBEAT=15) as fleet:
             server = fleet.servers[0]
@@ -329,7 +329,7 @@ def worker(counts: Sequence[int] = (0, 1000, 5000), rate: int = 20) -> None:
 
 
 def one_redis(number: int = 50_000, size: int = 200) -> None:
-    """What an event costs Redis in memory and time, one by one and in batches."""
+    """Measure what an event costs Redis in memory and time, alone and in batches."""
     with RedisServer(appendfsync="everysec") as redis:
         log = open_log(redis.url, retain_events=10**9, retain_seconds=86_400)
         pid, empty = redis.process.pid, redis.run("INFO", "memory")["used_memory"]
@@ -351,7 +351,7 @@ def one_redis(number: int = 50_000, size: int = 200) -> None:
 
 
 def back(times: int = 5, away: float = 3.0) -> None:
-    """From Redis's return to the first event that each of some clients reads, through nginx; it is killed each time."""
+    """Kill Redis several times, and time from its return until clients behind nginx read their first event."""
     first: list[float] = []
     with Fleet(2) as fleet, contextlib.ExitStack() as stack:
         readers = fleet.readers(stack, 6)

@@ -1,4 +1,4 @@
-"""What publishers, streams and clients must see while Redis is away and when it is back."""
+"""What publishers, streams and clients must see while Redis is down and after its return."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ DELIVERED_WITHIN = 2.0  # seconds from Redis's return to the first event
 
 
 class Outage(NamedTuple):
-    """Times: ``time.monotonic``; known: from here on every worker knew that Redis was away."""
+    """Times: ``time.monotonic``; known: when every worker knew that Redis was down."""
 
     down: float
     known: float
     up: float
 
     def check(self, readers: Sequence[Reader], recorder: Recorder) -> str:
-        """Returns the figures, as a note for the book."""
+        """Check all of it; return the figures, as a note for the book."""
         refused = recorder.since(self.known, self.up - REFUSED_WITHIN)
         assert len(refused) >= 5, f"hardly anything was tried: {recorder.since(self.down)[:5]}"
         assert {attempt.status for attempt in refused} == {503}, refused
         assert all(attempt.retry_after for attempt in refused), "a 503 without Retry-After"
-        # On a machine that others use, too, one in ten may wait for its turn.
+        # On a busy machine, one in ten may wait for its turn.
         slow = sorted(attempt.took for attempt in refused)[int(len(refused) * 0.9)]
         assert slow < REFUSED_WITHIN, f"known to be away, and yet {slow:.3f} s for a 503"
         for reader in readers:

@@ -1,4 +1,4 @@
-"""An EventSource with a diary, and the reckoning: acknowledged = seen once and in order, or told by a reset."""
+"""An EventSource with a diary, and the check: acknowledged means seen once and in order, or reset."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Told(NamedTuple):
 
 
 class Reader(ResumingClient):
-    """Follows some channels. ``diary``: all blocks in the order of their coming, over all connections."""
+    """Follows some channels. ``diary``: all blocks in the order of arrival, over all connections."""
 
     def __init__(self, port: int, channels: Sequence[str] = ("a",), *, retry: int = 100) -> None:
         self.channels = tuple(channels)
@@ -41,12 +41,12 @@ class Reader(ResumingClient):
         return sum(1 for at, block in self.diary if block.is_heartbeat and since <= at < until)
 
     def wait_for_first_after(self, moment: float, timeout: float) -> float:
-        """When the first event came after that; waits for it."""
+        """Wait for the first event after that time, and return when it arrived."""
         self.wait_for(lambda _: self.first_after(moment), timeout)
         return self.first_after(moment) or 0.0
 
     def first_after(self, moment: float) -> float | None:
-        """When the first event came after that."""
+        """Return when the first event after that time arrived."""
         return next((entry.at for entry in self.ledger if entry.at >= moment), None)
 
     def owed(self, acknowledged: Sequence[Acknowledged]) -> list[str]:
@@ -61,13 +61,13 @@ class Reader(ResumingClient):
 
 
 def stop_all(readers: Sequence[Reader]) -> None:
-    """Let all end at once, before each is waited for."""
+    """Stop all at once, then wait for each."""
     for reader in readers:
         reader.stop()
 
 
 class Reckoning(NamedTuple):
-    """What a fault has come to. lost: acknowledged, gone with the old log, and told to every client by a reset."""
+    """A fault's result. lost: acknowledged events gone with the old log, of which a reset told every client."""
 
     fault: str
     acknowledged: int
@@ -98,7 +98,7 @@ def reckon(
     timeout: float = 20.0,
     note: str = "",
 ) -> Reckoning:
-    """Every client has seen every acknowledged event of its channels once, in order, and nothing else."""
+    """Check that every client saw every acknowledged event of its channels once, in order, and nothing else."""
     for reader in readers:
         reader.wait_for_last(acknowledged, timeout)
         assert reader.failed is None, f"a browser would have given up for ever: {reader.failed}"
@@ -112,9 +112,9 @@ def reckon(
 def reckon_confirmed(
     fault: str, readers: Sequence[Reader], acknowledged: Sequence[Acknowledged], *, timeout: float = 20.0, note: str = ""
 ) -> int:
-    """Every client has seen every acknowledged event of its channels once and in order. Streams do not wait for the
-    replicas: a client may have seen more, which was gone with the master before it was acknowledged, if it was then told
-    by a reset. Returns how many such events were seen."""
+    """Check that every client saw every acknowledged event of its channels once and in order. Streams do not wait for the
+    replicas, so a client may have seen more events, which died with the master unacknowledged, if a reset told it.
+    Return how many such events were seen."""
     known = {one.id for one in acknowledged}
     unconfirmed: set[str] = set()
     for reader in readers:
@@ -138,8 +138,8 @@ def reckon_replaced(
     timeout: float = 20.0,
     note: str = "",
 ) -> Reckoning:
-    """The log was replaced by an emptier one, which now holds ``kept`` (ids). Then a client may miss what is not in
-    there any more, if it was told by a reset; after that it has seen all of what there is, once and in order."""
+    """Check after an emptier log, with the ids ``kept``, has replaced the log: a client may miss the other events if a
+    reset told it; after that it has seen everything kept, once and in order."""
     held = set(kept)
     lost = [one for one in acknowledged if one.id not in held]
     for reader in readers:

@@ -1,7 +1,7 @@
-"""A publisher that keeps books: every attempt, and what was acknowledged.
+"""A publisher that records every attempt, and what was acknowledged.
 
-Each event has an ``Idempotency-Key`` of its own and is sent again until it is acknowledged, whatever the answer was: a
-502 of a proxy or a broken connection leave open whether it was stored, and with the key the repetition is exact.
+Each event has its own ``Idempotency-Key`` and is sent again until it is acknowledged, whatever the answer was: a proxy's
+502 or a broken connection leave open whether it was stored, and with the key a repetition is safe.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support.ledger import position
 from tests.support.wait import eventually
 
 PAUSE = 0.05  # seconds between two attempts at the same event
-HOPELESS = frozenset({400, 401, 403, 404, 413, 415, 422})  # no repetition helps
+HOPELESS = frozenset({400, 401, 403, 404, 413, 415, 422})  # repeating does not help
 ANSWER_TIMEOUT = 6.0  # seconds; above Redis's 2 s and its connection's 1 s
 
 
@@ -46,13 +46,13 @@ class Acknowledged(NamedTuple):
 
 
 class Recorder:
-    """Publishes in a thread of its own while the context lasts.
+    """Publishes in a thread while the context lasts.
 
-    :param rate: events a second, if the answers come fast enough.
+    :param rate: events a second, if the answers are fast enough.
     :param channels: in turn.
-    :param size: bytes of data that are added to each event's name.
-    :param headers: asked before every attempt (a key that is rotated).
-    :param repeats: statuses after which it tries again although no repetition usually helps.
+    :param size: bytes of data added to each event's name.
+    :param headers: called before every attempt (a key may be replaced).
+    :param repeats: statuses after which it repeats although that usually does not help.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Recorder:
             self.finish()
 
     def progress(self, more: int = 12, timeout: float = 15.0) -> None:
-        """Wait until so many further events were acknowledged."""
+        """Wait until this many more events were acknowledged."""
         goal = len(self.acknowledged) + more
         eventually(
             lambda: len(self.acknowledged) >= goal or self.failed, timeout, lambda: f"no progress: {self.attempts[-3:]}"
@@ -99,7 +99,7 @@ class Recorder:
         assert self.failed is None, self.failed
 
     def finish(self, timeout: float = 20.0) -> list[Acknowledged]:
-        """Let it have the event it is at acknowledged, and return all in the log's order."""
+        """Wait until the current event is acknowledged, and return all in the log's order."""
         self._stop.set()
         self._thread.join(timeout)
         assert self.failed is None, self.failed
@@ -107,7 +107,7 @@ class Recorder:
         return sorted(self.acknowledged, key=lambda entry: entry.position)
 
     def since(self, moment: float, until: float = float("inf")) -> list[Attempt]:
-        """Attempts that began then."""
+        """Return the attempts that began after that time."""
         return [attempt for attempt in self.attempts if moment <= attempt.began < until]
 
     # ── the thread ──────────────────────────────────────────────────────────────────────────────────────
@@ -117,7 +117,7 @@ class Recorder:
         while not self._stop.is_set() and self.failed is None:
             self._publish(number)
             number += 1
-            due = max(due + self._interval, time.monotonic() - 1)  # a second's arrears at most
+            due = max(due + self._interval, time.monotonic() - 1)  # at most a second behind
             self._stop.wait(max(0.0, due - time.monotonic()))
         self._drop()
 

@@ -1,4 +1,4 @@
-"""A network that drops everything without a word: a TCP proxy that stops forwarding and closes nothing."""
+"""A network that drops everything silently: a TCP proxy that stops forwarding and closes nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Self
 class SilentProxy:
     """Forwards connections from a free port of 127.0.0.1 to ``target``. Use it as a context manager.
 
-    :param target: a port of 127.0.0.1; a change counts for new connections (a Service that points to another pod).
+    :param target: a port of 127.0.0.1; a change applies to new connections (a Service that points to another pod).
     """
 
     def __init__(self, target: int) -> None:
@@ -26,16 +26,16 @@ class SilentProxy:
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
 
     def silence(self) -> None:
-        """Forward nothing from now on, not even the end of a connection. New connections are accepted, by the kernel,
-        and hear nothing either."""
+        """Forward nothing from now on, not even the end of a connection. The kernel accepts new connections, which get
+        nothing either."""
         self._flowing.clear()
 
     def speak(self) -> None:
-        """Forward again: first what was sent meanwhile, as TCP would repeat it."""
+        """Forward again, first what was sent meanwhile, as TCP would."""
         self._flowing.set()
 
     def sever(self) -> None:
-        """Cut every connection that there is."""
+        """Cut every connection."""
         with self._lock:
             pairs = list(self._pairs)
         for pair in pairs:
@@ -43,8 +43,8 @@ class SilentProxy:
 
     def close(self) -> None:
         self._closed = True
-        _shut(self._listener)  # an accept that waits ends with it
-        self.sever()  # before it speaks again: what was held back is dropped
+        _shut(self._listener)  # ends a waiting accept
+        self.sever()  # before it speaks again, so that what was held back is dropped
         self._flowing.set()
         self._listener.close()
 

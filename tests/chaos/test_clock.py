@@ -1,4 +1,4 @@
-"""A clock that is stepped, under Redis (which makes the ids) and under an instance: order and ids stay as they are."""
+"""Redis's clock (which gives the ids) and an instance's clock are stepped: order and ids do not change."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SOURCE = Path(__file__).with_name("stepped_clock.c")
 
 
 class Clock:
-    """What is started with its environment has a wall clock that can be stepped while it runs."""
+    """A process started with this environment has a wall clock that can be stepped while it runs."""
 
     def __init__(self, directory: Path) -> None:
         compiler = require_program("cc", "gcc libc6-dev")
@@ -38,7 +38,7 @@ class Clock:
         self.env = {"LD_PRELOAD": str(library), "STEPPED_CLOCK": str(self._file)}
 
     def step(self, seconds: int) -> None:
-        """From now on so many seconds off the right time."""
+        """Set the clock this many seconds off the right time."""
         with self._file.open("r+b" if self._file.exists() else "wb") as page:
             page.write(struct.pack("=q", seconds))
 
@@ -48,7 +48,7 @@ def clock(tmp_path: Path) -> Clock:
     return Clock(tmp_path)
 
 
-STEPS = (-3600, 3600, 0)  # seconds: back, two hours forward, and right again
+STEPS = (-3600, 3600, 0)  # seconds: an hour back, two hours forward, right again
 
 
 def redis_clock(fleet: Fleet) -> float:
@@ -75,7 +75,7 @@ def test_the_clock_of_redis_is_stepped_back_and_forward(
             clock.step(step)
             wait_for_step(fleet, step)
             recorder.progress()
-            # The cursors of who comes back now are of an hour ago, or of an hour ahead.
+            # Clients that return now have cursors from an hour ago, or from an hour ahead.
             os.kill(fleet.servers[0].worker_pids()[0], signal.SIGKILL)
             recorder.progress()
     reckon(f"Redis's clock off by {STEPS} s", readers, recorder.finish())
@@ -83,7 +83,7 @@ def test_the_clock_of_redis_is_stepped_back_and_forward(
 
 
 def step_server(server: Server, clock: Clock, recorders: Sequence[Recorder]) -> None:
-    """Through the steps, with a killed worker after each: its clients come back with cursors of another time."""
+    """Step the clock and kill a worker after each step, so that its clients return with cursors of another time."""
     with Reader(server.port, ["quiet"]) as witness:  # a stream with events gets no heartbeats
 
         def stepped(seconds: int) -> bool:

@@ -44,7 +44,7 @@ def test_a_killed_master_takes_its_workers_along_and_the_other_instance_serves_t
         os.kill(server.pid, signal.SIGKILL)
         server.process.wait(5)
         recorder.progress()
-        # Orphans have to see for themselves that nobody is there to replace or to end them.
+        # Orphans have to notice on their own that their master is gone.
         eventually(lambda: not any(_lives(pid) for pid in workers), 10, "workers outlive their master")
         server.start()
         recorder.progress()

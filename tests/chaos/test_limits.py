@@ -1,4 +1,4 @@
-"""Files, memory and disk at their limits: what is there goes on, what is new recovers, what was acknowledged stays."""
+"""Files, memory and disk at their limits: open streams go on, new ones recover, acknowledged events stay."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_streams_go_on_when_no_more_files_can_be_opened_and_new_ones_come_in_whe
         crowd = [stack.enter_context(Reader(server.port, ("a",))) for _ in range(20)]
         stack.callback(stop_all, crowd)
         eventually(lambda: sum(bool(reader.control) for reader in crowd) >= 3, 10)
-        time.sleep(1)  # the rest tries in vain
+        time.sleep(1)  # the others try in vain
         assert any(not reader.control for reader in crowd), "the limit was not reached"
         recorder.progress(40)
         ended = [(reader.reconnects, reader.endings, reader.control[-3:]) for reader in readers if reader.reconnects]
@@ -58,7 +58,7 @@ def test_streams_go_on_when_no_more_files_can_be_opened_and_new_ones_come_in_whe
 
 
 class MemoryLimit:
-    """A cgroup for the processes of one server, where one may be made; else RLIMIT_AS for its workers."""
+    """A cgroup for one server's processes if one can be made; else RLIMIT_AS for its workers."""
 
     def __init__(self, server: Server, spare: int) -> None:
         self._group: Path | None = None
@@ -105,7 +105,7 @@ def test_a_worker_without_memory_costs_its_clients_a_reconnect_at_most(stack: Ex
     fleet = stack.enter_context(Fleet(2, SSE_REDIS_PREFIX="memory"))
     tight = fleet.servers[0]
     readers = [*fleet.readers(stack, 3, [tight.port]), *fleet.readers(stack, 6)]
-    limit = MemoryLimit(tight, 24 << 20)  # one of the batches below is enough, if they should come one by one
+    limit = MemoryLimit(tight, 24 << 20)  # one of the batches below is enough, even alone
     stack.callback(limit.close)
     stack.callback(tight.close)
     line = json.dumps({"channel": "hog", "data": "x" * 60_000}).encode() + b"\n"
@@ -113,7 +113,7 @@ def test_a_worker_without_memory_costs_its_clients_a_reconnect_at_most(stack: Ex
     statuses: list[int] = []
 
     def hog() -> None:
-        """Batches of 12 MB, which need several times that while they are parsed."""
+        """Publish batches of 12 MB, which need several times that while they are parsed."""
         for _ in range(2):
             try:
                 statuses.append(tight.request("POST", "/events", line * 200, headers, timeout=20).status)

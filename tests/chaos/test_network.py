@@ -30,7 +30,7 @@ def test_clients_behind_a_silent_network_get_what_they_missed_when_it_speaks_aga
 
 
 def test_the_server_gives_up_clients_that_take_nothing_and_they_resume(fleet: Fleet, stack: ExitStack) -> None:
-    # To the instance itself: nginx would wait for them with buffers of its own.
+    # To the instance itself: nginx would buffer for them.
     server = fleet.servers[0]
     network = stack.enter_context(SilentProxy(server.port))
     readers = fleet.readers(stack, 3, [network.port])
@@ -41,7 +41,7 @@ def test_the_server_gives_up_clients_that_take_nothing_and_they_resume(fleet: Fl
         return sum(float(line.split()[-1]) for line in lines if 'closed_total{reason="write-timeout"' in line)
 
     before = given_up()
-    # 8 MB: more than what the sockets on the way can hold.
+    # 8 MB: more than the sockets on the way can hold.
     with fleet.recorder(rate=200, size=30_000) as recorder:
         recorder.progress()
         network.silence()

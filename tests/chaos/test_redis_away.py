@@ -12,7 +12,7 @@ from tests.chaos.outage import Outage
 from tests.chaos.reader import reckon
 from tests.support.wait import eventually
 
-# A frozen Redis is noticed by the first answer that does not come: 2 s for a command, as long for a follower.
+# The first missing answer reveals a frozen Redis: after 2 s for a command or a follower.
 NOTICED = 2.6
 
 

@@ -1,4 +1,4 @@
-"""A Redis that comes back empty, or as a replica that has taken over: what is gone with the old log is told."""
+"""Redis returns empty, or a replica takes over: clients are told what is gone with the old log."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.support.wait import eventually
 
 
 def kept(redis: RedisServer) -> list[str]:
-    """The ids of all events that this Redis holds."""
+    """Return the ids of all events in this Redis."""
     return [name.decode() for name, _ in redis.run("XRANGE", "{headwater}:events", "-", "+")]
 
 
 def take_over(fleet: Fleet, replica: RedisServer) -> None:
-    """From now on this is the fleet's Redis."""
+    """Make this the fleet's Redis."""
     replica.run("REPLICAOF", "NO", "ONE")
     for network in fleet.networks:
         network.target = replica.port
@@ -60,7 +60,7 @@ def in_step(redis: RedisServer) -> None:
 
 
 def test_failover_by_hand_loses_nothing_that_a_replica_had_to_confirm(stack: ExitStack) -> None:
-    # ?replicas=1: acknowledged is what a replica has, too.
+    # ?replicas=1: an event is acknowledged when a replica has it, too.
     fleet = stack.enter_context(Fleet(2, replicas=1, redis={"repl_diskless_sync_delay": 0}))
     replica = stack.enter_context(replica_of(fleet.redis.port))
     in_step(replica)
@@ -77,7 +77,7 @@ def test_failover_by_hand_loses_nothing_that_a_replica_had_to_confirm(stack: Exi
         up = time.monotonic()
         recorder.progress()
     note = Outage(down, down, up).check_return(readers)
-    # The event that was under way when the master died may have been seen already.
+    # Clients may have seen the event that was under way when the master died.
     assert reckon_confirmed("failover by hand, ?replicas=1", readers, recorder.finish(), note=note) <= 1
 
 
@@ -144,7 +144,7 @@ def test_a_client_that_was_away_during_a_lagging_failover_gets_what_it_missed_or
         fleet.networks[1].speak()
         up = time.monotonic()
         recorder.progress()
-        # To the instance that has never had what is gone, and to the one that has.
+        # To the instance that never had the lost events, and to the one that had.
         away = [Reader(server.port, ("a", "b")) for server in (ignorant, knowing)]
         for reader in away:
             reader.last_event_id = seen

@@ -18,12 +18,12 @@ CHANNELS = ("a", "b")
 
 
 def has(member: Member, last: str) -> bool:
-    """Has it got this event on its present connection?"""
+    """Return whether it got this event on its current connection."""
     return f"id: {last}\n".encode() in member.raw
 
 
 def settle(crowd: Crowd, acknowledged: Sequence[Acknowledged]) -> int:
-    """Every member has seen all of its channel since its first opening, once and in order. Returns how many events."""
+    """Check that every member saw all of its channel since its opening, once and in order; return how many events."""
     seen = 0
     for member in crowd.members:
         channel = CHANNELS[member.number % 2]
@@ -80,7 +80,7 @@ def test_a_rolling_restart_of_three_instances_loses_nothing(
     note = f"reconnect peak {peak} in a second, {burst} in 0.1 s"
     book = f"rolling restart of 3 instances, {rounds} x, {clients} clients"
     BOOK.append(Reckoning(book, len(acknowledged), clients, seen, len(again), 0, 0, note))
-    # A reload closes nginx' idle connections, and an instance that ends its own: a POST that is just on its way is
-    # answered with 502 or not at all, and nginx must not repeat it. The publisher may, with its key.
+    # A reload closes nginx's idle connections, and an instance that ends closes its own. A POST on its way then gets 502
+    # or no answer, and nginx must not repeat it. The publisher may, with its key.
     repeated = [attempt.status for attempt in recorder.attempts if attempt.status != 201]
     assert set(repeated) <= {0, 502} and len(repeated) <= 9 * rounds, f"a publisher was refused: {repeated}"

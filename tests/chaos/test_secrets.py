@@ -1,4 +1,4 @@
-"""The publish key's file disappears, and comes back with another key: no restart, no stream ended, no event lost."""
+"""The publish key's file disappears and returns with another key: no restart, no stream ended, no event lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OLD, NEW = "the-old-key-of-the-publishers", "the-new-key-of-the-publishers"
 
 
 def test_a_publish_key_that_disappears_and_comes_back_rotated(tmp_path: Path) -> None:
-    # As Kubernetes mounts a Secret: a link to a directory that is exchanged as a whole.
+    # As Kubernetes mounts a Secret: a link to a directory, replaced as a whole.
     secret, first = tmp_path / "data", tmp_path / "1"
     first.mkdir()
     (first / "key").write_text(f"{OLD}\n")

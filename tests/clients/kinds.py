@@ -1,4 +1,4 @@
-"""The clients of tests/clients: what runs each of them, and what is known of it."""
+"""The clients of tests/clients: how each runs, and its known faults."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ JS = ROOT / "tests" / "js"
 
 
 class Seen(NamedTuple):
-    """An event as a client reported it; without its id where the client does not tell it."""
+    """An event as a client reported it; without its id if the client does not give it."""
 
     type: str
     data: str
@@ -44,9 +44,9 @@ class Running(Protocol):
 class Kind(NamedTuple):
     """One client.
 
-    limits: case → what it is known to do otherwise, and why. Such a case is expected to fail, so that a release that
-    mends it is noticed. page, dress: what makes the page of a client in a browser, from the stream's URL, and the data
-    that it shows as this text; those that need data of a form of their own are not sent anything else.
+    limits: case → what it does differently, and why. Such a case is expected to fail, so that a release that repairs it
+    is noticed. page: makes the page of a client in a browser from the stream's URL. dress: makes the data that it shows
+    as this text; such a client is sent nothing else.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Process:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(5)
-        # A child of it (curl) may have the pipe for a moment longer: it ends with its own broken pipe.
+        # Its child (curl) may hold the pipe a moment longer, until its own pipe breaks.
         self._reader.join(5)
         if self._process.stdout is not None:
             self._process.stdout.close()
@@ -115,19 +115,19 @@ def _arguments(proxies: Mapping[str, Proxy]) -> list[str]:
 
 
 class Program:
-    """Runs clients. Open for as long as its tests take, if it has something to keep (a browser)."""
+    """Runs clients; stays open during its tests if it has something to keep (a browser)."""
 
     kinds: tuple[Kind, ...] = ()
 
     def need(self) -> None:
-        """Skip the test where something is missing."""
+        """Skip the test if something is missing."""
 
     def start(self, proxies: Mapping[str, Proxy]) -> Running:
         """Let the clients of these names connect, each to its own proxy."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Let go what is kept."""
+        """Release what is kept."""
 
 
 AIOHTTP_LIMITS = {
@@ -255,8 +255,7 @@ class Chromium(Program):
             browser = self._stack.enter_context(chromium())
             for kind in self.kinds:
                 page, problems = self._stack.enter_context(page_of(browser))
-                # A cut or refused connection is what these tests are about, and a page's console tells of it (htmx: as
-                # an Event).
+                # These tests cut and refuse connections, which a page's console reports (htmx: as an Event).
                 problems.allowed = ["Failed to load resource", "net::ERR_", "[object Event]"]
                 self._pages[kind.name] = page
 

@@ -1,5 +1,4 @@
-"""Pages for browsers, each with one client that notes what came in ``window.seen``, [type, data, id], until it is
-taken from there."""
+"""Pages for browsers, each with one client that notes events in ``window.seen``, as [type, data, id]."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ from tests.support.server import ROOT
 
 MODULES = ROOT / "tests" / "js" / "node_modules"
 
-# The icon: or else the browser asks the origin for one, on a connection that a stream may later be requested on.
+# The icon: otherwise the browser requests one, on a connection that a stream may use later.
 _PAGE = '<!doctype html><meta charset="utf-8"><title>client</title><link rel="icon" href="data:,">'
 
 

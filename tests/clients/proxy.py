@@ -15,7 +15,7 @@ from tests.support.ports import ReservedPort
 
 _LAST_ID = re.compile(rb"(?im)^last-event-id:[ \t]*([^\r\n]*)|^GET [^ ]*[?&]lastEventId=([^ &]*)")
 _PAGE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
-# SO_LINGER with no time: close() sends a reset, as a router that forgot the connection does.
+# SO_LINGER with no time: close() sends a reset, like a router that forgot the connection.
 _AT_ONCE = struct.pack("ii", 1, 0)
 
 
@@ -30,8 +30,8 @@ class Arrival(NamedTuple):
 class Proxy:
     """Listens on a free port of 127.0.0.1 and relays to ``port``; a connection is refused when the server refuses.
 
-    url: of the stream, through here. page: makes, of the stream's target, what is answered to ``GET /page``: a browser
-    needs a page of the stream's own origin.
+    url: the stream's, through this relay. page: makes the answer to ``GET /page`` from the stream's target, because a
+    browser needs a page of the stream's own origin.
     """
 
     def __init__(self, port: int, target: str, page: Callable[[str], str] | None = None) -> None:
@@ -48,7 +48,7 @@ class Proxy:
         self._threads[0].start()
 
     def cut(self) -> float:
-        """Reset every connection to the client; returns when (monotonic seconds)."""
+        """Reset every connection to the client; return when (monotonic seconds)."""
         with self._lock:
             pairs, self._pairs = self._pairs, []
         for client, server in pairs:

@@ -76,7 +76,7 @@ def with_httpx_sse(url: str, headers: dict[str, str]) -> Iterator[Event]:
 
 
 def with_openai(url: str, headers: dict[str, str]) -> Iterator[Event]:
-    """The decoder that the openai package has for its own streams."""
+    """The openai package's decoder for its own streams."""
     import requests
     from openai._streaming import SSEDecoder
 
@@ -96,17 +96,17 @@ def resuming(connect: Connect, client: str, url: str, emit: Emit) -> None:
                 retry = retry if event.retry is None else event.retry / 1000
                 if event.data:
                     emit(event)
-        except Exception as error:  # each library has its own ways to say that the connection is gone
+        except Exception as error:  # each library reports a lost connection in its own way
             complain(client, error)
         time.sleep(retry)
 
 
 def launchdarkly(client: str, url: str, emit: Emit) -> None:
-    """Reconnects by itself, also when it could not connect, if it is told to."""
+    """Reconnects, even after a refused connection, if told to."""
     from ld_eventsource import SSEClient
     from ld_eventsource.config import ErrorStrategy, RetryDelayStrategy
 
-    # Without its jitter and back-off, so that what it waits is known.
+    # Without its jitter and back-off, so that its delay is known.
     delay = RetryDelayStrategy.default(backoff_multiplier=1, jitter_multiplier=0)
     source = SSEClient(
         url, FIRST_RETRY, retry_delay_strategy=delay, error_strategy=ErrorStrategy.always_continue()
@@ -116,7 +116,7 @@ def launchdarkly(client: str, url: str, emit: Emit) -> None:
 
 
 def requests_sse(client: str, url: str, emit: Emit) -> None:
-    """Reconnects by itself; after five attempts that failed it raises, hence the loop."""
+    """Reconnects; after five failed attempts it raises, hence the loop."""
     from requests_sse import EventSource
 
     last = ""
@@ -132,7 +132,7 @@ def requests_sse(client: str, url: str, emit: Emit) -> None:
 
 
 def aiohttp_sse_client(client: str, url: str, emit: Emit) -> None:
-    """Reconnects by itself after a clean end; a cut or a refused connection it raises, hence the loop."""
+    """Reconnects after a clean end; it raises for a cut or refused connection, hence the loop."""
     from aiohttp_sse_client2.client import EventSource
 
     half_a_second = timedelta(seconds=0.5)  # its own five would be ten: it doubles them

@@ -1,6 +1,6 @@
-"""What the clients of tests/clients go through: each scene is played once, for all of them at the same time.
+"""What the clients of tests/clients go through: each scene runs once, for all of them at the same time.
 
-Every client has a channel of its own, and a relay of its own that can cut its connection and notes its requests.
+Every client has its own channel, and its own relay, which can cut the connection and notes its requests.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tests.support.server import Server
 from tests.support.sse_client import SSEClient
 from tests.support.wait import eventually
 
-# Milliseconds: longer than what a client waits on its own (1 s), shorter than what others do (3 s and more), and both
-# by more than a busy machine is late.
+# Milliseconds: longer than some clients' own delay (1 s), shorter than others' (3 s and more), both by more than a busy
+# machine is late.
 RETRY = 1700
 
 TEXTS = {
@@ -35,7 +35,7 @@ TEXTS = {
 
 
 class Account(NamedTuple):
-    """What one client saw of a scene, and what its relay saw of it. published: the ids of its events, by their text."""
+    """What one client saw in a scene, and what its relay saw. published: the ids of its events, by their text."""
 
     events: list[Seen]
     arrivals: list[Arrival]
@@ -71,9 +71,9 @@ class Player:
 
 
 def until_all(players: Sequence[Player], condition: Callable[[Player], object], timeout: float = 30.0) -> None:
-    """Wait for what every client should come to; whoever does not is found out by its own test."""
+    """Wait until every client is done; the test of one that never is fails later."""
     with contextlib.suppress(AssertionError):
-        # Not too often: pages have to be asked.
+        # Not too often: each look asks the pages.
         eventually(lambda: all(condition(player) for player in players), timeout, interval=0.1)
 
 
@@ -91,8 +91,8 @@ def contents(server: Server, players: Sequence[Player], occupants: Sequence[SSEC
 
 
 def cut(server: Server, players: Sequence[Player], occupants: Sequence[SSEClient]) -> None:
-    """The connection is cut three times: before the first event; then three events are missed, then more than are
-    replayed. The last event each time says to come back soon."""
+    """Cut the connection three times: before the first event; so that three events are missed; and so that more are
+    missed than are replayed. The last event each time says to reconnect soon."""
     for player in players:
         player.notes["cut"] = player.proxy.cut()
         player.publish("unseen", "?retry=200")
@@ -114,7 +114,7 @@ def cut(server: Server, players: Sequence[Player], occupants: Sequence[SSEClient
 
 
 def full(server: Server, players: Sequence[Player], occupants: Sequence[SSEClient]) -> None:
-    """There is no room at first, and each comes at least twice; what is published meanwhile is missed by all."""
+    """Have no room at first, so that each client connects at least twice and misses what is published meanwhile."""
     until_all(players, lambda player: player.proxy.arrivals)
     for player in players:
         player.publish("while there was no room")
@@ -127,14 +127,14 @@ def full(server: Server, players: Sequence[Player], occupants: Sequence[SSEClien
 
 
 def restart(server: Server, players: Sequence[Player], occupants: Sequence[SSEClient]) -> None:
-    """A drain: new streams are sent away, then all are ended; the server comes back, and nothing was lost."""
+    """Drain: turn new streams away, end all, and restart the server; nothing is lost."""
     for player in players:
         player.publish("before")
     until_all(players, lambda player: player.data("message"))
     server.terminate()
     eventually(lambda: server.request("GET", "/readyz", port=server.health_port).status == 503, 5)
     for player in players:
-        player.proxy.cut()      # so that it comes while the server drains
+        player.proxy.cut()      # so that it arrives while the server drains
         player.publish("while it drains")
     server.wait(20)
     server.start()
@@ -144,7 +144,7 @@ def restart(server: Server, players: Sequence[Player], occupants: Sequence[SSECl
 
 
 class Scene(NamedTuple):
-    """settings: of its server; crowded: all places are taken at first."""
+    """settings: its server's; crowded: all places are taken at first."""
 
     play: Callable[[Server, Sequence[Player], Sequence[SSEClient]], None]
     settings: Mapping[str, float]
@@ -161,7 +161,7 @@ SCENES = {
 
 
 class Theatre:
-    """Plays a scene when it is first asked about, with all the clients that there are."""
+    """Runs a scene when it is first asked about, with all available clients."""
 
     def __init__(self, programs: Sequence[Program]) -> None:
         self.programs = programs
@@ -196,7 +196,7 @@ class Theatre:
             return {player.kind.name: player.account() for player in players}
 
     def _there(self) -> list[Program]:
-        """The programs that can be run; all are made ready before the first client connects. The last, a browser, takes
+        """Return the programs that can run; all are ready before the first client connects. The last, a browser, takes
         longest and starts in the background."""
         there: list[Program] = []
         for program in reversed(self.programs):

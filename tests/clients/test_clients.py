@@ -1,5 +1,5 @@
-"""Clients that others wrote, against the real service. What a client is known to do otherwise is in
-:mod:`tests.clients.kinds`, what they all go through in :mod:`tests.clients.scenes`."""
+"""Other people's clients against the real service. :mod:`tests.clients.kinds` has their known faults,
+:mod:`tests.clients.scenes` what they all go through."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
 
 @pytest.fixture
 def known(request: pytest.FixtureRequest, name: str) -> Callable[[str], None]:
-    """``known(case)`` expects the test to fail where the client is known for it."""
+    """``known(case)`` expects the test to fail if the client is known to."""
 
     def expect(case: str) -> None:
         if reason := KINDS[name].limits.get(case):
@@ -42,7 +42,7 @@ def known(request: pytest.FixtureRequest, name: str) -> Callable[[str], None]:
 
 
 def normalized(data: str) -> str:
-    """Data as §9.2.5 lets it arrive: every line end is a LF."""
+    """Return data as it arrives by §9.2.5: every line end is a LF."""
     return data.replace("\r\n", "\n").replace("\r", "\n")
 
 

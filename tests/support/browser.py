@@ -1,4 +1,4 @@
-"""Debian's Chromium under Playwright: pages that fail their test on any error of their own."""
+"""Debian's Chromium under Playwright: a page's own errors fail its test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.server import ROOT
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-# What a browser does by itself on a network that it does not have.
+# Keeps the browser from using a network that it does not have.
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -25,13 +25,13 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-# Milliseconds that a page is waited for: a machine with two cores that runs other tests, too.
+# Milliseconds to wait for a page, on a machine with two cores that also runs other tests.
 PATIENCE = 15_000
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A running browser with a fresh profile; skips the test in one line where there is none."""
+    """Run a browser with a fresh profile; skip the test in one line without one."""
     path = require_program("chromium", "chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: make setup")
     with playwright.sync_playwright() as running:
@@ -43,7 +43,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Problems(list[str]):
-    """What went wrong in a page, in words. ``allowed``: parts of those that a test provokes."""
+    """A page's errors, in words. ``allowed``: parts of those that a test provokes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Problems(list[str]):
 
 @contextmanager
 def page_of(browser: Browser, **options: Any) -> Iterator[tuple[Page, Problems]]:
-    """A page in a context of its own, which must have had no error, warning or CSP violation when it is closed."""
+    """Open a page in its own context; when it is closed, it must have had no error, warning or CSP violation."""
     context = browser.new_context(**{"viewport": {"width": 1320, "height": 980}, **options})
     context.set_default_timeout(PATIENCE)
     # Violations are also events, and the policy's own word for what was blocked.
@@ -77,7 +77,7 @@ def page_of(browser: Browser, **options: Any) -> Iterator[tuple[Page, Problems]]
 
 
 def screenshot(page: Page, name: str) -> None:
-    """Keep a picture of the whole page in build/screenshots, for whoever looks at the CI's artefacts."""
+    """Save a picture of the whole page in build/screenshots, for CI's artefacts."""
     folder = ROOT / "build" / "screenshots"
     os.makedirs(folder, exist_ok=True)
     page.screenshot(path=str(folder / f"{name}.png"), full_page=True)

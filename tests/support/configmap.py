@@ -21,7 +21,7 @@ class ConfigMapVolume:
         self.file.symlink_to("..data/settings.env")
 
     def write(self, text: str) -> None:
-        """``kubectl apply`` of another content, once it has reached the node."""
+        """Change the content, as after ``kubectl apply`` once it has reached the node."""
         data = self.path / "..data"
         before = self.path / os.readlink(data) if data.is_symlink() else None
         new = self.path / f"..2026_11_25_20_00_00.{next(self._numbers):09}"

@@ -20,10 +20,10 @@ from typing import Any
 from tests.support.programs import require_program
 from tests.support.wait import eventually
 
-# Seconds that it may take to start, or to answer, on a machine with two cores that runs other tests, too.
+# Seconds to wait for the start or an answer, on a machine with two cores that also runs other tests.
 START, ANSWER = 60.0, 30.0
 
-# Marionette itself sets what keeps Firefox from updates, reports and background requests.
+# Marionette itself disables updates, reports and background requests.
 PREFERENCES = """
 user_pref("marionette.port", 0);
 user_pref("browser.shell.checkDefaultBrowser", false);
@@ -34,11 +34,11 @@ user_pref("security.sandbox.content.level", 0);
 
 
 class FirefoxError(AssertionError):
-    """What Firefox answered instead of a result."""
+    """Firefox answered with an error."""
 
 
 class FirefoxPage:
-    """The one tab of a Firefox; ``goto`` and ``evaluate`` are as Playwright's."""
+    """The one tab of a Firefox, with Playwright's ``goto`` and ``evaluate``."""
 
     def __init__(self, connect: Callable[[], socket.socket]) -> None:
         self._connect = connect
@@ -55,10 +55,10 @@ class FirefoxPage:
         self._command("WebDriver:Navigate", {"url": url})
 
     def evaluate(self, script: str, argument: Any = None) -> Any:
-        """The value of an expression, or of a function when called with the argument. Raises FirefoxError.
+        """Evaluate an expression, or call a function with the argument. Raises FirefoxError.
 
-        It sees the page's globals, and its content security policy does not hold for it. What it leaves in ``window``
-        stays until the next page; ``globalThis`` is not the window here.
+        It sees the page's globals, without its content security policy. What it sets in ``window`` stays until the next
+        page; ``globalThis`` is not the window here.
         """
         body = f"const it = ({script}); return typeof it === 'function' ? it(arguments[0]) : it;"
         parameters = {"script": body, "args": [argument]}
@@ -87,7 +87,7 @@ class FirefoxPage:
 
 @contextmanager
 def firefox() -> Iterator[FirefoxPage]:
-    """A Firefox with a fresh profile and an empty page; skips the test in one line where there is none.
+    """Run a Firefox with a fresh profile and an empty page; skip the test in one line without one.
 
     It starts in the background; the first use of its page waits for it.
     """

@@ -16,10 +16,10 @@ SOURCE = ROOT / "bench" / "peers" / "go"
 
 
 def build_go_peer(go: str) -> Path:
-    """Compile it, unless this source was compiled before, and return the binary, in the user's cache.
+    """Compile it into the user's cache, unless this source was compiled before, and return the binary.
 
     go: the compiler.
-    Raises AssertionError: it does not compile; the message is the compiler's.
+    Raises AssertionError with the compiler's message.
     """
     digest = hashlib.sha256()
     for path in sorted(SOURCE.glob("*.go")) + [SOURCE / "go.mod"]:
@@ -32,7 +32,7 @@ def build_go_peer(go: str) -> Path:
     if not binary.exists():
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             fresh = Path(scratch) / "peer"
-            # No cgo: the net package would want a C compiler.
+            # No cgo: the net package would need a C compiler.
             built = subprocess.run(
                 [go, "build", "-o", str(fresh), "."],
                 cwd=SOURCE,
@@ -47,7 +47,7 @@ def build_go_peer(go: str) -> Path:
 
 
 class GoPeer(Server):
-    """``Server`` for the reference: same settings, same ports, no workers.
+    """``Server`` for the reference: the same settings and ports, no workers.
 
     binary: from ``build_go_peer``.
     """

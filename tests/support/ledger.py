@@ -1,4 +1,4 @@
-"""Was a client sent exactly what was acknowledged: nothing lost, nothing twice, everything in order?"""
+"""Checks that a client was sent exactly what was acknowledged: nothing lost, nothing twice, all in order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support.publisher import Published
 
 
 def position(name: str) -> tuple[int, int]:
-    """An id as something that sorts as the log does."""
+    """Return an id as a value that sorts like the log."""
     ms, _, n = name.partition("-")
     return int(ms), int(n)
 
@@ -20,7 +20,7 @@ def owed(
     channels: Collection[str] = ("a",),
     types: Collection[str] | None = None,
 ) -> list[str]:
-    """The ids that a subscription is owed after a cursor, in order."""
+    """Return the ids that a subscription must get after a cursor, in order."""
     after = position(begin)
     return [
         entry.id
@@ -32,9 +32,9 @@ def owed(
 
 
 def check(seen: Sequence[str], expected: Sequence[str], what: object = "a client") -> None:
-    """Fail, with the kind and place of the first difference.
+    """Fail with the kind and place of the first difference, if there is one.
 
-    seen: ids in the order in which they came. expected: those that must have come.
+    seen: ids in the order of arrival. expected: the ids that must have arrived.
     """
     if list(seen) == list(expected):
         return

@@ -1,4 +1,4 @@
-"""The package as users get it: built once a session, and installed in a virtual environment of its own."""
+"""The package as users get it: built once per session, and installed in a virtual environment."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import pytest
 
 from tests.support.server import ROOT
 
-#: All that the build reads. In a copy: what it writes (build/, *.egg-info) stays out of the checkout.
+#: All that the build reads. It runs in a copy, so that what it writes (build/, *.egg-info) stays out of the checkout.
 SOURCES = ("sse", "health", "headwater", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
 
 
 class Built(NamedTuple):
-    """What ``python -m build`` made: the wheel from the sdist, and the sdist from the checkout."""
+    """The results of ``python -m build``: the wheel from the sdist, and the sdist from the checkout."""
 
     wheel: Path
     sdist: Path
 
 
 def build(directory: Path) -> Built:
-    """Build in ``directory``. Where the tools are missing, skip in one line; under ``CI=true`` that is a failure."""
+    """Build in ``directory``. Without the tools, skip in one line, or fail under ``CI=true``."""
     source = directory / "source"
     source.mkdir()
     for name in SOURCES:
@@ -48,7 +48,7 @@ def build(directory: Path) -> Built:
 
 
 class Installed:
-    """A fresh virtual environment with one distribution of ours; dependencies are those of the tests' own."""
+    """A fresh virtual environment with one distribution of ours, and the tests' own dependencies."""
 
     def __init__(self, directory: Path, distribution: Path) -> None:
         self.bin = directory / "bin"
@@ -66,11 +66,11 @@ class Installed:
 
     @property
     def headwater(self) -> str:
-        """The command's path."""
+        """Return the command's path."""
         return str(self.bin / "headwater")
 
     def run(self, *words: str, cwd: Path, **options: str) -> subprocess.CompletedProcess[str]:
-        """Run one of its programs to the end."""
+        """Run one of its programs to its end."""
         return subprocess.run(
             [str(self.bin / words[0]), *words[1:]], cwd=cwd, capture_output=True, text=True, timeout=60, **options
         )

@@ -8,8 +8,8 @@ import socket
 class ReservedPort:
     """A port of 127.0.0.1, held by a socket that is bound and never listens.
 
-    With SO_REUSEADDR on both sides Linux lets a server bind and listen beside it, while neither ``bind`` to
-    port 0 nor an outgoing connection is given the number. So the choice holds.
+    With SO_REUSEADDR on both sides Linux lets a server bind and listen beside it, but gives the number neither to ``bind``
+    on port 0 nor to an outgoing connection. So the port stays ours.
     """
 
     def __init__(self, host: str = "127.0.0.1") -> None:

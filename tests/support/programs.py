@@ -9,12 +9,12 @@ import pytest
 
 
 def require_program(name: str, package: str) -> str:
-    """Return the path of ``name``; without it skip the test in one line, or fail where ``CI=true``.
+    """Return the path of ``name``; without it skip the test in one line, or fail under ``CI=true``.
 
-    A skip in CI would be a test that nobody ever runs, so there it is a failure.
+    In CI a skipped test would never run anywhere, so it fails.
 
     name: the executable, searched on ``PATH``.
-    package: the Debian package that brings it, named in the message.
+    package: its Debian package, named in the message.
     """
     if path := shutil.which(name):
         return path

@@ -1,11 +1,11 @@
-"""Publishers in processes of their own, so that they are as fast as they can be while a test's clients read.
+"""Publishers in processes of their own, so that they publish at full speed while a test's clients read.
 
-Each sends one event after the other on a kept-alive connection, under an ``Idempotency-Key`` of its own, and sends it
-again until it is acknowledged, whatever becomes of the server meanwhile. So at the end its ledger is exactly what the
-log must hold: every event once, in the publisher's order.
+Each sends one event after the other on a kept-alive connection, with its own ``Idempotency-Key``, and sends it again
+until it is acknowledged, whatever happens to the server. So at the end its ledger is exactly what the log must have:
+every event once, in the publisher's order.
 
-As a program: ``python -m tests.support.publisher PORT NAME SEED CHANNEL,… TYPE,…`` writes a line for each event that
-was acknowledged, and ends after the event it is at when it gets SIGTERM.
+As a program: ``python -m tests.support.publisher PORT NAME SEED CHANNEL,… TYPE,…`` writes a line for each acknowledged
+event; after SIGTERM it finishes the current event and ends.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PATIENCE = 60.0  # seconds without an acknowledgement after which a publisher gi
 
 
 class Published(NamedTuple):
-    """An event that was acknowledged. ``at``: unix seconds of the acknowledgement."""
+    """An acknowledged event. ``at``: unix seconds of the acknowledgement."""
 
     id: str
     channel: str
@@ -39,15 +39,15 @@ class Published(NamedTuple):
 
     @property
     def position(self) -> tuple[int, int]:
-        """Sorts as the log does."""
+        """Return a value that sorts like the log."""
         ms, _, n = self.id.partition("-")
         return int(ms), int(n)
 
 
 class Publishers:
-    """So many publisher processes. Use it as a context manager; ``stop`` returns what was acknowledged.
+    """Some publisher processes, as a context manager; ``stop`` returns what was acknowledged.
 
-    channels: each event's is chosen by chance; so is its type from ``types`` (empty: none).
+    channels: chosen at random for each event, like its type from ``types`` (empty: none).
     """
 
     def __init__(
@@ -74,16 +74,16 @@ class Publishers:
             raise
 
     def count(self) -> int:
-        """Bytes of the ledgers so far: it grows with each acknowledgement."""
+        """Return the ledgers' size in bytes, which grows with each acknowledgement."""
         return sum(Path(f"/proc/self/fd/{ledger.fileno()}").stat().st_size for ledger in self._files)
 
     def wait_progress(self, size: int = 10_000, timeout: float = 30.0) -> None:
-        """Wait until the ledgers have grown by so many bytes (about 50 an event)."""
+        """Wait until the ledgers have grown by this many bytes (about 50 an event)."""
         goal = self.count() + size
         eventually(lambda: self.count() >= goal, timeout, "nothing is acknowledged any more")
 
     def stop(self) -> list[Published]:
-        """Let each finish the event it is at, and return all, in the log's order."""
+        """Let each finish its current event, and return all, in the log's order."""
         if self._acknowledged is None:
             for process in self._processes:
                 process.terminate()
@@ -123,7 +123,7 @@ def _entries(ledger: IO[bytes]) -> list[Published]:
 
 
 class _Connection:
-    """One that is made again when it breaks."""
+    """A connection that is opened again when it breaks."""
 
     def __init__(self, port: int) -> None:
         self._port = port

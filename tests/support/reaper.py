@@ -1,8 +1,8 @@
-"""Ends the process groups of a test run that was itself killed before it could tidy up.
+"""Ends the process groups of a test run that was killed before it could clean up.
 
-One child per test process reads ``+<group>`` and ``-<group>`` lines from a pipe. When the pipe closes,
-whatever way the test process ended, every group not taken back gets SIGKILL. (``PR_SET_PDEATHSIG`` would be
-shorter, but it fires when the *thread* that started the server ends, and tests start servers from threads.)
+One child per test process reads ``+<group>`` and ``-<group>`` lines from a pipe. When the pipe closes, however the test
+process ended, every group not released gets SIGKILL. (``PR_SET_PDEATHSIG`` would be shorter, but it fires when the
+*thread* that started the server ends, and tests start servers from threads.)
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class Reaper:
         self._lock = threading.Lock()
         self._pipe: int | None = None
         self._owner = 0
-        self._child: subprocess.Popen[bytes] | None = None  # kept: a collected Popen that still runs warns
+        self._child: subprocess.Popen[bytes] | None = None  # kept, because a running Popen warns when it is collected
 
     def watch(self, group: int) -> None:
         """Kill ``group`` (a process group id) should this process end without ``release``."""
         self._tell(f"+{group}\n")
 
     def release(self, group: int) -> None:
-        """Forget ``group``: it is gone, and its number may soon be somebody else's."""
+        """Forget ``group``: it is gone, and its number may be reused."""
         self._tell(f"-{group}\n")
 
     def _tell(self, line: str) -> None:
@@ -52,7 +52,7 @@ class Reaper:
                     [sys.executable, "-I", "-S", "-c", _PROGRAM], stdin=read_end, start_new_session=True
                 )
                 os.close(read_end)
-                # Its end comes after ours, so nobody will ever wait for it: no ResourceWarning for that.
+                # It ends after us, so nobody can wait for it: no ResourceWarning for that.
                 self._child.returncode = 0
             os.write(self._pipe, line.encode())
 

@@ -1,4 +1,4 @@
-"""A real redis-server as a child process, with the faults that tests need."""
+"""A redis-server as a child process, with the faults that tests need."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class RedisServer:
             reaper.release(process.pid)
 
     def pause(self) -> None:
-        """It stops to answer; connections stay, and new ones are still accepted by the kernel."""
+        """Stop it from answering; connections stay, and the kernel still accepts new ones."""
         self.process.send_signal(signal.SIGSTOP)
         stat = Path(f"/proc/{self.process.pid}/stat")
         eventually(lambda: stat.read_text().rpartition(") ")[2].startswith("T"), message="it did not stop")
@@ -128,20 +128,20 @@ class RedisServer:
         return f"rediss://127.0.0.1:{self._tls.number}/0"
 
     def client(self, **options: Any) -> redis.Redis:
-        """A client of redis-py for what a test does behind the log's back."""
+        """Return a redis-py client, for a test that bypasses the log."""
         return redis.Redis(port=self.port, protocol=2, driver_info=None, retry=Retry(NoBackoff(), 0), **options)
 
     def run(self, *command: Any) -> Any:
-        """The reply to one command, as redis-py returns it."""
+        """Run one command; return its reply as redis-py does."""
         with contextlib.closing(self.client(socket_timeout=10)) as client:
             return client.execute_command(*command)  # type: ignore[no-untyped-call]
 
     def unread(self) -> int:
-        """Bytes that clients have sent and Redis has not read, as the kernel counts them."""
+        """Return the bytes that clients have sent and Redis has not read, by the kernel's count."""
         lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         port = f":{self.port:04X}"
         return sum(int(line[4].split(":")[1], 16) for line in lines if line[1].endswith(port) and line[3] == "01")
 
     def output(self) -> str:
-        """What it wrote, for the message of a failed test."""
+        """Return its output, for the message of a failed test."""
         return (self.directory / "redis.log").read_text(errors="replace")[-4000:]

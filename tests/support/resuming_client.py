@@ -1,4 +1,4 @@
-"""A client that behaves as a browser's EventSource does, and keeps books about it."""
+"""A client that behaves like a browser's EventSource, and records what it gets."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.support.sse_client import Ending, SSEClient, StreamEnded
 from tests.support.sse_parser import BrokenFraming, StreamEvent
 from tests.support.wait import eventually
 
-_LOOK = 0.2  # seconds between two looks at whether it is to stop
+_LOOK = 0.2  # seconds between two checks whether to stop
 
 
 class Seen(NamedTuple):
-    """One entry of the ledger: what came, on which connection (1, 2, …), when (``time.monotonic``)."""
+    """One entry of the ledger: what arrived, on which connection (1, 2, …), when (``time.monotonic``)."""
 
     id: str
     event: str | None
@@ -28,11 +28,11 @@ class Seen(NamedTuple):
 
 
 class ResumingClient:
-    """Connects in a thread of its own, and again with ``Last-Event-ID`` after every end (WHATWG HTML §9.2.3).
+    """Connects in a thread, and again with ``Last-Event-ID`` after every end (WHATWG HTML §9.2.3).
 
-    As a browser it gives up for ever on any answer but 200 with ``text/event-stream``: see ``failed``.
+    Like a browser it gives up for ever after any answer but 200 with ``text/event-stream``: see ``failed``.
 
-    port: the server's, or a function asked before every connection (a second instance takes over).
+    port: the server's, or a function called before every connection (a second instance takes over).
     target: the request target.
     last_event_id: the cursor of the first connection.
     retry: milliseconds until the server says otherwise.
@@ -58,13 +58,13 @@ class ResumingClient:
         self._stop = threading.Event()
         self.last_event_id = last_event_id
         self.retry = retry
-        #: every published event, in the order of its coming
+        #: every published event, in the order of arrival
         self.ledger: list[Seen] = []
         #: openings, heartbeats, resets, retries
         self.control: list[StreamEvent] = []
-        #: how each connection ended, in order; RESET also stands for one that could not be made
+        #: how each connection ended, in order; RESET also means that it could not be made
         self.endings: list[Ending] = []
-        #: ``time.monotonic()`` of every attempt to connect
+        #: when it tried to connect (``time.monotonic()``)
         self.attempts: list[float] = []
         #: connections that were answered with a stream
         self.connections = 0
@@ -72,7 +72,7 @@ class ResumingClient:
         self._thread = threading.Thread(target=self._run, name=f"resuming {target}", daemon=True)
 
     def start(self) -> Self:
-        """Begin; also what ``with`` does."""
+        """Begin, as ``with`` does."""
         self._thread.start()
         return self
 
@@ -95,32 +95,32 @@ class ResumingClient:
 
     @property
     def ids(self) -> list[str]:
-        """Ids of the ledger, in the order of their coming."""
+        """Return the ledger's ids, in the order of arrival."""
         return [entry.id for entry in self.ledger]
 
     @property
     def reconnects(self) -> int:
-        """Streams after the first."""
+        """Return the number of streams after the first."""
         return max(self.connections - 1, 0)
 
     @property
     def resets(self) -> list[StreamEvent]:
-        """``stream-reset`` events."""
+        """Return the ``stream-reset`` events."""
         return [block for block in self.control if block.event == "stream-reset"]
 
     def duplicates(self) -> list[str]:
-        """Ids that came more than once."""
+        """Return the ids that arrived more than once."""
         return [name for name, times in Counter(self.ids).items() if times > 1]
 
     def missing(self, expected: list[str]) -> list[str]:
-        """Those of ``expected`` that never came."""
+        """Return those of ``expected`` that never arrived."""
         seen = set(self.ids)
         return [name for name in expected if name not in seen]
 
     def wait_for(self, condition: Callable[[ResumingClient], object], timeout: float = 10.0) -> None:
         """Wait until ``condition`` of this client is true.
 
-        Raises AssertionError: it is not after ``timeout`` seconds; the message tells the state.
+        Raises AssertionError with the state after ``timeout`` seconds.
         """
         eventually(lambda: bool(condition(self)), timeout, lambda: f"{self}")
 

@@ -1,4 +1,4 @@
-"""The real service as a child process: gunicorn, our configuration, a log of its own."""
+"""The service as a child process: gunicorn, our configuration, its own log."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 COMMAND = (sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app")
 
-#: What the shell of whoever runs the tests must not decide.
+#: Variables of the caller's shell that must not affect the tests.
 OURS = ("SSE_", "HEALTH_", "LOG_", "GUNICORN_")
 OURS_TOO = ("HOST", "PORT", "WEB_CONCURRENCY", "WORKER_CONNECTIONS", "PROMETHEUS_MULTIPROC_DIR", "REDIS_URL")
 
@@ -38,18 +38,18 @@ class Answer(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The body as UTF-8."""
+        """Return the body as UTF-8."""
         return self.body.decode()
 
     def json(self) -> Any:
-        """The body as JSON."""
+        """Return the body as JSON."""
         import json
 
         return json.loads(self.body)
 
 
 class ServerFailed(AssertionError):
-    """The server did not start, or did not end; the message carries the tail of its output."""
+    """The server did not start, or did not end; the message has the tail of its output."""
 
 
 class Server:
@@ -85,7 +85,7 @@ class Server:
         self._cwd = cwd
         self._startup_timeout = startup_timeout
         self._process: subprocess.Popen[bytes] | None = None
-        self._gone = True  # nothing of ours runs: its numbers may be somebody else's, so no signal goes there
+        self._gone = True  # nothing runs: its process ids may be reused, so send no signal
         self.env: dict[str, str | float | None] = {
             "HOST": "127.0.0.1",
             "PORT": self.port,
@@ -100,7 +100,7 @@ class Server:
     def start(self, *, ready: bool = True) -> Self:
         """Start it, and wait for ``/startupz`` on the health port unless ``ready`` is false.
 
-        Raises ServerFailed: it ended, or did not answer 200 in time; nothing runs any more then.
+        Raises ServerFailed if it ended, or did not answer 200 in time; then nothing runs any more.
         """
         assert self._process is None or self._process.poll() is not None, "it runs already"
         with self.log_path.open("ab") as output:
@@ -139,10 +139,10 @@ class Server:
         raise ServerFailed(f"the server did not start: {last}\n{self.log_tail()}")
 
     def _workers_are_up(self) -> bool:
-        """All workers were forked and have their own signal handlers.
+        """Return whether all workers were forked and have their own signal handlers.
 
-        gunicorn's children forget a SIGTERM that comes before that, and a test that starts and ends two
-        workers quickly would wait for the whole graceful time-out. SIGABRT is what only workers catch.
+        gunicorn's children lose a SIGTERM that arrives earlier, and a test that starts and ends two workers quickly would
+        wait for the whole graceful time-out. Only workers catch SIGABRT.
         """
         workers = self.worker_pids()
         return len(workers) >= self.worker_count and all(_catches(pid, signal.SIGABRT) for pid in workers)
@@ -172,19 +172,19 @@ class Server:
     # ── signals ────────────────────────────────────────────────────────────────────────────────────────────
 
     def terminate(self) -> None:
-        """SIGTERM to the master: the graceful way, as Kubernetes does it."""
+        """Send SIGTERM to the master, as Kubernetes does."""
         self.process.terminate()
 
     def signal(self, number: int) -> None:
-        """Any other signal to the master."""
+        """Send any other signal to the master."""
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL to the master, then to its workers (it would replace them), and wait for their end."""
+        """Send SIGKILL to the master, then to its workers (it would replace them), and wait for their end."""
         if self._gone:
             return
         workers = self.worker_pids()
-        self.process.kill()  # does nothing when it has been waited for
+        self.process.kill()  # does nothing after it has been waited for
         self.process.wait(10)
         for pid in workers:
             with contextlib.suppress(ProcessLookupError):
@@ -212,7 +212,7 @@ class Server:
         return self.start()
 
     def _sweep(self) -> None:
-        """Whatever is left of the group, be it a worker born while the others were dying."""
+        """Kill what is left of the group, such as a worker forked while the others were dying."""
         if self._gone:
             return
         group = self.process.pid
@@ -231,34 +231,34 @@ class Server:
 
     @property
     def worker_count(self) -> int:
-        """How many workers it was asked to have."""
+        """Return how many workers it was asked to have."""
         return int(self.env.get("WEB_CONCURRENCY") or 1)
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
-        """The master."""
+        """Return the master."""
         assert self._process is not None, "it was never started"
         return self._process
 
     @property
     def pid(self) -> int:
-        """The master's process id."""
+        """Return the master's process id."""
         return self.process.pid
 
     def pids(self) -> list[int]:
-        """The master and every other living process of its group."""
+        """Return the master and every other living process of its group."""
         return [pid for pid, _, state in _members(self.pid) if state != "Z"]
 
     def worker_pids(self) -> list[int]:
-        """The master's living children."""
+        """Return the master's living children."""
         return [pid for pid, parent, state in _members(self.pid) if parent == self.pid and state != "Z"]
 
     def log_text(self) -> str:
-        """All that it has written to stdout and stderr, of every start."""
+        """Return all that it wrote to stdout and stderr, since the first start."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def log_tail(self, lines: int = 40) -> str:
-        """The last lines of ``log_text``."""
+        """Return the last lines of ``log_text``."""
         return "\n".join(self.log_text().splitlines()[-lines:]) or "(it wrote nothing)"
 
     def wait_for_log(self, text: str, timeout: float = 5.0) -> None:
@@ -268,7 +268,7 @@ class Server:
     # ── talking ────────────────────────────────────────────────────────────────────────────────────────────
 
     def url(self, path: str = "/") -> str:
-        """The address of ``path`` on the main port."""
+        """Return the URL of ``path`` on the main port."""
         return f"http://127.0.0.1:{self.port}{path}"
 
     def request(
@@ -281,7 +281,7 @@ class Server:
         port: int | None = None,
         timeout: float = 5.0,
     ) -> Answer:
-        """One request on a new connection; ``port`` defaults to the main one.
+        """Send one request on a new connection; ``port`` defaults to the main one.
 
         Raises OSError or http.client.HTTPException as ``http.client`` does.
         """
@@ -315,7 +315,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _catches(pid: int, number: int) -> bool:
-    """Whether the process has a handler for the signal, from /proc."""
+    """Return whether the process has a handler for the signal, from /proc."""
     with contextlib.suppress(OSError):
         for line in Path("/proc", str(pid), "status").read_text().splitlines():
             if line.startswith("SigCgt:"):
@@ -324,12 +324,12 @@ def _catches(pid: int, number: int) -> bool:
 
 
 def _members(group: int) -> list[tuple[int, int, str]]:
-    """``(pid, parent, state)`` of each process in the process group, from /proc."""
+    """Return ``(pid, parent, state)`` of each process in the process group, from /proc."""
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError, ValueError):
-                # The second field is the program's name in brackets, and may hold anything.
+                # The second field is the program's name in brackets, and may contain anything.
                 fields = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()
                 state, parent, pgrp = fields[0], int(fields[1]), int(fields[2])
                 if pgrp == group:

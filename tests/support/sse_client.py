@@ -23,7 +23,7 @@ class Ending(Enum):
 
     OPEN = "open"
     TERMINATED = "terminated"  # chunked: the terminating chunk was read
-    CLOSED = "closed"  # close-delimited: a FIN, the only end there is
+    CLOSED = "closed"  # close-delimited: a FIN, its only kind of end
     COMPLETE = "complete"  # Content-Length reached
     CUT = "cut"  # chunked or Content-Length: a FIN before the end
     RESET = "reset"  # RST
@@ -35,7 +35,7 @@ class Ending(Enum):
 
 
 class StreamEnded(Exception):
-    """There is nothing more to read; ``ending`` tells how it ended."""
+    """There is nothing more to read; ``ending`` says how it ended."""
 
     def __init__(self, ending: Ending) -> None:
         super().__init__(f"the stream has ended: {ending.value}")
@@ -43,7 +43,7 @@ class StreamEnded(Exception):
 
 
 class SSEClient:
-    """One request and the stream that answers it; the constructor returns when the answer's head was read.
+    """One request and the stream that answers it; the constructor returns after reading the answer's head.
 
     port: on ``host``, which may be the path of a Unix socket.
     target: the request target, ``/events/news?since=earliest``.
@@ -51,7 +51,7 @@ class SSEClient:
     headers: further request headers; ``Host`` and ``Accept`` have defaults that these replace.
     version: ``"1.1"`` or ``"1.0"``.
     timeout: seconds for connecting and for the head.
-    receive_buffer: SO_RCVBUF in bytes, for clients that are to be slow; set before connecting.
+    receive_buffer: SO_RCVBUF in bytes, for slow clients; set before connecting.
     Raises OSError, TimeoutError, StreamEnded or BrokenFraming: no answer, or one that breaks the rules.
     """
 
@@ -105,7 +105,7 @@ class SSEClient:
             if not piece:
                 raise StreamEnded(self.ending)
             octets += piece
-            if len(octets) > _MAX_HEAD and b"\r\n\r\n" not in octets:  # a long replay may come with it
+            if len(octets) > _MAX_HEAD and b"\r\n\r\n" not in octets:  # a long replay may arrive with it
                 raise BrokenFraming("an answer's head without an end")
         head, _, rest = octets.partition(b"\r\n\r\n")
         status_line, *lines = head.decode("latin-1").split("\r\n")
@@ -137,7 +137,7 @@ class SSEClient:
     # ── the body ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _receive(self, deadline: float) -> bytes:
-        """Bytes, or nothing at the end; ``ending`` then says what the FIN or RST means."""
+        """Return bytes, or nothing at the end; ``ending`` then says what the FIN or RST means."""
         milliseconds = max(deadline - time.monotonic(), 0) * 1000
         if not self._poll.poll(milliseconds):
             raise TimeoutError("no bytes before the deadline")
@@ -172,31 +172,31 @@ class SSEClient:
 
     @property
     def terminated(self) -> bool:
-        """The terminating chunk was read."""
+        """Return whether the terminating chunk was read."""
         return self.ending is Ending.TERMINATED
 
     @property
     def last_event_id(self) -> str:
-        """What a browser would send when it reconnects; empty: nothing."""
+        """Return what a browser would send when it reconnects; empty for nothing."""
         return self._parser.last_event_id
 
     @property
     def comments(self) -> int:
-        """Comment lines seen."""
+        """Return the comment lines seen."""
         return self._parser.comments
 
     @property
     def partial(self) -> bool:
-        """The bytes seen last belong to a block, or a chunk, that has not ended."""
+        """Return whether a block or a chunk has begun and not ended."""
         return self._parser.partial or (self._chunked is not None and not self._chunked.between_chunks)
 
     @property
     def chunks(self) -> int:
-        """Data chunks begun so far."""
+        """Return the number of data chunks begun so far."""
         return self._chunked.chunks if self._chunked else 0
 
     def next_event(self, timeout: float = 5.0) -> StreamEvent:
-        """The next block, openings and heartbeats included.
+        """Return the next block, openings and heartbeats included.
 
         Raises TimeoutError: none within ``timeout`` seconds.
         Raises StreamEnded: there is none left, and the stream has ended.
@@ -207,17 +207,17 @@ class SSEClient:
         return self._ready.popleft()
 
     def next_message(self, timeout: float = 5.0) -> StreamEvent:
-        """The next block that a publisher caused: no opening, heartbeat, reset. Errors: as next_event."""
+        """Return the next block that a publisher caused: no opening, heartbeat, reset. Errors: as next_event."""
         deadline = time.monotonic() + timeout
         while (event := self.next_event(deadline - time.monotonic())).is_control:
             pass
         return event
 
     def events_until(self, predicate: Callable[[StreamEvent], bool], deadline: float = 5.0) -> list[StreamEvent]:
-        """All blocks up to and with the first for which ``predicate`` is true.
+        """Return all blocks up to and including the first for which ``predicate`` is true.
 
         deadline: seconds from now.
-        Raises AssertionError: the time was up, or the stream ended; the message lists what came.
+        Raises AssertionError if the time is up or the stream ends; the message lists what arrived.
         """
         end = time.monotonic() + deadline
         seen: list[StreamEvent] = []
@@ -229,7 +229,7 @@ class SSEClient:
         return seen
 
     def read_to_end(self, deadline: float = 5.0) -> list[StreamEvent]:
-        """All blocks until the stream's end, however it ends (``ending``).
+        """Return all blocks until the stream's end, however it ends (``ending``).
 
         Raises TimeoutError: it has not ended ``deadline`` seconds from now.
         """
@@ -241,10 +241,10 @@ class SSEClient:
         return blocks
 
     def wait_closed(self, timeout: float = 5.0) -> Ending:
-        """Read until the connection itself is closed by the server, and return ``ending``.
+        """Read until the server closes the connection itself, and return ``ending``.
 
         Raises TimeoutError: it is still open.
-        Raises BrokenFraming: bytes came after the end.
+        Raises BrokenFraming: bytes after the end.
         """
         deadline = time.monotonic() + timeout
         while piece := self._receive(deadline):
@@ -254,17 +254,17 @@ class SSEClient:
     # ── going away ─────────────────────────────────────────────────────────────────────────────────────────
 
     def close(self) -> None:
-        """FIN (the kernel makes it RST if unread bytes wait)."""
+        """Send FIN (the kernel makes it RST if unread bytes wait)."""
         self.socket.close()
 
     def abort(self) -> None:
-        """RST at once: a process that crashed, a connection that a firewall killed."""
+        """Send RST at once, like a crashed process or a firewall."""
         with contextlib.suppress(OSError):
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
     def half_close(self) -> None:
-        """FIN, and go on reading."""
+        """Send FIN, and go on reading."""
         self.socket.shutdown(socket.SHUT_WR)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""What a strict browser would make of the bytes: HTTP/1.1 body framing and the event-stream format.
+"""Reads bytes like a strict browser: HTTP/1.1 body framing and the event-stream format.
 
 Written from the specifications, not from the code under test: RFC 9112 §7.1 (chunked), WHATWG HTML §9.2.6.
 """
@@ -17,9 +17,9 @@ class BrokenFraming(AssertionError):
 
 
 class StreamEvent(NamedTuple):
-    """One block of an event stream, also one that dispatches nothing (a retry alone).
+    """One block of an event stream, even one that dispatches nothing (a retry alone).
 
-    A field that the block does not have, or not validly, is None; ``id`` is this block's own.
+    A missing or invalid field is None; ``id`` is this block's own.
     """
 
     id: str | None
@@ -29,17 +29,17 @@ class StreamEvent(NamedTuple):
 
     @property
     def is_control(self) -> bool:
-        """The service's own: an opening, a retry, a heartbeat, a reset."""
+        """Return whether it is the service's own: an opening, a retry, a heartbeat, a reset."""
         return self.data is None or self.event in ("heartbeat", "stream-reset")
 
     @property
     def is_opening(self) -> bool:
-        """The first block of a stream, or all of one that was sent away: a heartbeat with a retry time."""
+        """Return whether it is an opening, a heartbeat with a retry time: the first block of a stream."""
         return self.event == "heartbeat" and self.retry is not None
 
     @property
     def is_heartbeat(self) -> bool:
-        """A sign that the stream itself is alive, so not its opening."""
+        """Return whether it shows that the stream is alive, so not its opening."""
         return self.event == "heartbeat" and self.retry is None
 
 
@@ -48,13 +48,13 @@ class ChunkedDecoder:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._left = 0  # bytes of the current chunk still to come, its CRLF included
+        self._left = 0  # bytes missing from the current chunk, its CRLF included
         self.terminated = False  # the last-chunk and the empty trailer section were read
         self.chunks = 0
 
     @property
     def between_chunks(self) -> bool:
-        """Nothing of a chunk was begun: a cut here loses no event, but is a cut all the same."""
+        """Return whether no chunk has begun: a cut here loses no event, but is still a cut."""
         return not self._left and not self._buffer
 
     def feed(self, octets: bytes) -> bytes:
@@ -92,7 +92,7 @@ class ChunkedDecoder:
         return bytes(payload)
 
     def _chunk(self, payload: bytearray) -> bool:
-        """Move what there is of the current chunk; False: more bytes are needed."""
+        """Move the current chunk's bytes; False if more are needed."""
         data = min(max(self._left - 2, 0), len(self._buffer))
         payload += self._buffer[:data]
         del self._buffer[:data]
@@ -107,7 +107,7 @@ class ChunkedDecoder:
 
 
 class EventParser:
-    """WHATWG HTML §9.2.6, fed with any slices of the bytes."""
+    """Parses by WHATWG HTML §9.2.6, from any slices of the bytes."""
 
     def __init__(self) -> None:
         self._octets = bytearray()
@@ -120,7 +120,7 @@ class EventParser:
 
     @property
     def partial(self) -> bool:
-        """A block was begun and not ended by an empty line: it will be thrown away."""
+        """Return whether a block has begun without its empty line: it will be discarded."""
         return self._dirty or bool(self._octets)
 
     def feed(self, octets: bytes) -> list[StreamEvent]:
@@ -143,7 +143,7 @@ class EventParser:
             return None  # after a CR an LF may follow, and belongs to it
         raw = bytes(self._octets[: found.start()])
         end = found.end()
-        del found  # it holds the buffer, which could not shrink
+        del found  # it would keep the buffer from shrinking
         del self._octets[:end]
         try:
             line = raw.decode()

@@ -1,4 +1,4 @@
-"""The clients of the live tests must see what they are there to see; a scripted server shows it."""
+"""Tests the live tests' clients against a scripted server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting for a condition, with a deadline; nothing in these tests sleeps and hopes."""
+"""Waits for a condition, with a deadline; no test sleeps and hopes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def eventually(
 ) -> T:
     """Call ``condition`` until it returns something true, and return that.
 
-    condition: called at least once, and once more when the deadline has passed.
+    condition: called at least once, and once more after the deadline.
     timeout: seconds.
-    message: what failed, or a function that says so when the time is up (for the state seen last).
-    interval: seconds between two looks.
-    Raises AssertionError when ``timeout`` has passed; what ``condition`` raises is passed on at once.
+    message: what failed, or a function that returns it at the deadline (with the last state).
+    interval: seconds between two calls.
+    Raises AssertionError after ``timeout``; what ``condition`` raises is passed on at once.
     """
     deadline = time.monotonic() + timeout
     while True:
