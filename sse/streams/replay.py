@@ -66,17 +66,7 @@ class Replay:
         subscription = group.subscription
         if requested is None:
             return Start(group.position(self._window.position), None)
-        reason: ResetReason | None = None
-        if cursor is None:
-            reason = "malformed"
-        elif cursor > self._window.position:
-            reason, cursor = self._ahead(cursor)
-        elif 0 < cursor < self._window.floor and cursor < (bounds := self.bounds()).trimmed:
-            reason = "before-log" if bounds.complete else "expired"
-        if reason or cursor is None or cursor <= 0:
-            cursor = self.bounds().trimmed
-        elif cursor < self._window.lost:
-            reason = "expired"  # the events kept beyond the cursor are sent all the same
+        reason, cursor = self.begin(subscription.channels, cursor)
         keep = self._settings.sse_replay_limit
         if cursor >= self._window.floor:
             cut = self._newest(subscription, cursor, keep)
@@ -93,6 +83,24 @@ class Replay:
         self._stats.resets[reason] += 1
         bounds = self.bounds()
         return Start(cursor, reset_block(reason, requested, bounds.oldest, bounds.latest, cursor))
+
+    def begin(self, channels: frozenset[str], cursor: int | None) -> tuple[ResetReason | None, int]:
+        """Judge a client's cursor: return why it cannot be used, if so, and the cursor to go on from.
+
+        cursor: 0 for the beginning of the log, None for a malformed one. Raises LogUnavailable.
+        """
+        reason: ResetReason | None = None
+        if cursor is None:
+            reason = "malformed"
+        elif cursor > self._window.position:
+            reason, cursor = self._ahead(cursor)
+        elif 0 < cursor < self._window.floor and cursor < (bounds := self.bounds()).trimmed:
+            reason = "before-log" if bounds.complete else "expired"
+        if reason or cursor is None or cursor <= 0:
+            cursor = self.bounds().trimmed
+        elif cursor < self._window.lost:
+            reason = "expired"  # the events kept beyond the cursor are sent all the same
+        return reason, cursor
 
     def _newest(self, subscription: Subscription, cursor: int, keep: int) -> int | None:
         """Return the position after which exactly ``keep`` frames follow, None if no more follow the cursor.
