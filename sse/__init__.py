@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from .auth.hook import Grant
     from .events.model import Event, InvalidEvent
     from .extension import SSE
-    from .log import IdempotencyConflict, LogError, LogRefused, LogUnavailable
+    from .log import ChannelClosed, IdempotencyConflict, LogError, LogRefused, LogUnavailable
     from .web.view_streams import Message
 
 _HOMES = {
     "SSE": ".extension",
+    "ChannelClosed": ".log",
     "Event": ".events.model",
     "Grant": ".auth.hook",
     "InvalidEvent": ".events.model",
@@ -35,6 +36,7 @@ _HOMES = {
 
 __all__ = [
     "SSE",
+    "ChannelClosed",
     "Event",
     "Grant",
     "IdempotencyConflict",

@@ -12,7 +12,7 @@ import flask
 from . import registry
 from .auth.cli import sse_commands
 from .auth.hook import Grant, May
-from .events.model import Event, format_id
+from .events.model import Event, check_channel, format_id
 from .events.names import CANARY_CHANNEL
 from .log import LogUnavailable, Usage
 from .observe import access as accesslog
@@ -95,13 +95,26 @@ class SSE(Service):
         retry: int | None = None,
         *,
         traceparent: str | None = None,
+        close: bool = False,
     ) -> str:
         """Append one event; returns its id once the log holds it.
 
         retry: the client's reconnection time in milliseconds; traceparent: of the request that caused this publish; if
-        sampled, the event's deliveries are logged. Raises InvalidEvent, and LogUnavailable (:meth:`append`).
+        sampled, the event's deliveries are logged; close: this is the channel's last event (:meth:`close`). Raises
+        InvalidEvent, ChannelClosed, and LogUnavailable (:meth:`append`).
         """
-        (position,) = self.append([Event(channel, data, event, retry)], trace=self.trace(traceparent))
+        made = Event(channel, data, event, retry)
+        positions = self.append([made], trace=self.trace(traceparent), close=(made.channel,) if close else ())
+        return format_id(positions[0])
+
+    def close(self, channel: str) -> str:
+        """End a channel; returns the closing position once the log holds it.
+
+        Its streams are sent what they are owed and ``stream-end``, and then end; clients that return are told not to
+        come again. Nothing can be published to it until it is erased. Raises InvalidEvent for a name that cannot be
+        one, ChannelClosed if it is closed already, and LogUnavailable.
+        """
+        (position,) = self.append([], close=(check_channel(channel),))
         return format_id(position)
 
     def response(self, iterable: Iterable[Item]) -> flask.Response:

@@ -52,6 +52,7 @@ PUBLISH_REFUSALS: Final = (
     "rate",
     "size",
     "conflict",
+    "ended",
     "log",
     "error",
 )

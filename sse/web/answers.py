@@ -10,7 +10,7 @@ from werkzeug.wrappers import Request, Response
 
 from ..auth.cors import cors_headers
 from ..auth.decision import AccessDenied
-from ..log import IdempotencyConflict, LogUnavailable
+from ..log import ChannelClosed, IdempotencyConflict, LogUnavailable
 from ..log.base import Stored
 from ..observe.environ import HUNG_UP
 from ..observe.request_id import HEADER, request_id
@@ -61,6 +61,9 @@ def refusal(service: Service, error: Exception) -> Response | None:
             return Problem(503, _NOT_STORED[error.stored], headers=headers, stored=error.stored).response()
         case IdempotencyConflict():
             return Problem(422, "this Idempotency-Key was used with another body").response()
+        case ChannelClosed(channel=channel):
+            detail = f"{channel} takes no more events, and cannot be closed again, until it is erased"
+            return Problem(409, detail, title="the channel is closed", channel=channel).response()
         case HTTPException():
             return problem_of(error)
     return None

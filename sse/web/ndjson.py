@@ -27,7 +27,7 @@ from collections import Counter
 from typing import Any, Final
 
 from ..events.batch import make_events
-from ..events.model import Event, InvalidEvent
+from ..events.model import Event, InvalidEvent, check_channel
 from ..runtime.cooperation import breathe
 from .problems import Problem
 
@@ -37,30 +37,49 @@ BYTES_PER_STEP: Final = 32 * 1024
 LINES_PER_STEP: Final = 256
 
 _MEMBERS: Final = frozenset({"channel", "data", "event", "retry"})
+_CLOSE: Final = "close"  # only `_line_by_line` knows it: few lines have it
 _BETWEEN_LINES: Final = "\n,NaN,"
 
 
-def batch(body: bytes, *, max_events: int, max_event_bytes: int) -> list[Event]:
-    """Read the events of an NDJSON batch; skips empty lines.
+class Batch(list[Event]):
+    """The events of a batch, in order.
+
+    closing: the channels to close after these events, in the order of their lines. If a line only closes, without an
+    event: the number of events before it; else None.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closing: dict[str, int | None] = {}
+
+    @property
+    def lines(self) -> int:
+        return len(self) + sum(1 for place in self.closing.values() if place is not None)
+
+
+def batch(body: bytes, *, max_events: int, max_event_bytes: int) -> Batch:
+    """Read an NDJSON batch; skips empty lines.
 
     Raises Problem: 400 with the line's number, counted from 1; 413 beyond a limit.
     """
     body = body.removeprefix(BOM_UTF8)
-    events: list[Event] = []
+    events = Batch()
     begin, number = 0, 1
     while begin < len(body):
         if begin:
             breathe()
         end = _end_of_piece(body, begin)
         piece = body[begin:end]
-        most = max_events - len(events)
+        # Once a channel is closed, each later line is compared with it.
+        most = 0 if events.closing else max_events - len(events)
         found = _at_once(piece.strip(b"\n"), most, max_event_bytes)
         if found is None:
-            found = _line_by_line(piece, number, most, max_events, max_event_bytes)
-        events += found
+            _line_by_line(piece, number, events, max_events, max_event_bytes)
+        else:
+            events += found
         number += piece.count(b"\n") + 1
         begin = end + 1
-    if not events:
+    if not events and not events.closing:
         raise Problem(400, "the batch has no events")
     return events
 
@@ -96,28 +115,29 @@ _decode_strictly = json.JSONDecoder(object_pairs_hook=_members).decode
 _compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
-def _line_by_line(piece: bytes, first: int, most: int, max_events: int, max_event_bytes: int) -> list[Event]:
-    """Read a piece's events, at most ``most``; ``first`` is the number of its first line. Raises Problem."""
-    events: list[Event] = []
+def _line_by_line(piece: bytes, first: int, events: Batch, max_events: int, max_event_bytes: int) -> None:
+    """Read a piece's lines into ``events``; ``first`` is the number of its first line. Raises Problem."""
+    lines = events.lines
     for number, line in enumerate(piece.split(b"\n"), first):
         if number % LINES_PER_STEP == 0:
             breathe()
         if not line or line.isspace():
             continue
-        if len(events) >= most:
+        lines += 1
+        if lines > max_events:
             raise Problem(413, f"a batch has at most {max_events} events (SSE_MAX_BATCH_EVENTS)", limit=max_events)
         try:
-            events.append(_event_of(line, max_event_bytes))
+            _take(line, events, max_event_bytes)
         except InvalidEvent as error:
             raise Problem(400, f"line {number}: {error}", line=number, field=error.field) from None
         except (ValueError, RecursionError) as error:
             raise Problem(400, f"line {number}: {error}", line=number) from None
         except Problem as problem:
             raise Problem(problem.status, f"line {number}: {problem.detail}", line=number) from None
-    return events
 
 
-def _event_of(line: bytes, max_event_bytes: int) -> Event:
+def _take(line: bytes, events: Batch, max_event_bytes: int) -> None:
+    """Add a line to the batch. Raises Problem, InvalidEvent, ValueError, RecursionError."""
     try:
         fields: Any = _decode_strictly(line.decode())
     except UnicodeDecodeError as error:
@@ -126,9 +146,16 @@ def _event_of(line: bytes, max_event_bytes: int) -> Event:
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
     if not isinstance(fields, dict):
         raise ValueError("must be a JSON object")
+    close = fields.pop(_CLOSE, None)
     if not _MEMBERS.issuperset(fields):
         unknown = sorted(set(fields) - _MEMBERS)
-        raise ValueError(f"unknown member {unknown[0][:64]!r}; an event has channel, data, event and retry")
+        raise ValueError(f"unknown member {unknown[0][:64]!r}; an event has channel, data, event, retry and close")
+    if not isinstance(close, bool | None):
+        raise ValueError("close must be true or false")
+    if close and fields.keys() == {"channel"}:
+        channel = check_channel(fields["channel"])
+        _close(events, channel, len(events))
+        return
     for name in ("channel", "data"):
         if name not in fields:
             raise ValueError(f"has no member {name!r}")
@@ -138,7 +165,17 @@ def _event_of(line: bytes, max_event_bytes: int) -> Event:
     event = Event(fields["channel"], data, fields.get("event"), fields.get("retry"))
     if len(data) > max_event_bytes or (not data.isascii() and len(data.encode()) > max_event_bytes):
         raise Problem(413, f"data is over {max_event_bytes} bytes (SSE_MAX_EVENT_BYTES)")
-    return event
+    if event.channel in events.closing:
+        raise ValueError(f"{event.channel} was closed by a line before")
+    events.append(event)
+    if close:
+        _close(events, event.channel, None)
+
+
+def _close(events: Batch, channel: str, place: int | None) -> None:
+    if channel in events.closing:
+        raise ValueError(f"{channel} was closed by a line before")
+    events.closing[channel] = place
 
 
 # ── many lines at once ────────────────────────────────────────────────────────────────────────────────────────

@@ -13,8 +13,8 @@ from werkzeug.http import HTTP_STATUS_CODES
 class Problem(Exception):
     """A refusal that becomes the answer.
 
-    status: the HTTP status; detail: one sentence that names the field and the limit; headers: such as Retry-After;
-    extra: further members of the problem object (RFC 9457 §3.2).
+    status: the HTTP status; detail: one sentence that names the field and the limit; title: the status's own by
+    default; headers: such as Retry-After; extra: further members of the problem object (RFC 9457 §3.2).
     """
 
     def __init__(
@@ -22,19 +22,20 @@ class Problem(Exception):
         status: int,
         detail: str,
         *,
+        title: str | None = None,
         headers: Mapping[str, str] | None = None,
         **extra: object,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.title = title or HTTP_STATUS_CODES.get(status, "Error")
         self.headers = dict(headers or {})
         self.extra = extra
 
     def response(self) -> Response:
         """Make the answer. It is never cached."""
-        title = HTTP_STATUS_CODES.get(self.status, "Error")
-        body = {"title": title, "status": self.status, "detail": self.detail, **self.extra}
+        body = {"title": self.title, "status": self.status, "detail": self.detail, **self.extra}
         response = Response(
             json.dumps(body) + "\n", self.status, self.headers, mimetype="application/problem+json"
         )

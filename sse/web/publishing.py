@@ -17,19 +17,19 @@ from ..auth.decision import REASONS, AccessDenied, Grant
 from ..events.batch import format_ids
 from ..events.model import Event, InvalidEvent, format_id
 from ..events.trace import trace_id
-from ..log import IdempotencyConflict, LogUnavailable
+from ..log import ChannelClosed, IdempotencyConflict, LogUnavailable
 from ..observe.environ import TRACE
 from . import ndjson
 from .access import allowed
 from .answers import check_log
 from .problems import Problem
-from .query import check_query, checked_channel
+from .query import check_query, checked_channel, flag
 from .service import Service
 
 P = ParamSpec("P")
 
 # Why publishes are refused: the label values of ``sse_publishes_refused_total``.
-PUBLISH_REFUSALS: Final = (*REASONS, "rate", "size", "conflict", "log", "error")
+PUBLISH_REFUSALS: Final = (*REASONS, "rate", "size", "conflict", "ended", "log", "error")
 
 
 def _counted(publishing: Callable[Concatenate[Service, P], str]) -> Callable[Concatenate[Service, P], str]:
@@ -52,6 +52,8 @@ def _why_refused(error: Exception) -> str:
             return error.reason
         case IdempotencyConflict():
             return "conflict"
+        case ChannelClosed():
+            return "ended"
         case Problem(status=status) | HTTPException(code=status):
             return {413: "size", 429: "rate", 500: "error"}.get(status or 0, "invalid")
     return "error"
@@ -59,20 +61,28 @@ def _why_refused(error: Exception) -> str:
 
 @_counted
 def publish_event(service: Service, request: Request, channel: str) -> str:
-    """Publish one event, and return the answer's JSON. Raises the errors that :func:`sse.web.answers.refusal` knows."""
+    """Publish one event, or close the channel, or both; return the answer's JSON.
+
+    The answer has the event's id; without an event, the closing position. Raises the errors that
+    :func:`sse.web.answers.refusal` knows.
+    """
     check_log(service, request)
     checked_channel(channel)
     _admitted(service, allowed(service, request, "publish", (channel,)))
     kind = retry = None
+    close: tuple[str, ...] = ()
     if request.environ.get("QUERY_STRING"):
         check_query(request)
         kind, retry = request.args.get("event"), request.args.get("retry")
+        if flag(request, "close"):
+            close = (channel,)
     body = _body(request, service.settings.sse_max_event_bytes, "an event", "SSE_MAX_EVENT_BYTES")
-    event = single(channel, body, kind, retry)
+    only_close = close and not body and kind is None and retry is None
+    events = [] if only_close else [single(channel, body, kind, retry)]
     key = idempotency_key(request.environ.get("HTTP_IDEMPOTENCY_KEY"))
-    (position,) = service.append([event], key=key, trace=_trace(service, request.environ))
+    positions = service.append(events, key=key, trace=_trace(service, request.environ), close=close)
     # Neither an id nor a checked channel contains anything that JSON would escape.
-    return f'{{"id": "{format_id(position)}", "channel": "{channel}"}}\n'
+    return f'{{"id": "{format_id(positions[0])}", "channel": "{channel}"}}\n'
 
 
 @_counted
@@ -91,13 +101,20 @@ def publish_batch(service: Service, request: Request) -> str:
     events = ndjson.batch(
         body, max_events=limits.sse_max_batch_events, max_event_bytes=limits.sse_max_event_bytes
     )
-    grant = allowed(service, request, "publish", sorted({event.channel for event in events}))
+    channels = {*events.closing, *(event.channel for event in events)}
+    grant = allowed(service, request, "publish", sorted(channels))
     if asks_app:
         _admitted(service, grant)
     key = idempotency_key(request.headers.get("Idempotency-Key"))
-    positions = service.append(events, key=key, trace=_trace(service, request.environ))
-    ids = '", "'.join(format_ids(positions))
-    return f'{{"ids": ["{ids}"]}}\n'
+    positions = service.append(events, key=key, trace=_trace(service, request.environ), close=events.closing)
+    ids = format_ids(positions[: len(events)])
+    ends = dict(zip(sorted(events.closing), positions[len(events) :], strict=True))
+    # A line without data is answered by its channel's closing position, in the line's place.
+    for channel, place in reversed(events.closing.items()):
+        if place is not None:
+            ids.insert(place, format_id(ends[channel]))
+    listed = '", "'.join(ids)
+    return f'{{"ids": ["{listed}"]}}\n'
 
 
 def _admitted(service: Service, grant: Grant) -> None:

@@ -25,6 +25,14 @@ def check_query(request: Request) -> None:
         raise Problem(400, "the query is not UTF-8") from None
 
 
+def flag(request: Request, name: str) -> bool:
+    """Read a parameter that is 1 or 0, and 0 by default. Raises Problem (400)."""
+    values = request.args.getlist(name)
+    if not set(values) <= {"0", "1"} or len(set(values)) > 1:
+        raise Problem(400, f"{name} is 1 or 0, not {', '.join(values)[:32]!r}", field=name)
+    return "1" in values
+
+
 def checked_channel(channel: str, *, reading: bool = False) -> str:
     """Check a channel's name, and return it. Only readers may name a reserved channel. Raises Problem (400)."""
     try:

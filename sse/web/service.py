@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..auth.address import address_bucket
@@ -192,25 +192,34 @@ class Service:
         wanted = self.spans is not None or self.settings.sse_trace_lines
         return sampled(traceparent) if traceparent is not None and wanted else None
 
-    def append(self, events: Sequence[Event], *, key: str | None = None, trace: str | None = None) -> list[int]:
-        """Append events in order, all or none, and return their positions.
+    def append(
+        self,
+        events: Sequence[Event],
+        *,
+        key: str | None = None,
+        trace: str | None = None,
+        close: Collection[str] = (),
+    ) -> list[int]:
+        """Append events in order, all or none; return their positions, and then those of what is closed, by name.
 
         key: an idempotency key, unique among the same channels; a repeated call with it stores the events once.
-        trace: what :meth:`trace` returned. Raises IdempotencyConflict, and LogUnavailable, whose ``stored`` is "no" if
-        certainly nothing was stored, else "unknown".
+        trace: what :meth:`trace` returned. close: the channels that end with these events. Raises IdempotencyConflict,
+        ChannelClosed, and LogUnavailable, whose ``stored`` is "no" if certainly nothing was stored, else "unknown".
         """
-        if self.spans is not None and trace is not None:
+        if self.spans is not None and trace is not None and events:
             with self.spans.appending(events, trace) as (carried, positions):
-                positions += self._append(events, key, carried)
+                positions += self._append(events, key, carried, close)
             return positions
-        return self._append(events, key, trace)
+        return self._append(events, key, trace, close)
 
-    def _append(self, events: Sequence[Event], key: str | None, trace: str | None) -> list[int]:
+    def _append(
+        self, events: Sequence[Event], key: str | None, trace: str | None, close: Collection[str]
+    ) -> list[int]:
         digest = b""
         if key is not None:
-            digest, key = digest_of(events), scoped(key, events)
+            digest, key = digest_of(events, close), scoped(key, events, close)
         try:
-            positions = self.log.append(events, key=key, digest=digest, trace=trace)
+            positions = self.log.append(events, key=key, digest=digest, trace=trace, close=close)
         except LogUnavailable:
             self.stats.publishes_refused["log"] += 1
             self.stats.append_failed_at = time.monotonic()

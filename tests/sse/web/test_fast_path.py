@@ -84,6 +84,11 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "nul": {"data": "a\0b"},
     "bad-key": {"headers": {"Idempotency-Key": "a b"}},
     "key": {"headers": {"Idempotency-Key": "k"}},
+    "last": {"path": "/events/orders?close=1"},
+    "close": {"path": "/events/orders?close=1", "data": ""},
+    "bad-close": {"path": "/events/orders?close=true"},
+    "closed": {"path": "/events/closed"},
+    "close-again": {"path": "/events/closed?close=1", "data": ""},
     "reserved-channel": {"path": "/events/_stats"},
     "bad-channel": {"path": "/events/a%20b"},
     "long-channel": {"path": "/events/" + "a" * 129},
@@ -150,6 +155,8 @@ def test_a_publish_on_the_fast_path_is_answered_as_by_flask(name: str, closing: 
     fast, through_flask = make(closing, **limits), make(closing, **limits)
     through_flask.teardown_request(lambda error: None)
     assert is_plain(fast) and not is_plain(through_flask)
+    for app in (fast, through_flask):
+        app.extensions["sse"].close("closed")
     request = {**REQUESTS[name], "headers": {"X-Request-ID": "r-1", **REQUESTS[name].get("headers", {})}}
     answers = [publish(app, **request) for app in (fast, through_flask)]
     ours, theirs = ((a.status, sorted(a.headers), ID.sub("ID", a.text)) for a in answers)

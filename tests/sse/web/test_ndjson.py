@@ -42,6 +42,42 @@ def test_a_line_is_an_event(line: bytes, event: Event) -> None:
     assert batch(line, **LIMITS) == [event]
 
 
+END = b'{"channel":"a","close":true}'
+LAST = b'{"channel":"a","data":"x","close":true}'
+OTHER = b'{"channel":"b","data":"y"}'
+OTHER_END = b'{"channel":"b","close":true}'
+
+
+@pytest.mark.parametrize(
+    ("lines", "events", "closing"),
+    [
+        pytest.param([LAST], 1, {"a": None}, id="with its last event"),
+        pytest.param([END], 0, {"a": 0}, id="without an event"),
+        pytest.param([OTHER, END, OTHER], 2, {"a": 1}, id="between others"),
+        pytest.param([GOOD, GOOD, END], 2, {"a": 2}, id="after its events"),
+        pytest.param([OTHER_END, LAST], 1, {"b": 0, "a": None}, id="two"),
+        pytest.param([b'{"channel":"a","data":"x","close":null}'], 1, {}, id="null is not given"),
+        pytest.param([b'{"channel":"a","data":"x","close":false}'], 1, {}, id="false"),
+    ],
+)
+def test_a_line_may_close_its_channel(lines: list[bytes], events: int, closing: dict[str, int | None]) -> None:
+    found = batch(b"\n".join(lines), **LIMITS)
+    assert len(found) == events and found.closing == closing
+
+
+@pytest.mark.parametrize("lines", [[LAST, GOOD], [END, GOOD], [END, OTHER, END], [LAST, LAST], [END, LAST]], ids=str)
+def test_nothing_may_follow_a_channels_end(lines: list[bytes]) -> None:
+    problem = refused(b"\n".join(lines))
+    assert (problem.status, problem.extra["line"]) == (400, len(lines))
+    assert problem.detail == f"line {len(lines)}: a was closed by a line before"
+
+
+def test_a_line_that_only_closes_counts_as_one() -> None:
+    body = b"\n".join([OTHER, END, OTHER_END])
+    assert len(batch(body, max_events=3, max_event_bytes=9).closing) == 2
+    assert refused(body, max_events=2).status == 413
+
+
 @pytest.mark.parametrize(
     ("line", "status", "says"),
     [
@@ -60,6 +96,12 @@ def test_a_line_is_an_event(line: bytes, event: Event) -> None:
         pytest.param(b'{"channel":"a","data":[1e999]}', 400, "JSON compliant", id="infinity"),
         pytest.param(b'{"data":"x"}', 400, "no member 'channel'", id="no channel"),
         pytest.param(b'{"channel":"a"}', 400, "no member 'data'", id="no data"),
+        pytest.param(b'{"channel":"a","close":false}', 400, "no member 'data'", id="neither data nor an end"),
+        pytest.param(b'{"channel":"a","close":true,"event":"e"}', 400, "no member 'data'", id="a type without data"),
+        pytest.param(b'{"channel":"a b","close":true}', 400, "channel: must be", id="the end of a bad channel"),
+        pytest.param(b'{"channel":"_a","close":true}', 400, "reserved", id="the end of a reserved channel"),
+        pytest.param(b'{"channel":"a","data":"x","close":1}', 400, "close must be", id="a number for close"),
+        pytest.param(b'{"channel":"a","data":"x","close":"true"}', 400, "close must be", id="a text for close"),
         pytest.param(b'{"channel":"a","data":"x","id":"1-1"}', 400, "unknown member 'id'", id="an unknown member"),
         pytest.param(b'{"channel":"a","data":"x","channel":"b"}', 400, "the member 'channel' is there more", id="a member twice"),
         pytest.param(b'{"channel":"a","data":[{"k":1,"k":1}]}', 400, "the member 'k' is there more", id="one inside the data"),

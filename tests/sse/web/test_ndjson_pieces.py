@@ -28,7 +28,7 @@ def outcome(body: bytes, step: int) -> Outcome:
             events = batch(body, max_events=MAX_EVENTS, max_event_bytes=MAX_EVENT_BYTES)
     except Problem as problem:
         return problem.status, problem.detail, problem.extra
-    return tuple((type(event), event, repr(event), hash(event)) for event in events)
+    return *((type(event), event, repr(event), hash(event)) for event in events), *events.closing.items()
 
 
 # Lines of every kind, some of which run over their end or hold two objects; and fragments of lines. NaN and NUL are among
@@ -41,7 +41,8 @@ WHOLE = [
     b'{"channel":"a","data":"","event":7}', b'{"channel":"a","data":"","event":"\\n"}', b'{"channel":"a","data":"","event":"heartbeat"}',
     b'{"channel":"a","data":"","retry":-1}', b'{"channel":"a","data":"","retry":true}', b'{"channel":"a","data":"","retry":1}', b'{"channel":"a","data":"","retry":1.0}',
     b'{"channel":"a","data":"x","data":"y"}', b'{"channel":"a","data":[{"k":1,"k":1}]}', b'{"channel":"a","data":"","event":null,"event":null}',
-    b'{"channel":"a","data":NaN}', b'{"channel":"a","data":[1e999]}', b'{"channel":"a","data":[["\\u0000"],"\\u0000",1]}', b"[]", b"NaN", b"bad",
+    b'{"channel":"b","data":"y","close":true}', b'{"channel":"b","close":true}', b'{"channel":"c","close":true}', b'{"channel":"a","data":"","close":false}',
+    b'{"channel":"b","close":1}', b'{"channel":"a","data":NaN}', b'{"channel":"a","data":[1e999]}', b'{"channel":"a","data":[["\\u0000"],"\\u0000",1]}', b"[]", b"NaN", b"bad",
     b'{"channel":"a","data":[1', b"2]}", b'{"channel":"a"', b'"data":"x"}', b'{"channel":"a","data":"x', b'y"}', GOOD + b",NaN," + GOOD,
 ]  # fmt: skip
 SHARDS = [
@@ -92,6 +93,9 @@ bodies = st.tuples(st.lists(odd_lines, max_size=3), st.lists(st.just(GOOD), max_
 @example(b"\n".join([GOOD] * (MAX_EVENTS + 1)), 60)
 @example(b"\n".join([GOOD] * MAX_EVENTS + [b"bad"]), 60)
 @example(b"\n\n".join([GOOD] * 3 + [b"bad"]), 30)
+@example(b'{"channel":"a","data":"x","close":true}\n' + GOOD, 30)
+@example(b'{"channel":"b","close":true}\n' + b"\n".join([GOOD] * (MAX_EVENTS - 1)), 30)
+@example(b'{"channel":"b","close":true}\n' + b"\n".join([GOOD] * MAX_EVENTS), 30)
 def test_pieces_are_read_as_single_lines_are(body: bytes, step: int) -> None:
     assert outcome(body, step) == outcome(body, 0)
 
