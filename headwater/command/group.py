@@ -9,7 +9,7 @@ import click
 from ..sse.version import VERSION
 
 # Each is a module of this name here, whose ``command`` is a click command. In the order of ``headwater --help``.
-NAMES = ("serve", "doctor", "probe")
+NAMES = ("serve", "publish", "listen", "token", "config", "doctor", "probe")
 
 
 class Commands(click.Group):

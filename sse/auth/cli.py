@@ -65,7 +65,7 @@ def sse_commands(settings: Callable[[], AuthSettings]) -> click.Group:
 
         ours = settings()
         try:
-            key = _signing_key(ours, key_file, kid)
+            key = signing_key(ours, key_file, kid)
         except BadAuthSetting as error:
             raise click.ClickException(str(error)) from None
         minted = mint(
@@ -85,7 +85,7 @@ def sse_commands(settings: Callable[[], AuthSettings]) -> click.Group:
     return group
 
 
-def _signing_key(settings: AuthSettings, key_file: Path | None, kid: str | None) -> "Key":
+def signing_key(settings: AuthSettings, key_file: Path | None, kid: str | None) -> "Key":
     """Return the key to sign with. Raises ClickException or BadAuthSetting."""
     from dataclasses import replace
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO, Self
 
 from tests.support.server import ROOT
+from tests.support.wait import eventually
 
 COMMAND = (sys.executable, "-W", "error", "-m", "headwater")
 
@@ -17,8 +20,62 @@ def environment(**env: str) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **env}
 
 
-def headwater(*words: str, stdin: str = "", cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+def headwater(
+    *words: str, stdin: str | bytes = "", cwd: Path = ROOT, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Run it to its end."""
-    return subprocess.run(
-        [*COMMAND, *words], input=stdin, env=environment(**env), cwd=cwd, capture_output=True, text=True, timeout=60
+    octets = stdin.encode() if isinstance(stdin, str) else stdin
+    done = subprocess.run(
+        [*COMMAND, *words], input=octets, env=environment(**env), cwd=cwd, capture_output=True, timeout=60
     )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+class Running:
+    """The command in the background; ended with the ``with`` block."""
+
+    def __init__(self, directory: Path, *words: str, **env: str) -> None:
+        self._files = directory / "stdout", directory / "stderr"
+        with self._files[0].open("wb") as out, self._files[1].open("wb") as err:
+            self._process = subprocess.Popen(
+                [*COMMAND, *words], env=environment(**env), cwd=ROOT, stdin=subprocess.PIPE, stdout=out, stderr=err
+            )
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    @property
+    def lines(self) -> list[str]:
+        """What it has printed to standard output."""
+        return self._files[0].read_text().splitlines()
+
+    @property
+    def told(self) -> str:
+        """What it has printed to standard error."""
+        return self._files[1].read_text()
+
+    def wait_for(self, lines: list[str]) -> None:
+        """Wait until it has printed exactly these."""
+        eventually(lambda: self.lines == lines, 20, lambda: f"{lines} expected: {self.lines}\n{self.told}")
+
+    def wait_told(self, text: str) -> None:
+        """Wait until it has said this."""
+        eventually(lambda: text in self.told, 20, lambda: f"{text!r} expected: {self.told}")
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        self._process.send_signal(signal.SIGINT)
+
+    def wait(self) -> int:
+        """Wait for its end; its status."""
+        return self._process.wait(20)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait(10)
+        self.stdin.close()
