@@ -1,6 +1,12 @@
 """The log in a Redis Stream, shared by any number of pods.
 
-engine: the log itself: appends, trimming, usage.
+engine: the log itself.
+append: storing events.
+read: pages of one, some or all channels, and counting.
+follow: a follower's connection, and noticing that the log was replaced.
+channels: which channels there are, which are closed, what was trimmed of each.
+erase: erasing a channel to the last byte.
+upkeep: trimming by retention, and what else one worker does for all.
 client: calls Redis on a pooled connection, through the breaker, and translates its errors.
 pool: a few connections for short requests.
 connector: opens connections, also to the master that Sentinels name.
@@ -10,8 +16,6 @@ breaker: makes requests fail at once while Redis is known to be down.
 check: whether this Redis can hold the log, asked before the first use and now and then later.
 scripts: the Lua scripts, and what is kept under which key.
 codec: names of keys, ids, index members and stream entries. Pure.
-read: pages of one, some or all channels, and counting.
-follow: a follower's connection, and noticing that the log was replaced.
 url: the forms and options of a Redis URL.
 """
 

@@ -41,7 +41,7 @@ def check(link: Link, keys: Keys, where: str, replicas: int = 0) -> None:
         for key, kind, wanted in zip((keys.meta, keys.events), kinds, ("hash", "stream"), strict=True):
             if kind not in (wanted, "none"):
                 raise LogRefused(f"Redis {where}: the key {key} is a {kind}, not a {wanted}: it is not ours")
-        link.run(CHECK, [keys.meta, keys.events, keys.scratch], ["0-0"])
+        link.run(CHECK, [keys.meta, keys.events, keys.scratch, keys.scratch_moved], ["0-0"])
         if replicas:
             link.call([("WAIT", 0, 1)])  # returns at once; may this user?
     except (redis.ResponseError, redis.AuthenticationError) as error:

@@ -35,6 +35,10 @@ logger = logging.getLogger("headwater.log.redis")
 
 T = TypeVar("T")
 
+ALL: Final[frozenset[bytes]] = frozenset()
+REPLICA_TIMEOUT_MS: Final = 1000  # how long a write waits for ?replicas=
+MISSING_TIMEOUT_MS: Final = 100  # and how long while they are known to be missing: a connection is held meanwhile
+
 # Every master has its own: a replica takes a new one when it is promoted, and so does a Redis that starts as a master.
 _REPLICATION_ID: Final = re.compile(rb"^master_replid:(\w+)", re.MULTILINE)
 
@@ -63,6 +67,7 @@ class Client:
         self.history: tuple[bytes, bytes] | None = None
         self.followed: int | None = None
         self.reign: str | None = None
+        self._unconfirmed = False  # were replicas missing at the last write?
         self._rising = native_lock()  # the event loop and real threads raise the same two figures
         self._connector = Connector(target)
         self._pool = Pool(self._connector)
@@ -129,6 +134,31 @@ class Client:
     def run_on(self, link: Link, script: Script, args: Sequence[Argument], *keys: str) -> Any:
         """Run a script on the given connection. Raises redis-py's errors."""
         return link.run(script, [self.keys.meta, self.keys.events, *keys], [format_id(self.seen), *args])
+
+    def store(self, script: Script, args: Sequence[Argument], *keys: str) -> Any:
+        """Run a script that writes, as ``run`` does; raise ``LogUnavailable`` if ?replicas= do not confirm it."""
+        every = [self.keys.meta, self.keys.events, *keys]
+        return self.call(lambda link: self.store_on(link, script, every, [format_id(self.seen), *args]))
+
+    def store_on(
+        self, link: Link, script: Script, keys: Sequence[str], args: Sequence[Argument], wrote: frozenset[bytes] = ALL
+    ) -> Any:
+        """Run a script that writes on the given connection. All keys and arguments are given.
+
+        wrote: how its answer begins if it has written; by default it always has.
+        """
+        wanted = self.target.replicas
+        if not wanted:
+            return link.run(script, keys, args)
+        patience = MISSING_TIMEOUT_MS if self._unconfirmed else REPLICA_TIMEOUT_MS
+        answer, replicas = link.run_with(script, keys, args, ("WAIT", wanted, patience))
+        if wrote is not ALL and answer[0] not in wrote:
+            return answer
+        self._unconfirmed = replicas < wanted
+        if self._unconfirmed:
+            message = f"stored, but only {replicas} of {wanted} replicas have it: a failover may lose it"
+            raise LogUnavailable(message, RETRY_AFTER)
+        return answer
 
     def connect(self, timeout: float) -> Link:
         """Open a connection outside the pool; tell the breaker the outcome. Raises redis-py's errors."""

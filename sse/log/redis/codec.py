@@ -34,11 +34,24 @@ class Keys:
         self.events = f"{root}:events"
         self.claim = f"{root}:trim"
         self.scratch = f"{root}:check"
+        self.scratch_moved = f"{root}:check:moved"
         self.index = f"{root}:ch:"
+        self.book = f"{root}:book"
+        self.closed = f"{root}:closed"
+        self.copy = f"{root}:copy"
+        self.erased = f"{root}:erased"
+        self.gone = f"{root}:gone"
+        self.idle = f"{root}:idle"
+        self.names = f"{root}:names"
+        self.rebuild = f"{root}:rebuild"
         self._remembered = f"{root}:key:"
+        self._note = f"{root}:note:"
 
     def channel(self, name: str) -> str:
         return self.index + name
+
+    def note(self, kind: str) -> str:
+        return self._note + kind
 
     def remembered(self, key: str) -> str:
         """Return the name for an idempotency key, hashed because clients choose its text and length."""
@@ -93,6 +106,11 @@ def decode(entries: Iterable[Entry], traces: list[Trace] | None = None) -> list[
         except ValueError as error:
             logger.warning("the entry %s of the stream is not of this service, and left out: %s", raw, error)
     return records
+
+
+def erasures(raw: Sequence[bytes]) -> dict[str, int]:
+    """Decode the hash of erased channels: below these positions their records are gone, though Redis still has them."""
+    return {channel.decode(): position_of(id) for channel, id in zip(raw[::2], raw[1::2], strict=True)}
 
 
 def batches(records: list[Record], chars: int) -> Iterator[list[Record]]:

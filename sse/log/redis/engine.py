@@ -10,6 +10,9 @@ append. A stream for each channel would cost 11 bytes an event, but 4.3 KB a cha
 count: ``floor`` is O(log n) here. Index and stream are trimmed by one script, so their size is bounded by the same
 retention.
 
+**The book.** What the log knows of its channels (names, counts, bytes) no publisher writes: it is counted from the
+stream by whoever asks, and once a second by the worker that trims (``scripts.book``).
+
 **Replaced logs.** A Redis that was flushed, restored from an old dump or exchanged must not look like a quiet one.
 The first worker to use an empty Redis writes a creation marker, newer than any id that it knows. With each XREAD, in
 the same write, a follower asks for marker, newest id and end of trimming (2 µs of Redis's time a batch, no round
@@ -30,56 +33,46 @@ told of losses as above.
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 import threading
-import time
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import redis
 
+from ...events.markers import end_marker
 from ...events.model import Event, Record, format_id
+from ...events.patterns import matcher
 from ...events.trace import Trace
 from ...runtime.cooperation import offload
 from ..base import (
     ANY,
     CHANNELS_MOST,
     FOLLOW_CHARS,
-    IDEMPOTENCY_SECONDS,
     OFFLOAD_EVENTS,
-    TRIM_BITE,
     Batch,
     Bounds,
     ChannelInfo,
     Erased,
     Expected,
-    IdempotencyConflict,
     LogRefused,
     LogUnavailable,
     RetainRule,
     Usage,
 )
-from .check import Watch, read_info
+from .append import Appender
+from .channels import Channels, Selection
+from .check import read_info
 from .client import Client
-from .codec import batches, decode, position_of, to_member
-from .errors import REFUSALS, RETRY_AFTER, explain, wrote_nothing
+from .codec import batches, decode, position_of
+from .erase import Eraser
+from .errors import REFUSALS, explain
 from .follow import Tail
-from .link import COMMAND_TIMEOUT, Argument, Link
+from .link import Link
 from .read import floor, floor_of_all, read_index, scan
-from .scripts import APPEND, BOUNDS, TRIM
+from .scripts import BOUNDS, NOTES, PUT
+from .upkeep import Upkeep
 from .url import RedisUrl, parse_url
 
 logger = logging.getLogger("headwater.log.redis")
-
-# Redis drops an append that it starts later than this many seconds after it was sent: its publisher is about to be
-# told, or was told, that no answer came in time, and may have repeated it. Shorter than COMMAND_TIMEOUT by the time
-# that an answer may take to arrive.
-STALE_AFTER: Final = COMMAND_TIMEOUT * 0.75
-REPLICA_TIMEOUT_MS: Final = 1000  # how long an append waits for ?replicas=
-MISSING_TIMEOUT_MS: Final = 100  # and how long while they are known to be missing: a connection is held meanwhile
-CLAIM_MS: Final = 3000  # another worker takes over trimming after this long without a bite
-TRIM_BYTES: Final = 1024 * 1024  # of data at once: Redis serves nobody else meanwhile, about 2 ms
 
 
 class RedisLog:
@@ -90,12 +83,12 @@ class RedisLog:
 
     def __init__(self, target: RedisUrl, *, prefix: str, retain_events: int, retain_seconds: float) -> None:
         self._client = Client(target, prefix)
-        self.retain(retain_events, retain_seconds)
-        self._watch = Watch(target.where)
-        self._token = f"{os.getpid()}:{secrets.token_hex(8)}"  # claims trimming
-        self._unconfirmed = False  # were replicas missing at the last append?
+        self._appender = Appender(self._client)
+        self._channels = Channels(self._client)
+        self._eraser = Eraser(self._client, self._channels)
+        self._upkeep = Upkeep(self._client, self._channels, self._eraser)
         self._followers: dict[Link, threading.Event] = {}
-        self._offset_ms: float | None = None  # Redis's clock less our monotonic one
+        self.retain(retain_events, retain_seconds)
 
     @classmethod
     def from_url(
@@ -138,116 +131,102 @@ class RedisLog:
         the master has changed. (Redis drops an append that it starts too late: ``STALE_AFTER``.) Nothing is repeated
         here. A publisher that sent an idempotency key may repeat the request, and gets the first positions.
         """
-        if close:
-            raise LogUnavailable("not yet", stored="no")
-        if not events:
+        if not events and not close:
             return []
-        if len(events) > OFFLOAD_EVENTS:
-            return offload(self._append, events, key, digest, trace)
-        return self._append(events, key, digest, trace)
+        ends = [end_marker(channel) for channel in sorted(set(close))]
+        every = [*events, *ends] if ends else events
+        if len(every) > OFFLOAD_EVENTS:
+            return offload(self._appender.append, every, len(ends), key, digest, trace)
+        return self._appender.append(every, len(ends), key, digest, trace)
 
-    def _append(self, events: Sequence[Event], key: str | None, digest: bytes, trace: str | None) -> list[int]:
-        client = self._client
-        numbers: dict[str, int] = {}  # of the channels, in the order in which the script is given them
-        body: list[Argument] = []
-        for event in events:
-            number = numbers.setdefault(event.channel, len(numbers) + 1)
-            retry = "" if event.retry is None else event.retry
-            body += (number, event.data, event.event or "", retry)
-        if trace is not None:
-            body.append(trace)
-        keys = [client.keys.meta, client.keys.events]
-        lifetime: Argument = ""
-        if key is not None:
-            keys.append(client.keys.remembered(key))
-            lifetime = int(IDEMPOTENCY_SECONDS * 1000)
-        keys += map(client.keys.channel, numbers)
-        head = lifetime, digest.hex(), len(numbers), *numbers
-
-        asked = False
-
-        def store(link: Link) -> Any:
-            nonlocal asked
-            asked = True
-            args = [format_id(client.seen), self._deadline(), *head, *body]
-            if not client.target.replicas:
-                return link.run(APPEND, keys, args)
-            patience = MISSING_TIMEOUT_MS if self._unconfirmed else REPLICA_TIMEOUT_MS
-            wait = "WAIT", client.target.replicas, patience
-            return self._confirmed(*link.run_with(APPEND, keys, args, wait))
-
-        try:
-            answer = client.call(store)
-            if answer[0] == b"late":
-                # Redis's clock was set, or our idea of it was wrong. Nothing was stored, and now we know better.
-                self._learn_clock(answer[1])
-                asked = False
-                answer = client.call(store)
-        except LogUnavailable as error:
-            if not asked or wrote_nothing(error.__cause__):
-                error.stored = "no"
-            raise
-        self._learn_clock(answer[1])
-        if answer[0] == b"late":
-            message = "Redis came to the request too late; nothing was stored"
-            raise LogUnavailable(message, RETRY_AFTER, stored="no")
-        if answer[0] == b"conflict":
-            raise IdempotencyConflict("this idempotency key came with another content before")
-        first = position_of(answer[2])
-        positions = list(range(first, first + int(answer[3])))
-        client.holds(positions[-1])
-        return positions
-
-    def _deadline(self) -> int:
-        """By Redis's clock, in unix ms; 0 as long as we do not know that."""
-        if self._offset_ms is None:
-            return 0
-        return int((time.monotonic() + STALE_AFTER) * 1000 + self._offset_ms)
-
-    def _learn_clock(self, redis_ms: int) -> None:
-        # Low by the time that the answer took: so deadlines come too soon rather than too late.
-        self._offset_ms = redis_ms - time.monotonic() * 1000
-
-    def _confirmed(self, answer: Any, replicas: int) -> Any:
-        wanted = self._client.target.replicas
-        if answer[0] not in (b"stored", b"known"):
-            return answer
-        self._unconfirmed = replicas < wanted
-        if self._unconfirmed:
-            message = f"stored, but only {replicas} of {wanted} replicas have it: a failover may lose it"
-            raise LogUnavailable(message, RETRY_AFTER)
-        return answer
+    def erase(self, channel: str) -> Erased:
+        """See ``Log.erase``. For how its bytes go, see ``scripts.erase``."""
+        return self._eraser.erase(channel)
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────────
 
     def read(self, channels: Collection[str] | None, after: int, limit: int, max_bytes: int) -> list[Record]:
         """See ``Log.read``. Two round trips for each 500 records of some channels, one for 5,000 of all."""
-        if channels is None:
-            return scan(self._client, format_id(after), limit, max_bytes, reverse=False)
-        return read_index(self._client, frozenset(channels), after, limit, max_bytes, reverse=False)
+        selection = self._select(channels)
+        if selection is None:
+            return scan(self._client, _wanted(channels), format_id(after), limit, max_bytes, reverse=False)
+        return read_index(self._client, selection, after, limit, max_bytes, reverse=False)
 
     def newest(self, channels: Collection[str] | None, limit: int, max_bytes: int) -> list[Record]:
         """See ``Log.newest``. Costs what ``read`` does."""
-        if channels is None:
-            return scan(self._client, "", limit, max_bytes, reverse=True)[::-1]
-        return read_index(self._client, frozenset(channels), 0, limit, max_bytes, reverse=True)[::-1]
+        selection = self._select(channels)
+        if selection is None:
+            return scan(self._client, _wanted(channels), "", limit, max_bytes, reverse=True)[::-1]
+        return read_index(self._client, selection, 0, limit, max_bytes, reverse=True)[::-1]
 
     def floor(self, channels: Collection[str] | None, after: int, keep: int) -> int | None:
         """See ``Log.floor``."""
-        if channels is None:
-            return floor_of_all(self._client, after, keep)
-        return floor(self._client, frozenset(channels), after, keep, self.bounds().latest)
+        selection = self._select(channels)
+        if selection is None:
+            return floor_of_all(self._client, _wanted(channels), after, keep)
+        latest = self.bounds().latest if selection.through is None else selection.through
+        return floor(self._client, selection.names, after, keep, latest)
+
+    def _select(self, channels: Collection[str] | None) -> Selection | None:
+        """Return the channels whose indexes are to be read; None if the stream is to be read instead."""
+        return None if channels is None else self._channels.select(channels)
 
     def bounds(self) -> Bounds:
         """See ``Log.bounds``. Creates the log if there is none."""
-        created, latest, trimmed, oldest, redis_ms, lost = self._client.run(BOUNDS, [])
-        self._learn_clock(redis_ms)
+        created, latest, trimmed, oldest, redis_ms, lost, began = self._client.run(BOUNDS, [])
+        self._appender.learn_clock(redis_ms)
         if self._client.history is None:
             self._client.history = created, lost
         first, mark = (position_of(id) if id else None for id in (oldest, lost))
-        bounds = Bounds(first, position_of(latest), position_of(trimmed), mark or 0, position_of(created))
+        bounds = Bounds(first, position_of(latest), position_of(trimmed), mark or 0, position_of(began))
         self._client.knows(bounds.latest)  # streams open at this position
         return bounds
+
+    # ── channels ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def gone(self, channels: Collection[str] | None, after: int) -> int:
+        """See ``Log.gone``."""
+        if channels is None:
+            bounds = self.bounds()
+            highest = bounds.trimmed if bounds.trimmed != bounds.began else 0
+        else:
+            highest = self._channels.gone(channels)
+        return highest if highest > after else 0
+
+    def closed(self, channels: Collection[str]) -> dict[str, int]:
+        """See ``Log.closed``."""
+        return self._channels.closed(channels)
+
+    def channels(self, prefix: str = "", after: str = "", limit: int = CHANNELS_MOST) -> list[ChannelInfo]:
+        """See ``Log.channels``."""
+        return self._channels.page(prefix, after, min(limit, CHANNELS_MOST))
+
+    # ── notes ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def put_note(self, kind: str, name: str, value: str, seconds: float, *, expected: Expected = ANY) -> bool:
+        """See ``Log.put_note``."""
+        condition = ("any",) if expected is ANY else ("none",) if expected is None else ("is", expected)
+        args = name, value, max(int(seconds * 1000), 1), *condition
+        return bool(self._client.store(PUT, args, self._client.keys.note(kind)))
+
+    def notes(self, kind: str) -> dict[str, str]:
+        """See ``Log.notes``."""
+        found = map(bytes.decode, self._client.run(NOTES, [], self._client.keys.note(kind)))
+        return dict(zip(found, found, strict=True))
+
+    def drop_note(self, kind: str, name: str) -> None:
+        """See ``Log.drop_note``."""
+        self._client.one("HDEL", self._client.keys.note(kind), name)
+
+    # ── upkeep ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def trim(self) -> int:
+        """See ``Log.trim``."""
+        return self._upkeep.trim()
+
+    def retain(self, events: int, seconds: float, rules: Sequence[RetainRule] = ()) -> None:
+        """See ``Log.retain``."""
+        self._upkeep.retain(events, seconds, rules)
 
     def usage(self) -> Usage:
         """See ``Log.usage``. The bytes are those of the whole Redis, and there is room up to its maxmemory."""
@@ -294,71 +273,12 @@ class RedisLog:
             if stop.is_set():
                 link.interrupt()
 
-    # ── upkeep ────────────────────────────────────────────────────────────────────────────────────────────
-
-    def trim(self) -> int:
-        """See ``Log.trim``. One worker among all pods does the work at a time; its claim lasts ``CLAIM_MS``."""
-        total = 0
-        while total < TRIM_BITE:
-            removed = self._nibble(TRIM_BITE - total)
-            if not removed:
-                break
-            total += removed
-        return total
-
-    def _nibble(self, most: int) -> int:
-        """Trim as much of a bite as Redis does at once: fewer entries, if they are large."""
-        client = self._client
-        if self._watch.due():
-            client.call(self._watch.look)
-        limits = self._retain_events, self._retain_ms, most, TRIM_BYTES
-        args: list[Argument] = [self._token, CLAIM_MS, *limits, client.keys.index]
-        removed, foreign, trimmed = client.run(TRIM, args, client.keys.claim)
-        if foreign:
-            logger.warning("somebody else has trimmed the stream in Redis, through %s", trimmed.decode())
-            self._sweep(b"[" + to_member(position_of(trimmed)))
-        return int(removed)
-
-    def retain(self, events: int, seconds: float, rules: Sequence[RetainRule] = ()) -> None:
-        """See ``Log.retain``."""
-        self._retain_events = events
-        self._retain_ms = int(seconds * 1000)
-
-    def _sweep(self, through: bytes) -> None:
-        """Remove what the indexes still hold up to there. Walks all keys of Redis, so only after a foreign trim."""
-        client, cursor = self._client, b"0"
-        while True:
-            cursor, found = client.one("SCAN", cursor, "MATCH", f"{client.keys.index}*", "COUNT", 1000)
-            if found:
-                client.pipeline(*(("ZREMRANGEBYLEX", index, "-", through) for index in found))
-            if cursor == b"0":
-                return
-
     def close(self) -> None:
         """See ``Log.close``."""
         self._client.close()
         for link in list(self._followers):
             link.interrupt()
 
-    # ── not yet ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def erase(self, channel: str) -> Erased:
-        raise LogUnavailable("not yet", stored="no")
-
-    def gone(self, channels: Collection[str] | None, after: int) -> int:
-        raise LogUnavailable("not yet", stored="no")
-
-    def closed(self, channels: Collection[str]) -> dict[str, int]:
-        raise LogUnavailable("not yet", stored="no")
-
-    def channels(self, prefix: str = "", after: str = "", limit: int = CHANNELS_MOST) -> list[ChannelInfo]:
-        raise LogUnavailable("not yet", stored="no")
-
-    def put_note(self, kind: str, name: str, value: str, seconds: float, *, expected: Expected = ANY) -> bool:
-        raise LogUnavailable("not yet", stored="no")
-
-    def notes(self, kind: str) -> dict[str, str]:
-        raise LogUnavailable("not yet", stored="no")
-
-    def drop_note(self, kind: str, name: str) -> None:
-        raise LogUnavailable("not yet", stored="no")
+def _wanted(channels: Collection[str] | None) -> Callable[[str], bool] | None:
+    return None if channels is None else matcher(channels)

@@ -7,6 +7,8 @@ from typing import Final
 
 import redis
 
+from ..base import LogUnavailable
+
 RETRY_AFTER: Final = 1.0  # seconds; what publishers are told after an error that may pass
 REFUSALS: Final = (redis.AuthenticationError, redis.exceptions.AuthorizationError)  # of a connection
 
@@ -43,6 +45,11 @@ def error_word(error: Exception) -> str:
 def wrote_nothing(error: BaseException | None) -> bool:
     """Return True if this error reply proves that a script wrote nothing."""
     return isinstance(error, redis.ResponseError) and error_word(error) in NOTHING_WRITTEN
+
+
+def is_full(error: LogUnavailable) -> bool:
+    """Return True if the reason is that Redis is full."""
+    return isinstance(error.__cause__, redis.ResponseError) and error_word(error.__cause__) == "OOM"
 
 
 def explain(error: Exception) -> str:

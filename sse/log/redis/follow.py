@@ -45,7 +45,7 @@ class Tail:
     def resume(self) -> None:
         """Raise ``LogReplaced`` unless this is still the log that was followed through ``after``."""
         client, after, link = self._client, self._after, self.link
-        created, latest, self._trimmed, _, _, lost = client.run_on(link, BOUNDS, [])
+        created, latest, self._trimmed, _, _, lost, _ = client.run_on(link, BOUNDS, [])
         self._whole = after >= position_of(self._trimmed)
         known, client.history = client.history, (created, lost)
         read, client.followed = client.followed == after, None
@@ -68,30 +68,43 @@ class Tail:
 
         Marker, newest id and the end of trimming come in the same write: they cost a batch 2 µs, and no round trip.
         """
-        if not self._asked:
-            self._ask()
-        self._asked = False
-        answer, (created, lost, last, trimmed) = self.link.receive(2)
-        if self.link.reign != self._client.reign:
-            raise redis.ConnectionError("another Redis has become the master")
-        self._compare((created, lost or b""), last, trimmed)
-        self._block_ms = BLOCK_MS
-        if not answer:
-            return []
-        entries: list[Entry] = answer[0][1]
-        behind = len(entries) == self._count
-        self._beyond = entries[-1][0].decode()
-        self._count = fitting(entries, FOLLOW_CHARS, FOLLOW_RECORDS)
-        self._whole = True
-        if behind:
-            self._ask()  # Redis, which may be busy with others, answers while these are handed on
-        return entries
+        while True:
+            if not self._asked:
+                self._ask()
+            self._asked = False
+            answer, (created, lost, last, trimmed, erasing) = self.link.receive(2)
+            if self.link.reign != self._client.reign:
+                raise redis.ConnectionError("another Redis has become the master")
+            self._compare((created, lost or b""), last, trimmed)
+            self._block_ms = BLOCK_MS
+            if not answer:
+                return []
+            entries: list[Entry] = answer[0][1]
+            left = self._unerased(entries) if erasing else entries
+            behind = len(entries) == self._count
+            self._beyond = entries[-1][0].decode()
+            self._count = fitting(entries, FOLLOW_CHARS, FOLLOW_RECORDS)
+            self._whole = True
+            if behind:
+                self._ask()  # Redis, which may be busy with others, answers while these are handed on
+            if left:
+                return left
+
+    def _unerased(self, entries: list[Entry]) -> list[Entry]:
+        """Leave out what was erased and is still in the stream: a worker that is behind must not deliver it."""
+        (raw,) = self.link.call([("HGETALL", self._client.keys.erased)])
+        gone = dict(zip(raw[::2], map(position_of, raw[1::2]), strict=True))
+        return [
+            (id, fields)
+            for id, fields in entries
+            if len(fields) < 2 or fields[1] not in gone or position_of(id) >= gone[fields[1]]
+        ]
 
     def _ask(self) -> None:
         keys = self._client.keys
         commands: list[Command] = [
             ("XREAD", "COUNT", self._count, "BLOCK", self._block_ms, "STREAMS", keys.events, self._beyond),
-            ("HMGET", keys.meta, "created", "lost", "last", "trimmed"),
+            ("HMGET", keys.meta, "created", "lost", "last", "trimmed", "erasing"),
         ]
         self.link.send(commands)
         self._asked = True
@@ -101,7 +114,7 @@ class Tail:
         if history != known or (last != self._last and position_of(last) < position_of(self._last)):
             # Create a log that is gone, and mark one that went back, before anybody is told.
             self._client.knows(position_of(self._last))
-            created, *_, lost = self._client.run_on(self.link, BOUNDS, [])
+            created, *_, lost, _ = self._client.run_on(self.link, BOUNDS, [])
             self._client.history = created, lost
             self._same(known or (created, lost))
             raise LogReplaced(f"the log in Redis went back from {self._last.decode()} to {last.decode()}")

@@ -6,55 +6,85 @@ is merged here rather than in a script, for the same reason.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
 
 from ...events.model import Record, format_id
+from .channels import Selection
 from .client import Client
-from .codec import Entry, decode, from_members, position_of, to_member
+from .codec import Entry, decode, erasures, from_members, to_member
 from .scripts import FETCH
+
+Wanted: TypeAlias = Callable[[str], bool] | None
 
 PAGE: Final = 500  # entries of a read by index; each is looked up by itself
 SCAN_PAGE: Final = 5000  # entries of a read in the stream's order; bytes bound it, too
 FIRST_PAGE: Final = 100  # while it is not known yet how large the entries are
-COUNT_BYTES: Final = 1024 * 1024  # of data in a page that is only counted
+MERGED: Final = 5000  # positions of all indexes that are read to merge a page
+COUNT_BYTES: Final = 1024 * 1024  # of data in a page that is only counted, or searched
 
 
-def scan(client: Client, beyond: str, limit: int, max_bytes: int, *, reverse: bool) -> list[Record]:
-    """Read all channels' records beyond an id, oldest first; or reversed from the newest, with "" for ``beyond``."""
+def scan(
+    client: Client, wanted: Wanted, beyond: str, limit: int, max_bytes: int, *, reverse: bool
+) -> list[Record]:
+    """Read records beyond an id as the stream has them, oldest first; or reversed from the newest.
+
+    wanted: says which channels' records are read; None: all.
+    beyond: "" for the outermost.
+    """
     records: list[Record] = []
     size, count, max_bytes = 0, FIRST_PAGE, max(max_bytes, 1)
     while len(records) < limit and size < max_bytes:
-        count = min(count, limit - len(records))
+        if wanted is None:
+            count = min(count, limit - len(records))
         start = f"({beyond}" if beyond else "+" if reverse else "-"
         command = "XREVRANGE" if reverse else "XRANGE"
         span = (start, "-") if reverse else (start, "+")
-        entries = client.one(command, client.keys.events, *span, "COUNT", count)
-        for record in decode(entries):
+        entries, found = _page(client, wanted, command, *span, count)
+        for record in found:
+            if len(records) == limit or size >= max_bytes:
+                break
             records.append(record)
             size += len(record.data)
-            if size >= max_bytes:
-                break
         if len(entries) < count:
             break
         beyond = entries[-1][0].decode()
-        count = fitting(entries, max_bytes - size, SCAN_PAGE)
+        count = fitting(entries, COUNT_BYTES if wanted else max_bytes - size, SCAN_PAGE)
     return records
 
 
+def _page(
+    client: Client, wanted: Wanted, command: str, start: str, end: str, count: int
+) -> tuple[list[Entry], list[Record]]:
+    """Read a page of the stream; return its entries, and of their records those that are wanted and not erased."""
+    keys = client.keys
+    entries, erasing = client.pipeline(
+        (command, keys.events, start, end, "COUNT", count), ("HGET", keys.meta, "erasing")
+    )
+    records = decode(entries)
+    if erasing:
+        gone = erasures(client.one("HGETALL", keys.erased))
+        records = [record for record in records if record.position >= gone.get(record.channel, 0)]
+    if wanted is not None:
+        records = [record for record in records if wanted(record.channel)]
+    return entries, records
+
+
 def read_index(
-    client: Client, channels: frozenset[str], after: int, limit: int, max_bytes: int, *, reverse: bool
+    client: Client, selection: Selection, after: int, limit: int, max_bytes: int, *, reverse: bool
 ) -> list[Record]:
     """Read some channels' records after a position, oldest first; or reversed from the newest."""
     command = "ZREVRANGEBYLEX" if reverse else "ZRANGEBYLEX"
-    start, end = (b"+", b"-") if reverse else (b"(" + to_member(after), b"+")
+    newest = b"+" if selection.through is None else b"[" + to_member(selection.through)
+    start, end = (newest, b"-") if reverse else (b"(" + to_member(after), newest)
+    indexes = [client.keys.channel(name) for name in selection.names]
     records: list[Record] = []
     size, max_bytes = 0, max(max_bytes, 1)
-    while channels and len(records) < limit and size < max_bytes:
+    while indexes and len(records) < limit and size < max_bytes:
         want = min(limit - len(records), PAGE)
-        indexes = [client.keys.channel(name) for name in channels]
-        found = client.pipeline(*((command, index, start, end, "LIMIT", 0, want) for index in indexes))
-        positions = sorted((p for part in found for p in from_members(part)), reverse=reverse)[:want]
+        each = min(want, max(MERGED // len(indexes), 10))
+        found = client.pipeline(*((command, index, start, end, "LIMIT", 0, each) for index in indexes))
+        positions = _merge(list(map(from_members, found)), each, reverse=reverse)[:want]
         if not positions:
             break
         looked, entries = client.run(FETCH, [max_bytes - size, *map(format_id, positions)])
@@ -63,6 +93,19 @@ def read_index(
             records.append(record)
             size += len(record.data)
     return records
+
+
+def _merge(parts: Sequence[Sequence[int]], each: int, *, reverse: bool) -> list[int]:
+    """Merge the indexes' positions as far as all are known: a part with ``each`` of them may go on behind its last."""
+    edges = [part[-1] for part in parts if len(part) == each]
+    merged = sorted((position for part in parts for position in part), reverse=reverse)
+    if not edges:
+        return merged
+    if reverse:
+        edge = max(edges)
+        return [position for position in merged if position >= edge]
+    edge = min(edges)
+    return [position for position in merged if position <= edge]
 
 
 def floor(client: Client, channels: frozenset[str], after: int, keep: int, latest: int) -> int | None:
@@ -100,18 +143,18 @@ def floor(client: Client, channels: frozenset[str], after: int, keep: int, lates
     return between[dropped - 1] if dropped > 0 else low
 
 
-def floor_of_all(client: Client, after: int, keep: int) -> int | None:
-    """Find it for all channels by walking the newest ``keep`` entries, since a stream cannot count. Rarely used."""
-    kept, beyond, count = 0, "+", FIRST_PAGE
+def floor_of_all(client: Client, wanted: Wanted, after: int, keep: int) -> int | None:
+    """Find it by walking the newest entries, since a stream cannot count. Rarely used. wanted: as for ``scan``."""
+    beyond, count = "+", FIRST_PAGE
     while True:
-        page = client.one("XREVRANGE", client.keys.events, beyond, f"({format_id(after)}", "COUNT", count)
-        if kept + len(page) > keep:
-            return position_of(page[keep - kept][0])
-        if len(page) < count:
+        entries, records = _page(client, wanted, "XREVRANGE", beyond, f"({format_id(after)}", count)
+        if len(records) > keep:
+            return records[keep].position
+        if len(entries) < count:
             return None
-        kept += len(page)
-        beyond = "(" + page[-1][0].decode()
-        count = fitting(page, COUNT_BYTES, SCAN_PAGE)
+        keep -= len(records)
+        beyond = "(" + entries[-1][0].decode()
+        count = fitting(entries, COUNT_BYTES, SCAN_PAGE)
 
 
 def fitting(entries: Sequence[Entry], size: int, most: int) -> int:

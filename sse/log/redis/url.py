@@ -12,8 +12,9 @@
     ?ssl_check_hostname=0, ?ssl_cert_reqs=none      weaken the check of the server's certificate
 
 The user needs the keys ``~{prefix}:*`` (braces included) and these commands: info type time ping scan eval evalsha
-exists xadd xread xrange xrevrange xtrim xinfo zadd zlexcount zrangebylex zrevrangebylex zrevrange zremrangebylex
-hset hmget set get del pexpire; unless ``replicas`` is 0, wait as well. (role, if allowed, is used with Sentinel.)
+exists del unlink rename set get pexpire pttl xadd xdel xlen xread xrange xrevrange xtrim xinfo xsetid zadd zcard
+zlexcount zrange zrangebylex zrangebyscore zrem zremrangebylex zrevrange zrevrangebylex zscan hdel hexists hget hgetall
+hincrby hlen hmget hset; unless ``replicas`` is 0, wait as well. (role, if allowed, is used with Sentinel.)
 
 Anything else in a URL is refused: silently ignoring an option would silently break what it promises.
 """

@@ -26,7 +26,7 @@ ENGINES: dict[str, Callable[[pytest.FixtureRequest], str]] = {
 ONE_PROCESS = {"memory"}  # cannot be opened twice
 
 # Engines that do not yet have channels (closing, erasing, rules, notes), and why their tests are left out.
-WITHOUT_CHANNELS = {"sqlite": "its part is being written", "redis": "its part is being written"}
+WITHOUT_CHANNELS = {"sqlite": "its part is being written"}
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def with_channels(request: pytest.FixtureRequest) -> None:
 @pytest.fixture
 def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a rule's count trim at once."""
-    for module in ("sse.log.rules", "sse.log.redis.engine"):
+    for module in ("sse.log.rules", "sse.log.redis.upkeep"):
         monkeypatch.setattr(f"{module}.RULE_GRACE", 0.0, raising=False)
 
 

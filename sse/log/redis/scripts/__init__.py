@@ -6,13 +6,29 @@ A log's keys, for the prefix ``headwater``; the braces are a hash tag, which kee
                               a retry, e and r as well (an empty one stands for none). In the first entry of a
                               publish whose trace is sampled r is named ``r <traceparent> <number of events>``:
                               programs that know no traces do not look at that name, and read the entry as before
-    {headwater}:ch:<channel>  sorted set, the channel's index: the positions of its events as 8 bytes, big endian,
+    {headwater}:ch:<channel>  sorted set, the channel's index: the positions of its records as 8 bytes, big endian,
                               all with score 0, so that byte order is log order
     {headwater}:meta          hash: format, created (the creation marker), last (id given out last), oldest (id of
-                              the stream's first entry, empty for none), trimmed (removed through this id), and
-                              once Redis has lost events (see ``follow``) lost: above all ids given out by then
+                              the stream's first entry, empty for none), trimmed (removed through this id); once
+                              Redis has lost events (see ``follow``) lost: above all ids given out by then; once
+                              there are any, closed: the number of closed channels, erase: id of the newest
+                              erasure's marker, erasing: not empty while the hash ``erased`` is not
     {headwater}:key:<hash>    the answer to an idempotency key; expires
-    {headwater}:trim          which worker trims; expires
+    {headwater}:trim          which worker keeps the log (trims it, counts it); expires
+    {headwater}:closed        hash: closed channels, and the ids of their end markers
+    {headwater}:note:<kind>   hash: notes of one kind; expires with the last of them
+
+and what the log knows of its channels. None of it is a publisher's work (``book``):
+
+    {headwater}:book          hash: how far and what was counted
+    {headwater}:names         sorted set, all scores 0: the channels that have records or are closed
+    {headwater}:sizes         hash: of each channel that has records ``<records> <events> <bytes>``
+    {headwater}:gone          hash: of each channel the id through which it was trimmed
+    {headwater}:idle          sorted set: channels of ``gone`` that have no records, by the time of that id (ms)
+    {headwater}:due           sorted set: channels that a retention rule is for, by the time when something is due (ms)
+    {headwater}:erased        hash: channels that were erased in the last minute, and the ids of their markers
+    {headwater}:rebuild       hash, while the stream is rebuilt: how far (``erase``)
+    {headwater}:copy          stream, while the stream is rebuilt: what it will be
 
 Rules that every script keeps:
 
@@ -29,10 +45,33 @@ Rules that every script keeps:
 from __future__ import annotations
 
 from .append import APPEND
+from .book import COUNT
 from .bounds import BOUNDS, JOIN
+from .channels import GONE, LIST
 from .check import CHECK
+from .erase import ERASE, REBUILD
 from .fetch import FETCH
 from .head import FORMAT, Script
-from .trim import TRIM
+from .keep import KEEP
+from .notes import NOTES, PUT
+from .trim import PRUNE, TRIM
 
-__all__ = ["APPEND", "BOUNDS", "CHECK", "FETCH", "FORMAT", "JOIN", "TRIM", "Script"]
+__all__ = [
+    "APPEND",
+    "BOUNDS",
+    "CHECK",
+    "COUNT",
+    "ERASE",
+    "FETCH",
+    "FORMAT",
+    "GONE",
+    "JOIN",
+    "KEEP",
+    "LIST",
+    "NOTES",
+    "PRUNE",
+    "PUT",
+    "REBUILD",
+    "TRIM",
+    "Script",
+]

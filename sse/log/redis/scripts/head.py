@@ -38,6 +38,12 @@ local function newest(a, b)
   return b
 end
 
+local function place(now, newer_than)  -- the next id
+  local ms, n = split(newer_than)
+  if now > ms then return now, 0 end
+  return following(ms, n)
+end
+
 local function member(ms, n)  -- the position, ms * 2^20 + n, in two halves
   return struct.pack('>I4I4', math.floor(ms / 4096), (ms % 4096) * 1048576 + math.min(n, MOST))
 end
@@ -58,18 +64,33 @@ local function stream()  -- XINFO as a table; empty when there is no stream
   return info
 end
 
+local function key(name) return string.sub(META, 1, -5) .. name end
+
 -- The first to come marks the log's creation. What a stream without its marker holds is kept and can be read; the
--- marker is newer than all of it.
+-- marker is newer than all of it. Nobody knows what was trimmed before, and everything is counted again.
 local function create()
   local info, ms = stream(), clock()
   local known = newest(ARGV[1], info['last-generated-id'] or '0-0')
   ms = math.max(ms, split(known) + 1)
   local created = text(ms, 0)
-  local trimmed = created
-  if info.first ~= '' then trimmed = text(preceding(split(info.first))) end
+  local trimmed, began, coarse = created, created, '0-0'
+  if info.first ~= '' then
+    trimmed = text(preceding(split(info.first)))
+    began, coarse = '0-0', trimmed
+  end
+  local log = {created = created, last = created, oldest = info.first, trimmed = trimmed, lost = ''}
   redis.call('HSET', META, 'format', FORMAT, 'created', created, 'last', created,
     'oldest', info.first, 'trimmed', trimmed)
-  return {created = created, last = created, oldest = info.first, trimmed = trimmed, lost = ''}
+  redis.call('DEL', key('book'))
+  redis.call('HSET', key('book'), 'own', trimmed, 'coarse', coarse, 'began', began)
+  if redis.call('EXISTS', key('closed')) == 1 then
+    log.closed = redis.call('HLEN', key('closed'))
+    redis.call('HSET', META, 'closed', log.closed)
+  end
+  if redis.call('EXISTS', key('erased')) == 1 then
+    redis.call('HSET', META, 'erase', created, 'erasing', '1')
+  end
+  return log
 end
 
 -- Events are gone that a worker had stored or read. Who was given which id since, by whom, cannot be known any more: so
@@ -82,12 +103,13 @@ local function mark(log, known)
 end
 
 local function open()
-  local raw = redis.call('HMGET', META, 'format', 'created', 'last', 'oldest', 'trimmed', 'lost')
+  local raw = redis.call('HMGET', META, 'format', 'created', 'last', 'oldest', 'trimmed', 'lost', 'closed')
   if not raw[1] then return create() end
   if raw[1] ~= FORMAT then
     error('-FORMAT ' .. META .. ' is of format ' .. raw[1] .. ', this program knows ' .. FORMAT, 0)
   end
-  local log = {created = raw[2], last = raw[3], oldest = raw[4], trimmed = raw[5], lost = raw[6] or ''}
+  local log = {created = raw[2], last = raw[3], oldest = raw[4], trimmed = raw[5], lost = raw[6] or '',
+    closed = raw[7]}
   -- Nobody sees an id before it is `last`, or a foreign writer's.
   if newest(log.last, ARGV[1]) ~= log.last then
     local top = stream()['last-generated-id'] or '0-0'
@@ -95,28 +117,51 @@ local function open()
   end
   return log
 end
+"""
 
--- Somebody else's XTRIM, XDEL or DEL: the stream begins later than the log's book says. The book itself is only
--- corrected by the script that trims, whose worker then tidies the indexes, too.
+# What appending need not know, and what takes time to set up for each run of a script.
+WHOLE: Final = """
+local function open_all()
+  local log = open()
+  local raw = redis.call('HMGET', META, 'erase', 'erasing')
+  log.erase, log.erasing = raw[1] or '0-0', raw[2]
+  return log
+end
+
+-- Somebody else's XTRIM, XDEL or DEL: the stream begins later than META says, or has a hole that we have not made. META
+-- itself is only corrected by the worker that trims (``settle``), which then tidies the indexes, too.
 local function reconcile(log, info)
-  if log.oldest == info.first then return 0 end
   local foreign = 0
-  if log.oldest ~= '' then
-    local gone = info.first ~= '' and text(preceding(split(info.first))) or log.last
-    log.trimmed = newest(log.trimmed, gone)
-    foreign = 1
+  if log.oldest ~= info.first then
+    if log.oldest ~= '' then
+      local gone = info.first ~= '' and text(preceding(split(info.first))) or log.last
+      log.trimmed = newest(log.trimmed, gone)
+      foreign = 1
+    end
+    log.oldest = info.first
   end
-  log.oldest = info.first
+  -- Redis 7 remembers the newest entry that XDEL removed.
+  local hole = info['max-deleted-entry-id']
+  if hole then
+    local ours = newest(log.trimmed, log.erase)
+    if newest(ours, hole) ~= ours then
+      log.trimmed = hole
+      foreign = 1
+    end
+  end
   return foreign
 end
 """
 
 
 class Script:
-    """A script and its SHA-1, by which Redis knows it once it has run (EVALSHA)."""
+    """A script and its SHA-1, by which Redis knows it once it has run (EVALSHA).
+
+    parts: of Lua, one after the other: functions that several scripts share, then the script itself.
+    """
 
     __slots__ = ("sha", "source")
 
-    def __init__(self, body: str) -> None:
-        self.source = _HEAD + body
+    def __init__(self, *parts: str) -> None:
+        self.source = "".join((_HEAD, *parts))
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()

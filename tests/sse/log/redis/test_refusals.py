@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sse.log import LogRefused, LogUnavailable
+from sse.log import LogRefused, LogUnavailable, RetainRule
 from sse.log.redis.check import check
 from sse.log.redis.codec import Keys
 from tests.sse.log.conftest import Follower
@@ -101,7 +101,7 @@ def test_policy_that_is_changed_later_is_said_once_and_so_is_its_end(
     def told() -> list[str]:
         """What one look more has to say."""
         caplog.clear()
-        log._watch._look_at = 0
+        log._upkeep._watch._look_at = 0
         for _ in range(3):
             log.trim()
         return [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
@@ -124,7 +124,7 @@ def test_policy_that_is_changed_later_is_said_once_and_so_is_its_end(
     finally:
         server.run("CONFIG", "SET", "maxmemory", "0")
     # Not with every bite: that would be one more command a second from each worker.
-    monkeypatch.setattr(log._watch, "look", lambda link: pytest.fail("looked again at once"))
+    monkeypatch.setattr(log._upkeep._watch, "look", lambda link: pytest.fail("looked again at once"))
     log.trim()
 
 
@@ -173,8 +173,10 @@ def test_redis_without_an_append_only_file_is_warned_of(
 
 
 NEEDED = (
-    "+info +type +time +evalsha +eval +xadd +xread +xrange +xrevrange +xtrim +xinfo +exists +zadd +zlexcount "
-    "+zrangebylex +zrevrangebylex +zrevrange +zremrangebylex +hset +hmget +set +get +del +pexpire +scan +ping"
+    "+info +type +time +ping +scan +eval +evalsha +exists +del +unlink +rename +set +get +pexpire +pttl "
+    "+xadd +xdel +xlen +xread +xrange +xrevrange +xtrim +xinfo +xsetid "
+    "+zadd +zcard +zlexcount +zrange +zrangebylex +zrangebyscore +zrem +zremrangebylex +zrevrange +zrevrangebylex "
+    "+zscan +hdel +hexists +hget +hgetall +hincrby +hlen +hmget +hset"
 )
 
 
@@ -187,6 +189,14 @@ def test_user_needs_these_rights_and_only_for_these_keys(server: RedisServer, op
     server.run("XTRIM", EVENTS, "MAXLEN", 3)
     assert log.floor(["a", "b"], 0, 1) and log.newest(["a"], 1, 1) and log.newest(None, 1, 1)
     assert log.trim() == 2
+    assert log.gone(["a", "b*"], 0) and log.newest(["*"], 1, 1) and len(log.channels()) == 1
+    log.append(events("a"), close=["b"])
+    assert log.closed(["b"])
+    log.retain(1, 1000, [RetainRule("a", 0, 0.001)])
+    eventually(log.trim)
+    assert log.erase("b").through and log.trim() == 0
+    assert log.put_note("kind", "name", "value", 10) and log.notes("kind")
+    log.drop_note("kind", "name")
     with pytest.raises(LogRefused, match="lacks a right"):
         open_redis(f"redis://sse:s3cret@127.0.0.1:{server.port}/0", prefix="other")
     follower._stop.set()
@@ -194,7 +204,7 @@ def test_user_needs_these_rights_and_only_for_these_keys(server: RedisServer, op
     assert follower.ended()
 
 
-@pytest.mark.parametrize("missing", ["info", "evalsha", "zadd", "xtrim", "pexpire"])
+@pytest.mark.parametrize("missing", ["info", "evalsha", "zadd", "xtrim", "xsetid", "hincrby", "pexpire"])
 def test_user_without_a_right_is_refused_at_once(server: RedisServer, open_redis: Open, missing: str) -> None:
     rights = [right for right in NEEDED.split() if right != f"+{missing}"]
     server.run("ACL", "SETUSER", "half", "reset", "on", ">s3cret", "~*", *rights)

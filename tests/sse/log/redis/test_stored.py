@@ -112,8 +112,8 @@ def test_error_that_says_nothing_of_the_writes_leaves_it_unknown(server: RedisSe
 def test_what_redis_came_to_too_late_is_not_stored(server: RedisServer, open_redis: Open) -> None:
     log = open_redis(server)
     append(log, "1")
-    log._learn_clock = lambda _: None  # type: ignore[method-assign]
-    log._offset_ms = time.time() * 1000 - time.monotonic() * 1000 - 60_000
+    log._appender.learn_clock = lambda _: None  # type: ignore[method-assign]
+    log._appender.offset_ms = time.time() * 1000 - time.monotonic() * 1000 - 60_000
     assert stored(log) == "no"
     assert server.run("XLEN", EVENTS) == 1
 
@@ -124,14 +124,14 @@ def test_what_came_too_late_and_could_not_be_asked_again_is_not_stored(
     server = start()
     log = open_redis(server)
     append(log, "1")
-    log._offset_ms = time.time() * 1000 - time.monotonic() * 1000 - 60_000
-    learn = log._learn_clock
+    log._appender.offset_ms = time.time() * 1000 - time.monotonic() * 1000 - 60_000
+    learn = log._appender.learn_clock
 
     def lose_redis(redis_ms: int) -> None:
         learn(redis_ms)
         server.kill()
 
-    monkeypatch.setattr(log, "_learn_clock", lose_redis)
+    monkeypatch.setattr(log._appender, "learn_clock", lose_redis)
     assert stored(log) == "no"
 
 
