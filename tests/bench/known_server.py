@@ -1,4 +1,4 @@
-"""A server whose every byte is known: it sends a script to its streams, or relays what is posted to it.
+"""A server whose every byte is known: it sends a script to its streams, or relays what it gets by POST.
 
 Faults are ordered by number: `lose = {3}` acknowledges the fourth event and sends it to nobody.
 """
@@ -18,33 +18,33 @@ HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{extra}\r\n"
 
 
 def stamp(n: int, size: int, *, t: int | None = None) -> str:
-    """The data of event `n`, exactly `size` bytes, stamped now (or `t` ns since the epoch)."""
+    """Return the data of event `n`, exactly `size` bytes, stamped now (or `t` ns since the epoch)."""
     head = f'{{"t":{time.time_ns() if t is None else t},"n":{n},"pad":"'
     return head + "x" * (size - len(head) - 2) + '"}'
 
 
 def block(data: str, *, id: str = "1-0", line_end: str = "\n") -> bytes:
-    """One event block."""
+    """Return one event block."""
     return f"id: {id}{line_end}data: {data}{line_end}{line_end}".encode()
 
 
 def chunked(piece: bytes) -> bytes:
-    """One HTTP chunk."""
+    """Return one HTTP chunk."""
     return f"{len(piece):x}\r\n".encode() + piece + b"\r\n"
 
 
 def whole(pieces: list[bytes]) -> list[bytes]:
-    """All in one write."""
+    """Cut nowhere: all in one write."""
     return [b"".join(pieces)]
 
 
 def byte_by_byte(pieces: list[bytes]) -> list[bytes]:
-    """One byte a write."""
+    """Cut into writes of one byte."""
     return [bytes([b]) for b in b"".join(pieces)]
 
 
 def split(size: int) -> Callable[[list[bytes]], list[bytes]]:
-    """Writes of `size` bytes, wherever that cuts."""
+    """Cut into writes of `size` bytes."""
 
     def cut(pieces: list[bytes]) -> list[bytes]:
         everything = b"".join(pieces)
@@ -54,12 +54,12 @@ def split(size: int) -> Callable[[list[bytes]], list[bytes]]:
 
 
 def joined(count: int) -> Callable[[list[bytes]], list[bytes]]:
-    """`count` pieces a write."""
+    """Cut into writes of `count` pieces."""
     return lambda pieces: [b"".join(pieces[i : i + count]) for i in range(0, len(pieces), count)]
 
 
 class KnownServer:
-    """Threads and blocking sockets: slow, and easy to be sure of."""
+    """A server with threads and blocking sockets: slow, but easy to trust."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -90,7 +90,7 @@ class KnownServer:
         cut: Callable[[list[bytes]], list[bytes]] = whole,
         is_chunked: bool = True,
     ) -> None:
-        """Every stream gets `blocks`, in writes as `cut` says, and a clean end."""
+        """Send `blocks` to every stream, in writes by `cut`, and end it cleanly."""
         pieces = list(blocks)
         if is_chunked and cut is not byte_by_byte:
             self._script = [chunked(piece) for piece in cut(pieces)] + [b"0\r\n\r\n"]

@@ -1,4 +1,4 @@
-"""The bars are computed from the results: the right figure, the right side of it, and no mercy for faults."""
+"""The bars are computed from the results: the right figure, the right comparison, and no bar holds with faults."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from bench import bars, methods, peers, scenarios
 from bench.results import Results
 
-# What each bar is judged by, in the order of the table: all of these hold, and no moonshot does.
+# The figures of the bars, in the order of the table: all bars hold, and no moonshot.
 GOOD: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("saturation", "headwater", {"size": 100, "streams": 1000}, {"events_per_second": 700.0}),
     ("saturation", "go", {"size": 100, "streams": 1000}, {"events_per_second": 100.0}),
@@ -49,7 +49,7 @@ GOOD: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
 
 
 def results_of(changes: dict[tuple[str, str], dict[str, Any]] | None = None, number: int = 0) -> Results:
-    """Results in which every bar holds, but for what is changed of (scenario, peer)."""
+    """Return results in which every bar holds, with changes by (scenario, peer)."""
     results = Results(Path())
     for scenario in scenarios.KNOWN.values():
         results.begin(scenario)

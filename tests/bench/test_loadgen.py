@@ -1,4 +1,4 @@
-"""The load generator tells the truth: what it counts is what a known server sent."""
+"""The load generator counts exactly what a known server sent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def server() -> Iterator[KnownServer]:
 
 
 def run(server: KnownServer, *arguments: str, **options: float | str) -> load.Result:
-    """A run against `server`; options become --name value."""
+    """Run it against `server`; options become --name value."""
     given = {
         "port": server.port,
         "size": SIZE,
@@ -57,7 +57,7 @@ def test_every_event_is_counted_wherever_the_bytes_are_cut(
     assert result["opened"] == 3
     assert result["events"] == 3 * 40
     assert faults(result) == {}
-    assert result["closed_early"] == 3  # the server ended its streams, which is reported, not hidden
+    assert result["closed_early"] == 3  # the server ended its streams, which is reported
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_open_loop_keeps_its_rate_and_counts_a_stall_for_all_it_delayed(server: 
     result = run(server, "--publish=open", streams=1, seconds=1.0, rate=100)
     assert 80 <= result["publish_requests"] <= 105
     assert result["publish_latency_us"]["max"] >= 400_000
-    # 40 of 100 requests were due during the stall: a generator that waits would have seen one slow request.
+    # 40 of 100 requests were due during the stall; a generator that waits would see one slow request.
     assert result["publish_latency_us"]["p75"] >= 80_000
     assert result["latency_us"]["p75"] >= 80_000
     assert result["publish_backlog_max"] >= 30
@@ -235,6 +235,6 @@ def test_a_stamp_has_exactly_the_requested_size() -> None:
 
 
 def faults(result: load.Result) -> dict[str, int]:
-    """The faults that the generator reports, those that are not zero."""
+    """Return the faults that the generator reports, if not zero."""
     names = ("gaps", "undelivered", "duplicates", "reordered", "wrong_size", "clock_errors", "broken")
     return {name: result[name] for name in names if result[name]}

@@ -1,4 +1,4 @@
-"""The plan for a budget: what comes first, what is left out, and that it ends in time."""
+"""The plan for a budget: what runs first, what is left out, and that it ends in time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ READY = [peer for peer in peers.KNOWN.values() if peer.name not in ("mercure", "
 
 
 def executed(minutes: float, pace: float) -> tuple[list[Step], float]:
-    """The steps that a run would do if everything took `pace` times as long as estimated, and the seconds it took."""
+    """Return the steps that a run would do at `pace` times the estimates, and the seconds it took."""
     clock, elapsed, done = Clock(minutes * 60), 0.0, []
     for step in plan.within(minutes * 60, READY):
         if clock.fits(step, elapsed):

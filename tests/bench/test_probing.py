@@ -1,4 +1,4 @@
-"""The prober times a request from when it was due, and takes nothing but a 200 for an answer."""
+"""The prober times a request from when it was due, and accepts only a 200 as an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From samples to what one request costs by part of the service, and the pictures of it."""
+"""From samples to the cost of one request by part of the service, and its pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From single runs to tables: medians, ratios, doubts, and prose that stays."""
+"""From single runs to tables: medians, ratios, doubts; hand-written prose stays."""
 
 from __future__ import annotations
 

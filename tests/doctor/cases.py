@@ -1,4 +1,4 @@
-"""How the rules' cases are written: what a rule finds, where and how grave, and what it must not say."""
+"""The form of the rules' cases: what a rule finds, where and how severe, and what it must not find."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manifests for the doctor's tests, made of the few fields that a case is about, and what is found in them."""
+"""Manifests for the doctor's tests, from the few fields that a case is about, and what is found in them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Data = dict[str, Any]
 
 HTTP = {"httpGet": {"path": "/healthz", "port": 8080}}
 
-#: Probes that nothing is wrong with.
+#: Probes without a fault.
 GOOD_PROBES = {
     "startupProbe": {"httpGet": {"path": "/startupz", "port": "health"}, "periodSeconds": 2, "failureThreshold": 60},
     "livenessProbe": {
@@ -32,7 +32,7 @@ PORTS = [{"name": "http", "containerPort": 8080}, {"name": "health", "containerP
 
 
 def container(**fields: Any) -> Data:
-    """A container that nothing is wrong with, but for ``fields``; None takes one out."""
+    """Return a container without a fault, but for ``fields``; None removes one."""
     whole = {"name": "web", "image": "registry.example/shop:1", "ports": PORTS, **GOOD_PROBES, **fields}
     return {key: value for key, value in copy.deepcopy(whole).items() if value is not None}
 
@@ -115,7 +115,7 @@ def ingress(kind: str | None = "nginx", paths: Iterable[str] = ("/",), name: str
     }
 
 
-#: Of Kubernetes' own kinds; others are told by their kind alone.
+#: Kubernetes' own kinds; others are known by their kind alone.
 _GROUPS = {
     "PodDisruptionBudget": "policy/v1",
     "HorizontalPodAutoscaler": "autoscaling/v2",
@@ -124,7 +124,7 @@ _GROUPS = {
 
 
 def thing(kind: str, spec: Any = None, *, group: str | None = None, name: str = "shop", **fields: Any) -> Data:
-    """Any other object."""
+    """Return any other object."""
     version = group or _GROUPS.get(kind, "example.com/v1")
     found: Data = {"apiVersion": version, "kind": kind, "metadata": {"name": name}, **fields}
     if spec is not None:
@@ -154,7 +154,7 @@ class _Whole(yaml.SafeDumper):
 
 
 class Seen(NamedTuple):
-    """A finding in short: the field without what every container's has in common."""
+    """A finding in short: the field without the part that all containers share."""
 
     id: str
     severity: str

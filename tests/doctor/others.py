@@ -1,4 +1,4 @@
-"""Servers and proxies that the live checks are pointed at."""
+"""Servers and proxies for the live checks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ listen front
 
 @contextlib.contextmanager
 def process(command: Sequence[str], folder: Path, port: int, **env: str) -> Iterator[int]:
-    """Start it and wait until it listens on ``port``, which is yielded."""
+    """Start it, wait until it listens on ``port``, and yield that."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "output").open("wb") as output:
         child = subprocess.Popen(
@@ -84,7 +84,7 @@ def _reserved() -> Iterator[int]:
 
 @contextlib.contextmanager
 def plain_app(folder: Path, **env: str) -> Iterator[int]:
-    """The lab's app as such apps are usually written: gunicorn, gevent, a queue for each client."""
+    """Run the lab's plain app: gunicorn, gevent, a queue per client."""
     conf = "tests/failure_modes/plain/gunicorn.conf.py"
     command = [sys.executable, "-m", "gunicorn", "-c", conf, "tests.failure_modes.plain.app:app"]
     with _reserved() as port, process(command, folder / "plain", port, PYTHONPATH=str(ROOT), **env):
@@ -117,7 +117,7 @@ def go_server(folder: Path, **env: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def haproxy(folder: Path, upstream: int, idle: str) -> Iterator[int]:
-    """HAProxy with one time-out for both sides."""
+    """Run HAProxy with one time-out for both sides."""
     program = require_program("haproxy", "haproxy")
     folder = folder / "haproxy"
     folder.mkdir()
@@ -130,6 +130,6 @@ def haproxy(folder: Path, upstream: int, idle: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def silent_server() -> Iterator[int]:
-    """It accepts, and never says a word."""
+    """Run a server that accepts and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The command: what it reads, what it refuses in one line, its formats and exit statuses, and what it costs."""
+"""The command: what it reads, what it refuses in one line, its formats, exit statuses and cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""--fix: comments, order and formatting stay, each change says why on the line above, and twice is once."""
+"""--fix: comments, order and formatting stay, each change has its reason on the line above, a second run changes nothing."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ spec:
 
 
 def fix(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str, int]:
-    """The repaired text, what was said, and the exit status."""
+    """Return the repaired text, the report, and the exit status."""
     path = tmp_path / "manifest.yaml"
     path.write_bytes(text.encode())
     status = cli.main(["-f", str(path), "--fix", *arguments])
@@ -138,7 +138,7 @@ def test_after_a_rules_repair_the_rule_finds_nothing(
 
 
 def valid(document: dict[str, Any]) -> bool:
-    """What the API server would take, of its own kinds."""
+    """Check with the API server's schemas, for its own kinds."""
     try:
         kubernetes_validate.validate(document, "1.37", strict=True)
     except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError):

@@ -1,7 +1,7 @@
-"""The failure modes' lab, with the plain app's manifest as it is and as the doctor repairs it: the same app, the same fault,
-the simulated kubelet. The one is restarted, the other is not.
+"""The failure modes' lab with the plain app's manifest, and with the doctor's repair of it: the same app, the same fault,
+the simulated kubelet. Only the first is restarted.
 
-The repair cannot mend the app: a full pool is still full, and its pod is not Ready meanwhile. But nobody's stream is cut.
+The repair does not repair the app: a full pool is still full, and its pod not ready. But no stream is cut.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EXACT = replace(TENTH, least_timeout=0.1)
 class Failure:
     """One of docs/failure-modes.md.
 
-    fault: does the harm to a pod that is up; ready: wait until it is up; change: what is different in the manifest.
+    fault: harms a running pod; ready: wait until it runs; change: the difference in the manifest.
     """
 
     number: int
@@ -51,7 +51,7 @@ def crowd(clients: int, path: str = "/events", **how: object) -> Callable[[Pod],
 
 @contextlib.contextmanager
 def blocked(pod: Pod) -> Iterator[None]:
-    """Two users who ask for a report of 3 s, again and again, in the lab's time."""
+    """Run two users who ask for a report of 3 s, in the lab's time, again and again."""
     over = threading.Event()
 
     def ask() -> None:
@@ -72,7 +72,7 @@ def blocked(pod: Pod) -> Iterator[None]:
 
 @contextlib.contextmanager
 def crashed_before_a_crowd(pod: Pod) -> Iterator[None]:
-    """Clients who all come back at once after one crash."""
+    """Run clients that all reconnect at once after one crash."""
     with Crowd(pod.port, 400, "/events", reconnect=0.3) as clients:
         clients.wait(lambda crowd: crowd.answered >= 100, 20)
         assert pod.kubelet.pid is not None
@@ -125,7 +125,7 @@ def pod_of(text: str, folder: Path, failure: Failure, **env: str) -> Iterator[Po
 
 @contextlib.contextmanager
 def suffering(text: str, folder: Path, failure: Failure) -> Iterator[Pod]:
-    """A pod with the fault on it."""
+    """Run a pod with the fault."""
     if not failure.redis:
         with pod_of(text, folder, failure) as pod, failure.fault(pod):
             yield pod
@@ -158,7 +158,7 @@ def test_the_repaired_manifest_prevents_the_same_apps_restarts(
 @pytest.mark.slow
 @pytest.mark.serial
 def test_the_repaired_grace_period_ends_before_sigkill(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """No. 9: gunicorn's own 30 s, in the lab 3, are as long as the grace period; and 10 s shorter than the repaired one."""
+    """No. 9: gunicorn's own 30 s, in the lab 3, are as long as the grace period, and 10 s shorter than the repaired one."""
     text = PLAIN_MANIFEST.read_text()
     failure = Failure(9, crowd(20), scale=TENTH, env={"GRACEFUL_TIMEOUT": "3"})
     killed = []

@@ -1,4 +1,4 @@
-"""The live checks against real servers and proxies: each fault that was put there is found, and none that was not."""
+"""The live checks against real servers and proxies: they find each planted fault, and no other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Found = dict[str, str]
 
 @pytest.fixture
 def doctor(capsys: pytest.CaptureFixture[str]) -> Callable[..., Found]:
-    """Run the command; severities of what it found by rule."""
+    """Run the command; return the severities of its findings by rule."""
 
     def run(*arguments: str) -> Found:
         status = cli.main([*arguments, "--format", "json"])
@@ -41,7 +41,7 @@ def grave(found: Found) -> set[str]:
 
 @contextmanager
 def publishing(port: int, path: str, every: float = 0.5, **headers: str) -> Iterator[None]:
-    """Publish to a server for as long as the block takes."""
+    """Publish to a server while the block runs."""
     stop = threading.Event()
 
     def publish() -> None:

@@ -1,4 +1,4 @@
-"""Answers of every kind, byte by byte, and what the live checks say of them."""
+"""Answers of every kind, byte by byte, and what the live checks find in them."""
 
 from __future__ import annotations
 

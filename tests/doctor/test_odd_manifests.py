@@ -1,5 +1,5 @@
-"""Manifests that are odd rather than wrong: fields of another type than they should be. The doctor is no validator, so it passes
-over them; it must neither fall over nor write anything but what was asked for."""
+"""Odd manifests, with fields of a wrong type. The doctor is no validator, so it skips them; it must neither crash nor
+write anything but its repairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doctor's small parsers, and what it takes for granted of shells, tried with the shells of this machine."""
+"""The doctor's small parsers, and its assumptions about shells, tried with this machine's shells."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ SHELLS = [pytest.param(name, marks=pytest.mark.skipif(shutil.which(name) is None
 
 
 def replaced(name: str, script: str) -> bool:
-    """True if the shell was replaced by the script's last command."""
+    """Return True if the script's last command replaced the shell."""
     process = subprocess.Popen([name, "-c", script], start_new_session=True, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""Every rule, in manifests that it must speak of and in those that it must be silent about."""
+"""Every rule, on manifests in which it must find something and on those in which it must not."""
 
 from __future__ import annotations
 

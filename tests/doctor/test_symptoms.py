@@ -1,4 +1,4 @@
-"""kubectl's texts, and which failure they look like."""
+"""kubectl's output, and which failure it looks like."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole manifests, as people have them. Each file says in its first lines what is found in it; anything else is one too many."""
+"""Whole manifests, as people have them. Each file's first lines say what is found in it, and nothing else may be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many clients in one thread: as many sockets as it takes, each as patient, silent or slow as a test wants it."""
+"""Many clients in one thread, each as patient, silent or slow as a test wants."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tests.support.wait import eventually
 
 _LAST_ID: Final = re.compile(rb"^id: ?([0-9-]+)\r?$", re.MULTILINE)
 _RETRY: Final = re.compile(rb"^retry: ?([0-9]+)\r?$", re.MULTILINE)
-_TICK: Final = 0.02  # seconds between two looks at what is due
+_TICK: Final = 0.02  # seconds between two checks for what is due
 
 
 class Client:
-    """One of the crowd. As a browser's EventSource it keeps the last event ID over its connections."""
+    """One client. Like a browser's EventSource it keeps the last event ID across its connections."""
 
     def __init__(self) -> None:
         self.sock: socket.socket | None = None
         self.due = 0.0  # when it connects, or sends its next byte
         self.unsent = b""
         self.received = bytearray()  # on this connection
-        self.bodies = bytearray()  # of all connections together
+        self.bodies = bytearray()  # on all connections
         self.last_id = b""
         self.connections = 0
         self.endings: list[str] = []
@@ -36,7 +36,7 @@ class Client:
 
     @property
     def answered(self) -> bool:
-        """Has it got the head of an answer on the present connection?"""
+        """Return whether it got the head of an answer on its current connection."""
         return self.sock is not None and b"\r\n\r\n" in self.received
 
     @property
@@ -50,8 +50,8 @@ class Crowd:
     port: on 127.0.0.1.
     target: what they ask for.
     reads: False: they never read, and have small buffers.
-    trickle: seconds between two bytes of the request, which never ends; None: it is sent at once.
-    reconnect: seconds after the end of a stream (the server's ``retry:`` goes before); None: they stay away.
+    trickle: seconds between two bytes of the request, which never ends; None: send it at once.
+    reconnect: seconds after the end of a stream (the server's ``retry:`` wins); None: they do not reconnect.
     """
 
     def __init__(
@@ -92,20 +92,20 @@ class Crowd:
 
     @property
     def answered(self) -> int:
-        """How many have the head of a 200 on their present connection."""
+        """Return how many have the head of a 200 on their current connection."""
         return sum(client.answered and client.status == 200 for client in self.clients)
 
     @property
     def open(self) -> int:
-        """How many have a connection, answered or not."""
+        """Return how many have a connection, answered or not."""
         return sum(client.sock is not None for client in self.clients)
 
     def endings(self, how: str) -> int:
-        """How many connections ended so: ``clean``, ``cut``, ``refused``."""
+        """Return how many connections ended this way: ``clean``, ``cut``, ``refused``."""
         return sum(client.endings.count(how) for client in self.clients)
 
     def got(self, text: bytes) -> int:
-        """How many have received this in any of their streams."""
+        """Return how many received this in any of their streams."""
         return sum(text in client.bodies for client in self.clients)
 
     def wait(self, condition: Callable[[Crowd], bool], timeout: float = 10.0) -> None:
@@ -190,7 +190,7 @@ class Crowd:
             return
         client.received += piece
         client.bodies += piece
-        # A field that is split between two pieces is seen with the second: the whole connection's bytes are searched.
+        # Searches the whole connection's bytes, so a field split between two pieces is found with the second.
         if ids := _LAST_ID.findall(client.received[-8192:]):
             client.last_id = ids[-1]
 

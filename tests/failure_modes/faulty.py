@@ -1,4 +1,4 @@
-"""Headwater with faults inside of its worker, each on while its file exists in the directory FAULTS."""
+"""Headwater with faults in its worker, each active while its file exists in the directory FAULTS."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def _on(fault: str) -> bool:
 
 
 def _stuck_pass(self: Fanout, group: Any) -> None:
-    """The fan-out stands still in the middle of a pass."""
+    """Stop the fan-out in the middle of a pass."""
     while _on("hub-stuck"):
         time.sleep(0.05)
     _pass(self, group)
 
 
 def _dying_tailer(self: Tailer, batch: Any) -> Any:
-    """The thread that follows the log ends; SystemExit is the one exception that threads do not even report."""
+    """End the thread that follows the log; SystemExit is the one exception that threads do not report."""
     if _on("tailer-dead"):
         raise SystemExit
     return _after_gap(self, batch)
 
 
 def _mute_canary(self: Hub, channel: str, wire: bytes) -> None:
-    """Heartbeats get lost between the hub and their subscriber."""
+    """Lose heartbeats between the hub and their subscriber."""
     if not (channel == CANARY_CHANNEL and _on("canary-stale")):
         _inject(self, channel, wire)
 
@@ -51,6 +51,6 @@ Hub.inject = _mute_canary  # type: ignore[method-assign]
 
 @app.get("/report/<float:seconds>")
 def report(seconds: float) -> str:
-    """Work that a user asks for, and that keeps the event loop."""
+    """Answer a user's request with work that blocks the event loop."""
     blocking.work(seconds)
     return "done\n"

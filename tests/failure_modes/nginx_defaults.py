@@ -1,4 +1,4 @@
-"""A real nginx as it is after ``apt-get install nginx`` and three lines of ``proxy_pass``."""
+"""nginx as it is after ``apt-get install nginx`` and three lines of ``proxy_pass``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ http {{
 
 @contextmanager
 def nginx_with_its_defaults(folder: Path, upstream: int, more: str = "") -> Iterator[int]:
-    """Yields its port. more: further directives of the location."""
+    """Run it and yield its port. more: further directives of the location."""
     program = require_program("nginx", "nginx")
     folder.mkdir()
     reserved = ReservedPort()

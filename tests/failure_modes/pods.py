@@ -17,22 +17,21 @@ ROOT = Path(__file__).resolve().parents[2]
 PLAIN_MANIFEST = ROOT / "tests/failure_modes/plain/deployment.yaml"
 OUR_MANIFESTS = ROOT / "k8s"
 
-#: One second here stands for ten of Kubernetes; back-offs are shorter still. Time-outs stay what the manifest says,
-#: because the process that answers does not run faster.
+#: One second here is ten of Kubernetes; back-offs are even shorter. Time-outs stay as in the manifest, because the
+#: answering process does not run faster.
 TENTH = Scale(probes=0.1, back_off=0.02, grace=0.1, least_timeout=60.0)
 
 #: The plain app's end is known, and is waited for several times. Half a second is what is left of its probes' one.
 TWENTIETH = Scale(probes=0.05, back_off=0.02, grace=0.05, least_timeout=0.5)
 
-#: What the plain pod's manifest is given for its start, which on a busy machine may take seconds: that is the subject
-#: of no. 3 and of nobody else. A startup probe on the streams' port fails, too, when they fill it: hence
-#: the other one.
+#: Time for the plain pod's start, which may take seconds on a busy machine and matters only for no. 3. A startup probe on
+#: the streams' port would fail, too, when they fill it, so there are two.
 STARTUP_PROBE = {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 4, "failureThreshold": 120}
 INITIAL_DELAY = {"initialDelaySeconds": 50}
 
 
 class Ports:
-    """Hands out ports that stay free until the test is over."""
+    """Gives ports that stay free until the test is over."""
 
     def __init__(self) -> None:
         self._held: list[ReservedPort] = []
@@ -55,12 +54,12 @@ class Pod:
 
     @property
     def port(self) -> int:
-        """Streams."""
+        """Return the streams' port."""
         return self.kubelet.port("http")
 
     @property
     def health_port(self) -> int:
-        """Probes; the plain app has no port of their own."""
+        """Return the probes' port, which in the plain app is the streams'."""
         return self.kubelet.spec.ports.get("health", self.port)
 
     @property
@@ -68,7 +67,7 @@ class Pod:
         return self.kubelet.restarts
 
     def unhealthy(self, *kinds: Kind) -> list[str]:
-        """What the kubelet has said of failed probes; by default of those that run after the start."""
+        """Return what the kubelet said of failed probes, by default of those after the start."""
         starts = tuple(kind.value for kind in kinds or (Kind.LIVENESS, Kind.READINESS))
         return [event.message for event in self.kubelet.events("Unhealthy") if event.message.startswith(starts)]
 
@@ -82,7 +81,7 @@ class Pod:
         port: int | None = None,
         timeout: float = 5.0,
     ) -> Answer:
-        """One request on a connection of its own; port: by default the streams'."""
+        """Send one request on its own connection; port: by default the streams'."""
         connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=timeout)
         try:
             connection.request(method, path, body, {"Content-Type": content_type} if body else {})
@@ -92,11 +91,11 @@ class Pod:
             connection.close()
 
     def probe(self, path: str) -> Answer:
-        """What a probe would be told on the health port."""
+        """Return what a probe gets on the health port."""
         return self.ask("GET", path, port=self.health_port)
 
     def metric(self, name: str) -> float:
-        """The value of one of Headwater's series, 0 if there is none yet."""
+        """Return the value of one of Headwater's series, 0 if there is none yet."""
         found = re.search(rf"^{re.escape(name)} (\S+)$", self.probe("/metrics").text, re.MULTILINE)
         return float(found[1]) if found else 0.0
 
@@ -133,10 +132,10 @@ def plain_pod(
     ready: bool = True,
     **env: str | float,
 ) -> Iterator[Pod]:
-    """The plain app.
+    """Run the plain app.
 
-    probe_path: where its probes look, if not at /healthz; patience: what its manifest is given for its start;
-    ready: wait for it; env: its settings.
+    probe_path: its probes' path, if not /healthz; patience: its manifest's time for the start; ready: wait for it;
+    env: its settings.
     """
     ports = Ports()
     documents = load_documents(PLAIN_MANIFEST)
@@ -168,9 +167,9 @@ def our_pod(
     ready: bool = True,
     **env: str | float,
 ) -> Iterator[Pod]:
-    """Headwater from ``k8s/``, with a log of its own.
+    """Run Headwater from ``k8s/``, with its own log.
 
-    documents: other manifests; command: what to run instead of the manifest's; env: settings that go before its own.
+    documents: other manifests; command: what to run instead of the manifest's; env: settings that win over its own.
     """
     ports = Ports()
     directory = directory / "headwater"
@@ -179,7 +178,7 @@ def our_pod(
         "HOST": "127.0.0.1",
         "SSE_LOG": f"sqlite:///{directory}/log.db",
         "PYTHONPATH": str(ROOT),
-        # Of the grace period's scale. The manifest's 5 and 15 s would be longer than all the rest.
+        # In the grace period's scale: the manifest's 5 and 15 s would take longer than the rest of the test.
         "SSE_DRAIN_DELAY": 0.5,
         "SSE_DRAIN_WINDOW": 1,
         **env,
@@ -194,19 +193,19 @@ def our_pod(
     )
     if command is not None:
         spec = replace(spec, command=tuple(command))
-    # The process's margins (its exit, its gunicorn's) do not shrink with the drain's settings.
+    # The time that the process and gunicorn need to exit does not shrink with the drain's settings.
     scale = replace(scale, grace=max(scale.grace, 8 / spec.grace))
     with running(spec, ports, directory, scale, ready=ready) as pod:
         yield pod
 
 
 def serving(app: str, *arguments: str) -> tuple[str, ...]:
-    """Headwater's command with another WSGI app."""
+    """Return Headwater's command with another WSGI app."""
     return ("gunicorn", "-c", "gunicorn.conf.py", *arguments, app)
 
 
 def aimed(probe: ProbeSpec, path: str) -> ProbeSpec:
-    """The probe, aimed at another path."""
+    """Return the probe, aimed at another path."""
     assert isinstance(probe.action, HttpGet)
     return replace(probe, action=replace(probe.action, path=path))
 

@@ -1,7 +1,7 @@
 """No. 1: probes on the streams' port, and every connection of the worker's pool is a stream.
 
-``worker_connections`` is a pool per listener. When it is full the worker stops to accept, the kernel still does (the
-accept queue), and so a probe connects, waits, and times out.
+``worker_connections`` is a pool per listener. When it is full the worker stops accepting; the kernel does not (its accept
+queue), so a probe connects, waits, and times out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CLIENTS = 150
 POOL = 100  # the plain app's, and ours
 
 
-@pytest.mark.slow  # the plain app's failing, which no change of ours can mend or break
+@pytest.mark.slow  # the plain app's failure, which no change of ours affects
 def test_the_plain_pod_is_restarted_for_ever_because_its_clients_reconnect(tmp_path: Path) -> None:
     with (
         plain_pod(tmp_path, patience="initial delay") as pod,

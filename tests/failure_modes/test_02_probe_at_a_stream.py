@@ -1,8 +1,8 @@
 """No. 2: a probe that is aimed at a stream.
 
-The kubelet reads an answer to its end (or to 10 KB), and a stream has none. Which harm comes of it depends on whether
-the stream has sent its head: if not, the probe *fails*, and the container is restarted; if it has, the probe *errors*,
-and its result is thrown away: the pod never gets ready and is never restarted (see tests/support/kubelet/probers.py).
+The kubelet reads an answer to its end (or up to 10 KB), and a stream has none. If the stream has not sent its head, the
+probe *fails*, and the container is restarted. If it has, the probe *errors* and its result is discarded, so the pod is
+never ready and never restarted (see tests/support/kubelet/probers.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""No. 3: no startup probe, and a start that is slower than the liveness probe is patient."""
+"""No. 3: no startup probe, and a start that takes longer than the liveness probe waits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.failure_modes.pods import our_pod, plain_pod, serving
 from tests.support.kubelet import Kind
 
-SECONDS = 4.0  # with the lab's clock 80 s for the plain pod and 40 s for ours
+SECONDS = 4.0  # in the lab's time: 80 s for the plain pod, 40 s for ours
 
 
 def test_the_plain_pod_is_killed_before_it_is_up_again_and_again(tmp_path: Path) -> None:

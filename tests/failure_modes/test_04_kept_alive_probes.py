@@ -29,7 +29,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
 
 
 def test_the_plain_app_closes_a_kept_probe_connection_before_the_next_probe(plain: Pod) -> None:
-    """gunicorn's own keepalive is 2 s: a prober that comes every 10 s finds the connection closed, each time."""
+    """gunicorn's default keepalive is 2 s, so a prober that asks every 10 s finds the connection closed each time."""
     with connection(plain.port) as sock:
         sock.sendall(get("/healthz"))
         octets, closed = read_until_quiet(sock)
@@ -66,7 +66,7 @@ def test_the_plain_app_holds_a_connection_of_its_pool_for_each_kept_probe(tmp_pa
     with plain_pod(tmp_path) as pod, contextlib.ExitStack() as kept:
         for _ in range(100):
             kept.enter_context(connection(pod.port)).sendall(get("/healthz"))
-        # A hundred monitors, and no client: the kubelet's own probe has no place any more.
+        # A hundred monitors and no client: no place is left for the kubelet's probe.
         eventually(lambda: pod.unhealthy(Kind.LIVENESS), 10)
 
 

@@ -1,7 +1,7 @@
 """No. 5: a view says ``Connection: close``, and the wire says ``keep-alive``.
 
-gunicorn drops hop-by-hop headers of an app (PEP 3333 forbids them) and decides by itself. Flask's test client cannot
-see that, as there is no wire.
+gunicorn drops an app's hop-by-hop headers (PEP 3333 forbids them) and decides itself. Flask's test client has no wire, so
+it cannot see that.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def test_our_pod_reports_that_it_does_not_deliver_and_is_not_restarted(tmp_path:
         for fault, check, seen_from_outside in (
             ("hub-stuck", "canary", True),
             ("canary-stale", "canary", True),
-            ("tailer-dead", "hub", False),  # the canary's heartbeats come from a thread of their own and not from the log
+            ("tailer-dead", "hub", False),  # the canary's heartbeats come from their own thread, not from the log
         ):
             began = time.monotonic()
             (faults / fault).touch()

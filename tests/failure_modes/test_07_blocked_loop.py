@@ -1,7 +1,7 @@
-"""No. 7: a user's view keeps the event loop for 3 s.
+"""No. 7: a view blocks the event loop for 3 s.
 
-With the lab's clock (a tenth) three seconds are 0.3 s. Probes' time-outs are scaled by the same here, so that the
-proportions are those of real time.
+In the lab's time (a tenth) three seconds are 0.3 s. Here the probes' time-outs are scaled, too, so that the proportions
+are real.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BLOCKED = 0.3  # 3 s of the kubelet's time
 
 @contextmanager
 def users(ask: Callable[[], object], count: int) -> Iterator[None]:
-    """So many users who ask for the same again and again."""
+    """Run this many users who ask for the same again and again."""
     over = threading.Event()
 
     def one() -> None:
@@ -84,7 +84,7 @@ def test_our_pod_is_not_restarted_and_cuts_nobody_when_the_view_takes_ten_times_
 
 
 def test_a_worker_stuck_for_good_is_replaced_inside_the_pod_and_its_clients_resume(tmp_path: Path) -> None:
-    # 3 s instead of 30 for gunicorn's watchdog: the scale of everything else here.
+    # 3 s instead of 30 for gunicorn's watchdog, in the scale of everything else here.
     command = serving("tests.failure_modes.faulty:app", "--timeout", "3")
     with our_pod(tmp_path, command=command) as pod, ResumingClient(pod.port, "/events/news") as client:
         client.wait_connected()

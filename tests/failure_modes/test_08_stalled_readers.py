@@ -1,7 +1,7 @@
 """No. 8: readers that stall until every connection is taken.
 
-A laptop that was closed, a phone without a network: the connection stays, and nobody reads. Without a write time-out it
-stays until the kernel gives it up, a quarter of an hour later.
+After a laptop was closed, or a phone has lost its network, the connection stays and nobody reads. Without a write
+time-out it stays until the kernel gives up, a quarter of an hour later.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def test_ours_closes_them_after_the_write_time_out_and_serves_the_others(tmp_pat
         with Crowd(pod.port, STALLED, "/events/news", reads=False):
             eventually(lambda: sum(_streams(pod.probe("/metrics").text)) == STALLED + 1, 10)
             with ResumingClient(pod.port, "/events/news") as latecomer:
-                latecomer.wait_for(lambda client: client.connections > 1)  # 200, retry, a clean end: it comes back
+                latecomer.wait_for(lambda client: client.connections > 1)  # 200, retry, a clean end: it reconnects
                 assert latecomer.failed is None
                 for part in range(4):
                     line = json.dumps({"channel": "news", "data": f"{part}" + BIG}).encode()

@@ -1,7 +1,7 @@
-"""No. 9: SIGTERM cuts streams, and clients that come after it are refused.
+"""No. 9: SIGTERM cuts streams, and new clients are refused.
 
-Endpoints are removed with a delay, so a pod that is going away is still sent clients; and a stream never ends by
-itself, so whoever waits for it is killed in the middle of it.
+Endpoints are removed with a delay, so Services still send clients to a leaving pod. A stream never ends on its own, so a
+server that waits for it is killed in the middle.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.serial  # the grace periods are a tenth of real ones
 CLIENTS = 50
 
 
-@pytest.mark.slow  # the plain app's failing, which no change of ours can mend or break
+@pytest.mark.slow  # the plain app's failure, which no change of ours affects
 def test_the_plain_pod_refuses_newcomers_at_once_and_cuts_every_stream_at_the_end(tmp_path: Path) -> None:
     with plain_pod(tmp_path, TENTH) as pod, Crowd(pod.port, CLIENTS, "/events") as crowd:
         crowd.wait(lambda crowd: crowd.answered == CLIENTS)
@@ -58,7 +58,7 @@ def test_our_pod_serves_on_ends_each_stream_cleanly_and_exits_in_time(tmp_path: 
         eventually(lambda: pod.probe("/readyz").status == 503, 1.5, interval=0.01)
         assert pod.probe("/healthz").status == 200
 
-        # As long as Services may send it clients: publishing works, and a newcomer is sent on in a way that it follows.
+        # While Services may send it clients, publishing works, and new clients are turned away so that they reconnect.
         assert pod.ask("POST", "/events/news", b"last words").status == 201
         with SSEClient(pod.port, "/events/news") as newcomer:
             assert newcomer.status == 200

@@ -1,7 +1,7 @@
 """No. 10: clients that send their request a byte at a time until every connection is taken ("slowloris").
 
-gunicorn has one timer, ``keepalive``, for waiting and for reading the header; behind a load balancer it is set to a
-minute and more, and that long each such client holds a place.
+gunicorn has one timer, ``keepalive``, for waiting and for reading the header. Behind a load balancer it is a minute or
+more, and each such client holds a place that long.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def test_our_pod_ends_them_after_the_header_time_out_and_serves_others_meanwhile
         SSEClient(pod.port, "/events/news") as before,
         Crowd(pod.port, ATTACKERS, "/", trickle=EVERY, reconnect=0.1) as attackers,
     ):
-        attackers.wait(lambda crowd: crowd.endings("refused") > ATTACKERS)  # each was shown out, most came back
+        attackers.wait(lambda crowd: crowd.endings("refused") > ATTACKERS)  # each was closed, most reconnected
         for number in range(3):
             began = time.monotonic()
             assert pod.ask("POST", "/events/news", b"%d" % number, timeout=10).status == 201

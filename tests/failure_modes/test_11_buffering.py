@@ -1,7 +1,7 @@
 """No. 11: something on the way holds events back.
 
-nginx buffers answers by default (``proxy_buffering on``): an event waits until a buffer is full, or for ever. And it
-gives up an answer in which nothing came for ``proxy_read_timeout`` (60 s).
+nginx buffers answers by default (``proxy_buffering on``): an event waits until a buffer is full, or for ever. It also
+cuts an answer that is silent for ``proxy_read_timeout`` (60 s).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tests.failure_modes.pods import Pod, our_pod, plain_pod
 from tests.k8s.nginx import Nginx
 from tests.support.sse_client import Ending, SSEClient, StreamEnded
 
-SIZES = (1, 10, 100, 1000, 4000, 16_000, 65_536)  # bytes; the last is the most that an event may have
+SIZES = (1, 10, 100, 1000, 4000, 16_000, 65_536)  # bytes; the last is an event's maximum
 EACH = 7  # events of each size
 TYPICAL = 0.05  # seconds: the bound, for the median of each size
-WORST = 1.0  # seconds: what a machine that is busy with something else may add to one
+WORST = 1.0  # seconds that a busy machine may add to one
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
 
 
 def times(pod: Pod, client: SSEClient) -> dict[int, list[float]]:
-    """Seconds from before an event's POST to its arrival, which is more than from its append to the wire."""
+    """Return the seconds from before an event's POST to its arrival, which include its way from append to wire."""
     taken: dict[int, list[float]] = {size: [] for size in SIZES}
     for number in range(EACH):
         for size in SIZES:
@@ -53,7 +53,7 @@ def test_with_nginxs_defaults_the_plain_apps_events_stay_in_nginx(tmp_path: Path
             assert direct.next_message().data == "urgent", "it was sent"
             with pytest.raises((TimeoutError, StreamEnded)):
                 client.next_message(1.5)
-            # One twentieth of nginx' 60 s: a quiet stream is cut in the middle.
+            # One twentieth of nginx's 60 s: a quiet stream is cut in the middle.
             with pytest.raises(StreamEnded):
                 client.next_message(5)
             while True:
@@ -70,7 +70,7 @@ def test_with_nginxs_defaults_ours_arrive_at_once_because_the_answer_asks_for_it
         SSEClient(port, "/events/sizes") as client,
     ):
         check(times(ours, client))
-        # Quiet for longer than nginx waits: the heartbeats are what it sees.
+        # Quiet for longer than nginx waits, but for the heartbeats.
         with pytest.raises(TimeoutError):
             client.next_message(1.5)
         assert client.ending is Ending.OPEN

@@ -1,7 +1,7 @@
 """No. 12: the log, the one thing that all pods share, cannot be reached.
 
-A health check that asks it takes every pod out, or restarts all of them, at the same moment: the outage of a dependency
-becomes an outage of everything, and comes back with a stampede.
+A health check that asks it makes all pods unready, or restarts all, at the same moment: a dependency's outage becomes
+everybody's, and ends with a stampede.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def redis_server() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.mark.slow  # the plain app's failing, which no change of ours can mend or break
+@pytest.mark.slow  # the plain app's failure, which no change of ours affects
 def test_the_plain_pod_is_restarted_although_no_restart_brings_its_redis_back(
     tmp_path: Path, redis_server: RedisServer
 ) -> None:

@@ -1,4 +1,4 @@
-"""No. 13: a thousand clients come back at once after a restart."""
+"""No. 13: a thousand clients reconnect at once after a restart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RETRY = 1.0  # seconds
 
 
 def crash(pod: Pod) -> None:
-    """The container's end without a goodbye; the kubelet starts it again at once."""
+    """Kill the container; the kubelet starts it again at once."""
     assert pod.kubelet.pid is not None
     os.kill(pod.kubelet.pid, signal.SIGKILL)
     pod.kubelet.wait_for("Started", 2)
@@ -34,7 +34,7 @@ def published(pod: Pod, path: str, body: bytes) -> bool:
         return False
 
 
-@pytest.mark.slow  # the plain app's failing, which no change of ours can mend or break
+@pytest.mark.slow  # the plain app's failure, which no change of ours affects
 def test_the_plain_pod_loses_what_clients_missed_and_is_restarted_by_their_return(tmp_path: Path) -> None:
     with (
         plain_pod(tmp_path, patience="initial delay") as pod,
@@ -59,5 +59,5 @@ def test_ours_takes_all_back_replays_what_they_missed_and_answers_probes(tmp_pat
         eventually(lambda: pod.kubelet.ready, 10)
         assert pod.restarts == 1, "the one that this test brought about"
         assert pod.unhealthy() == []
-        # Some retry intervals, and a second or two of a busy machine for a thousand requests.
+        # Some retry intervals, and a second or two for a thousand requests on a busy machine.
         assert time.monotonic() - began < 20

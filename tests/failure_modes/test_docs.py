@@ -1,4 +1,4 @@
-"""docs/failure-modes.md and the lab hold each other: each failure has its section and its test, and no link is dead."""
+"""docs/failure-modes.md agrees with the lab: each failure has a section and a test, and no link is dead."""
 
 from __future__ import annotations
 

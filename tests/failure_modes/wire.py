@@ -1,4 +1,4 @@
-"""Requests and answers as bytes, for what an HTTP library would tidy up."""
+"""Requests and answers as bytes, because an HTTP library would tidy them up."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def connection(port: int, timeout: float = 5.0) -> Iterator[socket.socket]:
 
 
 def get(path: str, *headers: str) -> bytes:
-    """A GET of HTTP/1.1."""
+    """Return a GET request of HTTP/1.1."""
     return "\r\n".join((f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *headers, "", "")).encode()
 
 
 def read_until_quiet(sock: socket.socket, quiet: float = 0.5, timeout: float = 5.0) -> tuple[bytes, bool]:
-    """All that comes until nothing comes for ``quiet`` s, and whether the server has closed."""
+    """Read until nothing arrives for ``quiet`` s; return the bytes, and whether the server has closed."""
     octets = b""
     end = time.monotonic() + timeout
     sock.settimeout(timeout)
@@ -39,6 +39,6 @@ def read_until_quiet(sock: socket.socket, quiet: float = 0.5, timeout: float = 5
 
 
 def head_of(octets: bytes) -> dict[str, str]:
-    """The headers of the first answer, names in lower case."""
+    """Return the headers of the first answer, names in lower case."""
     lines = octets.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")[1:]
     return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}

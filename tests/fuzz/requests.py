@@ -1,6 +1,7 @@
-"""Bytes on a connection, as our worker reads them: gunicorn's parser, our reader, our rules. What it takes for a
-request must be one, and h11, which shares no line with gunicorn, must read the same one in the same bytes: a proxy in
-front that sees another request there is how requests are smuggled. And whoever sends the same again is read in the same way, though nothing is parsed a third time.
+"""Bytes on a connection, read as by our worker: gunicorn's parser, our reader, our rules.
+
+h11, which shares no code with gunicorn, must read the same requests in the same bytes: if a proxy in front reads other
+ones, requests can be smuggled. The same bytes again must give the same requests, although remembered heads are not parsed.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ CFG.set("limit_request_line", 8190)
 CFG.set("limit_request_fields", 100)
 CFG.set("limit_request_field_size", SETTINGS.sse_max_header_bytes)
 
-#: A worker's, and never emptied: each input may meet what is kept of all before it.
+#: A worker's, never emptied: each input may meet what earlier inputs left.
 HEADS = HeadMemory(CFG)
 
-#: More than this of a body is not read.
+#: The most that is read of a body, in bytes.
 BODY_MOST = 4096
 
 TOKEN = set("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 class Wire:
-    """A socket that holds these bytes, and then the peer's end."""
+    """A socket with these bytes, and then the peer's end."""
 
     def __init__(self, data: bytes, step: int) -> None:
         self._data = data
@@ -57,7 +58,7 @@ class Wire:
 
 
 class Taken:
-    """A request that was taken, and what was read of its body; ``complete``: to its end."""
+    """An accepted request, and what was read of its body; ``complete``: to its end."""
 
     def __init__(self, request: Any) -> None:
         self.method, self.target, self.version = request.method, request.uri, request.version
@@ -67,8 +68,8 @@ class Taken:
 
 
 def read(data: bytes, step: int, heads: HeadMemory | None = None) -> list[Taken]:
-    """The requests that a connection of ours takes from these bytes, which arrive in pieces of at most ``step``; with
-    what is known of heads."""
+    """Return the requests that our connection reads from these bytes, in pieces of at most ``step``, with remembered
+    heads."""
     wire = Wire(data, step)
     connection = Connection(wire, ("127.0.0.1", 5), SETTINGS, lambda: False, listener=("127.0.0.1", 8080))
     taken: list[Taken] = []
@@ -91,7 +92,7 @@ def read(data: bytes, step: int, heads: HeadMemory | None = None) -> list[Taken]
 
 
 def others(data: bytes) -> list[tuple[bytes, bytes, bytes, bool]]:
-    """The same, by h11: method, target, body, whether it was complete; up to what h11 refuses."""
+    """Return the same by h11, until it refuses: method, target, body, whether it was complete."""
     found: list[tuple[bytes, bytes, bytes, bool]] = []
     peer = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
     peer.receive_data(data)
@@ -118,12 +119,12 @@ def others(data: bytes) -> list[tuple[bytes, bytes, bytes, bool]]:
 
 
 def run(data: bytes) -> None:
-    """The target: see the module's text. The first byte says in what pieces the others arrive."""
+    """Run the target (see the module). The first byte says in what pieces the others arrive."""
     if not data:
         return
     data, step = data[1:], (1, 7, 100, 65536)[data[0] % 4]
     taken = read(data, step)
-    for _ in range(3):  # seen, learnt, known; and what other inputs have left there is not to matter
+    for _ in range(3):  # seen, learnt, remembered; what other inputs left must not matter
         assert [vars(request) for request in read(data, step, HEADS)] == [vars(request) for request in taken]
     for request in taken:
         assert set(request.method) <= TOKEN, request.method

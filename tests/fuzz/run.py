@@ -1,7 +1,7 @@
 """One target under atheris: ``python -m tests.fuzz.run request 60``, for 60 seconds.
 
-Needs atheris (requirements-fuzz.txt). Ends with libFuzzer's figures and status 0, or at the first input that a target
-fails on, which it names. Inputs that reached new code are kept in the directory named third, if one is.
+Needs atheris (requirements-fuzz.txt). Ends with libFuzzer's figures and status 0, or names the first input on which the
+target fails. Stores inputs that reach new code in the directory named by a third argument.
 """
 
 from __future__ import annotations

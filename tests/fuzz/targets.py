@@ -1,8 +1,8 @@
-"""What strangers' bytes reach first, and what must hold for any of them. A target takes bytes and raises when it does
-not hold; what the code under test may raise is the one error that it documents.
+"""The code that strangers' bytes reach first, and what must hold for any bytes. A target takes bytes and raises if that
+does not hold; the code under test may raise only the error that it documents.
 
-Each target has a few inputs to begin with. How they are fed: :mod:`tests.fuzz.run` (coverage-guided, by atheris) and
-``test_fuzz.py`` (these inputs and a few hundred mutations, in every run of the tests).
+Each target has a few seeds. :mod:`tests.fuzz.run` feeds it by coverage (atheris); ``test_fuzz.py`` feeds it the seeds and a
+few hundred mutations in every run of the tests.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ PROXIES = parse_networks(("10.0.0.0/8", "fd00::/8"))
 
 
 class Target(NamedTuple):
-    """A function of bytes that raises if something is wrong, and inputs to begin with."""
+    """A function of bytes that raises if something is wrong, and its seeds."""
 
     run: Callable[[bytes], None]
     seeds: Sequence[bytes]
 
 
 def _text(data: bytes) -> str:
-    """As WSGI hands it over: each byte a character."""
+    """Decode like WSGI: each byte is a character."""
     return data.decode("latin-1")
 
 
 def _pieces(data: bytes, count: int) -> list[bytes]:
-    """``count`` pieces, cut at 0xFF; the rest is empty."""
+    """Split into ``count`` pieces at 0xFF; missing ones are empty."""
     pieces = data.split(b"\xff", count - 1)
     return pieces + [b""] * (count - len(pieces))
 
@@ -74,7 +74,7 @@ def _pieces(data: bytes, count: int) -> list[bytes]:
 
 
 def cursor(data: bytes) -> None:
-    """Last-Event-ID, ``since``: a position in range, or malformed; what is sent back of it is one block."""
+    """Last-Event-ID, ``since``: a position in range, or malformed; what is sent back is one block."""
     for text in (_text(data), data.decode("utf-8", "replace")):
         for parse in (parse_id, parse_since):
             try:
@@ -114,8 +114,7 @@ def event(data: bytes) -> None:
 
 
 def ndjson(data: bytes) -> None:
-    """A batch: events within the limits, as Python's own reading of each line has them; or one problem, the first line's
-    that has one."""
+    """A batch: events within the limits, as Python's json reads each line; or one problem, the first faulty line's."""
     expected: Problem | list[Event]
     try:
         expected = _line_by_line(data.removeprefix(b"\xef\xbb\xbf"), 1, 20, 20, 200)
@@ -142,7 +141,7 @@ def ndjson(data: bytes) -> None:
 
 
 def credential(data: bytes) -> None:
-    """Header, cookie and query: one bearer token, none, or 401 without a character of what was sent."""
+    """Header, cookie and query: one bearer token, none, or a 401 that repeats nothing of what was sent."""
     header, cookie, query = (_text(piece).translate({0: None, 10: None, 13: None}) for piece in _pieces(data, 3))
     headers = {name: value for name, value in (("Authorization", header), ("Cookie", cookie)) if value}
     try:
@@ -163,7 +162,7 @@ _signature_fails = invalid_token("the token's signature is not by a key of this 
 
 
 def token(data: bytes) -> None:
-    """A token that nobody signed is never believed; one that was signed is, exactly as far as its payload says."""
+    """An unsigned token is never accepted; a signed one is, exactly as far as its payload says."""
     try:
         _verifier.verify(_text(data))
         raise AssertionError("unsigned, and believed")
@@ -187,7 +186,7 @@ def token(data: bytes) -> None:
 
 
 def _matches(pattern: str, channel: str) -> bool:
-    """The rule of channel patterns, once more and slowly."""
+    """Match channel patterns a second way, slowly."""
     if not pattern.endswith("*"):
         return bool(channel) and pattern == channel
     stem = pattern[:-1]
@@ -195,7 +194,7 @@ def _matches(pattern: str, channel: str) -> bool:
 
 
 def patterns(data: bytes) -> None:
-    """A pattern reaches what the rule says, and no spelling of it another channel."""
+    """A pattern matches what the rule says, and no spelling of it matches another channel."""
     pattern, channel = (piece.decode("utf-8", "replace") for piece in _pieces(data, 2))
     assert Patterns([pattern]).covers(channel) == _matches(pattern, channel)
     try:
@@ -206,7 +205,7 @@ def patterns(data: bytes) -> None:
 
 
 def address(data: bytes) -> None:
-    """Behind proxies: an address; never one that an untrusted peer wrote; counted by a canonical form."""
+    """Behind proxies: an address, never one that an untrusted peer wrote, in a canonical form for counting."""
     listed, rfc = (_text(piece) for piece in _pieces(data, 2))
     environ: dict[str, Any] = {"HTTP_X_FORWARDED_FOR": listed}
     if rfc:
@@ -219,7 +218,7 @@ def address(data: bytes) -> None:
 
 
 def web_page(data: bytes) -> None:
-    """Origin and Host: what passes is on this machine, and is made of characters that may go back into a header."""
+    """Origin and Host: what passes is on this machine, and has only characters that a header may contain."""
     origin, host = (_text(piece) for piece in _pieces(data, 2))
     parsed = parse_origin(origin)
     assert parsed is None or (origin.isascii() and origin.isprintable() and not set(origin) & set(" ,\"'<>;/@")- set("/"))
@@ -231,7 +230,7 @@ def web_page(data: bytes) -> None:
 
 
 def correlation(data: bytes) -> None:
-    """What ties requests to logs, chosen by the caller: in plain characters that may go into a header, or replaced."""
+    """Request ids and traces, chosen by the caller: plain characters that a header may contain, or replaced."""
     text = _text(data)
     named = request_id({"HTTP_X_REQUEST_ID": text})
     assert 0 < len(named) <= 64 and named.isascii() and named.isprintable() and not set(named) & set(" \"'\\,;=<>") - {"="}
@@ -246,7 +245,7 @@ def correlation(data: bytes) -> None:
 
 
 def log_line(data: bytes) -> None:
-    """A value ends where it ends; a secret in a URL is gone; masking twice is masking once."""
+    """No value runs into the next; a secret in a URL is masked; masking twice changes nothing."""
     text = data.decode("utf-8", "replace")
     line = f"request client={quoted(text)} status=200"
     assert line.isascii() and line.isprintable()

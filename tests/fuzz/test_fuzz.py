@@ -1,4 +1,4 @@
-"""The fuzz targets: a taste of each in every run of the tests, ten minutes of them by atheris with ``make fuzz``."""
+"""The fuzz targets: some seconds in every run of the tests, ten minutes with atheris by ``make fuzz``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.fuzz.targets import TARGETS
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds for all targets together.
 SECONDS = float(os.environ.get("SECONDS", "600"))
-#: What reads requests has the most to find: its share is that of so many others.
+#: The request target has the most to find: it gets the time of this many others.
 SHARES = {name: 3 if name == "request" else 1 for name in TARGETS}
 MUTATIONS = 60
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
-    """One of the usual changes: a bit, a piece taken out, put in twice, or from somewhere else."""
+    """Mutate: flip a bit, or remove a piece, double it, or insert one from elsewhere."""
     data, at = bytearray(data), chance.randrange(len(data) + 1)
     match chance.randrange(4):
         case 0 if at < len(data):

@@ -1,5 +1,5 @@
-"""As much of an API server as `kubectl apply` and `kubectl apply edit-last-applied` need: one Deployment, which can be
-read and patched. What a patch leaves out gets its default, as in Kubernetes."""
+"""Enough of an API server for `kubectl apply` and `kubectl apply edit-last-applied`: one Deployment, which can be read and
+patched. A field that a patch removes gets its default, as in Kubernetes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _merge(target: Document, patch: Document) -> None:
 
 
 class ApiServer:
-    """`deployment`: what is stored; it was applied as it is given."""
+    """`deployment`: the stored object, as it was applied."""
 
     def __init__(self, deployment: Document) -> None:
         applied = json.dumps({**deployment, "metadata": {"annotations": {}, **deployment["metadata"]}})

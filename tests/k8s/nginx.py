@@ -1,4 +1,4 @@
-"""A real nginx with deploy/nginx.conf, at free ports and over whatever addresses the test names."""
+"""nginx with deploy/nginx.conf, at free ports and over the addresses that the test names."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SHIPPED = ROOT / "deploy" / "nginx.conf"
 
 
 class Nginx:
-    """nginx as we ship it. What a test has to change (addresses, places for files) is replaced in its text, each
-    found exactly once, so that the rest is what users run.
+    """nginx as we ship it. A test replaces only addresses and places for files in its text, each found exactly once, so
+    that users run the rest.
 
     :param directory: for its files; must exist.
     """
@@ -59,7 +59,7 @@ class Nginx:
         self._process.send_signal(signal.SIGHUP)
 
     def close(self) -> None:
-        """End it and all of its workers at once."""
+        """End it and all its workers at once."""
         process, self._process = self._process, None
         if process is not None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -76,7 +76,7 @@ class Nginx:
         self.close()
 
     def output(self) -> str:
-        """The end of what it wrote, for the message of a failed test."""
+        """Return the end of its output, for the message of a failed test."""
         return (self.directory / "nginx.log").read_text(errors="replace")[-3000:]
 
     def _write(self, ports: Sequence[int]) -> None:
@@ -94,7 +94,7 @@ class Nginx:
         for old, new in replacements.items():
             assert text.count(old) == 1, f"deploy/nginx.conf: {old!r} is there {text.count(old)} times, not once"
             text = text.replace(old, new)
-        # Renamed into its place: a reload must not meet half of it.
+        # Renamed into place, because a reload must not read half of it.
         new_file = self._config.with_suffix(".new")
         new_file.write_text(text)
         new_file.replace(self._config)

@@ -1,5 +1,5 @@
-"""What we hold every workload to, in the spirit of kube-score and the restricted Pod Security Standard, as a table of
-small rules over one workload and its neighbours. A rule returns what is wrong, or nothing."""
+"""Our rules for every workload, in the spirit of kube-score and the restricted Pod Security Standard, as a table of small
+functions over one workload and its neighbours. A rule yields what is wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Complaints = Iterator[str]
 
 
 class Rule(NamedTuple):
-    """name: a sentence about what holds; check: yields what does not."""
+    """name: a sentence that must be true; check: yields what contradicts it."""
 
     name: str
     check: Callable[[Document, Sequence[Document]], Complaints]
@@ -259,12 +259,12 @@ RULES: Final = (
 
 
 def budget(probe: Document) -> int:
-    """Seconds of failures until the kubelet acts."""
+    """Return the seconds of failures until the kubelet acts."""
     return int(probe.get("failureThreshold", 3)) * int(probe.get("periodSeconds", 10))
 
 
 def quantity(text: Any) -> float:
-    """A Kubernetes quantity as a number: bytes, or cores."""
+    """Read a Kubernetes quantity as a number: bytes, or cores."""
     found = re.fullmatch(r"([0-9.]+)(m|k|M|G|Ki|Mi|Gi)?", str(text))
     assert found is not None, text
     scale = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, None: 1}[found[2]]
@@ -272,8 +272,8 @@ def quantity(text: Any) -> float:
 
 
 def canonical(text: str) -> str:
-    """A quantity as the API server writes it: no fraction, the largest suffix that leaves a whole number, and of the
-    same kind (a power of two stays one) as it was given in."""
+    """Write a quantity like the API server: no fraction, the largest suffix that leaves a whole number, of the same kind
+    (a power of two stays one)."""
     value = Fraction(re.sub(r"[a-zA-Z]+$", "", text))
     suffix = text[len(text.rstrip("mkMGTi")) :]
     binary = {"Gi": 2**30, "Mi": 2**20, "Ki": 2**10, "": 1}

@@ -1,5 +1,5 @@
-"""The manifests, the Dockerfile and nginx.conf against the code: names, ports, paths and arithmetic that live in two
-places are compared here."""
+"""Compares the manifests, the Dockerfile and nginx.conf with the code: names, ports, paths and arithmetic that exist in
+two places."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NGINX = (ROOT / "deploy" / "nginx.conf").read_text()
 
 
 def _settings() -> Settings:
-    """What the ConfigMap makes of the settings, read as the service reads them."""
+    """Return the ConfigMap's settings, as the service reads them."""
     data = find(plain(), "ConfigMap", "headwater")["data"]
     return Settings(**{name.lower(): value for name, value in data.items()})
 

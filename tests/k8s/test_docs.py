@@ -34,7 +34,7 @@ def test_a_number_in_the_table_is_the_manifests(kind: str, name: str, path: str,
 
 
 def _numbers(place: Any, path: str = "") -> dict[str, str]:
-    """All numbers and quantities of a document, by their paths."""
+    """Return all numbers and quantities of a document, by path."""
     if isinstance(place, dict):
         found = [_numbers(value, f"{path}.{key}".lstrip(".")) for key, value in place.items()]
     elif isinstance(place, list):
@@ -74,8 +74,8 @@ def test_the_quick_start_builds_the_image_that_is_deployed() -> None:
 
 
 def test_the_quick_start_can_be_followed_from_top_to_bottom() -> None:
-    """A pod reads its Secret when it starts, so that comes first; and a port-forward ends with its pod, so what
-    restarts the pods is followed by a new one before anything is sent through it."""
+    """A pod reads its Secret when it starts, so the Secret is first. A port-forward ends with its pod, so after a restart
+    there is a new one before anything is sent through it."""
     secret = next(index for index, one in enumerate(COMMANDS) if one.startswith("kubectl create secret"))
     apply = next(index for index, one in enumerate(COMMANDS) if one.startswith("kubectl apply"))
     assert secret < apply

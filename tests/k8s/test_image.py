@@ -1,5 +1,5 @@
-"""The image, built from the Dockerfile over Debian's packages, and run as a cluster would run it: as its user, without
-capabilities, on a read-only root file system. Minutes, so it is among the slow ones; needs root."""
+"""The image, built from the Dockerfile on Debian's packages, and run as in a cluster: as its user, without capabilities,
+on a read-only root file system. Takes minutes, so it is slow; needs root."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.wait import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-#: A mount namespace of its own, in which crun finds the one cgroup hierarchy that it knows.
+#: A mount namespace in which crun finds the one cgroup hierarchy that it knows.
 APART = ("unshare", "--mount", "--propagation", "private", "sh", "-c")
 IN_ONE_HIERARCHY = "mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\""
 
@@ -35,8 +35,8 @@ OUR_MEGABYTES = 120
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory with the built image's ``rootfs`` and ``image.json``. ``HEADWATER_IMAGE_DIR`` keeps base images
-    and wheels from one run to the next."""
+    """Build the image; return the directory with its ``rootfs`` and ``image.json``. ``HEADWATER_IMAGE_DIR`` keeps base
+    images and wheels between runs."""
     for program in ("buildah", "mmdebstrap", "crun"):
         require_program(program, program)
     if os.geteuid() != 0:
@@ -101,7 +101,7 @@ class Container:
         return [*APART, IN_ONE_HIERARCHY, "sh", "crun", *arguments]
 
     def wait_started(self) -> float:
-        """Seconds until /startupz. Skips the test if this machine does not let a container run at all."""
+        """Return the seconds until /startupz. Skip the test if this machine cannot run a container."""
 
         def answers() -> bool:
             if self._process.poll() is not None:
@@ -120,7 +120,7 @@ class Container:
         return time.monotonic() - self._began
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """A further process in it, as `kubectl exec` and an exec probe start one."""
+        """Run another process in it, like `kubectl exec` or an exec probe."""
         return subprocess.run(
             self._crun("exec", "--user", "10001:10001", "--cwd", "/app", self._name, *command),
             capture_output=True, text=True, timeout=30, check=False,
@@ -128,13 +128,13 @@ class Container:
 
     @property
     def pids(self) -> list[int]:
-        """PID 1 of the container and its children, by the machine's numbers."""
+        """Return the container's PID 1 and its children, by the machine's numbers."""
         done = subprocess.run(self._crun("state", self._name), capture_output=True, text=True, timeout=30, check=True)
         main = int(json.loads(done.stdout)["pid"])
         return [main, *map(int, Path(f"/proc/{main}/task/{main}/children").read_text().split())]
 
     def terminate(self) -> int:
-        """SIGTERM to PID 1, as the kubelet does; the exit status."""
+        """Send SIGTERM to PID 1, as the kubelet does; return the exit status."""
         subprocess.run(self._crun("kill", self._name, "TERM"), timeout=30, check=True)
         return self._process.wait(Settings().termination_grace)
 
@@ -212,7 +212,7 @@ def test_it_runs_as_in_a_pod_and_ends_on_sigterm(container: Container) -> None:
 
 
 def _pss(pid: int) -> int:
-    """What is its own, and its share of what it has in common with others; bytes."""
+    """Return its own memory and its share of what it shares with others, in bytes."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024

@@ -1,8 +1,8 @@
-"""`kubectl diff` after an apply is empty: the files say nothing that the API server would write in another way.
+"""`kubectl diff` is empty after an apply: the files contain nothing that the API server would write differently.
 
-It decodes what it is sent into its own types and stores those. An empty list or a null is dropped on the way, and a
-quantity is written in its canonical form. An apply that sends such a value again changes the object each time: a
-NetworkPolicy with ``egress: []`` gets a new `metadata.generation`, which the diff shows for ever.
+The API server decodes objects into its own types and stores those. It drops an empty list or a null, and writes a
+quantity in its canonical form. Applying such a value again changes the object each time: a NetworkPolicy with
+``egress: []`` gets a new `metadata.generation`, which the diff shows for ever.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.k8s.manifests import Document, built, plain, title, variants
 from tests.k8s.policy import canonical
 from tests.k8s.test_schema import UNCHECKED
 
-#: Empty objects that mean something, and are stored as they are: a selector that matches every pod.
+#: Empty objects with a meaning, which are stored: a selector that matches every pod.
 MEANT_EMPTY = frozenset({"podSelector", "namespaceSelector"})
 #: Members whose value is a quantity; under the last two every member is one.
 QUANTITIES = frozenset({"sizeLimit", "averageValue"})
@@ -24,7 +24,7 @@ RESOURCES = frozenset({"requests", "limits"})
 
 
 def rewritten(place: Any, path: str = "", member: str = "", quantity: bool = False) -> Iterator[str]:
-    """The places of a document that the API server would drop or write differently."""
+    """Yield the places of a document that the API server would drop or write differently."""
     if place is None or place in ([], ""):
         yield f"{path}: {place!r} is dropped"
     elif isinstance(place, dict):
@@ -40,7 +40,7 @@ def rewritten(place: Any, path: str = "", member: str = "", quantity: bool = Fal
 
 
 def _complaints(documents: list[Document] | tuple[Document, ...]) -> list[str]:
-    # A custom resource is stored as it was sent: there are no types that would drop anything.
+    # A custom resource is stored as sent: no type drops anything.
     ours = [one for one in documents if (one["apiVersion"], one["kind"]) not in UNCHECKED]
     return [f"{title(one)}{complaint}" for one in ours for complaint in rewritten(one)]
 

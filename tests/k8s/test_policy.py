@@ -1,5 +1,5 @@
-"""The rules of policy.py, over the plain files and every variant that has workloads; and each rule over a workload
-that breaks it, because a rule that never complains checks nothing."""
+"""The rules of policy.py hold for the plain files and every variant with workloads; and each rule finds a workload that
+breaks it, because a rule that never complains checks nothing."""
 
 from __future__ import annotations
 

@@ -13,13 +13,12 @@ from tests.k8s.manifests import K8S
 #: `replicas: 2`, `- maxSkew: 1`, `memory: 128Mi`, `SSE_HEARTBEAT: "15"`; not 0.1.0, which is a version.
 NUMBER = re.compile(r'^\s*(?:- )?([\w-]+): "?(-?\d+(?:\.\d+)?(?:m|k|[MG]|[KMG]i)?)"?$')
 
-# Ports of a NetworkPolicy stand under the sentence that opens them.
+# A NetworkPolicy's ports are below the sentence that opens them.
 FILES = [path for path in sorted(K8S.glob("*.yaml")) if "networkpolicy" not in path.name]
 
 
 def without_a_reason(text: str) -> Iterator[str]:
-    """The lines that have a number and no comment above. Between the two may be the name of what has the number
-    (`- name: http`), as a list's items begin with it."""
+    """Yield the lines with a number and no comment above. An item's name (`- name: http`) may be between the two."""
     lines = text.splitlines()
     for index, line in enumerate(lines):
         if NUMBER.match(line):
@@ -37,7 +36,7 @@ def test_each_number_has_a_comment_above(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.name) for path in FILES])
 def test_no_long_comment_is_used_twice(path: Path) -> None:
-    """A reason that is copied is none."""
+    """A copied reason is none."""
     comments = [line.strip() for line in path.read_text().splitlines() if line.lstrip().startswith("# ")]
     long = [line for line in comments if len(line) > 60]
     assert len(long) == len(set(long))

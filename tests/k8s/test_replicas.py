@@ -35,7 +35,7 @@ def _run(command: str, api: ApiServer, home: Path) -> None:
 
 
 def _apply_the_deployment(api: ApiServer, home: Path) -> None:
-    """`kubectl apply -k` of the variant, of which this API server knows one kind."""
+    """Run `kubectl apply -k` of the variant, of which this API server knows one kind."""
     path = home / "deployment.json"
     path.write_text(json.dumps(find(built("autoscaling"), "Deployment", "headwater")))
     _run(f"kubectl apply -f {path}", api, home)

@@ -1,4 +1,4 @@
-"""Every document against the schema of the API server: of the oldest and the newest Kubernetes that is supported."""
+"""Every document against the API server's schema, of the oldest and the newest supported Kubernetes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.k8s.manifests import Document, built, plain, title, variants
 OLDEST, NEWEST = "1.27", "1.37"
 versions = pytest.mark.parametrize("version", [OLDEST, NEWEST])
 
-#: Kinds of custom resources: no package has their schemas, so that they are NOT checked here beyond being YAML that
-#: kustomize can build. A kind that is not in this list must be known to Kubernetes itself.
+#: Kinds of custom resources: no package has their schemas, so they are NOT checked here, except that kustomize can build
+#: them. Any other kind must be one of Kubernetes' own.
 UNCHECKED = {
     ("argoproj.io/v1alpha1", "ApplicationSet"),
     ("autoscaling.k8s.io/v1", "VerticalPodAutoscaler"),

@@ -22,8 +22,8 @@ CLIENTS = 12
 
 
 class Publisher:
-    """Publishes one event after the other by the Service, each with its Idempotency-Key, and repeats what was not
-    acknowledged: what docs/kubernetes.md tells publishers to do."""
+    """Publishes one event after the other through the Service, each with its Idempotency-Key, and repeats what was not
+    acknowledged, as docs/kubernetes.md tells publishers."""
 
     def __init__(self, port: int, channel: str, pause: float) -> None:
         self._port, self._channel, self._pause = port, channel, pause
@@ -94,12 +94,12 @@ def _roll(tmp_path: Path, scale: Scale, **env: str) -> None:
             assert client.resets == []
             assert all(ending.clean for ending in client.endings), client
         assert sum(client.reconnects for client in clients) >= CLIENTS, "every stream was on a pod that went"
-        # Nobody had to publish twice either: connections are taken until the drain delay is over.
+        # Nobody had to publish twice: connections are accepted until the end of the drain delay.
         assert publisher.repeats == []
         for pod in (*cluster.gone, *cluster.pods):
             assert pod.restarts == 0, pod.describe()
         for pod in cluster.gone:
-            # It ended by itself, within the grace period.
+            # It ended on its own, within the grace period.
             assert [event.message for event in pod.events("Exited")] == ["exit status 0"], pod.describe()
             assert pod.count("Killing") == 1, pod.describe()
 
@@ -137,7 +137,7 @@ def test_a_pod_that_is_full_of_streams_and_of_idle_connections_is_never_restarte
         pod = cluster.start_pod()
         pod.wait_for("Ready", timeout=30)
         streams = held.enter_context(_streams(pod.port("http"), 300))
-        # Connections that say nothing take the places that are left, and more.
+        # Silent connections take the places left, and more.
         for _ in range(100):
             held.enter_context(socket.create_connection(("127.0.0.1", pod.port("http")), 10))
         liveness = pod.spec.probes[Kind.LIVENESS]
@@ -173,7 +173,7 @@ def test_no_pod_leaves_the_service_when_redis_is_down(tmp_path: Path) -> None:
             cluster.redis.kill()
             began = time.monotonic()
             readiness = pod.spec.probes[Kind.READINESS]
-            # What calls the log unreachable looks back 5 s (health.checks.TAIL_MAX_AGE).
+            # The log counts as unreachable after 5 s (health.checks.TAIL_MAX_AGE).
             patience = 5 + readiness.period * readiness.failure_threshold
             eventually(lambda: time.monotonic() - began > patience + 1 or not pod.ready, 20, pod.describe)
             assert pod.ready and pod.restarts == 0, pod.describe()

@@ -1,4 +1,4 @@
-"""Every variant builds, says when to use it, and changes what it is there for."""
+"""Every variant builds, says when to use it, and changes what it should."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXPECTED = (
     "single",
     "vpa",
 )
-#: Those that contain the base, so that one command applies all; the others are added to it.
+#: These contain the base, so that one command applies all; the others are added to it.
 WHOLE = ("autoscaling", "exec-probe", "istio", "live-settings", "single")
 
 
@@ -114,14 +114,14 @@ def test_autoscaling_leaves_the_number_of_pods_to_the_autoscaler() -> None:
     assert "replicas" not in find(documents, "Deployment", "headwater")["spec"]
     spec = find(documents, "HorizontalPodAutoscaler", "headwater")["spec"]
     (metric,) = spec["metrics"]
-    # Two pods' streams fit into one, should the other go.
+    # If one of two pods leaves, the other can take its streams.
     assert quantity(metric["pods"]["target"]["averageValue"]) * 2 <= Settings().sse_max_streams
     assert spec["minReplicas"] >= find(built("base"), "Deployment", "headwater")["spec"]["replicas"]
     assert spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"] >= 300
 
 
 def test_gitops_does_not_change_the_number_of_pods() -> None:
-    """`replicas` is ignored in comparisons, and also in a sync, which would set it otherwise."""
+    """`replicas` is ignored in comparisons, and in a sync, which would otherwise set it."""
     spec = find(built("gitops"), "ApplicationSet", "headwater")["spec"]["template"]["spec"]
     assert {"ServerSideApply=true", "RespectIgnoreDifferences=true"} <= set(spec["syncPolicy"]["syncOptions"])
     (ignored,) = spec["ignoreDifferences"]
@@ -137,7 +137,7 @@ def test_vpa_only_advises() -> None:
 
 @pytest.mark.parametrize("variant", [name for name in WHOLE if name != "istio"])
 def test_a_variant_that_contains_the_base_needs_no_custom_resources(variant: str) -> None:
-    """An apply with one kind that the cluster does not know fails. (A mesh without Istio's kinds is none.)"""
+    """An apply fails with a kind that the cluster does not know. (A mesh always has Istio's kinds.)"""
     assert [title(one) for one in built(variant) if (one["apiVersion"], one["kind"]) in UNCHECKED] == []
 
 

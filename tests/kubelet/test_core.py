@@ -1,4 +1,4 @@
-"""The kubelet's decisions on a clock of our own: minutes of a pod's life in microseconds."""
+"""The kubelet's decisions on a simulated clock: minutes of a pod's life in microseconds."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def pod(probes: dict[Kind, ProbeSpec] | None = None, grace: float = 30.0) -> Pod
 
 
 class World:
-    """Runs a machine against answers that are given, without waiting for anything.
+    """Runs a machine against given answers, without waiting.
 
-    answers: what each probe finds; took: how long a probe runs; lives: how long each container lives by itself
-    (the last one for ever); ends: how long it takes from SIGTERM to its exit (None: it ignores it).
+    answers: each probe's outcome; took: how long a probe runs; lives: how long each container lives on its own (the last
+    one for ever); ends: the time from SIGTERM to its exit (None: it ignores SIGTERM).
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class World:
         self.ends = ends
         self.probes: list[tuple[float, Kind]] = []
         self.signals: list[tuple[float, bool]] = []
-        self.ended = 0  # the number of the container whose end has been told
+        self.ended = 0  # the number of the container whose end was reported
         self._agenda: list[tuple[float, int, Happens]] = []
         self._order = itertools.count()
 
@@ -82,7 +82,7 @@ class World:
         return self
 
     def run(self, until: float) -> list[tuple[float, str]]:
-        """The timeline as (seconds, reason), after so many seconds."""
+        """Return the timeline as (seconds, reason), after this many seconds."""
         now = 0.0
         while True:
             self._obey(now, self.machine.tick(now))

@@ -85,8 +85,8 @@ def container(docs: list[dict[str, Any]]) -> dict[str, Any]:
 def test_the_environment_is_assembled_as_by_the_kubelet() -> None:
     assert read().env == {
         "HOST": "0.0.0.0",
-        "SSE_RETRY": "3000",  # env goes before envFrom
-        "WORKERS": "4",  # a later source goes before an earlier one
+        "SSE_RETRY": "3000",  # env wins over envFrom
+        "WORKERS": "4",  # a later source wins over an earlier one
         "MORE_colour": "blue",
         "EXTRA": "--name=0.0.0.0",
         "POD": "headwater-local",

@@ -1,4 +1,4 @@
-"""The probes, against servers that do what servers do."""
+"""The probes against servers that answer well or badly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.scripted_server import ScriptedServer
 
 
 class Server(ScriptedServer):
-    """Answers each request with the same pieces."""
+    """A server that answers each request with the same pieces."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ def test_exec_that_takes_too_long_is_a_failure_and_leaves_nothing_behind(tmp_pat
     assert result.outcome is Outcome.FAILURE
     assert result.message.startswith("command timed out")
     assert time.monotonic() - began < 1.0
-    time.sleep(1.0)  # nothing to wait for: it must not happen
+    time.sleep(1.0)  # it must not happen, so there is nothing to wait for
     assert not mark.exists()
 
 

@@ -1,4 +1,4 @@
-"""The whole simulator on real processes, with small numbers."""
+"""The whole simulator on real processes, with short durations."""
 
 from __future__ import annotations
 
@@ -194,5 +194,5 @@ def _runs(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    # A zombie that its parent has not reaped yet does not run.
+    # A zombie, not yet reaped by its parent, does not run.
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

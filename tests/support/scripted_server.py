@@ -1,4 +1,4 @@
-"""A server that answers by a script, for clients that must stand whatever servers do."""
+"""A server that answers by a script, for clients that must cope with any server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ScriptedServer:
         self.port: int = self.listener.getsockname()[1]
         self.script: Script = lambda connection: None
         self.requests: list[bytes] = []
-        #: set when the test is over: a script that waits is to end
+        #: set when the test is over, so that a waiting script ends
         self.over = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="scripted server")
         self._thread.start()

@@ -13,7 +13,7 @@ import pytest
 
 @contextmanager
 def mounted(path: Path) -> Iterator[Path]:
-    """A file system of 4 MB, mounted there; skips the test where that is not allowed."""
+    """Mount a file system of 4 MB there; skip the test if that is not allowed."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
     command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", path]

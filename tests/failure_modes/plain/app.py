@@ -1,7 +1,7 @@
-"""An SSE app as such apps are usually written: a generator with a queue for each client, a thread that fans out, and
-one health route beside them. It is not a straw man: each line of it stands in tutorials, and works until it does not.
+"""An SSE app as usually written: a generator with a queue per client, a thread that fans out, and one health route.
+It is no straw man: each line of it is in tutorials, and works until it does not.
 
-Its faults are the lab's subject, so they stay. Fault switches are environment variables, for the tests only.
+The lab needs its faults, so they stay. Fault switches are environment variables, for the tests only.
 """
 
 import json
@@ -14,7 +14,7 @@ from flask import Flask, Response, request
 
 from tests.failure_modes import blocking
 
-# Migrations, a model that is loaded, a cache that is warmed: seconds before the first request can be served.
+# Migrations, loading a model, warming a cache: seconds before the first request can be served.
 time.sleep(float(os.environ.get("SLOW_START", "0")))
 
 app = Flask(__name__)
@@ -25,7 +25,7 @@ database = redis.Redis.from_url(os.environ["REDIS_URL"], socket_timeout=0.3) if 
 
 
 def fan_out():
-    """The usual daemon thread: one message that it cannot read is its last."""
+    """Fan out in the usual daemon thread, which ends at a message that it cannot read."""
     while True:
         arrived.wait()
         arrived.clear()
@@ -71,26 +71,26 @@ def publish():
 
 @app.get("/healthz")
 def healthz():
-    """With REDIS_URL it checks what the app depends on, as health checks usually do."""
+    """Check with REDIS_URL what the app depends on, as health checks usually do."""
     if database is not None:
         database.ping()
     response = Response("ok\n", mimetype="text/plain")
-    # So that no probe is kept alive. gunicorn drops it on the way.
+    # So that no probe is kept alive; but gunicorn drops it.
     response.headers["Connection"] = "close"
     return response
 
 
 @app.get("/status")
 def status():
-    """A length counted by hand, in characters, of a body that is sent in bytes; and the other way round."""
+    """Answer with a length counted by hand: in characters, of a body sent in bytes; and the other way round."""
     text = request.args.get("text", "grün\n")
     length = len(text) + int(request.args.get("more", "0"))
-    # An iterator, as a report or a proxied answer is one: Flask counts only what it holds.
+    # An iterator, like a report or a proxied answer: Flask counts only what it holds.
     return Response(iter([text.encode()]), mimetype="text/plain", headers={"Content-Length": str(length)})
 
 
 @app.get("/report")
 def report():
-    """Work that a user asks for."""
+    """Do work that a user asks for."""
     blocking.work(float(request.args["seconds"]))
     return "done\n"

@@ -1,5 +1,5 @@
-"""A small, faithful kubelet for one pod: runs a container's command as a local process and treats it as the manifest
-says. See core.py for the rules and their sources, runner.py for how tests use it."""
+"""A small, faithful kubelet for one pod: it runs a container's command as a local process, by its manifest. core.py has
+the rules and their sources; runner.py shows how tests use it."""
 
 from tests.support.kubelet.core import Event, Machine, Outcome, Phase
 from tests.support.kubelet.manifest import ManifestError, load_documents, pod_from_manifest

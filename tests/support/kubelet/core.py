@@ -1,8 +1,8 @@
 """What the kubelet decides about one container, as a pure state machine: no clock, no process, no socket.
 
-The rules are data: ``PROBES`` says which probes run in which phase, ``EFFECTS`` what a probe's verdict brings
-about, ``TRANSITIONS`` where each event leads. ``Machine`` only applies them to the times that it is given,
-and answers with commands for whoever runs the process and the probes.
+The rules are data: ``PROBES`` says which probes run in which phase, ``EFFECTS`` what a probe's verdict causes,
+``TRANSITIONS`` where each event leads. ``Machine`` applies them to given times, and returns commands for its caller,
+which runs the process and the probes.
 
 Sources: Kubernetes documentation, "Pod Lifecycle" (PL) and "Configure Liveness, Readiness and Startup Probes" (CP), by
 section; where they leave something open, what the kubelet does (``pkg/kubelet/prober/worker.go``).
@@ -28,7 +28,7 @@ class Outcome(Enum):
 
 class Phase(Enum):
     WAITING = "Waiting"  # not running; to be started, at once or after a back-off (PL "Container states")
-    STARTING = "Starting"  # it runs, and its startup probe has not succeeded yet
+    STARTING = "Starting"  # running; its startup probe has not succeeded yet
     RUNNING = "Running"
     RESTARTING = "Restarting"  # a probe condemned it: it was sent SIGTERM, SIGKILL follows
     TERMINATING = "Terminating"  # the pod was deleted: it was sent SIGTERM, SIGKILL follows
@@ -112,7 +112,7 @@ class StartContainer:
 
 @dataclass(frozen=True)
 class RunProbe:
-    """Run one probe and report its outcome for this very container (the number is that of its start)."""
+    """Run one probe and report its outcome for this container (by the number of its start)."""
 
     kind: Kind
     container: int
@@ -120,7 +120,7 @@ class RunProbe:
 
 @dataclass(frozen=True)
 class SendSignal:
-    """TERM to the main process, or KILL to all of them."""
+    """Send TERM to the main process, or KILL to all of them."""
 
     kill: bool
 
@@ -137,7 +137,7 @@ class BackOff:
         self._next = 0.0
 
     def after(self, ran_for: float) -> float:
-        """How long to wait, s, before a container is started again that ran for so long, s."""
+        """Return how long to wait before a restart, s, after the container ran for this long, s."""
         if ran_for >= self._spec.reset_after:
             self._next = 0.0
         wait = self._next
@@ -158,14 +158,14 @@ class Counter:
         self._run = 0
 
     def begin(self, now: float) -> None:
-        """A probe was sent. The next is a period later, or as soon as this one has ended if that is later (Go's ticker
+        """Note that a probe was sent. The next is a period later, or at this one's end if that is later (Go's ticker
         keeps one tick and drops the others)."""
         self.in_flight = True
         while self.due <= now:
             self.due += self.spec.period
 
     def end(self, outcome: Outcome) -> Outcome | None:
-        """The verdict, once there are as many outcomes in a row as the threshold asks; None before."""
+        """Return the verdict after as many equal outcomes in a row as the threshold; None before."""
         self.in_flight = False
         if outcome is Outcome.UNKNOWN:  # PL "Probe outcome": no action should be taken
             return None
@@ -177,7 +177,7 @@ class Counter:
 
 
 class Machine:
-    """One container of one pod. Every method takes the time, seconds since the pod began, and returns commands."""
+    """One container of one pod. Methods take the time, seconds since the pod began, and return commands."""
 
     def __init__(self, spec: PodSpec) -> None:
         self.spec = spec
@@ -199,14 +199,14 @@ class Machine:
 
     @property
     def endpoint_ready(self) -> bool:
-        """Do Services send it new clients? PL "When should you use a readiness probe?", note: a deleted pod's endpoint
+        """Return whether Services send it new clients. PL "When should you use a readiness probe?", note: a deleted pod's endpoint
         is not ready, whatever its probe says."""
         return self.ready and not self.deleted
 
     # ── what happens ──────────────────────────────────────────────────────────────────────────────────────
 
     def tick(self, now: float) -> list[Command]:
-        """Time has passed."""
+        """Act on the time."""
         commands: list[Command] = []
         if self.phase is Phase.WAITING and now >= self._start_at:
             commands.append(StartContainer(self.starts))
@@ -223,14 +223,14 @@ class Machine:
         return commands
 
     def probed(self, now: float, probe: RunProbe, outcome: Outcome, message: str = "") -> list[Command]:
-        """A probe has ended; an outcome that comes after its container is dropped."""
+        """Act on a probe's outcome; one that arrives after its container ended is dropped."""
         counter = self._counters.get(probe.kind)
         if probe.container != self.starts or counter is None:
             return []
         verdict = counter.end(outcome)
         if probe.kind not in PROBES[self.phase]:
             return []
-        if outcome is Outcome.FAILURE:  # the kubelet says so each time, also below the threshold
+        if outcome is Outcome.FAILURE:  # the kubelet says so each time, even below the threshold
             self._note(now, "Unhealthy", f"{probe.kind.value} probe failed: {message}")
         elif outcome is Outcome.UNKNOWN:  # prober.go; older ones say "probe errored: " and no state
             self._note(now, "Unhealthy", f"{probe.kind.value} probe errored and {message}")
@@ -244,7 +244,7 @@ class Machine:
         return []
 
     def exited(self, now: float, status: int) -> list[Command]:
-        """The main process has ended; status as ``subprocess.Popen.returncode``."""
+        """Act on the main process's end; status as ``subprocess.Popen.returncode``."""
         self._note(now, "Exited", f"exit status {status}")
         self._set_ready(now, False)
         self._kill_at = None
@@ -260,7 +260,7 @@ class Machine:
         return []
 
     def delete(self, now: float) -> list[Command]:
-        """The pod was deleted (``kubectl delete``, a rollout). PL "Termination of Pods": SIGTERM to the main process of
+        """Delete the pod (``kubectl delete``, a rollout). PL "Termination of Pods": SIGTERM to the main process of
         each container, and SIGKILL to what is left when the grace period is over."""
         if self.deleted:
             return []
@@ -271,14 +271,14 @@ class Machine:
             return []
         self._note(now, "Killing", f"Stopping container {self.spec.container}")
         if before is Phase.RESTARTING and self._kill_at is not None:
-            # It is being stopped already, and is not sent a second SIGTERM.
+            # It is being stopped already, and gets no second SIGTERM.
             self._kill_at = min(self._kill_at, now + self.spec.grace)
             return []
         self._kill_at = now + self.spec.grace
         return [SendSignal(kill=False)]
 
     def next_at(self) -> float | None:
-        """When ``tick`` will next have something to do; None when only a happening can bring that."""
+        """Return when ``tick`` next has something to do; None if only an event can change that."""
         times = [
             counter.due
             for kind in PROBES[self.phase]
@@ -322,7 +322,7 @@ class Machine:
         self._become(Happening.CONDEMNED)
         what = f"Container {self.spec.container} failed {kind.value.lower()} probe, will be restarted"
         self._note(now, "Killing", what)
-        # CP "Probe-level terminationGracePeriodSeconds": it goes before the pod's.
+        # CP "Probe-level terminationGracePeriodSeconds": it wins over the pod's.
         grace = self.spec.probes[kind].grace
         self._kill_at = now + (self.spec.grace if grace is None else grace)
         return [SendSignal(kill=False)]

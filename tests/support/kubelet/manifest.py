@@ -1,8 +1,8 @@
 """Reads a pod from Kubernetes manifests: the container's command, environment, ports and probes.
 
-What a container would get from the cluster is made up locally: each of its ports is mapped to a free local port,
-and the environment, the command and the probes are told so. Everything that is not understood is an error, not
-a guess: a probe that silently is not run proves nothing.
+It simulates what a container gets from the cluster: each of its ports is mapped to a free local port, and the
+environment, the command and the probes follow. Anything unknown is an error, not a guess: a probe that silently does
+not run proves nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import yaml
 
 from tests.support.kubelet.specs import Action, Exec, HttpGet, Kind, PodSpec, ProbeSpec, TcpSocket
 
-#: Which setting tells the process about which named port, where the manifest leaves it to the default.
+#: Which setting tells the process a named port, if the manifest leaves it to the default.
 PORT_SETTINGS: Final = {"http": "PORT", "health": "HEALTH_PORT"}
 
 _PROBES: Final = {
@@ -42,13 +42,13 @@ class ManifestError(ValueError):
 
 
 def load_documents(path: Path) -> list[dict[str, Any]]:
-    """All documents of a file, or of the ``*.yaml`` files of a directory (as ``kubectl apply -f`` takes them)."""
+    """Load all documents of a file, or of a directory's ``*.yaml`` files (like ``kubectl apply -f``)."""
     files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
     return [document for file in files for document in load_all(file.read_text())]
 
 
 def load_all(text: str) -> list[dict[str, Any]]:
-    """All documents of a text, by libyaml where there is one: ten times as fast, and the tests read the same files often."""
+    """Load all documents of a text, with libyaml if present: it is ten times as fast, and tests read files often."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return [document for document in yaml.load_all(text, loader) if document is not None]
 
@@ -64,16 +64,16 @@ def pod_from_manifest(
     cwd: Path = Path(),
     port_settings: Mapping[str, str] = PORT_SETTINGS,
 ) -> PodSpec:
-    """The pod of a Deployment, StatefulSet or Pod.
+    """Read the pod of a Deployment, StatefulSet or Pod.
 
     source: a file, a directory, or documents.
     free_port: called once for each of the container's ports; returns a local port.
-    deployment: the workload's name; by default there must be just one.
+    deployment: the workload's name; by default there must be only one.
     container: the container's name; by default the first.
-    command: what to run where the manifest leaves it to the image.
-    env: goes before what the manifest says (a log in a temporary directory, for example).
+    command: what to run if the manifest leaves it to the image.
+    env: wins over the manifest (for example a log in a temporary directory).
     port_settings: see ``PORT_SETTINGS``.
-    Raises ManifestError when it cannot be run as it is.
+    Raises ManifestError if it cannot be run as it is.
     """
     documents = load_documents(source) if isinstance(source, Path) else list(source)
     workload = _pick(
@@ -181,7 +181,7 @@ def _data(documents: Sequence[Mapping[str, Any]], kind: str, name: str, optional
 
 
 def expand(text: str, environ: Mapping[str, str]) -> str:
-    """``$(NAME)`` becomes the variable's value, ``$$`` a dollar sign; an unknown name stays as it is."""
+    """Replace ``$(NAME)`` by the variable's value, ``$$`` by a dollar sign; unknown names stay."""
 
     def value(match: re.Match[str]) -> str:
         if match[0] == "$$":
@@ -197,14 +197,14 @@ _Mapped = Mapping[int, tuple[str, int]]
 
 
 def _local_port(name: str, value: str, mapped: _Mapped) -> str:
-    """A port setting follows its port."""
+    """Make a port setting follow its port."""
     if (name == "PORT" or name.endswith("_PORT")) and value.isdecimal() and int(value) in mapped:
         return str(mapped[int(value)][1])
     return value
 
 
 def _local_url(word: str, mapped: _Mapped) -> str:
-    """``host:8080`` in a command follows its port."""
+    """Make ``host:8080`` in a command follow its port."""
     for number, (_, local) in mapped.items():
         word = re.sub(rf":{number}(?![0-9])", f":{local}", word)
     return word

@@ -1,12 +1,12 @@
-"""The probes themselves, over real sockets and processes, as the kubelet makes them.
+"""The probes, over real sockets and processes, as the kubelet makes them.
 
 Each HTTP probe is a connection of its own with ``Connection: close``; its time-out covers everything from connecting to
 the end of the body, of which it reads 10 KB at most (``pkg/probe/http``: maxRespBodyLength, DisableKeepAlives).
 
-Not every probe that goes wrong has *failed*. An error up to the end of the head is a failure; one in the body is a
-probe that *errored* (DoHTTPProbe returns it as err), which is tried three times (``pkg/kubelet/prober/prober.go``:
-maxProbeRetries) and then thrown away (``worker.go``: "Prober error, throw away the result"). So a probe that is aimed
-at a stream never succeeds; and it only fails as long as the stream has not sent its head.
+A probe can *fail* or *error*. An error up to the end of the head is a failure. After one in the body the probe *errored*
+(DoHTTPProbe returns it as err): it is tried three times (``pkg/kubelet/prober/prober.go``: maxProbeRetries), then the
+result is discarded (``worker.go``: "Prober error, throw away the result"). So a probe aimed at a stream never succeeds,
+and fails only until the stream has sent its head.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ POD_IP: Final = "127.0.0.1"
 
 
 class Result(NamedTuple):
-    """An outcome, and what the event's message says of it."""
+    """An outcome, and the event's message about it."""
 
     outcome: Outcome
     message: str = ""
 
 
 def run_probe(action: Action, timeout: float, *, env: Mapping[str, str], cwd: Path) -> Result:
-    """Make one probe; each try takes ``timeout`` s at most. env, cwd: the container's, for exec."""
+    """Run one probe; each try takes ``timeout`` s at most. env, cwd: the container's, for exec."""
     for _ in range(MAX_PROBE_RETRIES):
         result = try_probe(action, timeout, env=env, cwd=cwd)
         if result.outcome is not Outcome.UNKNOWN:
@@ -61,7 +61,7 @@ def try_probe(action: Action, timeout: float, *, env: Mapping[str, str], cwd: Pa
 
 
 class _DeadlineReader(io.RawIOBase):
-    """A socket's bytes, with one deadline for all reads together."""
+    """A socket's bytes, with one deadline for all reads."""
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
         self._connection = connection
@@ -162,7 +162,7 @@ def exec_probe(action: Exec, timeout: float, env: Mapping[str, str], cwd: Path) 
             start_new_session=True,
         )
     except OSError as error:
-        # Kubelet: "Probe errored": the result is thrown away (worker.go), as there is nothing to judge by.
+        # Kubelet: "Probe errored": the result is discarded (worker.go).
         return Result(Outcome.UNKNOWN, f"resulted in unknown state: rpc error: failed to exec in container: {error}")
     with process:
         try:

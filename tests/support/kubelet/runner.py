@@ -1,4 +1,4 @@
-"""The simulator at work: runs a pod's process and its probes in real time and keeps the timeline."""
+"""Runs a pod's process and its probes in real time, and records the timeline."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.wait import eventually
 
 _REAL_TIME: Final = Scale()
 
-#: Something to tell the machine; it gets the time.
+#: A message for the machine, called with the time.
 _Message = Callable[[float], list[Command]]
 
 
@@ -35,8 +35,7 @@ class Kubelet:
             ...
             assert kubelet.restarts == 0, kubelet.describe()
 
-    The machine and everything it decides live in one thread; probes and the wait for the process have threads of their
-    own and send messages.
+    The machine runs in one thread; probes and the wait for the process have threads of their own, and send messages.
 
     spec: the pod.
     directory: for the containers' output, one file for each start (``web-0.log``, ``web-1.log``, …).
@@ -52,7 +51,7 @@ class Kubelet:
         self._began = time.monotonic()
         self._over = threading.Event()
         self._failure: BaseException | None = None
-        # As in a container: nothing of the environment around comes in, but for the way to the programs.
+        # As in a container, only PATH is inherited from the environment.
         path = os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)))
         self.env = {"PATH": path, "HOME": str(directory), "LANG": "C.UTF-8", **self.spec.env}
         self._thread = threading.Thread(target=self._run, name=f"kubelet-{spec.name}")
@@ -66,7 +65,7 @@ class Kubelet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Whatever the pod is doing, it is over now; delete it first to see it end in its own time."""
+        """End the pod at once; delete it first to see it end in its own time."""
         self._over.set()
         self._messages.put(lambda now: [])
         self._thread.join(10)
@@ -75,7 +74,7 @@ class Kubelet:
 
     @property
     def now(self) -> float:
-        """Seconds since the pod began; what the timeline's times are."""
+        """Return the seconds since the pod began, as in the timeline."""
         return time.monotonic() - self._began
 
     @property
@@ -88,20 +87,20 @@ class Kubelet:
 
     @property
     def ready(self) -> bool:
-        """Is it in the Service's endpoints?"""
+        """Return whether it is in the Service's endpoints."""
         return self.machine.endpoint_ready
 
     @property
     def pid(self) -> int | None:
-        """The main process of the running container."""
+        """Return the main process of the running container."""
         return None if self._process is None else self._process.pid
 
     def port(self, name: str) -> int:
-        """The local port that stands for a named port of the container."""
+        """Return the local port for a named port of the container."""
         return self.spec.ports[name]
 
     def delete(self) -> None:
-        """As ``kubectl delete pod`` and as a rollout do; returns at once."""
+        """Delete it, as ``kubectl delete pod`` and a rollout do; returns at once."""
         self._messages.put(self.machine.delete)
 
     def events(self, reason: str) -> list[Event]:
@@ -111,7 +110,7 @@ class Kubelet:
         return len(self.events(reason))
 
     def wait_for(self, reason: str, times: int = 1, timeout: float = 20.0) -> Event:
-        """Wait for the so-manieth event of this reason, real seconds; returns it."""
+        """Wait, in real seconds, for the nth event of this reason; return it."""
         eventually(
             lambda: self.count(reason) >= times or self._check(),
             timeout,
@@ -124,13 +123,13 @@ class Kubelet:
         eventually(lambda: self.machine.phase is Phase.ENDED or self._check(), timeout, self.describe)
 
     def describe(self) -> str:
-        """The pod as ``kubectl describe pod`` would show it, and the end of its output."""
+        """Describe the pod like ``kubectl describe pod``, with the end of its output."""
         lines = [f"{self.spec.name}: {self.machine.phase.value}, ready {self.ready}, restarts {self.restarts}"]
         lines += [f"{event.at:8.2f}s  {event.reason:<9}  {event.message}" for event in self.timeline]
         return "\n".join([*lines, "--- output", self.output()[-3000:]])
 
     def output(self) -> str:
-        """What the containers have written so far, all starts together."""
+        """Return what the containers have written since the first start."""
         logs = sorted(self._directory.glob(f"{self.spec.container}-*.log"))
         return "".join(log.read_text(errors="replace") for log in logs)
 
@@ -201,9 +200,9 @@ class Kubelet:
 
     def _wait(self, process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ChildProcessError):
-            # Not reaped yet: as long as it is a zombie, its number cannot become another process group's.
+            # Not reaped yet: while it is a zombie, its number cannot become another process group's.
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-            # With the main process a container's process namespace ends, and with it all that is left in it.
+            # A container's process namespace, and all that is left in it, ends with the main process.
             _kill_group(process.pid)
         status = process.wait()
 
@@ -214,7 +213,7 @@ class Kubelet:
         self._messages.put(ended)
 
     def _signal(self, kill: bool) -> None:
-        """TERM goes to the main process alone, KILL to the whole container (PL "Termination of Pods")."""
+        """Send TERM to the main process alone, KILL to the whole container (PL "Termination of Pods")."""
         if self._process is None:
             return
         if kill:

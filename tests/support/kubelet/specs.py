@@ -1,4 +1,4 @@
-"""What the kubelet is told: the part of a pod's manifest that decides about starting, probing and ending it.
+"""The part of a pod's manifest that governs its start, probes and end.
 
 All durations in seconds. Field names and defaults: Kubernetes documentation, "Configure Liveness, Readiness and Startup
 Probes", section "Configure Probes".
@@ -31,7 +31,7 @@ class HttpGet:
 
 @dataclass(frozen=True)
 class TcpSocket:
-    """Success is an open port, even if the connection is closed at once ("Check mechanisms")."""
+    """Success is an open port, even if the connection closes at once ("Check mechanisms")."""
 
     port: int
 
@@ -71,10 +71,10 @@ class BackOffSpec:
 
 @dataclass(frozen=True)
 class Scale:
-    """By what to multiply durations, so that tests need not take minutes. Real time by default.
+    """Factors for durations, so that tests need not take minutes. Real time by default.
 
-    A probe's time-out is never scaled below ``least_timeout`` s: the process that answers does not run faster. The
-    grace period is the process's time, too, so it has a factor of its own.
+    A probe's time-out is never scaled below ``least_timeout`` s, because the answering process does not run faster. For
+    the same reason the grace period has its own factor.
     """
 
     probes: float = 1.0
@@ -97,8 +97,8 @@ class Scale:
 class PodSpec:
     """A pod with one container that matters.
 
-    ports: the container's port names → local port numbers. env: the container's environment, complete but for PATH.
-    cwd: where its command is run. grace: terminationGracePeriodSeconds.
+    ports: the container's port names → local port numbers. env: the container's whole environment, without PATH.
+    cwd: where its command runs. grace: terminationGracePeriodSeconds.
     """
 
     name: str
