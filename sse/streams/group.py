@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..events.trace import Trace
 from ..events.wire import Frame
+from .index import Index
 
 
 class Member(Protocol):
@@ -33,7 +34,11 @@ class Waiter(Protocol):
 
 
 class Subscription(NamedTuple):
-    """What a stream asked for: channels, and event types (None = all)."""
+    """What a stream asked for.
+
+    channels: names and patterns, of which at most one matches any channel (``patterns.reduced``).
+    types: event types; None for all.
+    """
 
     channels: frozenset[str]
     types: frozenset[str] | None = None
@@ -116,7 +121,7 @@ class Groups:
 
     def __init__(self) -> None:
         self._by_subscription: dict[Subscription, Group] = {}
-        self._by_channel: dict[str, dict[Group, None]] = {}
+        self._index: Index[Group] = Index()
 
     def __iter__(self) -> Iterator[Group]:
         return iter(self._by_subscription.values())
@@ -126,15 +131,14 @@ class Groups:
 
     def of(self, channel: str) -> Collection[Group]:
         """Return the groups that cover this channel; their types may still exclude an event."""
-        return self._by_channel.get(channel, ())
+        return self._index.of(channel)
 
     def join(self, subscription: Subscription) -> Group:
         """Return the group of this subscription, with one more member."""
         group = self._by_subscription.get(subscription)
         if group is None:
             group = self._by_subscription[subscription] = Group(subscription, time.monotonic())
-            for channel in subscription.channels:
-                self._by_channel.setdefault(channel, {})[group] = None
+            self._index.add(group, subscription.channels)
         group.members += 1
         return group
 
@@ -144,8 +148,4 @@ class Groups:
         if group.members:
             return
         del self._by_subscription[group.subscription]
-        for channel in group.subscription.channels:
-            covering = self._by_channel[channel]
-            del covering[group]
-            if not covering:
-                del self._by_channel[channel]
+        self._index.remove(group, group.subscription.channels)

@@ -224,10 +224,11 @@ class Hub:
         """
         given = 0
         end = min(begin + RECORDS_PER_STEP, len(records))
-        for index in range(begin, end):
-            given += len(self.groups.of(records[index].channel))
-            if given >= GIVEN_PER_STEP:
-                return index + 1
+        with self.lock:
+            for index in range(begin, end):
+                given += len(self.groups.of(records[index].channel))
+                if given >= GIVEN_PER_STEP:
+                    return index + 1
         return end
 
     def dispatch(self, records: list[Record]) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ..events.batch import encode_frames
 from ..events.model import Record, make_position
+from ..events.patterns import is_pattern
 from ..events.wire import ResetReason, reset_block
 from ..log import Bounds, Log, LogUnavailable
 from ..runtime.cooperation import breathe, offload
@@ -109,7 +110,7 @@ class Replay:
         """
         channels, types = subscription
         with self._advanced:
-            if types is None:
+            if types is None and not any(map(is_pattern, channels)):
                 return self._window.keep_newest(channels, cursor, keep)
             following = self._window.following(channels, cursor)
         if len(following) <= keep:
