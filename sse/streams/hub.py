@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -250,9 +250,13 @@ class Hub:
                 self.deliveries.mark(frames, self.groups.of)
 
     def _give_all(self, frames: list[Frame]) -> None:
-        groups_of = self.groups.of
+        channel: str | None = None
+        groups: Collection[Group] = ()
         for frame in frames:
-            for group in groups_of(frame.channel):
+            if frame.channel != channel:
+                channel = frame.channel
+                groups = self.groups.of(channel)
+            for group in groups:
                 if matches(frame, group.subscription.types):
                     self._give(group, frame)
 

@@ -92,7 +92,7 @@ class PullStream(Stream):
         reason: CloseReason | None = None
         self.become(State.REPLAYING)
         with hub.lock:
-            self.group.waiters.add(self)
+            self.group.waiters[self] = None
             hub.pulling.add(self)
         try:
             try:
@@ -105,7 +105,7 @@ class PullStream(Stream):
                 reason = end
         finally:
             with hub.lock:
-                self.group.waiters.discard(self)
+                self.group.waiters.pop(self, None)
                 hub.pulling.discard(self)
             self.state = State.CLOSED
             hub.closed(self, reason or self._why_lost())

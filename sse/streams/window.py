@@ -234,9 +234,7 @@ class Following:
     def __len__(self) -> int:
         return sum(map(len, self._runs))
 
-    def keep_newest(
-        self, types: frozenset[str] | None, after: int, keep: int, pause: Callable[[], None]
-    ) -> int | None:
+    def keep_newest(self, types: frozenset[str] | None, after: int, keep: int, pause: Callable[[], None]) -> int | None:
         """`Window.keep_newest` for some event types (None = all).
 
         pause: lets others run; called about every :data:`LOOK` frames.
@@ -248,9 +246,7 @@ class Following:
             positions: list[int] = []
             for begin in range(0, len(run), LOOK):
                 frames = run[begin : begin + LOOK]
-                positions += [
-                    frame.position for frame in frames if wanted(frame.channel) and matches(frame, types)
-                ]
+                positions += [frame.position for frame in frames if wanted(frame.channel) and matches(frame, types)]
                 looked += len(frames)
                 if looked >= LOOK:
                     looked = 0

@@ -10,6 +10,7 @@ from werkzeug.wrappers import Request
 
 from ..events.model import InvalidEvent, MalformedCursor, check_channel, parse_id, parse_since
 from ..events.names import INJECTED_CHANNELS
+from ..events.patterns import check_pattern, is_pattern, is_reserved
 from .problems import Problem
 
 
@@ -39,6 +40,19 @@ def checked_channel(channel: str, *, reading: bool = False) -> str:
         return check_channel(channel, reserved_ok=reading and channel in INJECTED_CHANNELS)
     except InvalidEvent as error:
         raise Problem(400, str(error), field="channel") from None
+
+
+def checked_selector(selector: str) -> None:
+    """Check what a reader asks for: a channel's name, or a pattern. Raises Problem (400)."""
+    if not is_pattern(selector):
+        checked_channel(selector, reading=True)
+        return
+    if is_reserved(selector):
+        raise Problem(400, "channel: no pattern matches a name that begins with _, which is reserved", field="channel")
+    try:
+        check_pattern(selector)
+    except ValueError as error:
+        raise Problem(400, f"channel: {error}", field="channel") from None
 
 
 def asked_cursor(request: Request) -> tuple[str | None, int | None]:

@@ -11,6 +11,7 @@ from werkzeug.wrappers import Request
 from ..auth.address import address_bucket
 from ..auth.decision import Grant
 from ..events.names import INJECTED_CHANNELS
+from ..events.patterns import reduced
 from ..events.wire import opening_block
 from ..log import LogUnavailable
 from ..observe.environ import HUNG_UP, STREAM, TAKEOVER, WHY_LOST
@@ -22,7 +23,7 @@ from ..streams.stream import CloseReason, Stream, lease, spread_retry
 from .access import allowed
 from .answers import check_log
 from .problems import Problem
-from .query import accepts_stream, asked_cursor, check_query, checked_channel
+from .query import accepts_stream, asked_cursor, check_query, checked_selector
 from .service import Service
 
 # Seconds that a new stream waits for a worker that is still reading its log, before it is sent away with ``retry:``.
@@ -46,7 +47,7 @@ def open_stream(service: Service, request: Request, channels: tuple[str, ...]) -
         detail = f"a stream has at most {limit} channels (SSE_MAX_CHANNELS), not {len(channels)}"
         raise Problem(400, detail, limit=limit)
     for channel in channels:
-        checked_channel(channel, reading=True)
+        checked_selector(channel)
     if len(set(channels)) > 1 and not INJECTED_CHANNELS.isdisjoint(channels):
         raise Problem(400, f"a reserved channel ({', '.join(sorted(INJECTED_CHANNELS))}) is streamed alone")
     accept = request.environ.get("HTTP_ACCEPT")
@@ -63,7 +64,7 @@ def open_stream(service: Service, request: Request, channels: tuple[str, ...]) -
     if request.method == "HEAD":
         # No Content-Length of 0: a stream has no length (RFC 9110 §8.6).
         return iter(())
-    return _open(service, request, Subscription(frozenset(channels), types), grant)
+    return _open(service, request, Subscription(reduced(channels), types), grant)
 
 
 def _open(service: Service, request: Request, subscription: Subscription, grant: Grant) -> Iterable[bytes]:

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 
 import pytest
 
 from sse.events.model import Event, format_id, parse_id
+from sse.events.patterns import reduced
 from sse.fanout import fanout, passes
 from sse.streams.group import Subscription
 from sse.streams.stream import State
 from tests.sse.worker_parts import SocketClient, Stepped
 
-CHANNELS = ("a", "b", "c")
+CHANNELS = ("a", "a:x", "a:y", "b", "c:1")
+SELECTORS = (*CHANNELS, "quiet", "*", "a*", "a:*", "b*", "none:*")
 TYPES = (None, "x", "y")
 SMALL = 2048  # bytes; the kernel's minimum is 4,608
 
@@ -31,6 +33,7 @@ class World(Stepped):
     def __init__(self, seed: int, closing: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
         self.random = random.Random(seed)
         window = self.random.choice([1024, 20_000, 10_000_000])
+        monkeypatch.setattr("sse.streams.window.LOOK", self.random.choice([1, 7, 2000]))
         super().__init__(closing, SSE_WINDOW_BYTES=window, SSE_HEARTBEAT=0.01, SSE_MAX_STREAM_AGE=0)
         self.clients: list[SocketClient] = []
         self.events: list[tuple[int, Event]] = []
@@ -88,7 +91,7 @@ class World(Stepped):
     def client_comes(self) -> None:
         if len(self.clients) >= 12:
             return
-        channels = frozenset(self.random.sample(CHANNELS, self.random.randrange(1, 4)))
+        channels = reduced(self.random.sample(SELECTORS, self.random.randrange(1, 4)))
         types = self.random.choice([None, None, frozenset({"x", "message"})])
         known = [self.start] + [position for position, _ in self.events if position <= self.hub.window.position]
         cursor = self.random.choice([None, known[-1], self.random.choice(known)])
@@ -137,7 +140,7 @@ class World(Stepped):
             position
             for position, event in self.events
             if position > client.begin
-            and event.channel in channels
+            and selected(event.channel, channels)
             and (types is None or (event.event or "message") in types)
         ]
 
@@ -171,6 +174,10 @@ class World(Stepped):
             got = sum([client.read(1_000_000) for client in self.clients])
             behind = self.hub.window.position < self.parts.log.inner.bounds().latest
             quiet = 0 if got or behind or self.hub.dirty or self.fanout.catchup._want_log else quiet + 1
+
+
+def selected(channel: str, selectors: Collection[str]) -> bool:
+    return any(channel == s or (s[-1] == "*" and channel.startswith(s[:-1])) for s in selectors)
 
 
 def play(seed: int, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:

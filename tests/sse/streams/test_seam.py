@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,15 @@ from sse.events.model import Event, format_id
 from tests.sse.worker_parts import Parts
 
 SECONDS = 1.2
-CHANNELS = ("a", "b", "quiet")
+CHANNELS = ("a", "b", "quiet", "room:1")
 SUBSCRIPTIONS = (
     (("a",), None),
     (("a", "b", "quiet"), None),
     (("quiet",), None),
     (("a", "b"), frozenset({"x"})),
+    (("*",), None),
+    (("room:*", "quiet"), None),
+    (("q*", "b"), frozenset({"x"})),
 )
 
 
@@ -35,7 +39,7 @@ class Publisher(threading.Thread):
         while not self._stop_now.is_set():
             events = [
                 Event(
-                    self._random.choices(CHANNELS, [60, 40, 1])[0],
+                    self._random.choices(CHANNELS, [60, 40, 1, 10])[0],
                     "." * self._random.choice([1, 50, 400]),
                     self._random.choice([None, "x"]),
                 )
@@ -47,12 +51,19 @@ class Publisher(threading.Thread):
 class Reader(threading.Thread):
     """Opens one stream after another, at cursors of all kinds, and records what each was sent."""
 
-    def __init__(self, worker: Parts, publishers: list[Publisher], seed: int, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        worker: Parts,
+        publishers: list[Publisher],
+        subscriptions: Sequence[tuple[tuple[str, ...], frozenset[str] | None]],
+        seed: int,
+        stop: threading.Event,
+    ) -> None:
         super().__init__(daemon=True)
         #: subscription, first cursor, positions seen over all connections, the last cursor
         self.ledgers: list[tuple[tuple[str, ...], frozenset[str] | None, int, list[int], int]] = []
         self.error: BaseException | None = None
-        self._worker, self._publishers = worker, publishers
+        self._worker, self._publishers, self._subscriptions = worker, publishers, subscriptions
         self._random, self._stop_now = random.Random(seed), stop
 
     def run(self) -> None:
@@ -64,7 +75,7 @@ class Reader(threading.Thread):
 
     def _client(self) -> None:
         """One client over several connections, each cut anywhere."""
-        channels, types = self._random.choice(SUBSCRIPTIONS)
+        channels, types = self._random.choice(self._subscriptions)
         cursor = self._cursor()
         first: int | None = None
         seen: list[int] = []
@@ -104,7 +115,9 @@ def test_every_client_sees_exactly_what_was_acknowledged_after_its_cursor(
     with Parts(url, SSE_WINDOW_BYTES=window, SSE_REPLAY_LIMIT=10**7, SSE_RETAIN_EVENTS=10**7) as worker:
         stop = threading.Event()
         publishers = [Publisher(worker, seed, stop) for seed in range(3)]
-        readers = [Reader(worker, publishers, seed, stop) for seed in range(4)]
+        # The SQLite engine does not read by patterns yet.
+        subscriptions = SUBSCRIPTIONS if engine == "memory" or window > 1024 else SUBSCRIPTIONS[:4]
+        readers = [Reader(worker, publishers, subscriptions, seed, stop) for seed in range(4)]
         for thread in (*publishers, *readers):
             thread.start()
         time.sleep(SECONDS)
@@ -122,7 +135,7 @@ def test_every_client_sees_exactly_what_was_acknowledged_after_its_cursor(
                 position
                 for position, event in everything
                 if first < position <= last
-                and event.channel in channels
+                and any(event.channel == c or (c[-1] == "*" and event.channel.startswith(c[:-1])) for c in channels)
                 and (types is None or (event.event or "message") in types)
             ]
             checked += len(seen)

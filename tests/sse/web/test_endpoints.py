@@ -77,6 +77,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "stream: empty type": ({"path": "/events/a?event=x&event="}, "event: a type has at least one character"),
     "stream: reserved with others": ({"path": "/events?channel=_canary&channel=a"}, "is streamed alone"),
     "stream: too many channels": ({"path": "/events?channel=a&channel=b&channel=c"}, "at most 2 channels (SSE_MAX_CHANNELS), not 3"),
+    "stream: reserved pattern": ({"path": "/events/_*"}, "no pattern matches a name that begins with _"),
+    "stream: canary and all": ({"path": "/events?channel=_canary&channel=*"}, "is streamed alone"),
+    "stream: odd pattern": ({"path": "/events/a%20*"}, "a pattern is a channel name, the beginning of one"),
+    "stream: star within": ({"path": "/events/a*b"}, "must be 1 to 128 of"),
     "stream: none": ({"path": "/events"}, "name at least one channel"),
 }
 
