@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from ..log import ALLOWED_URLS
 from ..log.redis.codec import PREFIX_ALLOWED
+from ..log.retain import ALLOWED as RULES_ALLOWED
 from .declare import live_number, live_text, number, text
 from .errors import PREFIXES
 from .file import FILE_SETTING
@@ -29,6 +30,7 @@ from .values import (
     Networks,
     Origins,
     RedisPrefix,
+    RetainRules,
     SecretKey,
     ServerHeader,
 )
@@ -111,6 +113,12 @@ class Settings(LiveSettings):
         DAY, 1, 10 * 366 * DAY, "seconds",
         "How long the log keeps an event, unless `SSE_RETAIN_EVENTS` deletes it sooner. A client that was away longer "
         "gets a `stream-reset`.",
+    )
+    sse_retain: RetainRules = live_text(
+        (), RULES_ALLOWED,
+        "What the log keeps of certain channels; the first rule that matches a channel decides: "
+        "`audit:*=30d,cursor:*=60s,orders=100000/7d`. A count is for each channel. Channels without a rule share "
+        "`SSE_RETAIN_EVENTS`.",
     )
     sse_redis_prefix: RedisPrefix = text(
         "headwater", PREFIX_ALLOWED,

@@ -20,6 +20,7 @@ from ..auth.publish_key import check_publish_key
 from ..events.patterns import check_pattern
 from ..log import check_url
 from ..log.redis.codec import PREFIX
+from ..log.retain import parse_rules
 
 # RFC 1123 §2.1. The last label may not be a number: "256.1.1.1" is a typo, not a name.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -86,6 +87,12 @@ def _channel_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
         raise ValueError("not a channel name") from None
 
 
+def _retain_rules(rules: Iterable[str]) -> tuple[str, ...]:
+    rules = tuple(rules)
+    parse_rules(rules)
+    return rules
+
+
 def _origins(origins: Iterable[str]) -> tuple[str, ...]:
     origins = tuple(origin.lower().removesuffix("/") for origin in origins)
     for origin in origins:
@@ -111,6 +118,7 @@ RedisPrefix = Annotated[str, AfterValidator(_redis_prefix)]
 _Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Algorithms = Annotated[_Words, AfterValidator(_algorithms)]
 ChannelPatterns = Annotated[_Words, AfterValidator(_channel_patterns)]
+RetainRules = Annotated[_Words, AfterValidator(_retain_rules)]
 Origins = Annotated[_Words, AfterValidator(_origins)]
 Networks = Annotated[_Words, AfterValidator(_networks)]
 

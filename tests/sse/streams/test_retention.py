@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from sse.log import Log, LogUnavailable
-from sse.log.base import TRIM_BITE
+from sse.log import Log, LogUnavailable, RetainRule
+from sse.log.base import RULE_GRACE, TRIM_BITE
 from sse.settings import Settings
 from sse.streams.retention import RETENTION_DELAY, TRIM_INTERVAL, TRIM_PAUSE, Retention
 
@@ -21,6 +21,7 @@ class FakeLog:
     def __init__(self) -> None:
         self.steps: Iterator[int] = iter(())
         self.kept: list[tuple[int, float]] = []
+        self.rules: list[RetainRule] = []
         self.down = False
 
     def trim(self) -> int:
@@ -28,8 +29,9 @@ class FakeLog:
             raise LogUnavailable("told to be down")
         return next(self.steps, 0)
 
-    def retain(self, events: int, seconds: float) -> None:
+    def retain(self, events: int, seconds: float, rules: Sequence[RetainRule]) -> None:
         self.kept.append((events, seconds))
+        self.rules = list(rules)
 
 
 class Site:
@@ -41,6 +43,7 @@ class Site:
         self.settings = Settings.from_mapping({"SSE_RETAIN_EVENTS": 100})
         log: Log = self.log
         self.retention = Retention(log, self.settings, clock=lambda: self.now)
+        assert self.log.kept.pop() == (100, DAY), "at once, before anything is trimmed"
 
     def change(self, events: int) -> None:
         self.settings.become(Settings.from_mapping({"SSE_RETAIN_EVENTS": events}))()
@@ -94,3 +97,30 @@ def test_a_change_that_is_taken_back_never_counts() -> None:
     assert site.after(2 * RETENTION_DELAY) == []
     site.change(10)
     assert site.after(RETENTION_DELAY - 0.1) == [], "and does not count for the next one"
+
+
+def test_rules_apply_at_once_and_their_change_after_the_delay() -> None:
+    log: Any = FakeLog()
+    settings = Settings.from_mapping({"SSE_RETAIN": "audit:*=30d"})
+    now = [0.0]
+    retention = Retention(log, settings, clock=lambda: now[0])
+    assert log.rules == [RetainRule("audit:*", None, 30 * DAY)]
+    settings.become(Settings.from_mapping({"SSE_RETAIN": "audit:*=1h,orders=5"}))()
+    retention.trim()
+    assert log.rules == [RetainRule("audit:*", None, 30 * DAY)]
+    now[0] += RETENTION_DELAY
+    retention.trim()
+    assert log.rules == [RetainRule("audit:*", None, 3600.0), RetainRule("orders", 5, None)]
+
+
+@pytest.mark.parametrize(
+    ("rules", "seconds"),
+    [("audit:*=30d", DAY), ("a=2s,b=60s", 2), ("a=5", RULE_GRACE * 1.5), ("a=5/1h,b=2h", RULE_GRACE * 1.5), ("a=5/2s", 2), ("", DAY)],
+)
+def test_a_worker_looks_for_gaps_by_the_shortest_rule(rules: str, seconds: float) -> None:
+    settings = Settings.from_mapping({"SSE_RETAIN": rules})
+    log: Any = FakeLog()
+    retention = Retention(log, settings)
+    assert retention.least() == (100_000, seconds)
+    settings.become(Settings.from_mapping({"SSE_RETAIN": ""}))()
+    assert retention.least() == (100_000, seconds), "until the log trims without them"
