@@ -23,41 +23,38 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from typing import Any, Final, TypeVar
 
-from ...events.model import Event, Record, make_position
-from ...events.trace import Trace
+from ...events.model import Event, Record
+from ...events.patterns import split
 from ...runtime.cooperation import Turn, offload
 from ..base import (
     ANY,
     CHANNELS_MOST,
-    FOLLOW_CHARS,
-    FOLLOW_RECORDS,
     OFFLOAD_EVENTS,
-    QUIET_SECONDS,
-    Batch,
     Bounds,
     ChannelInfo,
     Erased,
     Expected,
-    IdempotencyConflict,
     LogUnavailable,
     RetainRule,
     Stored,
     Usage,
 )
+from . import channels as _channels
+from . import notes as _notes
+from .erase import Eraser
 from .file import connect, open_writer, patiently, prepare, space, unavailable, wrote_nothing
 from .follow import Follower, commits
-from .group_commit import Publish, Transaction
+from .group_commit import Publish, Transaction, store
 from .others import Others
-from .read import all_rows, one, page, record, select, size_of
+from .read import one, page, select
+from .schema import LATEST
 from .upkeep import AUTOCHECKPOINT_PAGES, Upkeep
 from .wakeup import Wakeup, touch
-from .write import insert
 
 T = TypeVar("T")
 
@@ -67,15 +64,10 @@ _GROUP_MOST: Final = 1000
 # Reading connections kept open while nobody reads: about as many as a web server has threads.
 _POOL_MOST: Final = 8
 
-_AFTER = "SELECT * FROM events WHERE position > ? ORDER BY position LIMIT ?"
-_LAST = "SELECT ifnull((SELECT max(position) FROM events), (SELECT value FROM meta WHERE name = 'trimmed'))"
-_KNOWN = "SELECT digest, first, count FROM publishes WHERE key = ?"
-_TRACE = "INSERT INTO traces VALUES (?, ?, ?)"
-_TRACED = "SELECT first, last, parent FROM traces WHERE first > ? AND first <= ? ORDER BY first"
-_REMEMBER = "INSERT INTO publishes VALUES (?, ?, ?, ?, ?)"
 _BOUNDS = (
-    "SELECT (SELECT min(position) FROM events), (SELECT max(position) FROM events),"
-    " (SELECT value FROM meta WHERE name = 'trimmed'), (SELECT value FROM meta WHERE name = 'removed')"
+    f"SELECT (SELECT min(position) FROM events), {LATEST},"
+    " (SELECT max(value) FROM meta WHERE name IN ('trimmed', 'gone')),"
+    " (SELECT value FROM meta WHERE name = 'began')"
 )
 
 
@@ -126,11 +118,9 @@ class SQLiteLog:
         trace: str | None = None,
         close: Collection[str] = (),
     ) -> list[int]:
-        if close:
-            raise LogUnavailable("not yet", stored="no")
-        if not events:
+        if not events and not close:
             return []
-        publish = Publish(events, key, digest, trace)
+        publish = Publish(events, key, digest, trace, close)
         queue = self._queue
         queue.append(publish)
         try:
@@ -180,7 +170,7 @@ class SQLiteLog:
     def _transact(self, work: Transaction) -> None:
         patiently(self._writer.execute, "BEGIN IMMEDIATE")
         work.group = self._take_group()
-        self._store(work)
+        store(self._writer, work, self._mark)
         work.stored = "unknown"
         patiently(self._writer.execute, "COMMIT")
         work.stored = "yes"
@@ -202,41 +192,28 @@ class SQLiteLog:
                 group.append(self._queue.popleft())
         return group
 
-    def _store(self, work: Transaction) -> None:
-        """Write the rows of the transaction's publishes, and note each one's result should it commit."""
-        writer, results, records = self._writer, work.results, work.records
-        now_ms = time.time_ns() // 1_000_000
-        (last,) = writer.execute(_LAST).fetchone()
-        work.previous = last = max(last, self._mark)
-        position = max(make_position(now_ms), last + 1)
-        for publish in work.group:
-            if publish.key is not None:
-                known = writer.execute(_KNOWN, (publish.key,)).fetchone()
-                if known is not None:
-                    digest, first, count = known
-                    if digest == publish.digest:
-                        results.append(list(range(first, first + count)))
-                    else:
-                        results.append(IdempotencyConflict("this idempotency key came with another content"))
-                    continue
-                memo = (publish.key, publish.digest, position, len(publish.events), now_ms)
-                writer.execute(_REMEMBER, memo)
-            first, position = position, position + len(publish.events)
-            positions = list(range(first, position))
-            rows = zip(positions, publish.events, strict=True)
-            records += [record((position, e.channel, e.event, e.retry, e.data)) for position, e in rows]
-            results.append(positions)
-            if publish.trace is not None:
-                work.traces.append(Trace(first, position - 1, publish.trace))
-                writer.execute(_TRACE, work.traces[-1])
-        if records:
-            insert(writer, records)
+    def erase(self, channel: str) -> Erased:
+        """See ``Log.erase``. Publishers wait while the records are removed: about 6 µs for each."""
+        self._check_usable()
+        try:
+            with closing(Eraser(self._path, self._mark)) as eraser:
+                erased = eraser.remove(channel)
+                self.wake()
+                self._tell_others()
+                eraser.let_go()
+                return erased
+        except (sqlite3.Error, OSError) as error:
+            raise unavailable(error, self._path) from error
 
     def _announce(self, work: Transaction) -> None:
         """Hand this process's followers what was committed, and wake those of other processes."""
         for follower in list(self._followers):
             for commit in commits(work.previous, work.records, work.traces):
                 follower.offer(commit)
+        self._tell_others()
+
+    def _tell_others(self) -> None:
+        """Wake the followers of other processes."""
         if self._others.exist():
             with suppress(OSError):  # they also look once a second
                 touch(self._path)
@@ -257,22 +234,16 @@ class SQLiteLog:
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────
 
     def read(self, channels: Collection[str] | None, after: int, limit: int, max_bytes: int) -> list[Record]:
-        if channels is not None and not channels:
-            return []
         statement, values = select("*", channels, after, "ASC")
         return self._query(page, statement, (*values, limit, 0), max_bytes)
 
     def newest(self, channels: Collection[str] | None, limit: int, max_bytes: int) -> list[Record]:
-        if channels is not None and not channels:
-            return []
         statement, values = select("*", channels, 0, "DESC")
         records = self._query(page, statement, (*values, limit, 0), max_bytes)
         records.reverse()
         return records
 
     def floor(self, channels: Collection[str] | None, after: int, keep: int) -> int | None:
-        if channels is not None and not channels:
-            return None
         statement, values = select("position", channels, after, "DESC")
         row = self._query(one, statement, (*values, 1, keep))
         return None if row is None else row[0]
@@ -280,9 +251,24 @@ class SQLiteLog:
     def bounds(self) -> Bounds:
         row = self._query(one, _BOUNDS)
         assert row is not None
-        oldest, newest, trimmed, removed = row
-        latest = max(trimmed if newest is None else newest, self._mark)
-        return Bounds(oldest, latest, trimmed, self._mark, began=trimmed if removed == 0 else 0)
+        oldest, latest, trimmed, began = row
+        return Bounds(oldest, max(latest, trimmed, self._mark), trimmed, self._mark, began)
+
+    def gone(self, channels: Collection[str] | None, after: int) -> int:
+        if channels is None:
+            bounds = self.bounds()
+            highest = bounds.trimmed if bounds.trimmed > bounds.began else 0
+        else:
+            highest = self._query(_channels.gone, channels)
+        return highest if highest > after else 0
+
+    def closed(self, channels: Collection[str]) -> dict[str, int]:
+        names, _ = split(channels)
+        return self._query(_channels.closed, names) if names else {}
+
+    def channels(self, prefix: str = "", after: str = "", limit: int = CHANNELS_MOST) -> list[ChannelInfo]:
+        self._write(_channels.catch_up)
+        return self._query(_channels.page, prefix, after, min(limit, CHANNELS_MOST))
 
     def usage(self) -> Usage:
         try:
@@ -318,46 +304,13 @@ class SQLiteLog:
                 self._followers[follower] = None
                 self._others.follow_too()
                 try:
-                    yield from self._follow(reader, wakeup, follower, after, stop)
+                    over: Callable[[], bool] = lambda: self._closed or stop.is_set()  # noqa: E731
+                    yield from follower.batches(reader, after, over, self._check_in_place)
                 finally:
                     del self._followers[follower]
                     self._others.stop_following()
         except (sqlite3.Error, OSError) as error:
             raise unavailable(error, self._path) from error
-
-    def _follow(
-        self, reader: sqlite3.Connection, wakeup: Wakeup, follower: Follower, after: int, stop: threading.Event
-    ) -> Iterator[list[Record]]:
-        quiet_at = check_at = 0.0  # the first batch is yielded at once, even if it is empty
-        while not (stop.is_set() or self._closed):
-            batch: list[Record] = follower.take(after)
-            now = time.monotonic()
-            if not batch and (follower.look or now >= quiet_at):
-                follower.look = False
-                batch = self._page(reader, after)
-                # A full page means a backlog. Others get their turn between two of its pages.
-                follower.look = follower.look or len(batch) == FOLLOW_RECORDS or size_of(batch) >= FOLLOW_CHARS
-            if now >= check_at:
-                self._check_in_place()
-                check_at = now + QUIET_SECONDS
-            if batch or now >= quiet_at:
-                if batch:
-                    after = batch[-1].position
-                quiet_at = now + QUIET_SECONDS
-                yield batch
-                if follower.look:
-                    time.sleep(0)
-            elif wakeup.wait(reader, max(quiet_at - time.monotonic(), 0)):
-                follower.look = True
-
-    @staticmethod
-    def _page(reader: sqlite3.Connection, after: int) -> list[Record]:
-        batch = patiently(page, reader, _AFTER, (after, FOLLOW_RECORDS), FOLLOW_CHARS)
-        if batch:
-            traces = patiently(all_rows, reader, _TRACED, (after, batch[-1].position))
-            if traces:
-                return Batch(batch, [Trace(*row) for row in traces])
-        return batch
 
     def _check_in_place(self) -> None:
         """Has somebody removed or replaced the file under us? What we append to it would be lost with us."""
@@ -373,6 +326,26 @@ class SQLiteLog:
         for follower in list(self._followers):
             follower.wake()
 
+    # ── notes ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def put_note(self, kind: str, name: str, value: str, seconds: float, *, expected: Expected = ANY) -> bool:
+        return self._write(_notes.put, kind, name, value, seconds, expected)
+
+    def notes(self, kind: str) -> dict[str, str]:
+        return self._query(_notes.fresh, kind)
+
+    def drop_note(self, kind: str, name: str) -> None:
+        self._write(_notes.drop, kind, name)
+
+    def _write(self, work: Callable[..., T], *args: Any) -> T:
+        """``work(connection, *args)`` with a connection of its own: the writer's belongs to publishers."""
+        self._check_usable()
+        try:
+            with closing(connect(self._path, synchronous="NORMAL", wal_autocheckpoint=0)) as database:
+                return work(database, *args)
+        except sqlite3.Error as error:
+            raise unavailable(error, self._path) from error
+
     # ── upkeep ──────────────────────────────────────────────────────────────────────────────────────────
 
     def trim(self) -> int:
@@ -383,7 +356,7 @@ class SQLiteLog:
             raise unavailable(error, self._path) from error
 
     def retain(self, events: int, seconds: float, rules: Sequence[RetainRule] = ()) -> None:
-        self._upkeep.retain(events, seconds)
+        self._upkeep.retention.apply(events, seconds, rules)
 
     def close(self) -> None:
         if self._closed:
@@ -396,26 +369,3 @@ class SQLiteLog:
         while self._readers:
             self._readers.pop().close()
         self.wake()
-
-    # ── not yet ─────────────────────────────────────────────────────────────────────────────────────────────
-
-    def erase(self, channel: str) -> Erased:
-        raise LogUnavailable("not yet", stored="no")
-
-    def gone(self, channels: Collection[str] | None, after: int) -> int:
-        raise LogUnavailable("not yet", stored="no")
-
-    def closed(self, channels: Collection[str]) -> dict[str, int]:
-        raise LogUnavailable("not yet", stored="no")
-
-    def channels(self, prefix: str = "", after: str = "", limit: int = CHANNELS_MOST) -> list[ChannelInfo]:
-        raise LogUnavailable("not yet", stored="no")
-
-    def put_note(self, kind: str, name: str, value: str, seconds: float, *, expected: Expected = ANY) -> bool:
-        raise LogUnavailable("not yet", stored="no")
-
-    def notes(self, kind: str) -> dict[str, str]:
-        raise LogUnavailable("not yet", stored="no")
-
-    def drop_note(self, kind: str, name: str) -> None:
-        raise LogUnavailable("not yet", stored="no")

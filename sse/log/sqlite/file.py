@@ -23,27 +23,12 @@ from urllib.parse import quote
 from ...events.model import make_position
 from ..base import LogRefused, LogUnavailable, Stored
 from .place import identity, mark, note, standing
+from .schema import complete, create
 
 T = TypeVar("T")
 
 APPLICATION_ID: Final = 0x48575452  # "HWTR"
 FORMAT: Final = 1  # user_version: raised whenever an older program could not read or write the file rightly
-
-# ``position`` is the rowid, so an index on ``channel`` alone is sorted by channel, then position: one channel's
-# replay reads that channel. A publish's positions follow each other, so ``first`` and ``count`` tell them all.
-_SCHEMA: Final = (
-    "CREATE TABLE events (position INTEGER PRIMARY KEY, channel TEXT NOT NULL, event TEXT, retry INTEGER,"
-    " data TEXT NOT NULL)",
-    "CREATE INDEX events_by_channel ON events (channel)",
-    "CREATE TABLE publishes (key TEXT PRIMARY KEY, digest BLOB NOT NULL, first INTEGER NOT NULL,"
-    " count INTEGER NOT NULL, created INTEGER NOT NULL) WITHOUT ROWID",
-    "CREATE INDEX publishes_by_age ON publishes (created)",
-    "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
-)
-
-# Added later, and created in files without it. An older program neither sees nor needs it, so both can use the same
-# file, as they do during a reload.
-_TRACES: Final = "CREATE TABLE IF NOT EXISTS traces (first INTEGER PRIMARY KEY, last INTEGER, parent TEXT)"
 
 # Every page of a file up to this size is checked when it is opened (0.1 s); of a larger one its header,
 # schema and both ends, because each worker of a pod that starts would read all of it.
@@ -83,7 +68,7 @@ def open_writer(path: str, *, wal_autocheckpoint: int) -> tuple[sqlite3.Connecti
     writer = connect(path, synchronous="NORMAL", wal_autocheckpoint=wal_autocheckpoint)
     try:
         _write_ahead(writer, path)
-        patiently(writer.execute, _TRACES)
+        patiently(complete, writer)
         found = patiently(standing, writer, path)
         if found.setback or found.noted is None:
             # If several workers open at once, one marks it or writes the line, and the others see that.
@@ -236,11 +221,8 @@ def _create(database: sqlite3.Connection, path: str) -> None:
     _write_ahead(database, path)
     patiently(database.execute, "BEGIN IMMEDIATE")  # of several workers that start at once, one makes the log
     if not _recognise(database, path):
-        for statement in _SCHEMA:
-            database.execute(statement)
         created = make_position(time.time_ns() // 1_000_000)
-        marks = [("trimmed", created), ("removed", 0), ("checkpoints", 0)]
-        database.executemany("INSERT INTO meta VALUES (?, ?)", marks)
+        create(database, created)
         database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         database.execute(f"PRAGMA user_version = {FORMAT}")
         note(path, identity(path), created)  # before anybody sees a log here that is not noted

@@ -4,23 +4,31 @@ A publisher knows, inside its transaction, which position was the last before it
 to the followers of its process as *"after position p came these"*, and a follower that stands at p need not read them
 back. If it stands elsewhere, because another process has committed in between or too much was queued, it reads the
 file as usual. Handing over is only a shortcut to the same rows in the same order.
+
+It reads one statement at a time: an open one would keep the write-ahead log from shrinking.
 """
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from ...events.model import Record
 from ...events.trace import Trace
-from ..base import FOLLOW_CHARS, FOLLOW_RECORDS, Batch
-from .read import size_of
+from ..base import FOLLOW_CHARS, FOLLOW_RECORDS, QUIET_SECONDS, Batch
+from .file import patiently
+from .read import all_rows, page, size_of
 from .wakeup import Wakeup
 
 # Limits on what is queued for a follower: records, and characters of data. A follower further behind reads the file.
 _AHEAD_RECORDS: Final = 20 * FOLLOW_RECORDS
 _AHEAD_CHARS: Final = 4 * FOLLOW_CHARS
+
+_AFTER: Final = "SELECT * FROM events WHERE position > ? ORDER BY position LIMIT ?"
+_TRACED: Final = "SELECT first, last, parent FROM traces WHERE first > ? AND first <= ? ORDER BY first"
 
 
 class Commit(NamedTuple):
@@ -93,6 +101,47 @@ class Follower:
             ahead.popleft()
         batch.traces = traces
         return batch
+
+    def batches(
+        self, reader: sqlite3.Connection, after: int, over: Callable[[], bool], check: Callable[[], None]
+    ) -> Iterator[list[Record]]:
+        """Yield what follows ``after``, from what was handed over or else the file; see ``Log.follow``.
+
+        over: says whether to end.
+        check: called about once a second; what it raises ends it, too.
+
+        Raises ``sqlite3.Error``.
+        """
+        quiet_at = check_at = 0.0  # the first batch is yielded at once, even if it is empty
+        while not over():
+            batch: list[Record] = self.take(after)
+            now = time.monotonic()
+            if not batch and (self.look or now >= quiet_at):
+                self.look = False
+                batch = _read(reader, after)
+                # A full page means a backlog. Others get their turn between two of its pages.
+                self.look = self.look or len(batch) == FOLLOW_RECORDS or size_of(batch) >= FOLLOW_CHARS
+            if now >= check_at:
+                check()
+                check_at = now + QUIET_SECONDS
+            if batch or now >= quiet_at:
+                if batch:
+                    after = batch[-1].position
+                quiet_at = now + QUIET_SECONDS
+                yield batch
+                if self.look:
+                    time.sleep(0)
+            elif self._wakeup.wait(reader, max(quiet_at - time.monotonic(), 0)):
+                self.look = True
+
+
+def _read(reader: sqlite3.Connection, after: int) -> list[Record]:
+    batch = patiently(page, reader, _AFTER, (after, FOLLOW_RECORDS), FOLLOW_CHARS)
+    if batch:
+        traces = patiently(all_rows, reader, _TRACED, (after, batch[-1].position))
+        if traces:
+            return Batch(batch, [Trace(*row) for row in traces])
+    return batch
 
 
 def commits(previous: int, records: Sequence[Record], traces: Sequence[Trace]) -> Iterator[Commit]:

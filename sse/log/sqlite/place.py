@@ -28,13 +28,11 @@ import time
 from typing import Final, NamedTuple
 
 from ...events.model import make_position
+from .schema import LATEST
 
 logger = logging.getLogger("headwater.log.sqlite")
 
-_LATEST: Final = (
-    "SELECT ifnull((SELECT max(position) FROM events), (SELECT value FROM meta WHERE name = 'trimmed')),"
-    " ifnull((SELECT value FROM meta WHERE name = 'lost'), 0)"
-)
+_LATEST: Final = f"SELECT {LATEST}, ifnull((SELECT value FROM meta WHERE name = 'lost'), 0)"
 _MARK: Final = "INSERT OR REPLACE INTO meta VALUES ('lost', ?)"
 
 # linux/stat.h: where the time of birth is in a struct statx, its bit in stx_mask, and "from the working directory".

@@ -3,9 +3,8 @@
 Of the workers that share the file, the one that holds a lock (flock) on ``<path>-upkeep`` does the work. If it
 dies, the kernel releases the lock for the next; the others find it taken with one system call.
 
-**Retention.** Rows are removed in bites (``TRIM_BITE``), each in its own transaction together with the new trim
-mark. Publishers do not keep count, which would cost each a page of the write-ahead log. Rows are counted
-here instead: all of them once, and then only those added since.
+**Retention** (``retain``). Rows are removed in bites (``TRIM_BITE``), each in its own transaction together with the
+marks of what was trimmed.
 
 **Checkpoints** copy the write-ahead log's pages into the database file, so that it can start again from its
 beginning. SQLite does that after a commit, in the publisher's thread, and waits for the disk twice. So
@@ -31,7 +30,10 @@ from typing import Final
 from ...events.model import make_position
 from ..base import IDEMPOTENCY_SECONDS, TRIM_BITE
 from .file import connect, patiently
+from .notes import expire
 from .place import identity, note
+from .retain import Retention
+from .schema import LATEST
 
 # A write-ahead log of this size is due for a checkpoint: it slows down reading and recovery.
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
@@ -50,15 +52,7 @@ _TRUNCATE_SECONDS: Final = 0.25
 _EXPIRE_SECONDS: Final = 5.0  # between two looks at old idempotency keys and traces
 _TRACE_SECONDS: Final = 60  # a trace is for followers that read its events while they are new
 
-_COUNT = "SELECT count(*) FROM events WHERE position > ?"
-_MARKS = (
-    "SELECT (SELECT max(position) FROM events), (SELECT value FROM meta WHERE name = 'trimmed'),"
-    " (SELECT value FROM meta WHERE name = 'removed')"
-)
-_OLDEST = "SELECT position FROM events ORDER BY position LIMIT ?"
-_DELETE = "DELETE FROM events WHERE position <= ?"
-_TRIMMED = "UPDATE meta SET value = ? WHERE name = 'trimmed'"
-_REMOVED = "UPDATE meta SET value = value + ? WHERE name = 'removed'"
+_LATEST = f"SELECT {LATEST}"
 _EXPIRE = "DELETE FROM publishes WHERE key IN (SELECT key FROM publishes WHERE created < ? ORDER BY created LIMIT ?)"
 _FORGET = "DELETE FROM traces WHERE first IN (SELECT first FROM traces WHERE first < ? ORDER BY first LIMIT ?)"
 # It must change something: SQLite does not write a page that stays as it was.
@@ -78,7 +72,7 @@ class Upkeep:
         self._path = path
         self._file = identity(path)  # as it is now: another one that takes its place is not ours
         self._noted = mark  # the newest position given out, as last noted beside the file
-        self.retain(retain_events, retain_seconds)
+        self.retention = Retention(retain_events, retain_seconds)
         self._lock_fd = os.open(path + "-upkeep", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._closed = False
         # Holds the connection while it is not in use: a thread that finds it empty leaves the work to the other.
@@ -96,7 +90,6 @@ class Upkeep:
         except BaseException:
             os.close(self._lock_fd)
             raise
-        self._count = self._counted_through = self._removed = -1
         self._expire_at = 0.0
         self._checkpoint_at = time.monotonic() + CHECKPOINT_SECONDS
         self._checkpointed: tuple[int, int] | None = None
@@ -111,8 +104,8 @@ class Upkeep:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._checkpoint(database)
             now_ms = time.time_ns() // 1_000_000
-            removed = self._trim(database, now_ms) + self._expire(database, now_ms)
-            self._note()
+            removed = self.retention.bite(database, now_ms) + self._expire(database, now_ms)
+            self._note(database)
             return removed
         except BlockingIOError:
             return 0  # another worker's duty
@@ -131,56 +124,24 @@ class Upkeep:
             self._idle.popleft().close()
             os.close(self._lock_fd)
 
-    def _note(self) -> None:
-        latest = self._counted_through
+    def _note(self, database: sqlite3.Connection) -> None:
+        (latest,) = database.execute(_LATEST).fetchone()
         if latest > self._noted:
             note(self._path, self._file, latest)
             self._noted = latest
 
-    # ── retention ───────────────────────────────────────────────────────────────────────────────────────
-
-    def retain(self, events: int, seconds: float) -> None:
-        """Change the limits, from the next bite on."""
-        self._retain_events = events
-        self._retain_ms = int(seconds * 1000)
-
-    def _trim(self, database: sqlite3.Connection, now_ms: int) -> int:
-        surplus = self._surplus(database)
-        expired = make_position(max(now_ms - self._retain_ms, 0))
-        oldest: list[int] = [row[0] for row in database.execute(_OLDEST, (TRIM_BITE,))]
-        bite = [position for n, position in enumerate(oldest) if n < surplus or position < expired]
-        if bite:
-            patiently(database.execute, "BEGIN IMMEDIATE")
-            database.execute(_DELETE, (bite[-1],))
-            database.execute(_TRIMMED, (bite[-1],))
-            database.execute(_REMOVED, (len(bite),))
-            database.execute("COMMIT")
-        return len(bite)
-
-    def _surplus(self, database: sqlite3.Connection) -> int:
-        """Count the events beyond those to keep."""
-        database.execute("BEGIN")  # one snapshot for both statements
-        newest, trimmed, removed = database.execute(_MARKS).fetchone()
-        if self._count < 0 or trimmed > self._counted_through:
-            # The first time, or when another worker did the work meanwhile and removed rows never counted here.
-            (self._count,) = database.execute(_COUNT, (0,)).fetchone()
-        else:
-            self._count -= removed - self._removed
-            self._count += database.execute(_COUNT, (self._counted_through,)).fetchone()[0]
-        database.execute("COMMIT")
-        self._removed = removed
-        self._counted_through = max(newest or 0, trimmed)
-        return self._count - self._retain_events
+    # ── what expires ────────────────────────────────────────────────────────────────────────────────────
 
     def _expire(self, database: sqlite3.Connection, now_ms: int) -> int:
-        """Forget a bite of old idempotency keys, and of traces."""
+        """Forget a bite of old idempotency keys, traces, notes, and of what was trimmed of channels that are empty."""
         if time.monotonic() < self._expire_at:
             return 0
         before = now_ms - IDEMPOTENCY_SECONDS * 1000
         removed: int = patiently(database.execute, _EXPIRE, (before, TRIM_BITE)).rowcount
         new = make_position(max(now_ms - _TRACE_SECONDS * 1000, 0))
         forgotten: int = patiently(database.execute, _FORGET, (new, TRIM_BITE)).rowcount
-        if max(removed, forgotten) < TRIM_BITE:
+        dropped = expire(database, now_ms), Retention.forget(database, now_ms)
+        if max(removed, forgotten, *dropped) < TRIM_BITE:
             self._expire_at = time.monotonic() + _EXPIRE_SECONDS
         return removed + forgotten
 

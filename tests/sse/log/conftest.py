@@ -25,19 +25,6 @@ ENGINES: dict[str, Callable[[pytest.FixtureRequest], str]] = {
 
 ONE_PROCESS = {"memory"}  # cannot be opened twice
 
-# Engines that do not yet have channels (closing, erasing, rules, notes), and why their tests are left out.
-WITHOUT_CHANNELS = {"sqlite": "its part is being written"}
-
-
-@pytest.fixture
-def with_channels(request: pytest.FixtureRequest) -> None:
-    """Leave out the engines of ``WITHOUT_CHANNELS``."""
-    params = request.node.callspec.params
-    engine = params.get("place") or params["shared_place"]
-    if engine in WITHOUT_CHANNELS:
-        pytest.skip(f"{engine}: {WITHOUT_CHANNELS[engine]}")
-
-
 @pytest.fixture
 def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a rule's count trim at once."""

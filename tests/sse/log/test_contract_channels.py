@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,8 +17,6 @@ from tests.sse.log.conftest import Follower, Place, data, events, fill, trim_all
 from tests.support.wait import eventually
 
 LIMIT, BYTES = 1000, 1 << 30
-
-pytestmark = pytest.mark.usefixtures("with_channels")
 
 
 # ── patterns ────────────────────────────────────────────────────────────────────────────────────────────
@@ -200,6 +199,16 @@ def test_an_erased_channel_is_open_again_and_can_be_erased_again(log: Log) -> No
     second = log.erase("a")
     assert second.events == 1
     assert [record.position for record in log.read(["a"], 0, LIMIT, BYTES)] == [second.through]
+
+
+def test_a_marker_is_above_what_it_erased_whatever_the_clock_says(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    (position,) = log.append(events("a"))
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() - 3600 * 10**9)
+    through = log.erase("a").through
+    assert through > position
+    (end,) = log.append([], close=["a"])
+    assert end > through
 
 
 def test_erasing_a_channel_without_events_leaves_a_marker_too(log: Log) -> None:

@@ -65,7 +65,7 @@ def test_follower_ends_when_told_to(log: Log, follow: Callable[..., Follower]) -
 def test_follower_that_would_sleep_for_a_minute_ends_at_once(
     place: Place, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("sse.log.sqlite.engine.QUIET_SECONDS", "sse.log.memory.QUIET_SECONDS"):
+    for name in ("sse.log.sqlite.follow.QUIET_SECONDS", "sse.log.memory.QUIET_SECONDS"):
         monkeypatch.setattr(name, 60.0)
     monkeypatch.setattr("sse.log.redis.follow.BLOCK_MS", 60_000)
     log = place.open()

@@ -15,8 +15,6 @@ from tests.support.wait import eventually
 
 LIMIT, BYTES = 1000, 1 << 30
 
-pytestmark = pytest.mark.usefixtures("with_channels")
-
 
 def put(log: Log, channels: Iterable[str]) -> list[int]:
     """One event in each of these channels, its data being a letter: a, b, c, … in order."""
