@@ -1,6 +1,6 @@
 """The answer of a language model, streamed token by token from a view's own generator.
 
-    gunicorn -c gunicorn.conf.py examples.llm_tokens:app     (or: flask --app examples.llm_tokens run -p 8080)
+    headwater serve --app examples.llm_tokens        (or: flask --app examples.llm_tokens run -p 8080)
     curl -N 'localhost:8080/answer?question=why'
 
 While the model is silent, the client gets heartbeats. When the client leaves, the generator is closed, and with it the
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from flask import Flask, Response, request
 
-from sse import SSE, Message
+from headwater import SSE, Message
 
 app = Flask(__name__)
 sse = SSE(app)

@@ -1,6 +1,6 @@
 """A Flask app with live updates: the streams, and a view that publishes.
 
-    gunicorn -c gunicorn.conf.py examples.own_app:app        (or: flask --app examples.own_app run -p 8080)
+    headwater serve --app examples.own_app        (or: flask --app examples.own_app run -p 8080)
     curl -N localhost:8080/events/orders
     curl -X POST localhost:8080/orders -H 'Content-Type: application/json' -d '{"item": "tea"}'
 """
@@ -11,8 +11,7 @@ from typing import Any
 
 from flask import Flask, request
 
-from health import Health
-from sse import SSE
+from headwater import SSE, Health
 
 app = Flask(__name__)
 app.config.from_prefixed_env()      # FLASK_SSE_HEARTBEAT=5 becomes SSE_HEARTBEAT; see docs/settings.md

@@ -11,6 +11,7 @@ gevent patches in the workers.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from .extension import SSE
     from .log import ChannelClosed, IdempotencyConflict, LogError, LogRefused, LogUnavailable
     from .web.view_streams import Message
+
+if __name__ == "sse" and "headwater.sse" in sys.modules:
+    raise ImportError("this process has Headwater as `headwater` already: import from headwater, not from sse")
 
 _HOMES = {
     "SSE": ".extension",

@@ -199,6 +199,8 @@ def test_it_runs_as_in_a_pod_and_ends_on_sigterm(container: Container) -> None:
     assert "Read-only file system" in refused.stderr
     probe = container.run("python", "-m", "health.probe", "--timeout", "3")
     assert probe.returncode == 0, probe.stdout + probe.stderr
+    command = container.run("headwater", "publish", "orders", "tea")
+    assert command.returncode == 0, command.stdout + command.stderr
 
     memory = sum(_pss(pid) for pid in container.pids)
     print(f"/startupz after {started:.2f} s; idle: {memory / 2**20:.0f} MB")

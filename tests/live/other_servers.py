@@ -20,15 +20,18 @@ _RUN_FLASK = "import os, sys; from flask.cli import main; sys.argv[1:] = [*sys.a
 
 
 def start(kind: str, app: str = "wsgi:app", **env: Any) -> Server:
-    """Start ``app`` under this kind of server; the caller closes it."""
+    """Start ``app`` under this kind of server; the caller closes it. (The examples are for the installed package.)"""
+    package = "headwater" if app.startswith("examples.") else "sse"
     if kind == OURS:
-        server = Server(command=(sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", app), **env)
+        config = "python:headwater.gunicorn_conf" if package == "headwater" else "gunicorn.conf.py"
+        server = Server(command=(sys.executable, "-m", "gunicorn", "-c", config, app), **env)
     elif kind == FLASK:
         # Nobody tells the extension that this server listens on a loopback address only.
         command = (sys.executable, "-c", _RUN_FLASK, "--app", app, "run", "--no-reload", "--port")
         server = Server(command=command, **{"SSE_AUTH": "none", "FLASK_SSE_AUTH": "none", **env})
     else:
-        server = Server(command=(*_STOCK, app), STOCK_WORKER=kind.removeprefix("stock "), **env)
+        hooks = "headwater.sse.gunicorn" if package == "headwater" else "sse.gunicorn"
+        server = Server(command=(*_STOCK, app), STOCK_WORKER=kind.removeprefix("stock "), STOCK_HOOKS=hooks, **env)
     try:
         server.start(ready=False)
         eventually(lambda: _answers(server), 20, lambda: f"{kind} does not answer:\n{server.log_tail()}")

@@ -2,8 +2,9 @@
 gthread."""
 
 import os
+from importlib import import_module
 
-from sse.gunicorn import post_worker_init  # noqa: F401
+post_worker_init = import_module(os.environ.get("STOCK_HOOKS", "sse.gunicorn")).post_worker_init
 
 bind = [f"127.0.0.1:{os.environ['PORT']}", f"127.0.0.1:{os.environ['HEALTH_PORT']}"]
 worker_class = os.environ["STOCK_WORKER"]

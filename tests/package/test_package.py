@@ -73,9 +73,10 @@ for found in pkgutil.walk_packages(headwater.__path__, "headwater."):
         importlib.import_module(found.name)
 import sys
 assert not {name.split(".")[0] for name in sys.modules} & {"sse", "health", "settings", "app", "wsgi"}
-from headwater import SSE, Health, Message, __version__
-from headwater.sse import SSE as same
-assert SSE is same and headwater.health.Health is Health
+from headwater import *
+from headwater import __version__
+assert SSE is headwater.sse.SSE and Health is headwater.health.Health
+assert set(headwater.__all__) == {"Health", *headwater.sse.__all__} <= set(globals())
 print(__version__)
 """
 
@@ -92,9 +93,10 @@ def test_what_runs_in_a_checkout_by_its_name_runs_under_the_packages(module: str
 
 
 def test_a_type_checker_finds_its_types(installed: Installed, tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text("from headwater import SSE\nreveal_type(SSE().publish)\n")
+    code = "from headwater import SSE, Health, Message\nreveal_type(SSE().publish)\nHealth()\nMessage('')\n"
+    (tmp_path / "shop.py").write_text(code)
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--python-executable", str(installed.bin / "python"), "--cache-dir", "/dev/null", "shop.py"],
+        [sys.executable, "-m", "mypy", "--python-executable", str(installed.bin / "python"), "--strict", "--cache-dir", "/dev/null", "shop.py"],
         capture_output=True, text=True, timeout=100, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0 and "def (channel: " in done.stdout, done.stdout + done.stderr
