@@ -133,7 +133,8 @@ def _encode_usual(records: Sequence[Record]) -> list[Frame] | None:
         ]
     except UnicodeEncodeError:
         return None
-    frames: Any = map(tuple.__new__, repeat(Frame), zip(positions, channels, kinds, wires, strict=True))
+    rows = zip(positions, channels, kinds, wires, repeat(None), strict=False)
+    frames: Any = map(tuple.__new__, repeat(Frame), rows)
     return list(frames)
 
 

@@ -43,12 +43,32 @@ RESET_REASONS: Final[tuple[ResetReason, ...]] = get_args(ResetReason)
 
 
 class Frame(NamedTuple):
-    """An event's bytes, made once in each worker and shared by all its streams, and what streams select by."""
+    """An event's bytes, made once in each worker and shared by all its streams, and what streams select by.
+
+    original: the data, but only if it has a CR: on the wire, nothing tells that from a LF.
+    """
 
     position: int
     channel: str
     event: str | None
     wire: bytes
+    original: str | None = None
+
+    def text(self) -> str:
+        """Return the event's data as it was published."""
+        if self.original is not None:
+            return self.original
+        # No field before the data has a line end of its own, and each line of the data has its field's name.
+        _, _, data = self.wire.decode().partition("\ndata: ")
+        return data[:-2].replace("\ndata: ", "\n")
+
+    def envelope(self) -> bytes:
+        """Encode the event with its channel, id, type and data as one JSON object in ``data``."""
+        fields, _, _ = self.wire.partition(b"\ndata: ")
+        event = {} if self.event is None else {"event": self.event}
+        content = {"channel": self.channel, "id": format_id(self.position), **event, "data": self.text()}
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        return b"%s\ndata: %s\n\n" % (fields, text.encode("utf-8", "replace"))
 
 
 _tuple_new = tuple.__new__  # what Frame() calls, without the cost of the call between
@@ -68,6 +88,7 @@ def encode_frame(record: Record) -> Frame:
     U+FFFD, a lone surrogate becomes "?".
     """
     position, channel, event, retry, data = record
+    original = data if "\r" in data else None
     if "\n" in data or "\r" in data:
         data = _fold(data)
     if event is not None and ("\n" in event or "\r" in event or "\0" in event):
@@ -85,7 +106,7 @@ def encode_frame(record: Record) -> Frame:
         wire = text.encode()
     except UnicodeEncodeError:
         wire = text.encode("utf-8", "replace")
-    return _tuple_new(Frame, (position, channel, event, wire))
+    return _tuple_new(Frame, (position, channel, event, wire, original))
 
 
 def encode_block(
@@ -113,7 +134,12 @@ def comment_block(text: str = "") -> bytes:
 
     Raises `InvalidEvent` for text that UTF-8 cannot carry.
     """
-    return f": {_fold(check_text('comment', text), '')}\n\n".encode()
+    return encode_comment(check_text("comment", text)) + b"\n"
+
+
+def encode_comment(text: str) -> bytes:
+    """Encode the lines of a comment without the blank line that ends a block."""
+    return f": {_fold(text, '')}\n".encode("utf-8", "replace")
 
 
 def opening_block(position: int | None, retry_ms: int, now_ms: int) -> bytes:
@@ -145,6 +171,12 @@ def reset_block(reason: ResetReason, requested: str, oldest: int | None, latest:
     requested: the cursor as it came; untrusted, so at most `MAX_CURSOR_CHARS` are sent back, in printable ASCII.
     oldest (None for an empty log), latest: the log's bounds. position: the cursor from here on.
     """
+    detail = reset_detail(reason, requested, oldest, latest)
+    return encode_block(detail, event=STREAM_RESET, id=format_id(position))
+
+
+def reset_detail(reason: ResetReason, requested: str, oldest: int | None, latest: int) -> str:
+    """Return a reset's data, JSON in printable ASCII."""
     shown = "".join(c if " " <= c <= "~" else "?" for c in requested[:MAX_CURSOR_CHARS])
     detail = {
         "reason": reason,
@@ -152,4 +184,4 @@ def reset_block(reason: ResetReason, requested: str, oldest: int | None, latest:
         "oldest": None if oldest is None else format_id(oldest),
         "latest": format_id(latest),
     }
-    return encode_block(json.dumps(detail, separators=(",", ":")), event=STREAM_RESET, id=format_id(position))
+    return json.dumps(detail, separators=(",", ":"))

@@ -16,7 +16,6 @@ import gevent
 from gevent.event import Event as GeventEvent
 
 from ..events.chunked import LAST_CHUNK, encode_chunk
-from ..events.wire import retry_block
 from ..log import LogError
 from ..streams.group import Group
 from ..streams.replay import FellBehind
@@ -113,9 +112,9 @@ class CatchUp:
         window = self._hub.window
         key = (group, after, target, window.floor)  # the floor, because the window may have been reset
         if key != self._page_key:
-            channels, types = group.subscription
-            page = window.read(channels, types, after, target, PAGE_BYTES)
-            self._page, self._page_key = Chunk.of(page.frames, page.position), key
+            subscription = group.subscription
+            page = window.read(subscription.channels, subscription.types, after, target, PAGE_BYTES)
+            self._page, self._page_key = Chunk.of(page.frames, page.position, group.form), key
         return self._page
 
     def _queue(self, stream: Stream, backlog: Backlog, chunk: Chunk) -> None:
@@ -165,7 +164,7 @@ class CatchUp:
             return
         if self._still_reads(stream, backlog):
             self._end_reading(backlog)
-            self._queue(stream, backlog, Chunk.of(page.frames, page.position))
+            self._queue(stream, backlog, Chunk.of(page.frames, page.position, stream.group.form))
             self.advance(stream)
 
     @staticmethod
@@ -236,7 +235,7 @@ class CatchUp:
                 self._end_here(stream, backlog, CloseReason.REPLACED)
 
     def _make_final(self, stream: Stream, backlog: Backlog) -> None:
-        retry = retry_block(spread_retry(self._settings.sse_retry))
+        retry = stream.group.form.retry(spread_retry(self._settings.sse_retry))
         backlog.rest = encode_chunk(retry) + LAST_CHUNK if stream.chunked else retry
         backlog.final = True
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..events.chunked import encode_chunk
 from ..events.wire import Frame
+from ..streams.forms import USUAL, Form
 
 
 class Chunk(NamedTuple):
@@ -24,7 +25,7 @@ class Chunk(NamedTuple):
     chunked: bytes
 
     @classmethod
-    def of(cls, frames: Sequence[Frame], position: int) -> Chunk:
+    def of(cls, frames: Sequence[Frame], position: int, form: Form = USUAL) -> Chunk:
         """Join frames. ``position`` may lie beyond the last one, if the log has no event for these streams between."""
-        body = b"".join([frame.wire for frame in frames])
+        body = b"".join(form.wires(frames))
         return cls(position, len(frames), body, encode_chunk(body))

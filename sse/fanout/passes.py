@@ -102,7 +102,7 @@ class Passes:
                 break
         frames = pending[:count]
         before = frames[0].position - 1
-        chunk = Chunk.of(frames, frames[-1].position)
+        chunk = Chunk.of(frames, frames[-1].position, group.form)
         waiting = iter(group.live.copy())
         # Nothing above has changed the group; from here on these frames belong to this pass, even if it fails.
         group.pending = pending[count:]

@@ -15,7 +15,6 @@ from time import monotonic
 import gevent
 
 from ..events.chunked import encode_chunk
-from ..events.wire import heartbeat_block
 from ..streams.group import Group
 from ..streams.stream import OWN_CLIENT, Backlog, CloseReason, State, Stream
 from . import epoll
@@ -114,7 +113,7 @@ class Upkeep:
         both = self._heartbeats.get(group)
         if both is None:
             position = group.position(self._hub.window.position)
-            body = heartbeat_block(position, time.time_ns() // 1_000_000)
+            body = group.form.heartbeat(position, time.time_ns() // 1_000_000)
             both = self._heartbeats[group] = (body, encode_chunk(body))
         data = both[stream.chunked]
         stream.beat = now

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..events.trace import Trace
 from ..events.wire import Frame
+from .forms import USUAL, Form, Forms
 from .index import Index
 
 
@@ -38,10 +39,13 @@ class Subscription(NamedTuple):
 
     channels: names and patterns, of which at most one matches any channel (``patterns.reduced``).
     types: event types; None for all.
+    envelope, plain: the form of its events (:mod:`sse.streams.forms`).
     """
 
     channels: frozenset[str]
     types: frozenset[str] | None = None
+    envelope: bool = False
+    plain: bool = False
 
     def label(self) -> str:
         """Return it as text for a log line."""
@@ -52,6 +56,7 @@ class Subscription(NamedTuple):
 class Group:
     """What the streams of one subscription have in common.
 
+    form      in which they are written
     live      streams that have been sent everything through :meth:`position`; unordered, a stream knows its index
     waiters   generator streams, which pull from the window when they are woken (a dict, as an empty set takes 230 B)
     pending   frames that entered the worker and are not sent yet
@@ -70,6 +75,7 @@ class Group:
         "deferred",
         "dirty",
         "events",
+        "form",
         "last_sent",
         "live",
         "members",
@@ -80,8 +86,9 @@ class Group:
         "waiters",
     )
 
-    def __init__(self, subscription: Subscription, now: float) -> None:
+    def __init__(self, subscription: Subscription, now: float, form: Form = USUAL) -> None:
         self.subscription = subscription
+        self.form = form
         self.live: list[Any] = []
         self.waiters: dict[Waiter, None] = {}
         self.pending: list[Frame] = []
@@ -120,6 +127,7 @@ class Groups:
     """One worker's groups, and which of them want a channel's events. The hub's lock guards it."""
 
     def __init__(self) -> None:
+        self.forms = Forms()
         self._by_subscription: dict[Subscription, Group] = {}
         self._index: Index[Group] = Index()
 
@@ -137,7 +145,8 @@ class Groups:
         """Return the group of this subscription, with one more member."""
         group = self._by_subscription.get(subscription)
         if group is None:
-            group = self._by_subscription[subscription] = Group(subscription, time.monotonic())
+            form = self.forms.of(subscription.envelope, subscription.plain)
+            group = self._by_subscription[subscription] = Group(subscription, time.monotonic(), form)
             self._index.add(group, subscription.channels)
         group.members += 1
         return group

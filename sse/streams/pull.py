@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 
-from ..events.wire import heartbeat_block, retry_block
 from ..log import LogUnavailable
 from ..runtime.cooperation import breathe
 from .group import Group
@@ -101,7 +100,7 @@ class PullStream(Stream):
                 end = CloseReason.FELL_BEHIND
             if end is not None:
                 self.become(State.ENDING)
-                yield retry_block(spread_retry(hub.settings.sse_retry))
+                yield self.group.form.retry(spread_retry(hub.settings.sse_retry))
                 reason = end
         finally:
             with hub.lock:
@@ -144,7 +143,7 @@ class PullStream(Stream):
             due = self.beat + heartbeat if heartbeat else float("inf")
             if due <= now:
                 self.beat = now
-                yield heartbeat_block(self.cursor, time.time_ns() // 1_000_000)
+                yield self.group.form.heartbeat(self.cursor, time.time_ns() // 1_000_000)
                 continue
             left = min(due, self.ends_at) - now
             if down:
@@ -162,7 +161,7 @@ class PullStream(Stream):
             return False
         page = hub.replay.read_page(self.group.subscription, self.cursor, tail)
         if page.frames:
-            body = b"".join([frame.wire for frame in page.frames])
+            body = b"".join(self.group.form.wires(page.frames))
             self.beat = time.monotonic()
             yield body
             self.events += len(page.frames)

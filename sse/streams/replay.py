@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ..events.batch import encode_frames
 from ..events.model import Record, make_position
 from ..events.patterns import is_pattern
-from ..events.wire import ResetReason, reset_block
+from ..events.wire import ResetReason
 from ..log import Bounds, Log, LogUnavailable
 from ..runtime.cooperation import breathe, offload
 from ..runtime.single_flight import SingleFlight
@@ -83,7 +83,7 @@ class Replay:
             return Start(cursor, None)
         self._stats.resets[reason] += 1
         bounds = self.bounds()
-        return Start(cursor, reset_block(reason, requested, bounds.oldest, bounds.latest, cursor))
+        return Start(cursor, group.form.reset(reason, requested, bounds.oldest, bounds.latest, cursor))
 
     def begin(self, channels: frozenset[str], cursor: int | None) -> tuple[ResetReason | None, int]:
         """Judge a client's cursor: return why it cannot be used, if so, and the cursor to go on from.
@@ -108,7 +108,7 @@ class Replay:
 
         The window must hold everything after the cursor.
         """
-        channels, types = subscription
+        channels, types = subscription.channels, subscription.types
         with self._advanced:
             if types is None and not any(map(is_pattern, channels)):
                 return self._window.keep_newest(channels, cursor, keep)

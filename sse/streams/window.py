@@ -21,6 +21,7 @@ from heapq import merge
 from operator import itemgetter
 from typing import Final, NamedTuple
 
+from ..events.markers import MARKERS
 from ..events.patterns import is_pattern, matcher
 from ..events.wire import Frame
 
@@ -74,8 +75,9 @@ def matches(frame: Frame, types: frozenset[str] | None) -> bool:
     """Tell whether a stream that asked for these event types (None = all) gets this frame.
 
     A frame without a type is a ``message`` (WHATWG HTML §9.2.6: an empty event type buffer dispatches as ``message``).
+    Every stream gets the service's own markers.
     """
-    return types is None or (frame.event or "message") in types
+    return types is None or (frame.event or "message") in types or frame.event in MARKERS
 
 
 class Window:
@@ -117,13 +119,15 @@ class Window:
         held.extend(frames)
         size += FRAME_OVERHEAD_BYTES * len(frames)
         for frame in frames:
-            position, channel, _, wire = frame
+            position, channel, _, wire, original = frame
             run = runs.get(channel)
             if run is None:
                 run = runs[channel] = _Run()
             run.frames.append(frame)
             run.positions.append(position)
             size += len(wire)
+            if original is not None:
+                size += original.__sizeof__()
         self.position, self.size = position, size
         if size > self._max_bytes:
             self._evict()
@@ -132,10 +136,12 @@ class Window:
         held, runs, size, start = self._frames, self._runs, self.size, self._start
         gone = set()
         while size > self._max_bytes and start < len(held):
-            self.floor, channel, _, wire = held[start]
+            self.floor, channel, _, wire, original = held[start]
             held[start] = _EVICTED
             start += 1
             size -= len(wire) + FRAME_OVERHEAD_BYTES
+            if original is not None:
+                size -= original.__sizeof__()
             gone.add(channel)
         if start >= COMPACT_AFTER and start * 2 > len(held):
             del held[:start]

@@ -12,7 +12,6 @@ from ..auth.address import address_bucket
 from ..auth.decision import Grant
 from ..events.names import INJECTED_CHANNELS
 from ..events.patterns import reduced
-from ..events.wire import opening_block
 from ..log import LogUnavailable
 from ..observe.environ import HUNG_UP, STREAM, TAKEOVER, WHY_LOST
 from ..observe.request_id import request_id
@@ -23,7 +22,7 @@ from ..streams.stream import CloseReason, Stream, lease, spread_retry
 from .access import allowed
 from .answers import check_log
 from .problems import Problem
-from .query import accepts_stream, asked_cursor, check_query, checked_selector
+from .query import accepts_stream, asked_cursor, check_query, checked_selector, flag
 from .service import Service
 
 # Seconds that a new stream waits for a worker that is still reading its log, before it is sent away with ``retry:``.
@@ -55,16 +54,20 @@ def open_stream(service: Service, request: Request, channels: tuple[str, ...]) -
     if accept not in (None, "text/event-stream", "*/*") and not accepts_stream(accept):
         raise Problem(406, "this is a text/event-stream, which the Accept header excludes")
     types = None
+    envelope = plain = False
     if request.query_string:
         check_query(request)
         types = frozenset(request.args.getlist("event")) or None
+        envelope, plain = flag(request, "envelope"), flag(request, "plain")
     if types and "" in types:
         raise Problem(400, "event: a type has at least one character; leave event out to get all", field="event")
     grant = allowed(service, request, "subscribe", channels)
     if request.method == "HEAD":
         # No Content-Length of 0: a stream has no length (RFC 9110 §8.6).
         return iter(())
-    return _open(service, request, Subscription(reduced(channels), types), grant)
+    if not INJECTED_CHANNELS.isdisjoint(channels):
+        envelope = plain = False  # its blocks are not events, which have a form
+    return _open(service, request, Subscription(reduced(channels), types, envelope, plain), grant)
 
 
 def _open(service: Service, request: Request, subscription: Subscription, grant: Grant) -> Iterable[bytes]:
@@ -76,13 +79,15 @@ def _open(service: Service, request: Request, subscription: Subscription, grant:
     asked = asked_cursor(request)
     if not hub.wait_ready(START_PATIENCE):
         hub.stats.refused["log"] += 1
-        return _send_away(service, asked)
+        return _send_away(service, asked, subscription)
     expires_in = None if grant.expires_at is None else grant.expires_at - time.time() - TOKEN_MARGIN
     if expires_in is not None and expires_in <= 0:
         hub.stats.refused["token"] += 1
-        return _send_away(service, asked)  # the token is about to expire; when the client returns, it gets 401
+        return _send_away(
+            service, asked, subscription
+        )  # the token is about to expire; when the client returns, it gets 401
     if hub.admission.admit(client, count=False) is not None:
-        return _send_away(service, asked)
+        return _send_away(service, asked, subscription)
     return _serve(service, request.environ, subscription, client, expires_in, asked)
 
 
@@ -101,7 +106,7 @@ def _serve(
     """
     hub = service.hub
     if hub.admission.admit(client) is not None:
-        yield from _send_away(service, asked)
+        yield from _send_away(service, asked, subscription)
         return
     now = time.monotonic()
     ends_at, ends_as = lease(now, service.settings.sse_max_stream_age, expires_in)
@@ -122,7 +127,7 @@ def _serve(
         # Only the log knows where this client was. Not a 503, at which an EventSource gives up for ever.
         hub.leave(stream)
         hub.stats.refused["log"] += 1
-        yield from _send_away(service, asked)
+        yield from _send_away(service, asked, subscription)
         return
     except BaseException:
         hub.leave(stream)
@@ -130,7 +135,7 @@ def _serve(
     stream.cursor = start.cursor
     hub.stats.opened += 1
     environ[STREAM] = True
-    opening = opening_block(start.cursor, service.settings.sse_retry, time.time_ns() // 1_000_000)
+    opening = stream.group.form.opening(start.cursor, service.settings.sse_retry, time.time_ns() // 1_000_000)
     opening += start.reset or b""
     try:
         yield opening
@@ -144,14 +149,17 @@ def _serve(
         yield from PullStream.instead_of(stream, hub, hung_up=hung_up, why_lost=why_lost).chunks()
 
 
-def _send_away(service: Service, asked: tuple[str | None, int | None]) -> Iterable[bytes]:
+def _send_away(service: Service, asked: tuple[str | None, int | None], subscription: Subscription) -> Iterable[bytes]:
     """Return the body that sends a client away for now: an opening with a randomised ``retry:``, and a clean end.
 
     The status is 200, so that an EventSource reconnects; at any other it gives up for ever (WHATWG HTML §9.2.3).
     A client without a cursor gets the newest one, so that it misses nothing until it is let in, but none before the
     worker has read the log. A client with a cursor gets it back, unless it is malformed.
     """
+    hub = service.hub
     requested, position = asked
     if requested is None:
-        position = service.hub.window.position or None
-    return (opening_block(position, spread_retry(service.settings.sse_retry), time.time_ns() // 1_000_000),)
+        position = hub.window.position or None
+    retry_ms = spread_retry(service.settings.sse_retry)
+    form = hub.groups.forms.of(subscription.envelope, subscription.plain)
+    return (form.sent_away(position, retry_ms, time.time_ns() // 1_000_000),)

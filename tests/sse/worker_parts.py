@@ -13,7 +13,6 @@ from typing import Any
 
 from sse.auth.address import address_bucket
 from sse.events.model import Event, Record, parse_id, parse_since
-from sse.events.wire import opening_block
 from sse.fanout import Fanout
 from sse.log import Bounds, ChannelInfo, Erased, Log, LogUnavailable, RetainRule, open_log
 from sse.log.base import ANY, Expected, LogReplaced
@@ -219,13 +218,15 @@ class Parts:
         *channels: str,
         since: bool = False,
         types: frozenset[str] | None = None,
+        envelope: bool = False,
+        plain: bool = False,
         ends_in: float = float("inf"),
         ends_as: str = "lease",
     ) -> Pulled:
         """A generator stream from this cursor on; ``ends_in`` seconds from now."""
         hub = self.hub
         assert hub.admission.admit("-") is None
-        group = hub.join(Subscription(frozenset(channels or ("a",)), types))
+        group = hub.join(Subscription(frozenset(channels or ("a",)), types, envelope, plain))
         now = time.monotonic()
         stream = PullStream(hub, group, 0, now=now, ends_at=now + ends_in, ends_as=ends_as, client="-")
         cursor = None
@@ -243,7 +244,7 @@ class Pulled:
         self.stream = stream
         self.start = start
         self.parser = EventParser()
-        self.blocks = self.parser.feed(opening_block(start.cursor, retry_ms, 0) + (start.reset or b""))
+        self.blocks = self.parser.feed(stream.group.form.opening(start.cursor, retry_ms, 0) + (start.reset or b""))
         self._chunks = stream.chunks()
 
     @property

@@ -29,8 +29,8 @@ class StreamEvent(NamedTuple):
 
     @property
     def is_control(self) -> bool:
-        """Return whether it is the service's own: an opening, a retry, a heartbeat, a reset."""
-        return self.data is None or self.event in ("heartbeat", "stream-reset")
+        """Return whether it is the service's own: an opening, a retry, a heartbeat, a reset, an end."""
+        return self.data is None or self.event in ("heartbeat", "stream-reset", "stream-end")
 
     @property
     def is_opening(self) -> bool:

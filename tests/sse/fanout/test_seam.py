@@ -7,6 +7,7 @@ writes fall short everywhere. What each client must have seen is known from a li
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable, Collection
@@ -20,6 +21,7 @@ from sse.fanout import fanout, passes
 from sse.streams.group import Subscription
 from sse.streams.stream import State
 from tests.sse.worker_parts import SocketClient, Stepped
+from tests.support.sse_parser import StreamEvent
 
 CHANNELS = ("a", "a:x", "a:y", "b", "c:1")
 SELECTORS = (*CHANNELS, "quiet", "*", "a*", "a:*", "b*", "none:*")
@@ -78,7 +80,7 @@ class World(Stepped):
         events = [
             Event(
                 self.random.choice(CHANNELS),
-                str(len(self.events) + n) + "." * self.random.choice([0, 0, 200, 3000]),
+                str(len(self.events) + n) + self.random.choice(["", "", "\r\n\n", "\r", "." * 200, "." * 3000]),
                 self.random.choice(TYPES),
             )
             for n in range(self.random.randrange(1, 8))
@@ -95,7 +97,8 @@ class World(Stepped):
         types = self.random.choice([None, None, frozenset({"x", "message"})])
         known = [self.start] + [position for position, _ in self.events if position <= self.hub.window.position]
         cursor = self.random.choice([None, known[-1], self.random.choice(known)])
-        group = self.hub.join(Subscription(channels, types))
+        envelope, plain = self.random.random() < 0.3, self.random.random() < 0.3
+        group = self.hub.join(Subscription(channels, types, envelope, plain))
         text = None if cursor is None else format_id(cursor)
         begin = self.hub.replay.resolve(group, text, cursor)
         assert begin.reset is None
@@ -135,7 +138,8 @@ class World(Stepped):
     # ── what must be true ─────────────────────────────────────────────────────────────────────────────────────
 
     def expected(self, client: SocketClient) -> list[int]:
-        channels, types = client.stream.group.subscription
+        subscription = client.stream.group.subscription
+        channels, types = subscription.channels, subscription.types
         return [
             position
             for position, event in self.events
@@ -156,9 +160,20 @@ class World(Stepped):
                 assert not [p for p in owed[seen:] if p <= position], "an id above what was sent"
             else:
                 assert seen < len(owed) and position == owed[seen], "not the next event"
+                self.check_form(client, block, position)
                 seen += 1
         if complete:
             assert seen == len(owed), f"{len(owed) - seen} events are missing"
+
+    def check_form(self, client: SocketClient, block: StreamEvent, position: int) -> None:
+        (event,) = [event for p, event in self.events if p == position]
+        type_ = {} if event.event is None else {"event": event.event}
+        assert block.event == event.event
+        if client.stream.group.subscription.envelope:
+            content = {"channel": event.channel, "id": format_id(position), **type_, "data": event.data}
+            assert json.loads(block.data or "") == content
+        else:
+            assert block.data == event.data.replace("\r\n", "\n").replace("\r", "\n")
 
     def settle(self) -> None:
         """Let everything come to rest, without new events."""
@@ -193,7 +208,11 @@ def play(seed: int, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
             assert ended or client.stream.state == "live", client.stream.state
             world.check(client, complete=not ended)
             if ended and client.finished:
-                assert client.decoder.terminated and client.blocks[-1].retry is not None
+                assert client.decoder.terminated
+                if client.stream.group.subscription.plain:
+                    assert client.parser.partial and not [block for block in client.blocks if block.is_control]
+                else:
+                    assert client.blocks[-1].retry is not None
         # A live stream still gets new events.
         world.publish()
         world.settle()

@@ -195,7 +195,9 @@ def test_a_changed_retention_is_applied_once_all_workers_have_had_time_to_know_i
     eventually(lambda: len(worker.log.read(None, 0, 100, 10**6)) == 5, 8)
     assert time.monotonic() - began > 1.5
     worker.change(SSE_RETAIN_EVENTS=100)
-    assert worker.hub.retention.applied[:2] == (5, 86_400), "until it is applied, gaps are looked for by the lower value"
+    assert worker.hub.retention.applied[:2] == (5, 86_400), (
+        "until it is applied, gaps are looked for by the lower value"
+    )
     eventually(lambda: worker.hub.retention.applied[:2] == (100, 86_400), 8)
 
 

@@ -115,7 +115,14 @@ def test_rules_apply_at_once_and_their_change_after_the_delay() -> None:
 
 @pytest.mark.parametrize(
     ("rules", "seconds"),
-    [("audit:*=30d", DAY), ("a=2s,b=60s", 2), ("a=5", RULE_GRACE * 1.5), ("a=5/1h,b=2h", RULE_GRACE * 1.5), ("a=5/2s", 2), ("", DAY)],
+    [
+        ("audit:*=30d", DAY),
+        ("a=2s,b=60s", 2),
+        ("a=5", RULE_GRACE * 1.5),
+        ("a=5/1h,b=2h", RULE_GRACE * 1.5),
+        ("a=5/2s", 2),
+        ("", DAY),
+    ],
 )
 def test_a_worker_looks_for_gaps_by_the_shortest_rule(rules: str, seconds: float) -> None:
     settings = Settings.from_mapping({"SSE_RETAIN": rules})

@@ -81,6 +81,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "stream: canary and all": ({"path": "/events?channel=_canary&channel=*"}, "is streamed alone"),
     "stream: odd pattern": ({"path": "/events/a%20*"}, "a pattern is a channel name, the beginning of one"),
     "stream: star within": ({"path": "/events/a*b"}, "must be 1 to 128 of"),
+    "stream: envelope": ({"path": "/events/a?envelope=yes"}, "envelope is 1 or 0"),
+    "stream: plain": ({"path": "/events/a?plain=1&plain=0"}, "plain is 1 or 0"),
     "stream: none": ({"path": "/events"}, "name at least one channel"),
 }
 
