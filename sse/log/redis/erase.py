@@ -1,6 +1,6 @@
 """Erases channels, and rebuilds the stream so that no byte of them is left (``scripts.erase`` tells how).
 
-Rebuilding takes half of Redis's time, in bites of 1 to 2 ms, and for a while the memory of a second stream.
+Rebuilding takes half of Redis's time, in bites of 1 ms, and for a while the memory of a second stream.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .scripts import ERASE, REBUILD
 
 logger = logging.getLogger("headwater.log.redis")
 
-BITE_RECORDS: Final = 300  # of a bite of a rebuild; 1 to 2 ms of Redis's time
+BITE_RECORDS: Final = 200  # of a bite of a rebuild; about 1 ms of Redis's time
 BITE_BYTES: Final = 256 * 1024
 ENTRY_BYTES: Final = 64  # what an entry takes in a stream beyond its data, about
 ERASE_SECONDS: Final = 60.0  # how long ``erase`` waits for the last byte; the worker that trims then goes on

@@ -26,7 +26,7 @@ and what the log knows of its channels. None of it is a publisher's work (``book
     {headwater}:gone          hash: of each channel the id through which it was trimmed
     {headwater}:idle          sorted set: channels of ``gone`` that have no records, by the time of that id (ms)
     {headwater}:due           sorted set: channels that a retention rule is for, by the time when something is due (ms)
-    {headwater}:erased        hash: channels that were erased in the last minute, and the ids of their markers
+    {headwater}:erased        hash: channels that were erased in the last 10 s, and the ids of their markers
     {headwater}:rebuild       hash, while the stream is rebuilt: how far (``erase``)
     {headwater}:copy          stream, while the stream is rebuilt: what it will be
 

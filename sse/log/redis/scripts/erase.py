@@ -70,8 +70,10 @@ local info, gone, dead = stream(), erasures(log), {}
 -- What somebody has trimmed from the front who does not know of the copy.
 if info.first == '' then
   redis.call('UNLINK', COPY)
-elseif redis.call('EXISTS', COPY) == 1 then
-  redis.call('XTRIM', COPY, 'MINID', '=', info.first)
+else
+  -- Only if need be: after its first write, a script is no longer refused by a Redis that is full.
+  local first = redis.call('XRANGE', COPY, '-', '+', 'COUNT', 1)[1]
+  if first and newest(first[1], info.first) ~= first[1] then redis.call('XTRIM', COPY, 'MINID', '=', info.first) end
 end
 
 local ended = walk(cursor, tonumber(ARGV[2]), tonumber(ARGV[3]), function(id, fields)

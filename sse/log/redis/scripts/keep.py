@@ -68,7 +68,7 @@ local function drop_erasures(log, book, now)
   local left = false
   for channel, marker in pairs(erasures(log)) do
     local id = text(marker[1], marker[2])
-    if newest(book.erased, id) == book.erased and marker[1] < now - 60000 then
+    if newest(book.erased, id) == book.erased and marker[1] < now - 10000 then
       redis.call('HDEL', ERASED, channel)
     else
       left = true
