@@ -32,7 +32,10 @@ def build(directory: Path) -> Built:
     source.mkdir()
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+            # Without the links in headwater/: pip unpacks a zip of the repository without them.
+            left_out = ("sse", "health") if name == "headwater" else ()
+            ignore = shutil.ignore_patterns("__pycache__", *left_out)
+            shutil.copytree(ROOT / name, source / name, ignore=ignore)
         else:
             shutil.copy(ROOT / name, source / name)
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(directory), str(source)]
