@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ..sse.events.markers import is_marker
 from ..sse.events.model import format_id, make_position, parse_since
-from ..sse.events.patterns import matcher
+from ..sse.events.patterns import is_pattern, matcher
 from ..sse.log import Bounds, Log, LogUnavailable
 from ..sse.log.base import Batch
-from .messages import RESET, Message
+from .messages import CLOSED, END, RESET, Message
 
 # Seconds until a log that does not answer is asked again, doubling to the most.
 FIRST_DELAY, MOST_DELAY = 0.2, 5.0
@@ -22,12 +22,12 @@ FIRST_DELAY, MOST_DELAY = 0.2, 5.0
 def follow(
     log: Log, channels: Sequence[str], types: Sequence[str], since: str | None, say: Callable[[str], None]
 ) -> Iterator[Message]:
-    """Yield the events of these channels (names and patterns) after ``since``; None: after now. For ever, but for
-    channels that are closed.
+    """Yield the events of these channels (names and patterns) after ``since``; None: after now.
 
-    say: tells of what a person should know.
+    Ends when all channels are closed; with a pattern never. say: tells of what a person should know.
     """
     wanted, kinds = matcher(channels), frozenset(types)
+    names = frozenset() if any(map(is_pattern, channels)) else frozenset(channels)
     position = None if since is None else parse_since(since)
     delay, away = FIRST_DELAY, False
     while True:
@@ -37,6 +37,10 @@ def follow(
             if reason is not None:
                 yield _reset(reason, since or "", bounds, position)
             considered = bounds.trimmed
+            ended = {name for name, at in log.closed(names).items() if at <= position} if names else set()
+            if names and ended == names:
+                say(CLOSED)
+                return
             for batch in log.follow(position, threading.Event()):
                 if away:
                     say("the log answers again")
@@ -52,6 +56,11 @@ def follow(
                     position, since = record.position, format_id(record.position)
                     if wanted(record.channel) and (not kinds or record.event in kinds or is_marker(record.event)):
                         yield Message(since, record.channel, record.event, record.data)
+                    if names and is_marker(record.event) and record.channel in names:
+                        # An end; or an erasure, which opens the channel again.
+                        (ended.add if record.event == END else ended.discard)(record.channel)
+                        if ended == names:
+                            return
         except LogUnavailable as error:
             if not away:
                 say(f"{error}; trying again")

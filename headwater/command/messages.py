@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 HEARTBEAT: Final = "heartbeat"
 RESET: Final = "stream-reset"
 END: Final = "stream-end"
+CLOSED: Final = "closed: no more events will come"
 CONTROL: Final = frozenset({RESET, END})  # not published by anybody: the service tells its listeners
 
 

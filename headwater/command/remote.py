@@ -16,7 +16,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from ..sse.version import VERSION
 from .errors import Failed
 from .event_stream import Blocks
-from .messages import CONTROL, HEARTBEAT, Message, NotNow
+from .messages import CLOSED, CONTROL, HEARTBEAT, Message, NotNow
 
 # Seconds without a byte after which a stream is opened again: four times the service's heartbeat, so something in
 # between has lost the connection. Where SSE_HEARTBEAT is longer, this costs a reconnection, and no event.
@@ -88,6 +88,7 @@ class Service:
             try:
                 with self._open("GET", "/events?" + urlencode(asked + begin), headers, SILENCE) as response:
                     if response.status == 204:
+                        say(CLOSED)
                         return
                     kind = response.headers.get_content_type()
                     if kind != "text/event-stream":

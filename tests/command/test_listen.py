@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from sse.log import open_log
 from tests.command.run import COMMAND, Running, environment, headwater
 from tests.support.redis_server import RedisServer
 from tests.support.scripted_server import ScriptedServer
 from tests.support.server import ROOT, Server
+from tests.support.wait import eventually
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\n"
 
@@ -176,7 +180,50 @@ def test_an_envelope_says_which_channel_an_event_came_from(scripted: ScriptedSer
 def test_a_service_that_says_that_there_is_no_more_ends_it(scripted: ScriptedServer) -> None:
     scripted.script = lambda connection: connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
     done = headwater("listen", "a", "--url", f"http://127.0.0.1:{scripted.port}")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "headwater: closed: no more events will come\n")
+
+
+def test_in_a_log_it_ends_with_the_last_channel_that_is_closed(service: Server, channel: str, tmp_path: Path) -> None:
+    one, two = channel, f"{channel}-2"
+    log = where("log", service)
+    with Running(tmp_path, "listen", one, two, "-e", "x", "--json", "--since", "earliest", **log) as running:
+        for name in (one, two):
+            service.publish(name, "tea", "?event=x")
+            service.publish(name, "last", "?close=1")
+        assert running.wait() == 0
+        told = [json.loads(line) for line in running.lines]
+    assert [(line["channel"], line["event"]) for line in told] == [
+        (one, "x"), (one, "stream-end"), (two, "x"), (two, "stream-end"),
+    ]  # fmt: skip
+    again = headwater("listen", one, two, **log)
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "headwater: closed: no more events will come\n")
+    refused = headwater("publish", one, "tea", **log)
+    assert refused.returncode == 1 and refused.stderr == f"headwater: the channel {one} is closed\n"
+
+
+def test_in_a_log_an_erasure_is_told_and_opens_the_channel_again(service: Server, channel: str, tmp_path: Path) -> None:
+    log = where("log", service)
+    service.publish(channel, "secret")
+    with Running(tmp_path, "listen", channel, "--json", "--since", "earliest", **log) as running:
+        eventually(lambda: len(running.lines) == 1, 10)
+        with closing(open_log(log["SSE_LOG"], retain_events=1000, retain_seconds=3600)) as opened:
+            opened.erase(channel)
+        service.publish(channel, "tea")
+        eventually(lambda: len(running.lines) == 3, 10, lambda: f"{running.lines} {running.told}")
+        reset, event = map(json.loads, running.lines[1:])
+    assert (json.loads(reset["data"])["reason"], event["data"]) == ("erased", "tea")
+
+
+def test_what_retention_has_taken_is_told_before_what_is_left(tmp_path: Path) -> None:
+    with Server(directory=tmp_path, SSE_RETAIN_EVENTS=2) as service:
+        first = service.publish("orders", "1")
+        for number in ("2", "3", "4"):
+            service.publish("orders", number)
+        with closing(sqlite3.connect(service.directory / "h.db")) as database:
+            eventually(lambda: database.execute("SELECT count(*) FROM events").fetchone() == (2,), 20)
+        done = headwater("listen", "orders", "--since", first, "--count", "2", "--json", **where("log", service))
+    reset, *events = map(json.loads, done.stdout.splitlines())
+    assert json.loads(reset["data"])["reason"] == "expired" and [event["data"] for event in events] == ["3", "4"]
 
 
 @pytest.mark.parametrize(
