@@ -110,12 +110,13 @@ def test_what_stays_away_is_told_with_what_is_known_and_how_to_repeat() -> None:
     )
 
 
-def test_a_redirect_does_not_get_the_token(scripted: ScriptedServer) -> None:
+@pytest.mark.parametrize("words", [("publish", "a", "tea"), ("listen", "a")], ids=["publish", "listen"])
+def test_a_redirect_does_not_get_the_token(words: tuple[str, ...], scripted: ScriptedServer) -> None:
     place = f"http://127.0.0.1:{scripted.port}"
     scripted.script = lambda connection: connection.sendall(
-        f"HTTP/1.1 307 There\r\nLocation: {place}/there\r\nContent-Length: 0\r\n\r\n".encode()
+        f"HTTP/1.1 302 There\r\nLocation: {place}/there\r\nContent-Length: 0\r\n\r\n".encode()
     )
-    done = headwater("publish", "a", "tea", "--url", place, HEADWATER_TOKEN=KEY)
+    done = headwater(*words, "--url", place, HEADWATER_TOKEN=KEY)
     assert (done.returncode, len(scripted.requests)) == (1, 1)
     assert done.stderr == f"headwater: {place} redirects to {place}/there: give that as --url\n"
 

@@ -42,6 +42,7 @@ def serve(installed: Installed, tmp_path: Path) -> Iterator[Serve]:
 
 
 def test_the_service_runs_and_says_its_version(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "gunicorn.py").write_text("1 / 0  # somebody's own, in the working directory\n")
     server = serve("serve", SSE_LOG=None)
     with SSEClient(server.port, "/events/orders") as client:
         client.next_event()
