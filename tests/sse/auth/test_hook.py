@@ -30,7 +30,7 @@ def test_false_refuses() -> None:
     assert refused.value.status == 403 and refused.value.reason == "app" and not refused.value.headers
 
 
-@pytest.mark.parametrize("answer", [0, 1, "", "yes", [], {}, object(), Grant, ("alice", 5)], ids=repr)
+@pytest.mark.parametrize("answer", [0, 1, "", "yes", [], {}, Grant, ("alice", 5)], ids=repr)
 def test_anything_else_is_an_error_even_if_it_looks_true(answer: Any) -> None:
     with pytest.raises(TypeError, match=r"returns True, False, None or sse\.Grant"):
         asked(answer)
