@@ -44,7 +44,7 @@ _refuse_a_second_copy()
 
 def __getattr__(name: str) -> object:
     if name == "Health":
-        from .health.extension import Health
+        from .health.apps import Health
 
         return Health
     if name == "__version__":

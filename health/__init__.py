@@ -9,14 +9,14 @@ from __future__ import annotations
 TYPE_CHECKING = False  # not from typing, whose import costs 5 ms of CPU
 
 if TYPE_CHECKING:
-    from .extension import Health
+    from .apps import Health
 
 __all__ = ["Health"]
 
 
 def __getattr__(name: str) -> object:
     if name == "Health":
-        from .extension import Health
+        from .apps import Health
 
         return Health
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The Flask extension: ``health = Health(app)``."""
+"""What the extension is for one app: its routes, checks and background work."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import flask
 
 from .checks.table import Question, Report, ask
 from .checks.user import CheckFunction, UserChecks
-from .config import Config, Settings
+from .config import Config
 from .listeners import SAID, Name, accepted_by, local_name, of_health
 from .metrics import exporter as metrics
 from .metrics import files as metrics_files
@@ -43,48 +42,44 @@ REPORTED: Final = {
     "bytes": "bytes_sent",
 }
 
+T = TypeVar("T")
 
-class Health:
-    """Health routes for one Flask app: ``/healthz``, ``/livez``, ``/readyz``, ``/startupz``, ``/metrics``.
+
+def _weakly(method: Callable[[], T]) -> Callable[[], T | None]:
+    """Make a function that calls a bound method without keeping its object alive; None once that is gone."""
+    known = weakref.WeakMethod(method)
+
+    def call() -> T | None:
+        alive = known()
+        return None if alive is None else alive()
+
+    return call
+
+
+class AppHealth:
+    """One app's health, ``app.extensions["health"]``. :class:`health.apps.Health` makes it.
 
     It watches ``app.extensions["sse"]`` (a ``health.source.Source``) if the app has it.
-
-    settings: the service's settings; None: read ``app.config`` (see ``health.config.Config``).
     """
 
-    def __init__(self, app: flask.Flask | None = None, settings: Settings | None = None) -> None:
-        self._app: flask.Flask | None = None
-        self._config = Config()
+    def __init__(self, app: flask.Flask, config: Config) -> None:
+        self.app = app
+        self._config = config
         self._checks = UserChecks()
         self._pulse: Pulse | None = None
         self._exporter: metrics.Exporter | None = None
         self._real_thread: RealThread | None = None
-        self._directory: Path | None = None
+        self._directory = metrics_files.Directory()
         self._lock = threading.Lock()
-        self._chores = {
-            "metrics": (FLUSH_INTERVAL, self._flush),  # runs at the start, too, and allocates the files
-            "log": (LOG_INTERVAL, self._measure_log),
-        }
         self._log_usage: dict[str, float] = {}
         # The endpoint of the app's own view for the path of our metrics; empty if it has none.
         self.rival = ""
         self._stalled = False  # the last flush timed out
         self._delivery: Mapping[float, float] = {}
         self._listening: tuple[Name, ...] = ()
-        if app is not None:
-            self.init_app(app, settings)
-
-    def init_app(self, app: flask.Flask, settings: Settings | None = None) -> None:
-        """Add the routes to ``app``, and this extension as ``app.extensions["health"]``.
-
-        Raises ValueError for an invalid setting in ``app.config``, RuntimeError if either is already initialised.
-        """
-        if self._app is not None or "health" in app.extensions:
-            raise RuntimeError("this app, or this extension, has been initialised already")
-        self._config = Config.from_mapping(app.config) if settings is None else Config.from_settings(settings)
-        self._app = app
         app.extensions["health"] = self
-        board.process.extensions.append(weakref.ref(self))
+        known = board.process.extensions
+        known[:] = [other for other in known if other() is not None] + [weakref.ref(self)]
         app.register_blueprint(make_blueprint(self))
 
     def add_check(
@@ -96,20 +91,7 @@ class Health:
         interval: float = 10.0,
         timeout: float = 2.0,
     ) -> None:
-        """Add the app's own check, such as whether its database answers.
-
-        It runs in the background in a real thread, one run at a time. Probes only read its last outcome.
-
-        name: as ``?verbose`` shows it: printable ASCII without spaces.
-        function: passes by returning None or True; fails by returning False or a reason, which the probe's answer
-            shows, or by raising, when the answer shows the exception's type and the log the rest.
-        live: count it for ``/healthz``, where a failure restarts the container. Never for a dependency.
-        ready: count it for ``/readyz``. The pod is not ready before the first run has ended.
-        interval: seconds between the starts of two runs, at least 0.5.
-        timeout: seconds after which a run counts as failed, until it returns.
-
-        Raises ValueError for a name that is taken or an invalid value.
-        """
+        """Add a check of this app alone; see :meth:`health.apps.Health.add_check`."""
         self._checks.add(name, function, live=live, ready=ready, interval=interval, timeout=timeout)
 
     # ── start and stop ────────────────────────────────────────────────────────────────────────────────────────
@@ -126,16 +108,25 @@ class Health:
         with self._lock:
             if self._pulse is not None and self._pulse.pid == os.getpid():
                 return self._pulse
-            self._exporter = metrics.Exporter(self._metrics_directory)
+            self._exporter = metrics.Exporter(self._directory.path)
             self._real_thread = RealThread()
-            pulse = self._pulse = Pulse(self._source, self._config.limits, self._checks, self._chores)
+            pulse = self._pulse = Pulse(
+                _weakly(self._source),
+                self._config.limits,
+                weakref.proxy(self._checks),  # an app's check may refer to the app
+                {
+                    "metrics": (FLUSH_INTERVAL, _weakly(self._flush)),  # runs at the start, too: allocates the files
+                    "log": (LOG_INTERVAL, _weakly(self._measure_log)),
+                },
+                self._abandoned(self._exporter),
+            )
         self._look_for_rivals()
         # Outside the lock, because starting a greenlet switches, and the lock may be older than gevent's patches.
         pulse.start()
         return pulse
 
     def stop(self) -> None:
-        """Write the counters once more and stop the background work."""
+        """Write the counters once more and stop the background work. A later request begins it again."""
         self._flush()
         if self._pulse is not None:
             self._pulse.stop()
@@ -143,6 +134,20 @@ class Health:
         if self._exporter is not None and self._real_thread is not None:
             with suppress(TimeoutError):
                 self._real_thread.run(self._exporter.close, FLUSH_PATIENCE)
+        self._directory.remove()
+
+    def _abandoned(self, exporter: metrics.Exporter) -> Callable[[], bool]:
+        """Return a function that tells whether the app is gone without a ``stop``, and then cleans up."""
+        app, directory = weakref.ref(self), self._directory
+
+        def abandoned() -> bool:
+            if app() is not None:
+                return False
+            exporter.close()
+            directory.remove()
+            return True
+
+        return abandoned
 
     @property
     def metrics_path(self) -> str:
@@ -154,9 +159,7 @@ class Health:
 
         With a health listener both are reachable, ours there and the app's on the main one.
         """
-        app, path = self._app, self.metrics_path
-        if app is None:
-            return
+        app, path = self.app, self.metrics_path
         self.rival = next((rule.endpoint for rule in app.url_map.iter_rules() if rule.rule == path), "")
         names = self._listening or board.listening()
         mounted = path in getattr(app.wsgi_app, "mounts", ())
@@ -170,7 +173,7 @@ class Health:
             )
 
     def _source(self) -> Source | None:
-        source: Source | None = None if self._app is None else self._app.extensions.get("sse")
+        source: Source | None = self.app.extensions.get("sse")
         return source
 
     # ── answers ───────────────────────────────────────────────────────────────────────────────────────────
@@ -208,7 +211,7 @@ class Health:
         The percentile is its bucket's upper bound in seconds, or None if nothing was delivered.
         """
         self._flush()
-        counts = metrics.pod_counts(self._metrics_directory())
+        counts = metrics.pod_counts(self._directory.path())
         report: dict[str, object] = {
             name: int(counts[f"sse_{metric}_total"])
             for name, metric in REPORTED.items()
@@ -256,19 +259,11 @@ class Health:
         pulse = self.start()
         self._flush()
         try:
-            directory = self._metrics_directory()
+            directory = self._directory.path()
         except OSError:
             directory = None  # the exporter has logged the error
         version = getattr(self._source(), "version", "")
         return metrics.CONTENT_TYPE, metrics.exposition(directory, pulse.seat.board, version)
-
-    def _metrics_directory(self) -> Path:
-        """Return the master's directory, else this process's own. Raises OSError if it cannot create one."""
-        if (given := metrics_files.pod_directory()) is not None:
-            return given
-        if self._directory is None:
-            self._directory = metrics_files.make_directory()
-        return self._directory
 
     def _flush(self) -> None:
         """Write the counters to their files, in a real thread because the files may be on a disk."""

@@ -16,9 +16,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .apps import SSE
     from .auth.hook import Grant
     from .events.model import Event, InvalidEvent
-    from .extension import SSE
     from .log import ChannelClosed, IdempotencyConflict, LogError, LogRefused, LogUnavailable
     from .web.view_streams import Message
 
@@ -26,7 +26,7 @@ if __name__ == "sse" and "headwater.sse" in sys.modules:
     raise ImportError("this process has Headwater as `headwater` already: import from headwater, not from sse")
 
 _HOMES = {
-    "SSE": ".extension",
+    "SSE": ".apps",
     "ChannelClosed": ".log",
     "Event": ".events.model",
     "Grant": ".auth.hook",

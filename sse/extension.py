@@ -1,4 +1,4 @@
-"""The Flask extension, ``sse = SSE(app)``: :mod:`sse.web.service` for a Flask app and its views."""
+"""What the extension is for one app: :mod:`sse.web.service` for a Flask app and its views."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import flask
 
 from . import registry
 from .auth.cli import sse_commands
-from .auth.hook import Grant, May
 from .events.model import Event, check_channel, format_id
 from .events.names import CANARY_CHANNEL
 from .log import LogUnavailable, Usage
@@ -30,60 +29,27 @@ from .web.service import Service
 from .web.view_streams import STREAM_HEADERS, Body, Item
 
 
-class SSE(Service):
-    """Server-Sent Events for a Flask app: the routes under ``/events``, and :meth:`publish` and :meth:`response`
-    for the app's own views.
+class AppSSE(Service):
+    """One app's Server-Sent Events, ``app.extensions["sse"]``: its settings, log, hub and routes.
 
-    settings: read from ``app.config`` by default (docs/settings.md has the names).
-    Raises SettingsError for an invalid setting.
+    :class:`sse.apps.SSE` makes it, and offers its methods to apps.
     """
 
-    app: flask.Flask
-
-    def __init__(self, app: flask.Flask | None = None, settings: Settings | None = None) -> None:
+    def __init__(self, app: flask.Flask, settings: Settings) -> None:
         super().__init__()
-        self._last_call = threading.Event()
-        if app is not None:
-            self.init_app(app, settings)
-
-    def init_app(self, app: flask.Flask, settings: Settings | None = None) -> None:
-        """Add the routes to ``app``, and this extension as ``app.extensions["sse"]``. Raises SettingsError."""
-        if "sse" in app.extensions:
-            raise RuntimeError("this app has an SSE extension already")
-        self.configure(settings or Settings.from_mapping(app.config))
         self.app = app
-        app.extensions["sse"] = self
+        self._last_call = threading.Event()
+        self.configure(settings)
         app.register_blueprint(blueprint)
-        if self.settings.sse_otel:
+        if settings.sse_otel:
             from .observe.otel import Spans  # here, because it is an optional extra and takes a second to import
 
             self.spans = Spans()
             self.spans.install(app, blueprint.name)
         app.wsgi_app = FastPath(app, self)  # type: ignore[method-assign]
         app.cli.add_command(sse_commands(lambda: self.settings))
+        app.extensions["sse"] = self
         registry.register(self)
-
-    # ── who may do what ─────────────────────────────────────────────────────────────────────────────────────
-
-    #: What a function for :meth:`authorize` may return: ``return sse.Grant("alice", expires_in=600)``.
-    Grant = Grant
-
-    def authorize(self, may: May) -> May:
-        """Register the app's own decision about who may do what, as a decorator.
-
-            @sse.authorize
-            def may(request, action, channels):
-                return current_user.is_authenticated and all(c == f"user:{current_user.id}" for c in channels)
-
-        It is called in the request's Flask context, once for each request: action is "publish", "subscribe" or
-        "manage", and channels has all names and patterns of the request. It returns True or a :class:`Grant` to allow
-        it, False to refuse it (403), and None to let keys and tokens decide. If it raises, the request is refused
-        (500). Raises RuntimeError if there is one already.
-        """
-        if self.may is not None:
-            raise RuntimeError("this extension has a function for authorize already")
-        self.may = may
-        return may
 
     # ── for an app's own views ────────────────────────────────────────────────────────────────────────────
 

@@ -23,7 +23,7 @@ from . import registry
 from .log import LogRefused, LogUnavailable
 
 if TYPE_CHECKING:
-    from .extension import SSE
+    from .extension import AppSSE
 
 # Threads of a gthread worker that streams may not take: one for a probe, one for a publisher.
 FREE_THREADS: Final = 2
@@ -35,7 +35,7 @@ FAILED_WORKER_WAIT: Final = 2.0
 def post_worker_init(worker: Any) -> None:
     """In a worker that has loaded its app: start the hubs, and tell the extensions about the server."""
 
-    def adopt(sse: SSE) -> None:
+    def adopt(sse: AppSSE) -> None:
         tell_listening(sse.app, worker.sockets)
         refuse_company(sse, worker)
         hub = sse.start()
@@ -48,7 +48,7 @@ def post_worker_init(worker: Any) -> None:
             registry.follow(adopt)
 
 
-def refuse_company(sse: SSE, worker: Any) -> None:
+def refuse_company(sse: AppSSE, worker: Any) -> None:
     """Refuse several workers if each would have a log of its own, however they were configured. Raises LogRefused."""
     workers = worker.cfg.workers
     if workers > 1 and not sse.log.shared:

@@ -93,7 +93,7 @@ class UserChecks:
     def add(
         self, name: str, function: CheckFunction, *, live: bool, ready: bool, interval: float, timeout: float
     ) -> None:
-        """See ``health.extension.Health.add_check``."""
+        """See ``health.apps.Health.add_check``."""
         if not name or not name.isascii() or not name.isprintable() or " " in name:
             raise ValueError(f"a check's name is printable ASCII without spaces, not {name!r}")
         if name in self._checks or any(name == check.name for check in TABLE):

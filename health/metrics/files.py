@@ -18,6 +18,7 @@ import os
 import shutil
 import struct
 import tempfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
@@ -66,6 +67,27 @@ def allocate(path: Path, size: int) -> None:
         os.close(descriptor)
 
 
+class Directory:
+    """The directory of the counters of one app: the pod's, else one that is made at its first use."""
+
+    def __init__(self) -> None:
+        self._own: Path | None = None
+
+    def path(self) -> Path:
+        """Return the pod's directory, else the own one. Raises OSError if it cannot be made."""
+        if (pods := pod_directory()) is not None:
+            return pods
+        if self._own is None:
+            self._own = make_directory()
+        return self._own
+
+    def remove(self) -> None:
+        """Remove the own directory."""
+        own, self._own = self._own, None
+        if own is not None:
+            _made[own]()
+
+
 class _Process:
     """The directory that this process or its master created."""
 
@@ -74,6 +96,9 @@ class _Process:
 
 
 _process: Final = _Process()
+
+# What removes each directory that this process has made.
+_made: Final[dict[Path, Callable[[], None]]] = {}
 
 
 def pod_directory() -> Path | None:
@@ -147,8 +172,12 @@ def make_directory() -> Path:
     def remove() -> None:
         if os.getpid() == owner:  # forked workers inherit this exit handler
             shutil.rmtree(directory, ignore_errors=True)
+        os.close(lock)
+        del _made[directory]
+        atexit.unregister(remove)
 
     atexit.register(remove)
+    _made[directory] = remove
     return directory
 
 

@@ -10,7 +10,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from ..probe import Heartbeats
@@ -42,31 +42,34 @@ class Canary:
 
     def run(self) -> None:
         while not self._stop.is_set():
-            source = self._source()
             try:
-                if source is not None:
-                    self._listen(source)
+                stream = self._open()
+                if isinstance(stream, socket.socket):
+                    with stream:
+                        self._receive(stream)
+                elif stream is not None:
+                    self._pull(stream)
             except Exception as error:  # whatever the stream raises, subscribe again
                 if repr(error) != self._logged:
                     self._logged = repr(error)
                     logger.warning("the canary lost its stream and subscribes again: %r", error)
             self._stop.wait(RETRY)
 
-    def _listen(self, source: Source) -> None:
+    def _open(self) -> socket.socket | Iterator[bytes] | None:
+        """Open the stream. Keep no reference to the source, so that an app that is no longer used can be collected."""
+        source = self._source()
+        if source is None:
+            return None
         ours, theirs = socket.socketpair()
         try:
-            try:
-                source.attach(theirs, CHANNEL)
-            except RuntimeError:  # this worker does not take sockets over
-                theirs.close()
-                self._pull(source)
-                return
-            except BaseException:
-                theirs.close()
-                raise
-            self._receive(ours)
-        finally:
+            source.attach(theirs, CHANNEL)
+        except BaseException as error:
             ours.close()
+            theirs.close()
+            if isinstance(error, RuntimeError):  # this worker does not take sockets over
+                return source.open(CHANNEL)
+            raise
+        return ours
 
     def _receive(self, sock: socket.socket) -> None:
         heartbeats = Heartbeats()
@@ -84,9 +87,9 @@ class Canary:
             if self._note(heartbeats.feed(piece)):
                 quiet_since = time.monotonic()
 
-    def _pull(self, source: Source) -> None:
+    def _pull(self, pieces: Iterator[bytes]) -> None:
         heartbeats = Heartbeats()
-        for piece in source.open(CHANNEL):
+        for piece in pieces:
             self._note(heartbeats.feed(piece))
             if self._stop.is_set():
                 return

@@ -38,6 +38,7 @@ class Pulse:
 
     source: returns the watched service, or None.
     chores: name → (seconds between two runs, function that may wait for a disk or a network).
+    abandoned: asked with each beat; True ends the work, because the app is no longer there.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Pulse:
         limits: Callable[[], Limits],
         user_checks: UserChecks,
         chores: Mapping[str, tuple[float, Callable[[], None]]],
+        abandoned: Callable[[], bool] = lambda: False,
     ) -> None:
         self.pid = os.getpid()
         self.seat: Seat = board.take_seat()
@@ -53,6 +55,7 @@ class Pulse:
         self._limits = limits
         self._user_checks = user_checks
         self._chores = chores
+        self._abandoned = abandoned
         self._stop = threading.Event()
         self._since = time.monotonic()
         own = None if self.seat.slot is None else self.seat.board.read(self.seat.slot)
@@ -93,6 +96,9 @@ class Pulse:
             if early and not written and time.monotonic() - last < board.BEAT_INTERVAL:
                 continue
             last = time.monotonic()
+            if self._abandoned():
+                self.stop()
+                return
             self._guarded("beat", self._beat)
             self._guarded("checks", self._user_checks.run_due)
             self._guarded("startup", self._latch)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from flask import Flask
 from werkzeug.exceptions import HTTPException
 
-from ..extension import SSE
+from ..apps import SSE
 from ..observe import logging as logs
 from ..settings import Settings
 from ..web import pages
@@ -30,7 +30,7 @@ def make_app(settings: Settings, probes: Callable[[Flask, Settings], Probes]) ->
     # `//` is not `/`: answer 404 to a path that merely looks like a route, without a redirect to the real one.
     app.url_map.merge_slashes = False
     app.register_error_handler(HTTPException, problem_of)
-    sse = SSE(app, settings)
+    sse = SSE(app, settings).current
     logs.follow(settings)
     app.register_blueprint(pages.blueprint)
     sse.report_more(probes(app, settings).report)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from types import MethodType
 from typing import Any, ClassVar, Self, cast
+from weakref import WeakMethod
 
 from pydantic import PrivateAttr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -46,7 +48,7 @@ class LiveSettings(BaseSettings):
 
     # Values in addition to those of the environment and the file; and the functions from ``on_change``.
     _given: Mapping[str, Any] = PrivateAttr(default_factory=dict)
-    _prepares: list[Prepare] = PrivateAttr(default_factory=list)
+    _prepares: list[Callable[[], Prepare | None]] = PrivateAttr(default_factory=list)
 
     @classmethod
     def settings_customise_sources(
@@ -132,15 +134,20 @@ class LiveSettings(BaseSettings):
         ]
 
     def on_change(self, prepare: Prepare) -> None:
-        """Register ``prepare``, to be called with new settings before they take effect."""
-        self._prepares.append(prepare)
+        """Register ``prepare``, to be called with new settings before they take effect.
+
+        A bound method does not keep its object alive: when that is gone, the method is no longer called.
+        """
+        found = [known for known in self._prepares if known() is not None]
+        found.append(WeakMethod(prepare) if isinstance(prepare, MethodType) else lambda: prepare)
+        self._prepares[:] = found
 
     def become(self, new: Self) -> Callable[[], None]:
         """Run all registered checks on ``new``, and return a function that applies it.
 
         Raises ValueError; then nothing has changed.
         """
-        commits = [prepare(new) for prepare in self._prepares]
+        commits = [prepare(new) for known in self._prepares if (prepare := known()) is not None]
 
         def change() -> None:
             # Bypass `frozen`, which is there to stop everybody else.

@@ -37,6 +37,8 @@ class Injector(Protocol):
 
     def inject(self, channel: str, wire: bytes) -> None: ...
 
+    def stop_if_abandoned(self) -> None: ...
+
 
 class Duties:
     """Each method that is a duty does one turn and returns the seconds until the next one.
@@ -70,6 +72,7 @@ class Duties:
         return CANARY_INTERVAL
 
     def _send_report(self) -> float:
+        self._hub.stop_if_abandoned()
         self._hub.deliveries.flush()
         if self._report is not None and self._hub.groups.of(STATS_CHANNEL):
             self._hub.inject(STATS_CHANNEL, self._report())

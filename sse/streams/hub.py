@@ -98,8 +98,9 @@ class Hub:
 
     log: the log to follow; settings: limits and intervals; on_close: called once for each stream that ended, with the
     reason and the time in monotonic seconds (access log); site_of: see :class:`Admission`; report: makes the block that
-    is sent once a second on ``_stats``; on_delivered: told of each traced delivery. A worker that takes sockets over
-    calls :meth:`connect`; without it all streams pull.
+    is sent once a second on ``_stats``; on_delivered: told of each traced delivery; abandoned: asked once a second, and
+    True stops the hub and closes its log, because the app is no longer there. A worker that takes sockets over calls
+    :meth:`connect`; without it all streams pull.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Hub:
         site_of: Callable[[str], str] = str,
         report: Callable[[Hub], bytes] | None = None,
         on_delivered: Callable[[Delivered], None] | None = None,
+        abandoned: Callable[[], bool] = lambda: False,
     ) -> None:
         self.log = log
         self.settings = settings
@@ -127,6 +129,7 @@ class Hub:
         self.deliveries = Deliveries(lambda: settings.sse_trace_lines, on_delivered)
         self.retention = Retention(log, settings)
         self.replay = Replay(log, self.window, self.advanced, settings, stats)
+        self._abandoned = abandoned
         self._on_close = on_close
         self._stop = threading.Event()
         self.tailer = Tailer(self, self._stop)
@@ -160,11 +163,21 @@ class Hub:
             thread.start()
 
     def stop(self) -> None:
-        """Stop following. Streams are left as they are."""
+        """Stop following, and end the generator streams. Those on sockets are the fan-out's."""
         self._stop.set()
         self.log.wake()
+        with self.lock:
+            for stream in self.pulling:
+                stream.end(CloseReason.DRAIN)
         for thread in self._threads:
-            thread.join(2.0)
+            if thread is not threading.current_thread():
+                thread.join(2.0)
+
+    def stop_if_abandoned(self) -> None:
+        """Stop, and close the log, if nobody can any more: the app was forgotten, as test suites do."""
+        if self._abandoned():
+            self.stop()
+            self.log.close()
 
     def wait_ready(self, timeout: float) -> bool:
         """Wait until the log was reached and the window is warm; False after ``timeout`` seconds."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ class Service:
         self._warned = float("-inf")  # monotonic seconds
         self._watch: Watch | None = None
         self._inherited: list[Any] = []
+        self.stopped = False  # ``stop`` was called, and the log has not been opened since
 
     def configure(self, settings: Settings) -> None:
         """Take the settings, and follow their changes. Raises SettingsError."""
@@ -64,7 +66,15 @@ class Service:
         self.authenticator = Authenticator(settings, loopback_only=self._loopback_only)
         self.rate = PublishRate(settings.sse_publish_rate)
         settings.on_change(self._prepare)
-        self._watch = Watch(settings, self._settings_refused)
+        self._watch = self._new_watch()
+
+    def _new_watch(self) -> Watch:
+        stats = self.stats  # not self, which the thread would keep alive
+
+        def refused(refused: bool) -> None:
+            stats.settings_refused = int(refused)
+
+        return Watch(self.settings, refused)
 
     def listen(self, names: Sequence[Any]) -> None:
         """Set the addresses that the server listens on (``getsockname()`` of each), without health's."""
@@ -91,9 +101,6 @@ class Service:
 
         return change
 
-    def _settings_refused(self, refused: bool) -> None:
-        self.stats.settings_refused = int(refused)
-
     def _loopback_only(self) -> bool:
         return self._listening is not None and all_loopback(self._listening)
 
@@ -101,26 +108,27 @@ class Service:
 
     @property
     def log(self) -> Log:
-        """The log, opened at the first use. Raises LogRefused, LogUnavailable."""
-        if self._log is None:
+        """The log, opened at its first use. Raises LogRefused, LogUnavailable."""
+        if (log := self._log) is None:
             with self._lock:
-                if self._log is None:
+                if (log := self._log) is None:
                     settings = self.settings
-                    self._log = open_log(
+                    log = self._log = open_log(
                         settings.sse_log,
                         retain_events=settings.sse_retain_events,
                         retain_seconds=settings.sse_retain_seconds,
                         options=vars(settings),
                     )
-        return self._log
+                    self.stopped = False
+        return log
 
     @property
     def hub(self) -> Hub:
         """The hub, started at the first use. Raises LogRefused, LogUnavailable."""
-        if self._hub is None:
+        if (hub := self._hub) is None:
             log = self.log
             with self._lock:
-                if self._hub is None:
+                if (hub := self._hub) is None:
                     share_logging()
                     engine = self.settings.sse_log.partition(":")[0]
                     hub = Hub(
@@ -131,13 +139,14 @@ class Service:
                         site_of=address_bucket,
                         report=Reporter(self.stats, engine, self._report_more),
                         on_delivered=None if self.spans is None else self.spans.delivered,
+                        abandoned=self._abandoned(),
                     )
                     hub.start()
                     self._hub = hub
                     if self._watch is not None:
                         self._watch.start()
                     logger.info("%s", self.authenticator.startup_line())
-        return self._hub
+        return hub
 
     def start(self, connection_counts: Callable[[], dict[str, int]] | None = None) -> Hub:
         """Start the hub now rather than at the first request. Call it in each worker, after the fork.
@@ -168,20 +177,38 @@ class Service:
         if self._hub is not None:
             self._inherited.append((self._hub, self._log))
             self._hub = self._log = None
-            self._watch = Watch(self.settings, self._settings_refused)
+            self._watch = self._new_watch()
         if self.stats.published:
             self.stats.published = 0  # the parent published these, not each worker
 
     def stop(self) -> None:
-        """Stop following and close the log."""
+        """End the streams and threads, and close the log. A later use opens it again."""
+        self.stopped = True
+        hub, log = self._hub, self._log
         if self._watch is not None:
             self._watch.stop()
-        if self._hub is not None:
-            self._hub.stop()
-        if self._log is not None:
-            self._log.close()
+        if hub is not None:
+            hub.stop()
+        if log is not None:
+            log.close()
         if self.spans is not None:
             self.spans.stop()
+        with self._lock:
+            self._hub = self._log = None
+            self._watch = self._new_watch()
+
+    def _abandoned(self) -> Callable[[], bool]:
+        """Return a function that tells whether this object is gone without a ``stop``, and stops the watch then."""
+        service, watch = weakref.ref(self), self._watch
+
+        def abandoned() -> bool:
+            if service() is not None:
+                return False
+            if watch is not None:
+                watch.stop()
+            return True
+
+        return abandoned
 
     # ── publishing ───────────────────────────────────────────────────────────────────────────────────────────
 

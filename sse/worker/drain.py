@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from gevent.server import StreamServer
 
-    from ..extension import SSE
+    from ..extension import AppSSE
     from ..fanout import Fanout
     from ..runtime.failures import Failures
     from ..settings import Settings
@@ -39,7 +39,7 @@ class Worker(Protocol):
     """
 
     settings: Settings
-    extensions: list[SSE]
+    extensions: list[AppSSE]
     log: Any
     hurried: bool
     replaced: Callable[[], bool]

@@ -43,7 +43,7 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 from .. import registry
-from ..extension import SSE
+from ..extension import AppSSE
 from ..fanout import Fanout
 from ..gunicorn import refuse_company, starting, tell_listening
 from ..runtime.cooperation import settle_collector
@@ -86,7 +86,7 @@ class SSEWorker(GeventWorker):
         self.health_names: frozenset[Any] = frozenset()  # addresses of health's listeners
         self.mount = os.environ.get("SCRIPT_NAME", "")
         self._unwanted = self._is_one_too_many()
-        self.extensions: list[SSE] = []
+        self.extensions: list[AppSSE] = []
         self._woken: Event | None = None
         self._tls: ssl.SSLContext | None = None
         self.takes_over = not self.cfg.is_ssl  # TLS needs the Python socket
@@ -148,7 +148,7 @@ class SSEWorker(GeventWorker):
             self.settings, self._stats = Settings.from_environ(), Stats()
             Watch(self.settings).start()
 
-    def _adopt(self, sse: SSE) -> None:
+    def _adopt(self, sse: AppSSE) -> None:
         """Serve an extension of this process. Raises LogRefused, LogUnavailable."""
         self.health_names |= tell_listening(sse.app, self.sockets)
         refuse_company(sse, self)

@@ -77,3 +77,6 @@ class FakeSource:
         for sock in self.attached:
             sock.close()
         self.attached.clear()
+
+    def __del__(self) -> None:
+        self.close()  # a canary may subscribe again before it is stopped

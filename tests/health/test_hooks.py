@@ -12,7 +12,7 @@ from health.signs import board
 def test_each_extension_of_a_process_is_started_and_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(board.process, "extensions", [])
     apps = [flask.Flask(name) for name in ("one", "two")]
-    found = [Health(app) for app in apps]
+    found = [Health(app).current for app in apps]
     assert board.extensions() == found
     worker = object()
     hooks.post_worker_init(worker)

@@ -77,7 +77,7 @@ def test_the_host_and_proxy_headers_do_not_decide_which_listener_a_request_came_
     port = by_tcp.getsockname()[1]
     app = flask.Flask("listeners")
     app.config["HEALTH_PORT"] = port if configured == "its-port" else 0
-    health = Health(app)
+    health = Health(app).current
     health.listen([by_unix.getsockname(), by_tcp.getsockname()])
 
     def on_health_port(sock: socket.socket, says: object) -> bool | None:
@@ -93,7 +93,7 @@ def test_the_host_and_proxy_headers_do_not_decide_which_listener_a_request_came_
 def test_a_single_listener_serves_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     app = flask.Flask("listeners")
     app.config["HEALTH_PORT"] = 8081
-    health = Health(app)
+    health = Health(app).current
     monkeypatch.setattr(board, "in_worker", lambda: True)
     monkeypatch.setattr(board.process, "listening", (MAIN,))
     assert health.on_health_port({"SERVER_NAME": "127.0.0.1", "SERVER_PORT": "8080"}) is None

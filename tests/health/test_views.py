@@ -26,7 +26,7 @@ class Site:
         self.source = source
         if source is not None:
             self.app.extensions["sse"] = source
-        self.health = Health(self.app)
+        self.health = Health(self.app).current
         self.app.add_url_rule("/events/<channel>", "events", lambda channel: f"stream of {channel}")
 
     def ask(self, path: str, port: str = MAIN, method: str = "GET") -> Any:
@@ -220,7 +220,7 @@ def test_on_one_listener_the_apps_own_metrics_win_with_one_warning(
 def test_a_mounted_application_that_hides_the_metrics_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     """prometheus_client's documentation mounts one in front of Flask."""
     app = flask.Flask("rival")
-    health = Health(app)
+    health = Health(app).current
     app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/metrics": lambda *_: []})  # type: ignore[method-assign]
     health.start()
     health.stop()
@@ -307,7 +307,7 @@ def test_settings_may_be_an_object_and_change() -> None:
     settings = SimpleNamespace(
         port=8080, health_port=9, health_canary_max_age=7.0, health_loop_lag_max=1.0, health_ready_strict=True
     )
-    health = Health(flask.Flask("x"), settings)
+    health = Health(flask.Flask("x"), settings).current
     assert (health._config.health_port, health._config.limits().canary_max_age) == (9, 7.0)
     assert health._config.limits().strict
     settings.health_canary_max_age = 8.0
@@ -318,4 +318,4 @@ def test_settings_may_be_an_object_and_change() -> None:
 def test_booleans_are_read_as_in_the_environment(text: object, strict: bool) -> None:
     app = flask.Flask("x")
     app.config["HEALTH_READY_STRICT"] = text
-    assert Health(app)._config.limits().strict is strict
+    assert Health(app).current._config.limits().strict is strict

@@ -6,7 +6,7 @@ from typing import Any
 
 from app import create_app
 from settings import load
-from sse.extension import SSE
+from sse.extension import AppSSE
 from sse.fanout.passes import Passes
 from sse.fanout.upkeep import Upkeep
 from sse.worker.head_memory import HeadMemory
@@ -25,7 +25,7 @@ def _fail_first(self: Passes) -> None:
     _run(self)
 
 
-for owner, name in ((HeadMemory, "forget"), (Upkeep, "sweep"), (SSE, "end_responses")):
+for owner, name in ((HeadMemory, "forget"), (Upkeep, "sweep"), (AppSSE, "end_responses")):
     setattr(owner, name, _fail)
 Passes.run = _fail_first  # type: ignore[method-assign]
 app = create_app(load())

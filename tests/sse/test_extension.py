@@ -17,6 +17,7 @@ import pytest
 import sse as package
 from sse import SSE, InvalidEvent
 from sse.events.names import CANARY_CHANNEL
+from sse.extension import AppSSE
 from sse.log import LogUnavailable
 from sse.settings import SettingsError
 from sse.streams.hub import Status
@@ -25,12 +26,12 @@ from tests.support.sse_parser import EventParser, StreamEvent
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def app_with(closing: ExitStack, **config: Any) -> tuple[flask.Flask, SSE]:
+def app_with(closing: ExitStack, **config: Any) -> tuple[flask.Flask, AppSSE]:
     app = flask.Flask("test")
     app.config.update({"SSE_LOG": "memory:", **config})
     extension = SSE(app)
     closing.callback(extension.stop)
-    return app, extension
+    return app, extension.current
 
 
 def take(answer: Any, blocks: int) -> list[StreamEvent]:
@@ -50,7 +51,7 @@ def test_init_app_does_the_same_as_the_constructor(closing: ExitStack) -> None:
     extension = SSE()
     extension.init_app(app)
     closing.callback(extension.stop)
-    assert app.extensions["sse"] is extension
+    assert app.extensions["sse"] is extension.current
     assert {rule.endpoint for rule in app.url_map.iter_rules()} >= {"headwater.publish_one", "headwater.stream_one"}
 
 
@@ -71,9 +72,7 @@ def test_an_app_may_also_have_flask_sse(first: str, closing: ExitStack) -> None:
 
 
 def test_a_second_extension_on_one_app_is_refused(closing: ExitStack) -> None:
-    app, extension = app_with(closing)
-    with pytest.raises(RuntimeError, match="already"):
-        extension.init_app(app)
+    app, _ = app_with(closing)
     with pytest.raises(RuntimeError, match="already"):
         SSE(app)
 
@@ -235,7 +234,7 @@ def test_stop_may_be_called_twice_and_without_a_start() -> None:
     app.config["SSE_LOG"] = "memory:"
     extension = SSE(app)
     extension.stop()
-    extension.start()
+    extension.current.start()
     extension.stop()
     extension.stop()
 

@@ -134,7 +134,7 @@ def test_a_master_that_cannot_create_the_directory_starts_without_counters(
     metrics_files.share_directory()
     assert metrics_files.pod_directory() is None and metrics_files.VARIABLE not in os.environ
     assert [record.getMessage()[:25] for record in caplog.records] == ["no directory for counters"]
-    health = Health(flask.Flask("files"))
+    health = Health(flask.Flask("files")).current
     try:
         assert "health_workers_expected" in health.metrics()[1].decode(), "metrics that need no file are exported"
     finally:

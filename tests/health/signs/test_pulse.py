@@ -200,7 +200,7 @@ def test_the_last_size_of_the_log_stays_while_the_log_cannot_tell() -> None:
     source = Measured()
     app = flask.Flask("pulse")
     app.extensions["sse"] = source
-    health = Health(app)
+    health = Health(app).current
     assert (health._values() or {})["log_bytes"] is None
     health._measure_log()
     assert (health._values() or {})["log_bytes"] is None, "the log is not open yet"

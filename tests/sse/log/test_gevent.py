@@ -17,10 +17,10 @@ import threading
 import flask
 import gevent
 from sse.events.model import Event
-from sse.extension import SSE
+from sse import SSE
 from sse.runtime.cooperation import offload
 from sse.settings import Settings
-sse = SSE(flask.Flask("app"), Settings.from_mapping({"SSE_LOG": sys.argv[1], "SSE_RETAIN_EVENTS": "200000"}))
+sse = SSE(flask.Flask("app"), Settings.from_mapping({"SSE_LOG": sys.argv[1], "SSE_RETAIN_EVENTS": "200000"})).current
 log = sse.log
 stop, seen, busy = threading.Event(), [], True
 
@@ -104,10 +104,10 @@ from gevent import monkey
 monkey.patch_all()
 import flask
 import gevent
-from sse.extension import SSE
+from sse import SSE
 from sse.runtime.cooperation import offload
 from sse.settings import Settings
-sse = SSE(flask.Flask("app"), Settings.from_mapping({"SSE_LOG": "memory:"}))
+sse = SSE(flask.Flask("app"), Settings.from_mapping({"SSE_LOG": "memory:"})).current
 sse.start()
 
 def work():

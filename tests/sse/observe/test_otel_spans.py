@@ -14,9 +14,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
+from sse import SSE
 from sse.events.trace import Trace
 from sse.events.wire import Frame
-from sse.extension import SSE
 from sse.observe.otel import Spans
 from sse.settings import Settings
 from sse.streams.deliveries import Delivered
@@ -41,7 +41,7 @@ class Site(NamedTuple):
 @pytest.fixture
 def site() -> Iterator[Site]:
     app = flask.Flask("app")
-    sse = SSE(app, Settings.from_mapping({"SSE_LOG": "memory:", "SSE_OTEL": True, "SSE_AUTH": "none"}))
+    sse = SSE(app, Settings.from_mapping({"SSE_LOG": "memory:", "SSE_OTEL": True, "SSE_AUTH": "none"})).current
     assert sse.spans is not None
     exporter = InMemorySpanExporter()
     provider = TracerProvider()

@@ -176,11 +176,12 @@ def test_a_function_that_is_registered_later_closes_the_fast_path(closing: ExitS
 def test_outside_flasks_context_nobody_is_let_in(closing: ExitStack) -> None:
     """If the fast path were taken by mistake, the app's function would not find its session."""
     app = Asking(closing, SSE_AUTH="none")
-    may, app.sse.may = app.sse.may, None
+    part = app.sse.current
+    may, part.may = part.may, None
     environ_path = {"path": "/events/a", "method": "POST", "data": "x"}
     assert app.status(**environ_path) == 201
-    fast_path = app.sse.app.wsgi_app
-    app.sse.may = may
+    fast_path = part.app.wsgi_app
+    part.may = may
     fast_path._takes = lambda environ: True  # type: ignore[attr-defined]
     assert app.status(**environ_path) == 500
     assert app.asked == []

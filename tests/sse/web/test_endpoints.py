@@ -14,17 +14,18 @@ from werkzeug.test import Client, EnvironBuilder, run_wsgi_app
 
 from sse import SSE
 from sse.events.model import format_id
+from sse.extension import AppSSE
 from sse.log import LogUnavailable
 from tests.support.sse_parser import EventParser
 from tests.support.wait import eventually
 
 
-def make(closing: ExitStack, **config: Any) -> tuple[SSE, Client]:
+def make(closing: ExitStack, **config: Any) -> tuple[AppSSE, Client]:
     app = flask.Flask("endpoints")
     app.config.update({"SSE_LOG": "memory:", "SSE_AUTH": "none", **config})
     sse = SSE(app)
     closing.callback(sse.stop)
-    return sse, Client(app, flask.Response)
+    return sse.current, Client(app, flask.Response)
 
 
 BATCH = {"path": "/events", "content_type": "application/x-ndjson", "data": b'{"channel":"a","data":"x"}\n'}

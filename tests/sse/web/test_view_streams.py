@@ -15,6 +15,7 @@ import pytest
 
 from sse import SSE, Message
 from sse.events.model import InvalidEvent
+from sse.extension import AppSSE
 from sse.web.view_streams import encode_item, respond
 from tests.support.sse_parser import EventParser, StreamEvent
 from tests.support.wait import eventually
@@ -263,7 +264,7 @@ def app() -> flask.Flask:
 
 
 def test_the_request_stays_available_to_the_iterable(app: flask.Flask) -> None:
-    sse: SSE = app.extensions["sse"]
+    sse: AppSSE = app.extensions["sse"]
 
     @app.get("/count")
     def count() -> flask.Response:
@@ -283,7 +284,7 @@ def test_the_request_stays_available_to_the_iterable(app: flask.Flask) -> None:
 
 
 def test_a_head_request_closes_the_iterable(app: flask.Flask) -> None:
-    sse: SSE = app.extensions["sse"]
+    sse: AppSSE = app.extensions["sse"]
     iterable = Closable(["x"])
 
     @app.get("/stream")
@@ -299,7 +300,7 @@ def test_a_head_request_closes_the_iterable(app: flask.Flask) -> None:
 
 @pytest.mark.parametrize("raises", [False, True])
 def test_the_iterable_is_closed_when_a_hook_replaces_the_response_or_raises(app: flask.Flask, raises: bool) -> None:
-    sse: SSE = app.extensions["sse"]
+    sse: AppSSE = app.extensions["sse"]
     iterable = Closable(["x"])
     app.testing = False
     app.logger.disabled = True  # pytest keeps log records, whose traceback would keep the response alive
