@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .apps import SSE
     from .auth.hook import Grant
+    from .events.items import Message
     from .events.model import Event, InvalidEvent
     from .log import ChannelClosed, IdempotencyConflict, LogError, LogRefused, LogUnavailable
-    from .web.view_streams import Message
+    from .runs.states import RunActive, RunError, RunsFull
 
 if __name__ == "sse" and "headwater.sse" in sys.modules:
     raise ImportError("this process has Headwater as `headwater` already: import from headwater, not from sse")
@@ -31,11 +32,14 @@ _HOMES = {
     "Event": ".events.model",
     "Grant": ".auth.hook",
     "InvalidEvent": ".events.model",
-    "Message": ".web.view_streams",
+    "Message": ".events.items",
     "IdempotencyConflict": ".log",
     "LogError": ".log",
     "LogRefused": ".log",
     "LogUnavailable": ".log",
+    "RunActive": ".runs.states",
+    "RunError": ".runs.states",
+    "RunsFull": ".runs.states",
 }
 
 __all__ = [
@@ -49,6 +53,9 @@ __all__ = [
     "LogRefused",
     "LogUnavailable",
     "Message",
+    "RunActive",
+    "RunError",
+    "RunsFull",
 ]
 
 

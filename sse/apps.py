@@ -12,6 +12,7 @@ import flask
 
 from .auth.hook import Grant, May
 from .extension import AppSSE
+from .runs.states import RunActive, RunError, RunsFull
 from .settings import Settings
 
 P = ParamSpec("P")
@@ -97,6 +98,9 @@ class SSE:
     #: What a function for :meth:`authorize` may return: ``return sse.Grant("alice", expires_in=600)``.
     Grant = Grant
 
+    #: What :meth:`run` may raise, and what its iterable may: ``raise sse.RunError("for the client")``.
+    RunActive, RunError, RunsFull = RunActive, RunError, RunsFull
+
     def authorize(self, may: May) -> May:
         """Register the apps' own decision about who may do what, as a decorator.
 
@@ -121,6 +125,8 @@ class SSE:
     publish = _of_the_app(AppSSE.publish)
     close = _of_the_app(AppSSE.close)
     response = _of_the_app(AppSSE.response)
+    run = _of_the_app(AppSSE.run)
+    stop_run = _of_the_app(AppSSE.stop_run)
 
     if not TYPE_CHECKING:  # which is to know only what is meant for apps
 

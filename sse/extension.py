@@ -11,11 +11,13 @@ import flask
 
 from . import registry
 from .auth.cli import sse_commands
+from .events.items import Item
 from .events.model import Event, check_channel, format_id
 from .events.names import CANARY_CHANNEL
 from .log import LogUnavailable, Usage
 from .observe import access as accesslog
 from .observe.environ import HUNG_UP, STREAM, WHY_LOST
+from .runs.states import RunActive, RunsFull
 from .runtime.cooperation import offload
 from .runtime.redaction import redact
 from .settings import Settings
@@ -24,9 +26,10 @@ from .streams.hub import Hub, Status
 from .streams.pull import PullStream
 from .streams.stream import OWN_CLIENT, CloseReason, Stream
 from .web.fast_path import FastPath
-from .web.routes import blueprint
+from .web.run_routes import blueprint
+from .web.runs import RunHandle, refused
 from .web.service import Service
-from .web.view_streams import STREAM_HEADERS, Body, Item
+from .web.view_streams import STREAM_HEADERS, Body
 
 
 class AppSSE(Service):
@@ -46,6 +49,8 @@ class AppSSE(Service):
 
             self.spans = Spans()
             self.spans.install(app, blueprint.name)
+        app.register_error_handler(RunActive, refused)
+        app.register_error_handler(RunsFull, refused)
         app.wsgi_app = FastPath(app, self)  # type: ignore[method-assign]
         app.cli.add_command(sse_commands(lambda: self.settings))
         app.extensions["sse"] = self
@@ -82,6 +87,34 @@ class AppSSE(Service):
         """
         (position,) = self.append([], close=(check_channel(channel),))
         return format_id(position)
+
+    def run(
+        self, channel: str, iterable: Iterable[Item], *, key: str | None = None, close: bool = True
+    ) -> RunHandle:
+        """Start work whose stream outlives its reader, and return at once.
+
+            run = sse.run("chat:42", tokens(prompt), key=request_id)
+            return run.response()
+
+        The iterable, of strings, :class:`sse.Message` or mappings, runs in this worker, apart from any request but in
+        the app's context. Each item is appended to the channel; its end is an event ``run``, with which the channel is
+        closed. close: False leaves it open, for further runs. key: the same key on the same channel gives the run that
+        is there, running or ended, on whatever worker; the iterable is then closed without a look at it.
+
+        Raises InvalidEvent for a name that cannot be a channel; RunActive if the channel has another run that has not
+        ended (409 if a view does not catch it); RunsFull if this worker has too many (503); ChannelClosed;
+        LogUnavailable.
+        """
+        info = self.runs.run(channel, iterable, key=key, close=close, in_context=self._in_app_context)
+        return RunHandle(self, info)
+
+    def _in_app_context(self, work: Callable[[], None]) -> None:
+        with self.app.app_context():
+            work()
+
+    def stop_run(self, run: str) -> None:
+        """Stop a run by its id, on whatever worker; nothing happens if it has ended. Raises LogUnavailable."""
+        self.runs.stop(run)
 
     def response(self, iterable: Iterable[Item]) -> flask.Response:
         """Stream a view's own iterable of strings, :class:`sse.Message` or mappings as events.

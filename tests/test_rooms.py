@@ -17,7 +17,7 @@ FLOORS = (
     {"log", "auth"},
     {"settings"},
     {"streams"},
-    {"fanout", "observe"},
+    {"fanout", "observe", "runs"},
     {"web"},
     {"registry"},
     {"extension"},

@@ -56,6 +56,8 @@ PUBLISH_REFUSALS: Final = (
     "log",
     "error",
 )
+RUN_STATES: Final = ("starting", "running")
+RUN_ENDS: Final = ("done", "stopped", "error", "lost")
 RESETS: Final = ("expired", "before-log", "malformed", "unknown", "too-far")
 CONNECTION_CLOSINGS: Final = (
     "read-header-timeout",
@@ -108,6 +110,10 @@ ROWS: Final = (
         "reason",
         CONNECTION_CLOSINGS,
     ),
+    Row("sse_runs", "gauge", "runs", "Runs that have not ended, by state.", "state", RUN_STATES),
+    Row("sse_runs_ended_total", "counter", "runs_ended", "Runs that ended, by state.", "state", RUN_ENDS),
+    Row("sse_run_seconds", "histogram", "run_seconds", "From a run's start to its end."),
+    Row("sse_run_items_total", "counter", "run_items", "Items of runs that the log acknowledged."),
     Row("sse_log_bytes", "gauge", "log_bytes", "Bytes that the log takes.", merge="max"),
     Row("sse_log_free_bytes", "gauge", "log_free", "Bytes that the log has room for.", merge="min"),
     Row(

@@ -100,9 +100,7 @@ class Fanout:
             self.hub.closed(stream, CloseReason.ERROR)
             return
         stream.become(State.REPLAYING)
-        now = monotonic()
-        stream.backlog = stream.backlog or Backlog(now)
-        stream.backlog.progress_at = now
+        stream.backlog = Backlog(monotonic())
         self.sockets.backlogged.add(stream)
         self.upkeep.joined(stream)
         self.catchup.advance(stream)

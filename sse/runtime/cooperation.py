@@ -35,6 +35,19 @@ def spawn(work: Callable[[], object], name: str) -> Any:
     return None
 
 
+def throw_into(greenlet: Any, error: type[BaseException], wanted: Callable[[], bool]) -> None:
+    """Raise an exception in a greenlet of :func:`spawn` where it waits, if ``wanted()`` still holds then.
+
+    Returns at once; any thread may call it.
+    """
+
+    def throw() -> None:
+        if wanted() and not greenlet.dead:
+            greenlet.throw(error)
+
+    greenlet.loop.run_callback_threadsafe(throw)
+
+
 def offload(work: Callable[..., T], *args: Any) -> T:
     """Run blocking disk or network work without holding up other streams; return what it returns, raise what it raises.
 

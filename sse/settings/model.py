@@ -183,6 +183,22 @@ class Settings(LiveSettings):
         "The most publishing requests of one key or token; more are refused (429). A batch counts once. 0: no limit.",
     )
 
+    # -- Runs
+    sse_run_flush: float = live_number(
+        20, 0, 1000, "milliseconds",
+        "What runs yield within this time is stored by one append. A higher value costs less for each item, and adds "
+        "as much to its way to the readers.",
+    )
+    sse_run_grace: float = number(
+        0, 0, DAY, "seconds",
+        "How long a worker goes on with its runs after SIGTERM; then they end as `lost`. Its streams are drained as "
+        "ever. 0: until the end of the drain. `terminationGracePeriodSeconds` must be at least this + 10, too.",
+    )
+    sse_max_runs: int = live_number(
+        1000, 1, 1_000_000, "runs",
+        "The most runs of one worker at a time; more are refused (503). Each may hold 1 MiB while the log is away.",
+    )
+
     # -- Time-outs and limits of connections (named as in Go's http.Server)
     sse_read_header_timeout: float = live_number(
         5, 0, DAY, "seconds",
@@ -322,8 +338,8 @@ class Settings(LiveSettings):
 
     @property
     def graceful_timeout(self) -> int:
-        """Seconds from SIGTERM until gunicorn kills a worker: the whole drain, and a margin."""
-        return math.ceil(self.sse_drain_delay + self.sse_drain_window) + DRAIN_MARGIN
+        """Seconds from SIGTERM until gunicorn kills a worker: the whole drain, or the runs' grace, and a margin."""
+        return math.ceil(max(self.sse_drain_delay + self.sse_drain_window, self.sse_run_grace)) + DRAIN_MARGIN
 
     @property
     def termination_grace(self) -> int:

@@ -15,6 +15,7 @@ _GROUPS = {
     "sse_log": "The event log",
     "sse_retry": "Streams",
     "sse_max_event_bytes": "Publishing",
+    "sse_run_flush": "Runs",
     "sse_read_header_timeout": "Time-outs and limits of connections",
     "sse_drain_delay": "Draining",
     "sse_auth": "Who may do what",

@@ -13,15 +13,18 @@ between reading and changing them, so it takes no lock.
 
 from __future__ import annotations
 
+import json
+import logging
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..events.batch import encode_frames
 from ..events.model import Record
+from ..events.names import CONTROL_CHANNEL
 from ..events.wire import Frame
 from ..log import Log
 from ..settings import Settings
@@ -35,6 +38,8 @@ from .stats import Stats
 from .stream import OWN_CLIENT, CloseReason, State, Stream
 from .tailer import Tailer
 from .window import Window, matches
+
+logger = logging.getLogger("headwater.hub")
 
 # A large batch enters the worker in steps, and the event loop runs between them. A step ends after this many events, or
 # once its events were given to this many groups; both take about 2 ms.
@@ -82,6 +87,7 @@ class Status(NamedTuple):
     position          through which the worker has read the log
     streams           number by state, without the worker's own
     append_failed_at  when the log last refused an append, monotonic seconds; 0.0 if it took the newest one
+    runs              number of runs that have not ended
     """
 
     started: bool
@@ -91,6 +97,7 @@ class Status(NamedTuple):
     streams: dict[str, int]
     hub_alive: bool
     append_failed_at: float = 0.0
+    runs: int = 0
 
 
 class Hub:
@@ -130,6 +137,7 @@ class Hub:
         self.retention = Retention(log, settings)
         self.replay = Replay(log, self.window, self.advanced, settings, stats)
         self._abandoned = abandoned
+        self._controls: dict[str, Callable[[dict[str, Any]], None]] = {}
         self._on_close = on_close
         self._stop = threading.Event()
         self.tailer = Tailer(self, self._stop)
@@ -195,6 +203,7 @@ class Hub:
             streams=dict(counts),
             hub_alive=all(thread.is_alive() for thread in self._threads) and bool(self._threads),
             append_failed_at=self.stats.append_failed_at,
+            runs=sum(self.stats.runs.values()),
         )
 
     # ── from the tailer ───────────────────────────────────────────────────────────────────────────────────
@@ -261,6 +270,19 @@ class Hub:
                 self._wake_sockets()
             if self.deliveries.reading:
                 self.deliveries.mark(frames, self.groups.of)
+        self._obey(records)
+
+    def on_control(self, kind: str, callback: Callable[[dict[str, Any]], None]) -> None:
+        """Call back with the data of each control record of this kind; in the tailer, so it must return at once."""
+        self._controls[kind] = callback
+
+    def _obey(self, records: list[Record]) -> None:
+        for record in records:
+            if record.channel == CONTROL_CHANNEL and (callback := self._controls.get(record.event or "")):
+                try:
+                    callback(json.loads(record.data))
+                except Exception:
+                    logger.exception("a control record could not be obeyed: %s", record.event)
 
     def _give_all(self, frames: list[Frame]) -> None:
         channel: str | None = None

@@ -14,6 +14,7 @@ from ..events.model import SEQUENCE_BITS
 # Seconds, over the range that was measured: a lone stream is served in 0.1 ms, a pass over thousands takes 5-20 ms, and
 # catching up takes seconds.
 DELIVERY_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+RUN_BOUNDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 PASS_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 
@@ -80,6 +81,10 @@ class Stats:
         "refused",
         "replayed",
         "resets",
+        "run_items",
+        "run_seconds",
+        "runs",
+        "runs_ended",
         "settings_refused",
     )
 
@@ -98,3 +103,7 @@ class Stats:
         self.connections_closed: Counter[str] = Counter()
         self.delivery = Histogram(DELIVERY_BOUNDS)
         self.passes = Histogram(PASS_BOUNDS)
+        self.runs: Counter[str] = Counter()  # that have not ended, by state
+        self.runs_ended: Counter[str] = Counter()
+        self.run_items = 0
+        self.run_seconds = Histogram(RUN_BOUNDS)

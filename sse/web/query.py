@@ -56,21 +56,28 @@ def checked_selector(selector: str) -> None:
 
 
 def asked_cursor(request: Request) -> tuple[str | None, int | None]:
-    """Return where the client asks to begin: the text that it sent, and its position (None if malformed).
+    """Return where the client asks to begin: the text that it sent, and its position (None if malformed)."""
+    asked = resumed_cursor(request)
+    if asked[0] is not None or not request.query_string:
+        return asked
+    since = request.args.get("since")
+    return (since, _parsed(parse_since, since)) if since else (None, None)
+
+
+def resumed_cursor(request: Request) -> tuple[str | None, int | None]:
+    """Return the cursor of a client that comes back, like :func:`asked_cursor`.
 
     The header wins, because a reconnecting EventSource sends it beside the query of its first connection.
     """
     header = request.environ.get("HTTP_LAST_EVENT_ID")
     if header:
         return header, _parsed(parse_id, header)
-    if not request.query_string:
-        return None, None
-    for name in ("lastEventId", "last_event_id"):
-        value = request.args.get(name)
-        if value:
-            return value, _parsed(parse_id, value)
-    since = request.args.get("since")
-    return (since, _parsed(parse_since, since)) if since else (None, None)
+    if request.query_string:
+        for name in ("lastEventId", "last_event_id"):
+            value = request.args.get(name)
+            if value:
+                return value, _parsed(parse_id, value)
+    return None, None
 
 
 def _parsed(parse: Callable[[str], int], text: str) -> int | None:

@@ -20,6 +20,7 @@ from ..events.trace import sampled
 from ..log import Log, LogUnavailable, open_log
 from ..observe import access as accesslog
 from ..observe.console_stats import Reporter
+from ..runs.manager import STOP, Runs
 from ..runtime.cooperation import share_logging
 from ..settings import Settings
 from ..settings.watch import Watch
@@ -55,6 +56,7 @@ class Service:
         self._lock = threading.Lock()
         self._log: Log | None = None
         self._hub: Hub | None = None
+        self._runs: Runs | None = None
         self._warned = float("-inf")  # monotonic seconds
         self._watch: Watch | None = None
         self._inherited: list[Any] = []
@@ -141,12 +143,23 @@ class Service:
                         on_delivered=None if self.spans is None else self.spans.delivered,
                         abandoned=self._abandoned(),
                     )
+                    service = weakref.ref(self)
+                    runs = Runs(log, self.settings, self.stats, abandoned=lambda: service() is None)
+                    hub.on_control(STOP, runs.on_stop)
                     hub.start()
-                    self._hub = hub
+                    runs.start()
+                    self._hub, self._runs = hub, runs
                     if self._watch is not None:
                         self._watch.start()
                     logger.info("%s", self.authenticator.startup_line())
         return hub
+
+    @property
+    def runs(self) -> Runs:
+        """This worker's runs, and those that it knows of by the log. Raises LogRefused, LogUnavailable."""
+        while (runs := self._runs) is None:
+            _ = self.hub
+        return runs
 
     def start(self, connection_counts: Callable[[], dict[str, int]] | None = None) -> Hub:
         """Start the hub now rather than at the first request. Call it in each worker, after the fork.
@@ -175,18 +188,20 @@ class Service:
         """
         self._lock = threading.Lock()
         if self._hub is not None:
-            self._inherited.append((self._hub, self._log))
-            self._hub = self._log = None
+            self._inherited.append((self._hub, self._log, self._runs))
+            self._hub = self._log = self._runs = None
             self._watch = self._new_watch()
         if self.stats.published:
             self.stats.published = 0  # the parent published these, not each worker
 
     def stop(self) -> None:
-        """End the streams and threads, and close the log. A later use opens it again."""
+        """End the runs, streams and threads, and close the log. A later use opens it again."""
         self.stopped = True
-        hub, log = self._hub, self._log
+        hub, log, runs = self._hub, self._log, self._runs
         if self._watch is not None:
             self._watch.stop()
+        if runs is not None:
+            runs.close()
         if hub is not None:
             hub.stop()
         if log is not None:
@@ -194,7 +209,7 @@ class Service:
         if self.spans is not None:
             self.spans.stop()
         with self._lock:
-            self._hub = self._log = None
+            self._hub = self._log = self._runs = None
             self._watch = self._new_watch()
 
     def _abandoned(self) -> Callable[[], bool]:

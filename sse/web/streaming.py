@@ -10,6 +10,7 @@ from werkzeug.wrappers import Request
 
 from ..auth.address import address_bucket
 from ..auth.decision import Grant
+from ..events.model import format_id
 from ..events.names import INJECTED_CHANNELS
 from ..events.patterns import reduced
 from ..log import LogUnavailable
@@ -18,11 +19,11 @@ from ..observe.request_id import request_id
 from ..streams.group import Subscription
 from ..streams.hub import Hub
 from ..streams.pull import PullStream
-from ..streams.stream import Backlog, CloseReason, Stream, lease, spread_retry
+from ..streams.stream import CloseReason, Stream, lease, spread_retry
 from .access import allowed
 from .answers import check_log
 from .problems import Problem
-from .query import accepts_stream, asked_cursor, check_query, checked_selector, flag
+from .query import accepts_stream, asked_cursor, check_query, checked_selector, flag, resumed_cursor
 from .service import Service
 
 # Seconds that a new stream waits for a worker that is still reading its log, before it is sent away with ``retry:``.
@@ -31,6 +32,8 @@ START_PATIENCE: Final = 2.0
 # End a token's stream this many seconds early, so it never outlives the token: the worker looks at the leases of
 # streams that were taken over once a second.
 TOKEN_MARGIN: Final = 1.1
+
+_OF_THE_VIEW: Final = Grant("view")
 
 
 def open_stream(service: Service, request: Request, channels: tuple[str, ...]) -> Iterable[bytes]:
@@ -70,13 +73,33 @@ def open_stream(service: Service, request: Request, channels: tuple[str, ...]) -
     return _open(service, request, Subscription(reduced(channels), types, envelope, plain), grant)
 
 
-def _open(service: Service, request: Request, subscription: Subscription, grant: Grant) -> Iterable[bytes]:
+def open_from(service: Service, request: Request, channel: str, after: int, *, plain: bool) -> Iterable[bytes]:
+    """Return the body of a channel's stream for an app's own view, which has decided who may read it.
+
+    after: where it begins, unless the client resumes it.
+    """
+    check_log(service, request)
+    if request.method == "HEAD":
+        return iter(())
+    asked = resumed_cursor(request)
+    if asked[0] is None:
+        asked = format_id(after), after
+    return _open(service, request, Subscription(frozenset({channel}), plain=plain), _OF_THE_VIEW, asked)
+
+
+def _open(
+    service: Service,
+    request: Request,
+    subscription: Subscription,
+    grant: Grant,
+    asked: tuple[str | None, int | None] | None = None,
+) -> Iterable[bytes]:
     hub = service.hub
     client = service.authenticator.client_address(request.environ)
     if service.settings.sse_max_streams_per_ip:
         # Count IPv6 clients by /64, because each has 2^64 addresses. (The access log then shows the /64, too.)
         client = address_bucket(client)
-    asked = asked_cursor(request)
+    asked = asked or asked_cursor(request)
     if not hub.wait_ready(START_PATIENCE):
         hub.stats.refused["log"] += 1
         return _send_away(service, asked, subscription)
@@ -133,7 +156,6 @@ def _serve(
         hub.leave(stream)
         raise
     stream.cursor = start.cursor
-    stream.backlog = Backlog(now, told=start.told)
     hub.stats.opened += 1
     environ[STREAM] = True
     opening = stream.group.form.opening(start.cursor, service.settings.sse_retry, time.time_ns() // 1_000_000)

@@ -11,12 +11,14 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from ..events.items import Item, as_message
 from ..events.wire import comment_block, encode_block, retry_block
 from ..runtime.cooperation import spawn
+from ..runtime.iterables import close_iterable
 from ..streams.pull import HANG_UP_CHECK
 from ..streams.stream import CloseReason, spread_retry
 
@@ -31,48 +33,13 @@ STREAM_HEADERS: Final = {
 }
 
 
-class Message(NamedTuple):
-    """One event of a view's own stream.
-
-    id: any text of the app's; a client sends it back as Last-Event-ID, for the view to read. retry: milliseconds.
-    """
-
-    data: str
-    event: str | None = None
-    id: str | None = None
-    retry: int | None = None
-
-
-Item = str | Message | Mapping[str, Any]
-
 _DONE: Final = object()
 
 
 def encode_item(item: Item) -> bytes:
-    """Encode an item of an iterable: a string is data, a mapping has the fields of :class:`Message`.
-
-    Raises TypeError for anything else, InvalidEvent for an invalid field.
-    """
-    if isinstance(item, str):
-        return encode_block(item)
-    if isinstance(item, Message):
-        return encode_block(item.data, event=item.event, id=item.id, retry=item.retry)
-    if isinstance(item, Mapping):
-        unknown = set(item) - set(Message._fields)
-        if unknown:
-            raise TypeError(f"an event's fields are {', '.join(Message._fields)}, not {sorted(unknown)!r}")
-        return encode_item(Message(**{"data": "", **item}))
-    raise TypeError(f"an event is a str, a sse.Message or a mapping with its fields, not {type(item).__name__}")
-
-
-def close_iterable(iterable: Any) -> None:
-    """Close an iterable if it has a ``close``, and log any exception."""
-    close = getattr(iterable, "close", None)
-    try:
-        if close is not None:
-            close()
-    except Exception:
-        logger.exception("closing a response's iterable failed")
+    """Encode an item of an iterable. Raises TypeError for what is none, InvalidEvent for an invalid field."""
+    message = as_message(item)
+    return encode_block(message.data, event=message.event, id=message.id, retry=message.retry)
 
 
 class Pump:

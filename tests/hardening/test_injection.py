@@ -255,8 +255,9 @@ def test_the_logged_client_is_the_peer_unless_a_trusted_proxy_names_another(limi
 
 
 def test_an_id_of_a_views_own_stream_cannot_contain_a_line_break(start_server: StartServer) -> None:
+    from sse.events.items import Message
     from sse.events.model import InvalidEvent
-    from sse.web.view_streams import Message, encode_item
+    from sse.web.view_streams import encode_item
 
     checks: list[Callable[[str], object]] = [
         lambda text: encode_item(Message("d", id=text)),

@@ -19,11 +19,14 @@ from health.metrics.table import (
     REFUSALS,
     RESETS,
     ROWS,
+    RUN_ENDS,
+    RUN_STATES,
     STREAM_STATES,
     Row,
 )
 from health.signs.board import BOOTING, DRAINING, RUNNING
 from sse.events.wire import RESET_REASONS
+from sse.runs import states
 from sse.streams import stream
 from sse.version import VERSION
 from sse.web import publishing as endpoints
@@ -63,6 +66,7 @@ def test_label_values_are_those_of_the_service() -> None:
     assert set(CLOSE_REASONS) == set(stream.CloseReason)
     assert set(STREAM_STATES) == set(stream.State) - {stream.State.CLOSED}
     assert set(RESETS) == set(RESET_REASONS)
+    assert (RUN_STATES, RUN_ENDS) == (states.OPEN, states.ENDS)
     assert set(CONNECTION_CLOSINGS) == set(connection.CLOSINGS)
     assert PUBLISH_REFUSALS == endpoints.PUBLISH_REFUSALS
     assert documented()["health_workers"].values == (BOOTING, RUNNING, DRAINING)

@@ -1,0 +1,1 @@
+"""Runs: work whose stream outlives its reader. Begin with ``states.py``."""
