@@ -147,7 +147,7 @@ class CatchUp:
             return
         target = stream.group.position(self._hub.window.position)
         try:
-            page = self._hub.replay.read_page(stream.group.subscription, stream.cursor, target)
+            page = self._hub.replay.read_page(stream.group.subscription, stream.cursor, target, backlog.told)
         except FellBehind:
             if self._still_reads(stream, backlog):
                 self._end_here(stream, backlog, CloseReason.FELL_BEHIND)

@@ -100,7 +100,9 @@ class Fanout:
             self.hub.closed(stream, CloseReason.ERROR)
             return
         stream.become(State.REPLAYING)
-        stream.backlog = Backlog(monotonic())
+        now = monotonic()
+        stream.backlog = stream.backlog or Backlog(now)
+        stream.backlog.progress_at = now
         self.sockets.backlogged.add(stream)
         self.upkeep.joined(stream)
         self.catchup.advance(stream)

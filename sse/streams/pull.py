@@ -26,10 +26,10 @@ class PullStream(Stream):
     """A stream that is woken and then pulls; nothing is queued for it but the newest injected block.
 
     hung_up: tells whether the client has left; why_lost: returns why a stream was cut short. Only our own worker has
-    them; under others only a failing write shows that the client has left.
+    them; under others only a failing write shows that the client has left. told: see `sse.streams.replay.Begin`.
     """
 
-    __slots__ = ("_end", "_hung_up", "_inbox", "_why_lost", "_woken", "hub")
+    __slots__ = ("_end", "_hung_up", "_inbox", "_told", "_why_lost", "_woken", "hub")
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class PullStream(Stream):
         why_lost: Callable[[], CloseReason] | None = None,
         request_id: str = "",
         ends_as: CloseReason = CloseReason.LEASE,
+        told: int = 0,
     ) -> None:
         super().__init__(group, cursor, now=now, ends_at=ends_at, ends_as=ends_as, client=client, request_id=request_id)
         self.hub = hub
@@ -51,6 +52,7 @@ class PullStream(Stream):
         self._why_lost = why_lost or (lambda: CloseReason.CLIENT)
         self._woken = threading.Event()
         self._inbox = b""
+        self._told = told
         self._end: CloseReason | None = None
 
     @classmethod
@@ -69,6 +71,7 @@ class PullStream(Stream):
             hung_up=hung_up,
             why_lost=why_lost,
             request_id=stream.request_id,
+            told=0 if stream.backlog is None else stream.backlog.told,
         )
 
     def wake(self) -> None:
@@ -159,7 +162,7 @@ class PullStream(Stream):
         hub = self.hub
         if self.cursor >= tail:
             return False
-        page = hub.replay.read_page(self.group.subscription, self.cursor, tail)
+        page = hub.replay.read_page(self.group.subscription, self.cursor, tail, self._told)
         if page.frames:
             body = b"".join(self.group.form.wires(page.frames))
             self.beat = time.monotonic()

@@ -31,14 +31,33 @@ SYNC_TIMEOUT = 2.0
 
 
 class FellBehind(Exception):
-    """The log no longer has everything that follows the cursor."""
+    """The log no longer has all events of the stream's channels that follow its cursor."""
+
+
+class Begin(NamedTuple):
+    """What becomes of a client's cursor.
+
+    reason: why it cannot be used as it is, None if it can.
+    cursor: the one to go on from.
+    told: the position through which the client knows by ``reason``, or need not know, that events were trimmed.
+    """
+
+    reason: ResetReason | None
+    cursor: int
+    told: int = 0
 
 
 class Start(NamedTuple):
-    """Where a stream begins: it counts as served through ``cursor``; ``reset`` is the block that tells it of a gap."""
+    """Where a stream begins.
+
+    cursor: it counts as served through here.
+    reset: the block that tells it of a gap.
+    told: see :class:`Begin`.
+    """
 
     cursor: int
     reset: bytes | None
+    told: int = 0
 
 
 class Replay:
@@ -67,7 +86,7 @@ class Replay:
         subscription = group.subscription
         if requested is None:
             return Start(group.position(self._window.position), None)
-        reason, cursor = self.begin(subscription.channels, cursor)
+        reason, cursor, told = self.begin(subscription.channels, cursor)
         keep = self._settings.sse_replay_limit
         if cursor >= self._window.floor:
             cut = self._newest(subscription, cursor, keep)
@@ -80,28 +99,39 @@ class Replay:
         if cut is not None:
             reason, cursor = reason or "too-far", cut
         if reason is None:
-            return Start(cursor, None)
+            return Start(cursor, None, told)
         self._stats.resets[reason] += 1
         bounds = self.bounds()
-        return Start(cursor, group.form.reset(reason, requested, bounds.oldest, bounds.latest, cursor))
+        return Start(cursor, group.form.reset(reason, requested, bounds.oldest, bounds.latest, cursor), told)
 
-    def begin(self, channels: frozenset[str], cursor: int | None) -> tuple[ResetReason | None, int]:
-        """Judge a client's cursor: return why it cannot be used, if so, and the cursor to go on from.
+    def begin(self, channels: frozenset[str], cursor: int | None) -> Begin:
+        """Judge a client's cursor.
 
+        A client is told ``expired`` only if events of its own channels are gone. It goes on from its own cursor,
+        because the log may still hold some of what follows.
         cursor: 0 for the beginning of the log, None for a malformed one. Raises LogUnavailable.
         """
-        reason: ResetReason | None = None
-        if cursor is None:
-            reason = "malformed"
-        elif cursor > self._window.position:
+        reason: ResetReason | None = None if cursor is not None else "malformed"
+        if cursor is not None and cursor > self._window.position:
             reason, cursor = self._ahead(cursor)
-        elif 0 < cursor < self._window.floor and cursor < (bounds := self.bounds()).trimmed:
-            reason = "before-log" if bounds.complete else "expired"
         if reason or cursor is None or cursor <= 0:
-            cursor = self.bounds().trimmed
-        elif cursor < self._window.lost:
-            reason = "expired"  # the events kept beyond the cursor are sent all the same
-        return reason, cursor
+            bounds = self.bounds()
+            first = bounds.trimmed if bounds.oldest is None else min(bounds.trimmed, bounds.oldest - 1)
+            return Begin(reason, first, bounds.trimmed)
+        if cursor < max(self._window.floor, self._window.trimmed):
+            bounds = self.bounds()
+            gone = self._gone(channels) if cursor < bounds.trimmed else 0
+            if gone > cursor:
+                return Begin("expired", cursor, gone)
+            if cursor < bounds.began and cursor >= self._window.lost:
+                return Begin("before-log", bounds.began)
+        if cursor < self._window.lost:
+            return Begin("expired", cursor)
+        return Begin(None, cursor)
+
+    def _gone(self, channels: frozenset[str]) -> int:
+        """Return the highest position at which an event of these channels was trimmed. Raises LogUnavailable."""
+        return self._flights.do(("gone", channels), lambda: offload(self._log.gone, channels, 0))
 
     def _newest(self, subscription: Subscription, cursor: int, keep: int) -> int | None:
         """Return the position after which exactly ``keep`` frames follow, None if no more follow the cursor.
@@ -138,18 +168,19 @@ class Replay:
         # A time between the newest event and now: nothing has been published since.
         return None, min(cursor, self._window.position)
 
-    def read_page(self, subscription: Subscription, after: int, through: int) -> Page:
+    def read_page(self, subscription: Subscription, after: int, through: int, told: int = 0) -> Page:
         """Read the next page of a subscription after a cursor, from the window or else from the log. May block.
 
-        Raises FellBehind if the log was trimmed beyond the cursor, LogUnavailable.
+        told: see :class:`Begin`. Raises FellBehind if an event of these channels that follows the cursor was trimmed
+        and the client was not told, LogUnavailable.
         """
         with self._advanced:
             if after >= self._window.floor:
                 return self._window.read(subscription.channels, subscription.types, after, through, PAGE_BYTES)
-        records, trimmed, complete = self._flights.do(
+        records, gone, complete = self._flights.do(
             ("page", subscription.channels, after), lambda: self._read_log(subscription.channels, after)
         )
-        if trimmed > after:
+        if gone > told:
             raise FellBehind
         # Only an empty page shows that the log has no more, and only through the position that the tailer had reached
         # before this read. The read may be another stream's, and may have begun before `through` was published.
@@ -159,11 +190,15 @@ class Replay:
         return Page([frame for frame in frames if matches(frame, types)], position)
 
     def _read_log(self, channels: frozenset[str], after: int) -> tuple[list[Record], int, int]:
-        """Read a page of records; return it with the log's trim mark afterwards and the worker's position before."""
+        """Read a page of records.
+
+        Return it with what the log says afterwards is gone of these channels, and the worker's position before.
+        """
         complete = self._window.position
 
         def read() -> tuple[list[Record], int, int]:
             records = self._log.read(channels, after, PAGE_EVENTS, PAGE_BYTES)
-            return records, self._log.bounds().trimmed, complete
+            gone = self._log.gone(channels, after) if self._log.bounds().trimmed > after else 0
+            return records, gone, complete
 
         return offload(read)

@@ -155,18 +155,20 @@ class Backlog:
     progress_at  when the kernel last took a byte, or the backlog began; monotonic seconds
     queued       bytes that the kernel still held for the peer at the last look
     reading      a page is being read from the log for it
+    told         the position through which its client knows that events were trimmed (`sse.streams.replay.Begin`)
     end          the close reason if it is to end, else None
     owed         the position through which it is served before it ends; meaningful with ``end``
     final        ``rest`` has the closing bytes, or had them
     """
 
-    __slots__ = ("end", "final", "owed", "progress_at", "queued", "reading", "rest")
+    __slots__ = ("end", "final", "owed", "progress_at", "queued", "reading", "rest", "told")
 
-    def __init__(self, now: float, rest: memoryview | bytes = b"") -> None:
+    def __init__(self, now: float, rest: memoryview | bytes = b"", told: int = 0) -> None:
         self.rest = rest
         self.progress_at = now
         self.queued = 0
         self.reading = False
+        self.told = told
         self.end: CloseReason | None = None
         self.owed = 0
         self.final = False

@@ -24,7 +24,7 @@ from ..runtime.cooperation import OwnThread, breathe
 from ..settings import Settings
 from .deliveries import Deliveries
 from .retention import Retention
-from .window import Window
+from .window import FRAME_OVERHEAD_BYTES, Window
 
 logger = logging.getLogger("headwater.hub")
 
@@ -153,10 +153,14 @@ class Tailer:
         hub = self._hub
         bounds = self._in_own_thread(hub.log.bounds)
         most = hub.settings.sse_window_bytes
-        records = self._in_own_thread(hub.log.newest, None, hub.settings.sse_retain_events, most // 2)
+        records = self._in_own_thread(hub.log.newest, None, most // FRAME_OVERHEAD_BYTES, most // 2)
+        # Asked for again: rules trim events of any age, so some may have gone between the two answers before.
+        trimmed = self._in_own_thread(hub.log.bounds).trimmed
         window = Window(most)
-        whole = not records or bounds.oldest is None or records[0].position <= bounds.oldest
-        window.reset(bounds.trimmed if whole else records[0].position - 1)
+        first = records[0].position if records else bounds.latest + 1
+        whole = not records or bounds.oldest is None or first <= bounds.oldest
+        window.reset(min(trimmed, first - 1) if whole else first - 1)
+        window.trimmed = trimmed
         for begin in range(0, len(records), WARMED_PER_STEP):
             window.extend(encode_frames(records[begin : begin + WARMED_PER_STEP]))
             breathe()

@@ -1,10 +1,11 @@
 """The window: the newest frames of the log, in memory and bounded in bytes.
 
 It answers nearly every resume without the log, so that ten thousand clients which return after a rolling restart do not
-each read it. Three positions describe it:
+each read it. Four positions describe it:
 
     floor     the window has every event of the log above it, through ``position``
     position  the newest position that the tailer has read
+    trimmed   a cursor below it may have missed events that the log had trimmed before the window was filled
     lost      a cursor below it may have missed events that the log has lost (`sse.log.Bounds`)
 
 A cursor at or above ``floor`` is served from here, an older one from the log. Frames are stored once, in order, and
@@ -86,7 +87,7 @@ class Window:
     max_bytes: bound on wire bytes plus :data:`FRAME_OVERHEAD_BYTES` for each frame.
     """
 
-    __slots__ = ("_frames", "_max_bytes", "_runs", "_start", "floor", "lost", "position", "size")
+    __slots__ = ("_frames", "_max_bytes", "_runs", "_start", "floor", "lost", "position", "size", "trimmed")
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -94,18 +95,20 @@ class Window:
         self.reset(0)
 
     def reset(self, position: int) -> None:
-        """Empty the window; floor and position are ``position`` then."""
+        """Empty the window; floor, position and trimmed are ``position`` then."""
         self._frames: list[Frame] = []
         self._start = 0  # those before this index are evicted
         self._runs: dict[str, _Run] = {}
         self.size = 0
         self.floor = position
         self.position = position
+        self.trimmed = position
 
     def become(self, other: Window) -> None:
         """Take over the content of another window, which must not be used any more."""
         self._frames, self._start, self._runs, self.size = other._frames, other._start, other._runs, other.size
-        self.floor, self.position, self.lost = other.floor, other.position, other.lost
+        self.floor, self.position = other.floor, other.position
+        self.trimmed, self.lost = other.trimmed, other.lost
 
     def __len__(self) -> int:
         return len(self._frames) - self._start

@@ -19,7 +19,7 @@ from ..observe.request_id import request_id
 from ..streams.group import Subscription
 from ..streams.hub import Hub
 from ..streams.pull import PullStream
-from ..streams.stream import CloseReason, Stream, lease, spread_retry
+from ..streams.stream import Backlog, CloseReason, Stream, lease, spread_retry
 from .access import allowed
 from .answers import check_log
 from .problems import Problem
@@ -156,6 +156,7 @@ def _serve(
         hub.leave(stream)
         raise
     stream.cursor = start.cursor
+    stream.backlog = Backlog(now, told=start.told)
     hub.stats.opened += 1
     environ[STREAM] = True
     opening = stream.group.form.opening(start.cursor, service.settings.sse_retry, time.time_ns() // 1_000_000)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 
@@ -13,6 +14,7 @@ import pytest
 
 from tests.command.run import environment, headwater
 from tests.support.server import ROOT, Server
+from tests.support.wait import eventually
 
 PAGE = (ROOT / "docs" / "command.md").read_text()
 COMMANDS = [line for block in re.findall(r"(?:^    .*\n)+", PAGE, re.MULTILINE) for line in dedent(block).splitlines()]
@@ -54,6 +56,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def is_ready(server: Server) -> bool:
+    return server.request("GET", "/readyz", port=server.health_port).status == 200
+
+
 def test_every_command_of_the_page_runs(folder: Path) -> None:
     path = f"{folder / 'bin'}:{os.environ['PATH']}"
     quick: dict[str, str | float | None] = {"PATH": path, "PYTHONPATH": str(ROOT), "SSE_DRAIN_DELAY": 0, "SSE_DRAIN_WINDOW": 0}
@@ -66,7 +72,7 @@ def test_every_command_of_the_page_runs(folder: Path) -> None:
                 continue  # tests/package does it
             if command.startswith(("headwater serve", "gunicorn")):
                 with Server(command=("sh", "-c", f"exec {command}"), cwd=folder, SSE_LOG=None, **quick) as own:
-                    assert own.request("GET", "/readyz", port=own.health_port).status == 200
+                    eventually(partial(is_ready, own), 20, own.log_tail)
             elif command.startswith("export "):
                 done = subprocess.run(["sh", "-c", f"{command}; env"], env=env, capture_output=True, text=True, timeout=60)
                 env["SSE_JWT_KEY"] = dict(line.partition("=")[::2] for line in done.stdout.splitlines())["SSE_JWT_KEY"]

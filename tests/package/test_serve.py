@@ -98,7 +98,7 @@ def test_an_app_of_ones_own_keeps_its_modules_its_pages_and_its_other_extensions
         socket.send("tea")
         assert socket.receive(5) == "TEA"
         socket.close()
-        assert server.request("GET", "/readyz", port=server.health_port).status == 200
+        eventually(lambda: server.request("GET", "/readyz", port=server.health_port).status == 200, 20, server.log_tail)
         assert server.request("POST", "/events/orders", "tea", port=server.health_port).status == 404
     server.wait_for_log("Using worker: headwater.sse.worker.SSEWorker")
 

@@ -228,12 +228,14 @@ class Parts:
         assert hub.admission.admit("-") is None
         group = hub.join(Subscription(frozenset(channels or ("a",)), types, envelope, plain))
         now = time.monotonic()
-        stream = PullStream(hub, group, 0, now=now, ends_at=now + ends_in, ends_as=ends_as, client="-")
         cursor = None
         with contextlib.suppress(ValueError):
             cursor = None if text is None else (parse_since if since else parse_id)(text)
         start = hub.replay.resolve(group, text, cursor)
-        stream.cursor = start.cursor
+        ends_at = now + ends_in
+        stream = PullStream(
+            hub, group, start.cursor, now=now, ends_at=ends_at, ends_as=ends_as, client="-", told=start.told
+        )
         return Pulled(stream, start, self.settings.sse_retry)
 
 

@@ -190,7 +190,8 @@ def main(port: int, name: str, seed: int, channels: list[str], types: list[str])
                 status, body = 0, b""
             if status == 201:
                 break
-            if status not in (0, 503) or time.monotonic() > deadline:
+            # 502 is a proxy's, while nobody is behind it.
+            if status not in (0, 502, 503) or time.monotonic() > deadline:
                 raise SystemExit(f"publisher {name}: {status} {body!r}")
             time.sleep(0.02)
         position = body.split(b'"', 4)[3].decode()

@@ -2,6 +2,7 @@
 
 engine: the log itself: appends, reads, followers.
 file: making, recognising and connecting to the file, and what its errors mean.
+schema: the tables, and what is added to those of an older program.
 place: tells whether the file was replaced by a restored backup.
 group_commit: waiting publishes, and the transaction that commits a group of them.
 write: inserts many rows with one statement.
@@ -10,7 +11,12 @@ follow: one follower, handed this process's commits and reading the rest.
 others: tells whether another process follows the log, so that commits must be announced.
 wakeup: what a follower sleeps on, and how a commit wakes it.
 inotify: Linux's file notifications, as far as a wakeup needs them.
-upkeep: retention, and checkpoints of the write-ahead log.
+channels: what the log knows of each channel.
+notes: small values that all workers see.
+upkeep: what is done in the background, and checkpoints of the write-ahead log.
+retain: what retention no longer keeps.
+erase: removes a channel.
+rewrite: leaves no byte of it in the files.
 """
 
 from __future__ import annotations

@@ -184,10 +184,21 @@ _ERASED: Final = (
 _EMPTY: Final = "UPDATE channels SET records = 0, events = 0, bytes = 0, first = NULL WHERE channel = ?"
 
 
+_COPIED: Final = "SELECT count(*) FROM sqlite_master WHERE name = 'rewritten'"
+
+
+def _delete(database: sqlite3.Connection, which: str, values: Sequence[str | int]) -> int:
+    """Remove records from the log, and from the copy that ``rewrite`` may be making of it; return how many."""
+    removed = database.execute(f"DELETE FROM events WHERE {which}", values).rowcount
+    if database.execute(_COPIED).fetchone()[0]:
+        database.execute(f"DELETE FROM rewritten WHERE {which}", values)
+    return removed
+
+
 def trim(database: sqlite3.Connection, which: str, values: Sequence[int]) -> int:
     """Remove the records for which the condition holds; return how many. Within the caller's transaction."""
     found = database.execute(_FOUND.format(which=which), values).fetchall()
-    removed = database.execute(f"DELETE FROM events WHERE {which}", values).rowcount
+    removed = _delete(database, which, values)
     if removed:
         # (A channel that was never counted is new to the table, with nothing to subtract.)
         database.executemany(_SUBTRACT, found)
@@ -199,7 +210,7 @@ def trim(database: sqlite3.Connection, which: str, values: Sequence[int]) -> int
 def erase(database: sqlite3.Connection, channel: str) -> int:
     """Remove a channel's records, and open it; return how many events that were. Within the caller's transaction."""
     records, events = database.execute(_ERASED, (channel,)).fetchone()
-    database.execute("DELETE FROM events WHERE channel = ?", (channel,))
+    _delete(database, "channel = ?", (channel,))
     database.execute("DELETE FROM closed WHERE channel = ?", (channel,))
     database.execute(_EMPTY, (channel,))
     database.execute(_REMOVED, (records,))

@@ -65,7 +65,7 @@ def open_writer(path: str, *, wal_autocheckpoint: int) -> tuple[sqlite3.Connecti
 
     The mark is 0 for none (``place``). Raises ``LogRefused``, ``sqlite3.Error``, ``OSError``.
     """
-    writer = connect(path, synchronous="NORMAL", wal_autocheckpoint=wal_autocheckpoint)
+    writer = connect(path, synchronous="NORMAL", wal_autocheckpoint=wal_autocheckpoint, secure_delete=1)
     try:
         _write_ahead(writer, path)
         patiently(complete, writer)

@@ -15,8 +15,7 @@ differ, an older program has trimmed, and the books start over.
     coarse       of any channel, records up to here may have been trimmed without a mark of their own
     counted      records up to here are in ``channels``
     classes      the rules by which channels were classed (``retain``)
-    lost         see ``place``
-    checkpoints  see ``upkeep``
+    lost, checkpoints, erased, rewritten: see ``place``, ``upkeep`` and ``erase``
 """
 
 from __future__ import annotations

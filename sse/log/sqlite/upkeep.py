@@ -29,6 +29,7 @@ from typing import Final
 
 from ...events.model import make_position
 from ..base import IDEMPOTENCY_SECONDS, TRIM_BITE
+from .erase import tidy
 from .file import connect, patiently
 from .notes import expire
 from .place import identity, note
@@ -84,7 +85,7 @@ class Upkeep:
                     timeout=_TRUNCATE_SECONDS,
                     synchronous="NORMAL",
                     wal_autocheckpoint=0,
-                    secure_delete=0,
+                    secure_delete=1,
                 )
             )
         except BaseException:
@@ -141,6 +142,7 @@ class Upkeep:
         new = make_position(max(now_ms - _TRACE_SECONDS * 1000, 0))
         forgotten: int = patiently(database.execute, _FORGET, (new, TRIM_BITE)).rowcount
         dropped = expire(database, now_ms), Retention.forget(database, now_ms)
+        tidy(database, self._path)
         if max(removed, forgotten, *dropped) < TRIM_BITE:
             self._expire_at = time.monotonic() + _EXPIRE_SECONDS
         return removed + forgotten

@@ -26,7 +26,7 @@ from .head import WHOLE, Script
 #   swept     with rules: every record up to here has a rule, and is not looked at again by the trimming of the others
 #   erased    erasures up to this marker are complete: no byte is left
 #   trims     how often something was trimmed
-#   packed    how many nodes of the stream a record took after the last rebuild
+#   holes     how many entries were deleted from the middle of the stream since it was rebuilt last
 FUNCTIONS: Final = WHOLE + """
 local ROOT = key('')
 local BOOK, NAMES, SIZES, GONE = ROOT .. 'book', ROOT .. 'names', ROOT .. 'sizes', ROOT .. 'gone'
@@ -36,11 +36,11 @@ local KNOWN = 8  -- fields of an entry that has a type or a retry
 
 local function read_book(log)
   local raw = redis.call('HMGET', BOOK, 'own', 'coarse', 'began', 'erased', 'counted', 'records', 'bytes', 'ruled',
-    'rules', 'sorting', 'swept', 'packed')
+    'rules', 'sorting', 'swept', 'holes')
   local book = {own = raw[1], coarse = raw[2] or '0-0', began = raw[3], erased = raw[4] or '0-0',
     counted = raw[5] or '0-0', records = tonumber(raw[6] or 0), bytes = tonumber(raw[7] or 0),
     ruled = tonumber(raw[8] or 0), rules = raw[9] or '', sorting = raw[10] or '', swept = raw[11] or '0-0',
-    packed = tonumber(raw[12] or 0)}
+    holes = tonumber(raw[12] or 0)}
   if book.own ~= log.trimmed and (book.own or log.trimmed ~= log.created) then book.coarse = log.trimmed end
   if not book.began then book.began = newest(log.trimmed, log.created) == log.trimmed and log.created or '0-0' end
   return book
@@ -197,7 +197,7 @@ end
 local function write_book(book)
   redis.call('HSET', BOOK, 'counted', book.counted, 'records', string.format('%.0f', book.records),
     'bytes', string.format('%.0f', book.bytes), 'ruled', string.format('%.0f', book.ruled), 'swept', book.swept,
-    'sorting', book.sorting)
+    'sorting', book.sorting, 'holes', string.format('%.0f', book.holes))
 end
 """
 

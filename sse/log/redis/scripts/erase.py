@@ -64,6 +64,7 @@ if not cursor then
   goal, cursor = log.erase, '0-0'
   if newest(book.erased, goal) == book.erased and ARGV[4] ~= '1' then return {'idle', book.erased} end
   redis.call('UNLINK', COPY)
+  redis.call('HSET', BOOK, 'holes', 0)
 end
 local info, gone, dead = stream(), erasures(log), {}
 
@@ -110,9 +111,9 @@ if info.length then
   redis.call('RENAME', COPY, EVENTS)
   redis.call('UNLINK', old)
 end
-local nodes = stream()['radix-tree-keys'] or 0
-redis.call('HSET', BOOK, 'erased', newest(book.erased, goal), 'packed', nodes / math.max(info.length or 0, 1))
+book.erased = newest(book.erased, goal)
+redis.call('HSET', BOOK, 'erased', book.erased)
 redis.call('DEL', REBUILD)
-return {'done', newest(book.erased, goal)}
+return {'done', book.erased}
 """,
 )

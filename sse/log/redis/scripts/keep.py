@@ -98,9 +98,10 @@ local rebuild = 0
 local at = redis.call('HGET', REBUILD, 'at')
 if at or newest(book.erased, log.erase) ~= book.erased then
   if now - tonumber(at or 0) > 2000 then rebuild = 1 end
-elseif book.rules ~= '' then
-  local need = math.max(book.records / 100 + (book.bytes + 30 * book.records) / 4096, book.packed * book.records)
-  if (info['radix-tree-keys'] or 0) > 3 * need + 200 then rebuild = 2 end
+elseif book.holes > book.records then
+  -- A node that is full holds 100 entries, or 4096 bytes.
+  local full = book.records / 100 + (book.bytes + 30 * book.records) / 4096
+  if (info['radix-tree-keys'] or 0) > 3 * full + 200 then rebuild = 2 end
 end
 local sweep = foreign == 0 and '' or info.first ~= '' and info.first or text(following(split(log.last)))
 return {1, ended and 1 or 0, sweep, rebuild}

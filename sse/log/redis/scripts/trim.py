@@ -23,7 +23,8 @@ local function begin()
   return log, book, info
 end
 
-local function delete(ids)
+local function delete(book, ids)
+  book.holes = book.holes + #ids
   local copying = redis.call('EXISTS', COPY) == 1
   for i = 1, #ids, 1000 do  -- unpack is limited by Lua's stack of 8000
     local last = math.min(i + 999, #ids)
@@ -74,7 +75,7 @@ for _, channel in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 
     end
   end
   if #ids > 0 then
-    delete(ids)
+    delete(book, ids)
     if sums[channel] then
       gone = newest(gone, ids[#ids])
       removed = removed + sums[channel][1]
@@ -125,7 +126,7 @@ end)
 if removed > 0 then
   take_off(log, book, sums)
   if ruled then
-    delete(ids)
+    delete(book, ids)
   else
     local ms, n = split(last)
     local minimum = string.format('%.0f-%.0f', ms, n + 1)
