@@ -25,6 +25,7 @@ logger = logging.getLogger("headwater.log.redis")
 
 CLAIM_MS: Final = 3000  # another worker takes over after this long without a bite
 TRIM_BYTES: Final = 1024 * 1024  # of data at once: Redis serves nobody else meanwhile, about 2 ms
+TRIM_RECORDS: Final = 200  # and records
 COUNT_SECONDS: Final = 1.0  # how long one call of ``trim`` counts
 PASS_SECONDS: Final = 0.5  # and how long it passes over records that rules keep
 
@@ -63,7 +64,7 @@ class Upkeep:
             self._channels.catch_up(COUNT_SECONDS)
         total = 0
         while total < TRIM_BITE:
-            removed = self._nibble(TRIM_BITE - total)
+            removed = self._nibble(min(TRIM_BITE - total, TRIM_RECORDS))
             if not removed:
                 break
             total += removed

@@ -30,21 +30,21 @@ end
 
 local log = open_all()
 local names = redis.call('ZRANGEBYLEX', NAMES, ARGV[2], ARGV[3], 'LIMIT', 0, ARGV[4])
+local sizes, ended = sizes_of(names), closed_of(log, names)
 local answer = {#names, names[#names] or ''}
-for _, channel in ipairs(names) do
-  local records, events, bytes = size_of(channel)
-  local closed = is_closed(log, channel)
+for i, channel in ipairs(names) do
+  local records, events, bytes = unpack(sizes[i])
+  local closed = ended and ended[i]
   if string.sub(channel, 1, 1) ~= '_' and (events > 0 or closed) then
     local index, oldest, newest = INDEX .. channel, '', ''
     if events > 0 and records == events then
-      local first, last = redis.call('ZRANGE', index, 0, 0)[1], redis.call('ZRANGE', index, -1, -1)[1]
+      local first = redis.call('ZRANGE', index, 0, 0)[1]
+      local last = events == 1 and first or redis.call('ZRANGE', index, -1, -1)[1]
       oldest, newest = first and text(locate(first)) or '', last and text(locate(last)) or ''
     elseif events > 0 then
       oldest, newest = find(index, 'ZRANGE'), find(index, 'ZREVRANGE')
     end
-    for _, value in ipairs({channel, events, bytes, oldest, newest, closed and 1 or 0}) do
-      answer[#answer + 1] = value
-    end
+    push(answer, channel, events, bytes, oldest, newest, closed and 1 or 0)
   elseif records == 0 and not closed and redis.call('EXISTS', INDEX .. channel) == 0 then
     redis.call('ZREM', NAMES, channel)  -- left over from a count before the last one
     local mark = redis.call('HGET', GONE, channel)

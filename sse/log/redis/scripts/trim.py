@@ -55,9 +55,9 @@ if not log then return 0 end
 local most, size, now = tonumber(ARGV[4]), tonumber(ARGV[5]), clock()
 local rule_of, through = parse(book.rules), {split(book.counted)}
 local removed, gone = 0, '0-0'
-for _, channel in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 0, 50)) do
+for _, channel in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 0, 40)) do
   local rule = rule_of(channel)
-  local records, ids, sums = size_of(channel), {}, {}
+  local records, ids, sums = size_of(channel), {}, new_sums()
   local surplus = rule and rule.events and records - (is_closed(log, channel) and 1 or 0) - rule.events or 0
   local members = rule and redis.call('ZRANGE', INDEX .. channel, 0, most - removed - 1) or {}
   for k, each in ipairs(members) do
@@ -76,12 +76,12 @@ for _, channel in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 
   end
   if #ids > 0 then
     delete(book, ids)
-    if sums[channel] then
+    local sum = sums.of[channel]
+    if sum then
       gone = newest(gone, ids[#ids])
-      removed = removed + sums[channel][1]
-      book.ruled = book.ruled - sums[channel][1]
+      removed, records = removed + sum[1], records - sum[1]
+      book.ruled = book.ruled - sum[1]
       take_off(log, book, sums)
-      records = records - sums[channel][1]
     else
       redis.call('ZREMRANGEBYLEX', INDEX .. channel, '-', '[' .. member(split(ids[#ids])))
     end
@@ -108,7 +108,7 @@ local excess = math.min(book.records, info.length or 0) - book.ruled - tonumber(
 local before, ruled = clock() - tonumber(ARGV[7]), book.rules ~= ''
 if not ruled and (info.first == '' or (excess <= 0 and split(info.first) >= before)) then return {0, 0} end
 local rule_of, erased, through = parse(book.rules), erasures(log), {split(book.counted)}
-local removed, ids, sums = 0, {}, {}
+local removed, ids, sums = 0, {}, new_sums()
 local last, gone, ended = '0-0', '0-0', false
 local all = walk(ruled and book.swept or '0-0', 1000, size, function(id, fields)
   local ms, n = split(id)
@@ -116,7 +116,7 @@ local all = walk(ruled and book.swept or '0-0', 1000, size, function(id, fields)
   if beyond(ms, n, through[1], through[2]) then ended = true; return true end
   if not (channel and (is_erased(erased, channel, id) or ruled and rule_of(channel))) then
     ended = removed >= most or (removed >= excess and ms >= before)
-    if ended then return true end
+    if ended or (channel and not has_room(sums, channel)) then return true end
     removed = removed + 1
     ids[removed], gone = id, id
     if channel then add(sums, channel, event, bytes, id) else book.records = book.records - 1 end
