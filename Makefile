@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev test test-slow fuzz lint dist audit bench profile clean
+.PHONY: help setup run dev test test-slow fuzz lint dist audit sbom bench profile clean
 .DELETE_ON_ERROR:
 
 help:                ## this list
@@ -58,6 +58,16 @@ dist: $(VENV)/.dev   ## the wheel and the sdist, in dist/, checked as a package 
 
 audit: $(VENV)/.audit  ## known vulnerabilities of the pinned packages, by pip-audit; needs the network
 	$(VENV)/audit/bin/pip-audit --disable-pip --require-hashes -r requirements.txt -r requirements-dev.txt $(ARGS)
+
+# The image's Python packages; what its base image brings is for a scanner of images. REQUIREMENTS=requirements-otel.txt as in
+# the Dockerfile. The tool reads the main component from a pyproject.toml; ours has no version in it.
+REQUIREMENTS ?= requirements.txt
+SBOM ?= build/sbom.cdx.json
+sbom: $(VENV)/.audit ## the image's Python packages, as CycloneDX: build/sbom.cdx.json
+	@mkdir -p $(dir $(SBOM))
+	@sed -n 's/^VERSION: Final = \(".*"\)/[project]\nname = "headwater"\nlicense = "MIT"\nversion = \1/p' sse/version.py \
+	  | PYTHONWARNINGS=ignore $(VENV)/audit/bin/cyclonedx-py requirements $(REQUIREMENTS) --pyproject /dev/stdin \
+	  --output-reproducible --spec-version 1.6 --output-file $(SBOM)
 
 bench: $(VENV)/.dev  ## the benchmarks beside the peers; MINUTES=30 bounds them, QUICK=1 is a short run
 	$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(MINUTES),--budget $(MINUTES))
