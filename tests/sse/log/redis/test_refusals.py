@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sse.log import LogRefused, LogUnavailable, RetainRule
+from sse.log.redis import url as url_module
 from sse.log.redis.check import check
 from sse.log.redis.codec import Keys
 from tests.sse.log.conftest import Follower, trim_all
 from tests.sse.log.redis.play import EVENTS, META, Open, events
 from tests.support.ports import ReservedPort
 from tests.support.redis_server import RedisServer
+from tests.support.server import ROOT
 from tests.support.wait import eventually
 
 
@@ -203,6 +206,13 @@ def test_user_needs_these_rights_and_only_for_these_keys(server: RedisServer, op
     follower._stop.set()
     log.wake()
     assert follower.ended()
+
+
+def test_rights_are_the_documented_ones() -> None:
+    documented = (ROOT / "docs" / "security.md").read_text().partition("ACL SETUSER")[2].partition("(One command")[0]
+    assert set(re.findall(r"\+\w+", documented)) == set(NEEDED.split())
+    listed = (url_module.__doc__ or "").partition("these commands: ")[2].partition(";")[0]
+    assert {f"+{name}" for name in listed.split()} == set(NEEDED.split())
 
 
 @pytest.mark.parametrize("missing", ["info", "evalsha", "zadd", "xtrim", "xsetid", "hincrby", "pexpire"])
