@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]
@@ -89,6 +90,16 @@ def test_helm_lint_finds_nothing() -> None:
         done = run_helm("lint", "--strict", str(CHART), *more)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "[WARNING]" not in done.stdout and "[ERROR]" not in done.stdout
+
+
+def test_a_packaged_chart_renders_the_same(tmp_path: Path) -> None:
+    """The alerts and the dashboard are links in the repository, and files in the package."""
+    done = run_helm("package", str(CHART), "--destination", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (package,) = tmp_path.glob(f"headwater-{VERSION}.tgz")
+    values = f"--values={CHART / 'values' / 'monitoring.yaml'}"
+    packaged = run_helm("template", "headwater", str(package), values)
+    assert packaged.stdout == template(values) and "HeadwaterCanaryOld" in packaged.stdout
 
 
 def test_another_release_in_the_namespace_shares_no_name_and_no_selector() -> None:
