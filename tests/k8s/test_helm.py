@@ -121,9 +121,14 @@ def test_another_release_in_the_namespace_shares_no_name_and_no_selector() -> No
     assert find(documents, "ConfigMap", "shop-headwater")["data"]["SSE_LOG"] == "redis://shop-headwater-redis:6379/0"
 
 
-@pytest.mark.parametrize(("delay", "window"), [("5", "15"), ("0", "0"), ("30", "29.5"), ("2.25", "60"), (None, None)])
-def test_the_grace_period_follows_from_the_drain(delay: str | None, window: str | None) -> None:
-    given = {"SSE_DRAIN_DELAY": delay, "SSE_DRAIN_WINDOW": window}
+@pytest.mark.parametrize(
+    ("delay", "window", "runs"),
+    [("5", "15", None), ("0", "0", "0"), ("30", "29.5", "60"), ("2.25", "60", "62.5"), (None, None, None), ("5", "15", "590")],
+)
+def test_the_grace_period_follows_from_the_drain_and_the_runs(
+    delay: str | None, window: str | None, runs: str | None
+) -> None:
+    given = {"SSE_DRAIN_DELAY": delay, "SSE_DRAIN_WINDOW": window, "SSE_RUN_GRACE": runs}
     deployment = find(load_all(template("--set-json", f"config={json.dumps(given)}")), "Deployment", "headwater")
     settings = Settings(**{name.lower(): value for name, value in given.items() if value is not None})
     assert pod_spec(deployment)["terminationGracePeriodSeconds"] == settings.termination_grace

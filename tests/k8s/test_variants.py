@@ -25,11 +25,12 @@ EXPECTED = (
     "istio",
     "live-settings",
     "monitoring",
+    "runs",
     "single",
     "vpa",
 )
 #: These contain the base, so that one command applies all; the others are added to it.
-WHOLE = ("autoscaling", "exec-probe", "istio", "live-settings", "single")
+WHOLE = ("autoscaling", "exec-probe", "istio", "live-settings", "runs", "single")
 
 
 def test_the_variants_are_these() -> None:

@@ -36,11 +36,12 @@ sqlite:////data/headwater.db
 {{- end -}}
 {{- end }}
 
-{{/* Delay + window + 5 for ordinary requests and the exit + 5 until SIGKILL: sse/settings/model.py, termination_grace. The numbers in front of `default` are the service's defaults. */}}
+{{/* The drain (delay + window) or the runs' grace, whichever is longer, + 5 for ordinary requests and the exit + 5 until SIGKILL: sse/settings/model.py, termination_grace. The numbers after `default` are the service's defaults. */}}
 {{- define "headwater.grace" -}}
 {{- $delay := .Values.config.SSE_DRAIN_DELAY | default "5" | float64 -}}
 {{- $window := .Values.config.SSE_DRAIN_WINDOW | default "15" | float64 -}}
-{{- add (ceil (addf $delay $window)) 10 -}}
+{{- $runs := .Values.config.SSE_RUN_GRACE | default "0" | float64 -}}
+{{- add (ceil (maxf (addf $delay $window) $runs)) 10 -}}
 {{- end }}
 
 {{/* What values together cannot mean. */}}
