@@ -19,8 +19,7 @@ def readme() -> str:
 setup(
     package_dir={"headwater.sse": "sse", "headwater.health": "health"},
     packages=[
-        "headwater",
-        "headwater.command",
+        *find_packages(str(HERE), include=["headwater", "headwater.command", "headwater.command.*"]),
         *(f"headwater.{name}" for name in find_packages(str(HERE), include=["sse", "sse.*", "health", "health.*"])),
     ],
     long_description=readme(),

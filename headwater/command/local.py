@@ -13,14 +13,17 @@ if TYPE_CHECKING:
     from ..sse.log import Log
     from ..sse.settings import Settings
 
+
 @contextmanager
-def opened_log(settings: Settings | None = None) -> Iterator[Log]:
+def opened_log(settings: Settings | None = None, *, create: bool = True) -> Iterator[Log]:
     """Open the log, and close it in the end.
 
     A log in memory is refused: it would be this process's own. That a file was made is said, because it may be a slip:
     the default, sqlite:///var/headwater.db, is below the working directory.
 
-    Raises Failed, BadSettings; LogUnavailable in the place where the log is used.
+    create: make the file if there is none; else that is a failure.
+
+    Raises Failed, BadSettings; Failed for a LogRefused or LogUnavailable in the place where the log is used, too.
     """
     from ..sse.log import LogRefused, LogUnavailable, check_url, open_log, sqlite
 
@@ -28,6 +31,8 @@ def opened_log(settings: Settings | None = None) -> Iterator[Log]:
     if not check_url(settings.sse_log).shared:
         raise Failed("SSE_LOG=memory: is in the service's own memory, out of this command's reach; use --url")
     if settings.sse_log.startswith("sqlite:") and not (file := Path(sqlite.check_url(settings.sse_log))).exists():
+        if not create:
+            raise Failed(f"there is no log at {file.absolute()} (SSE_LOG)")
         say(f"a new log is made at {file.absolute()} (SSE_LOG)")
     try:
         log = open_log(
@@ -39,4 +44,7 @@ def opened_log(settings: Settings | None = None) -> Iterator[Log]:
     except (LogRefused, LogUnavailable) as error:
         raise Failed(str(error)) from None
     with closing(log):
-        yield log
+        try:
+            yield log
+        except (LogRefused, LogUnavailable) as error:
+            raise Failed(str(error)) from None

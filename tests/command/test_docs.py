@@ -87,7 +87,11 @@ def test_every_command_of_the_page_runs(folder: Path) -> None:
 
 
 def test_the_page_names_every_command_and_option() -> None:
-    names = re.findall(r"^  (\w+)  +\S", headwater("--help").stdout.partition("Commands:\n")[2], re.MULTILINE)
-    assert all(f"headwater {name}" in PAGE for name in names)
+    names = [(name,) for name in listed()] + [("log", name) for name in listed("log")]
+    assert all(" ".join(("headwater", *name)) in PAGE for name in names)
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", PAGE)) - {"--workers"}
-    assert options <= {option for name in names for option in re.findall(r"--[a-z][a-z-]+", headwater(name, "--help").stdout)}
+    assert options <= {option for name in names for option in re.findall(r"--[a-z][a-z-]+", headwater(*name, "--help").stdout)}
+
+
+def listed(*group: str) -> list[str]:
+    return re.findall(r"^  (\w+)  +\S", headwater(*group, "--help").stdout.partition("Commands:\n")[2], re.MULTILINE)

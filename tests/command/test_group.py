@@ -16,7 +16,7 @@ from tests.support.server import ROOT
 def test_the_list_names_every_command_and_each_says_what_it_does() -> None:
     listed = headwater("--help").stdout.partition("Commands:\n")[2]
     names = re.findall(r"^  (\w+)  +\S", listed, re.MULTILINE)
-    assert names == ["serve", "publish", "listen", "token", "config", "doctor", "probe"]
+    assert names == ["serve", "publish", "listen", "token", "config", "log", "doctor", "probe"]
     for name in names:
         shown = headwater(name, "--help")
         assert shown.returncode == 0 and re.match(rf"(?i)usage: headwater {name} ", shown.stdout), shown
