@@ -56,7 +56,9 @@ class Appender:
             nonlocal asked
             asked = True
             args = [format_id(client.seen), self._deadline(), *head, *body]
-            return client.store_on(link, APPEND, keys, args, _WROTE)
+            if client.target.replicas:
+                return client.store_on(link, APPEND, keys, args, _WROTE)
+            return link.run(APPEND, keys, args)
 
         try:
             answer = client.call(store)

@@ -131,13 +131,15 @@ class RedisLog:
         the master has changed. (Redis drops an append that it starts too late: ``STALE_AFTER``.) Nothing is repeated
         here. A publisher that sent an idempotency key may repeat the request, and gets the first positions.
         """
-        if not events and not close:
+        ends = 0
+        if close:
+            markers = [end_marker(channel) for channel in sorted(set(close))]
+            events, ends = [*events, *markers], len(markers)
+        if not events:
             return []
-        ends = [end_marker(channel) for channel in sorted(set(close))]
-        every = [*events, *ends] if ends else events
-        if len(every) > OFFLOAD_EVENTS:
-            return offload(self._appender.append, every, len(ends), key, digest, trace)
-        return self._appender.append(every, len(ends), key, digest, trace)
+        if len(events) > OFFLOAD_EVENTS:
+            return offload(self._appender.append, events, ends, key, digest, trace)
+        return self._appender.append(events, ends, key, digest, trace)
 
     def erase(self, channel: str) -> Erased:
         """See ``Log.erase``. For how its bytes go, see ``scripts.erase``."""

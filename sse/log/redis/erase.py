@@ -23,6 +23,7 @@ logger = logging.getLogger("headwater.log.redis")
 
 BITE_RECORDS: Final = 200  # of a bite of a rebuild; about 1 ms of Redis's time
 BITE_BYTES: Final = 256 * 1024
+PAUSE: Final = 0.002  # seconds between two bites, at most; less if the last one took less
 ENTRY_BYTES: Final = 64  # what an entry takes in a stream beyond its data, about
 ERASE_SECONDS: Final = 60.0  # how long ``erase`` waits for the last byte; the worker that trims then goes on
 FREE_SECONDS: Final = 5.0  # and for Redis to give the old stream's memory back, which it does in another thread
@@ -92,7 +93,7 @@ class Eraser:
             if is_full(error):
                 client.pipeline(("UNLINK", client.keys.copy), ("DEL", client.keys.rebuild))  # publishers need the room
             raise
-        time.sleep(time.monotonic() - started)
+        time.sleep(min(time.monotonic() - started, PAUSE))
         return status, position_of(erased)
 
     def _check_room(self) -> None:
