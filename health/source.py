@@ -38,6 +38,10 @@ class Status(Protocol):
         """All threads of the hub run."""
 
     @property
+    def runs(self) -> int:
+        """Number of runs that have not ended. A draining worker waits for them."""
+
+    @property
     def append_failed_at(self) -> float:
         """When the log last refused an append, monotonic seconds; 0.0 if never, or if an append succeeded since."""
 

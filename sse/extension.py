@@ -119,9 +119,11 @@ class AppSSE(Service):
     def response(self, iterable: Iterable[Item]) -> flask.Response:
         """Stream a view's own iterable of strings, :class:`sse.Message` or mappings as events.
 
-        Sends heartbeats while the iterable is silent, and closes it when the client leaves. If it raises, the stream
-        ends with an ``error`` event, and the traceback is logged. Call it in a view; the request stays available to
-        the iterable.
+        Sends heartbeats while the iterable is silent, and closes it when the client leaves. At its end it sends an
+        event ``stream-end``, at which a client must close its EventSource: that comes back otherwise, and starts the
+        view again. If the iterable raises, an ``error`` event comes before, and the traceback is logged. Call it in a
+        view; the request stays available to the iterable. Nothing is stored; for what must outlive its reader, see
+        :meth:`run`.
         """
         environ = flask.request.environ
         settings = self.settings

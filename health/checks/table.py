@@ -147,7 +147,8 @@ def _drain(snapshot: Snapshot) -> str | None:
     draining = snapshot.current(DRAINING)
     if not draining or snapshot.complete:
         return None
-    return f"{_named(draining[0])} is draining"
+    runs = draining[0].runs
+    return f"{_named(draining[0])} is draining" + (f", and waits for its runs: {runs}" if runs else "")
 
 
 def _hub(snapshot: Snapshot) -> str | None:

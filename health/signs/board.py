@@ -40,7 +40,7 @@ _STATES: Final = ("", BOOTING, RUNNING, DRAINING)
 
 # A sequence number, then the fields, then the CRC-32 of all these.
 _HEADER: Final = struct.Struct("<QQQQ")  # sequence, generation, expected, folds
-_SLOT: Final = struct.Struct("<QQIBBxxddddddQ")
+_SLOT: Final = struct.Struct("<QQIBBxxddddddQQ")
 _SEQUENCE: Final = struct.Struct("<Q")
 _CRC: Final = struct.Struct("<I")
 _COPY_BYTES: Final = 128  # the two copies lie on different cache lines
@@ -59,7 +59,8 @@ class Record(NamedTuple):
     state: ``booting`` | ``running`` | ``draining``; hub_alive: its hub's threads run; since: when it began;
     beat: when it last wrote this; canary: when the newest canary heartbeat was made; lag: the longest
     event-loop lag of the last ten seconds, s; tail_age: seconds, at ``beat``, since the log last answered;
-    append_failed: when the log last refused an append, if it has taken none since; streams: open streams.
+    append_failed: when the log last refused an append, if it has taken none since; streams: open streams;
+    runs: work in progress that a draining worker waits for.
     """
 
     slot: int
@@ -74,6 +75,7 @@ class Record(NamedTuple):
     tail_age: float = 0.0
     append_failed: float = 0.0
     streams: int = 0
+    runs: int = 0
 
 
 class Board:
@@ -156,7 +158,7 @@ class Board:
 
     def release(self, slot: int) -> None:
         """Free the slot of a worker that has been reaped."""
-        self._write(2 + slot, _SLOT, (0,) * 11)
+        self._write(2 + slot, _SLOT, (0,) * 12)
 
     def write(self, record: Record) -> None:
         """Write a record to its slot."""

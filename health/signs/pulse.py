@@ -152,6 +152,7 @@ class Pulse:
             tail_age=status.tail_age,
             append_failed=status.append_failed_at,
             streams=sum(status.streams.values()),
+            runs=status.runs,
         ), status.started
 
     # ── for the probes ────────────────────────────────────────────────────────────────────────────────────

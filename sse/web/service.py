@@ -161,6 +161,16 @@ class Service:
             _ = self.hub
         return runs
 
+    @property
+    def run_count(self) -> int:
+        """How many runs of this worker have not ended."""
+        return 0 if self._runs is None else len(self._runs)
+
+    def end_runs(self) -> None:
+        """End this worker's runs as lost, because it ends. Returns at once."""
+        if self._runs is not None:
+            self._runs.drain()
+
     def start(self, connection_counts: Callable[[], dict[str, int]] | None = None) -> Hub:
         """Start the hub now rather than at the first request. Call it in each worker, after the fork.
 

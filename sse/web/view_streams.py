@@ -3,6 +3,9 @@
 The iterable runs in its own greenlet or thread, because a silent generator cannot send heartbeats. It is at most one
 item ahead of the client. The response's generator passes items on, sends a comment after ``SSE_HEARTBEAT`` of silence,
 and notices between items that the client has left or that the worker drains.
+
+At the iterable's end it sends an event ``stream-end``. A client has to close its EventSource then, which otherwise
+comes back after ``retry:`` and starts the view again.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from functools import partial
 from typing import Any, Final
 
 from ..events.items import Item, as_message
+from ..events.model import STREAM_END
 from ..events.wire import comment_block, encode_block, retry_block
 from ..runtime.cooperation import spawn
 from ..runtime.iterables import close_iterable
@@ -34,6 +38,7 @@ STREAM_HEADERS: Final = {
 
 
 _DONE: Final = object()
+_END: Final = encode_block("{}", event=STREAM_END)
 
 
 def encode_item(item: Item) -> bytes:
@@ -171,6 +176,8 @@ def respond(
                     yield encode_block('{"title":"the stream ended by an error"}', event="error")
                 else:
                     reason = CloseReason.DONE
+                size += len(_END)
+                yield _END
                 return
             if item is not None:
                 try:
@@ -180,6 +187,7 @@ def respond(
                     reason = CloseReason.ERROR
                     logger.error("a response's iterable yielded something that is not an event: %s", error)
                     yield encode_block('{"title":"the stream ended by an error"}', event="error")
+                    yield _END
                     return
                 yield wire
                 events += 1

@@ -21,6 +21,7 @@ class FakeStatus:
     streams: dict[str, int] = field(default_factory=lambda: {"live": 3, "lagging": 1})
     hub_alive: bool = True
     append_failed_at: float = 0.0
+    runs: int = 0
 
 
 def opening() -> bytes:

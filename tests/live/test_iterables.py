@@ -81,8 +81,9 @@ def test_a_slow_client_slows_the_iterable_down(place: Place) -> None:
 
 def test_an_exception_is_an_error_event_a_clean_end_and_a_log_line(place: Place) -> None:
     with SSEClient(place.server.port, "/raising") as client:
-        *events, error = client.read_to_end()
+        *events, error, end = client.read_to_end()
         assert [event.data for event in events] == ["one", "two"]
+        assert end.event == "stream-end"
         assert error.event == "error" and "title" in json.loads(error.data or "")
         assert client.ending is Ending.TERMINATED
         assert b"fell over" not in client.body
@@ -110,9 +111,10 @@ def test_the_example_of_a_language_model_streams_token_by_token(kind: str, tmp_p
         SSEClient(server.port, "/answer?question=why") as client,
     ):
         began = time.monotonic()
-        *tokens, last = client.read_to_end(10)
+        *tokens, last, end = client.read_to_end(10)
         assert "".join(token.data or "" for token in tokens) == "You ask: 'why'. The answer is forty-two. "
         assert (last.event, last.data) == ("done", "")
+        assert end.event == "stream-end"
         assert time.monotonic() - began > 1, "it came at once, not as it was made"
         assert client.ending is Ending.TERMINATED
 

@@ -48,7 +48,9 @@ def test_a_finite_stream_ends_cleanly_with_all_its_events(app: Server, open_stre
     assert client.headers["connection"] == "close"
     blocks = client.read_to_end(5)
     assert client.ending is Ending.TERMINATED
-    assert [(block.id, block.event) for block in blocks] == [(str(number), "n") for number in range(500)]
+    *items, end = blocks
+    assert [(block.id, block.event) for block in items] == [(str(number), "n") for number in range(500)]
+    assert (end.event, end.data) == ("stream-end", "{}")
     logged = line(app, target)
     assert (logged["reason"], logged["events"]) == ("done", "500")
     assert int(logged["bytes"]) == len(client.body)
@@ -75,7 +77,7 @@ def test_an_iterable_that_fails_ends_its_stream_without_telling_why(app: Server,
     client = open_stream(app, "/failure")
     blocks = client.read_to_end(3)
     assert client.ending is Ending.TERMINATED
-    assert [block.event for block in blocks] == [None, "error"]
+    assert [block.event for block in blocks] == [None, "error", "stream-end"]
     assert b"hunter2" not in client.body
     assert "hunter2" in app.log_text()
     assert line(app, "/failure")["reason"] == "error"
@@ -102,7 +104,7 @@ def test_other_requests_are_served_beside_many_response_streams(app: Server, ope
         assert app.request("GET", "/echo").text == "hello\n"
         assert time.monotonic() - began < 1
     for client in clients:
-        assert [block.id for block in client.read_to_end(20)] == [str(number) for number in range(100)]
+        assert [block.id for block in client.read_to_end(20)[:-1]] == [str(number) for number in range(100)]
 
 
 def test_a_drain_lets_response_streams_finish_and_ends_endless_ones_at_its_end(
@@ -118,12 +120,12 @@ def test_a_drain_lets_response_streams_finish_and_ends_endless_ones_at_its_end(
     assert finite.next_event().id == "0" and busy.next_event().id == "0"
     server.terminate()
     began = time.monotonic()
-    assert [block.id for block in finite.read_to_end(5)] == [str(number) for number in range(1, 10)]
+    assert [block.id for block in finite.read_to_end(5)[:-1]] == [str(number) for number in range(1, 10)]
     assert finite.ending is Ending.TERMINATED
     for client in (silent, busy):
         blocks = client.read_to_end(delay + window + 2)
         assert client.ending is Ending.TERMINATED
-        assert blocks[-1].retry is not None
+        assert blocks[-1].retry is not None and blocks[-1].event is None
         assert time.monotonic() - began > delay + window - 0.3
     assert server.wait(8) == 0
     assert time.monotonic() - began < delay + window + 4.5

@@ -56,6 +56,11 @@ READY = [
     pytest.param(pod(expected=1), {"workers": "1 of 1 workers missing"}, id="an empty board"),
     pytest.param(pod(worker(0), worker(1, DRAINING)), {"drain": "worker 1 (pid 101) is draining"}, id="one drains"),
     pytest.param(
+        pod(worker(0), worker(1, DRAINING, runs=3)),
+        {"drain": "worker 1 (pid 101) is draining, and waits for its runs: 3"},
+        id="one drains, and has runs",
+    ),
+    pytest.param(
         pod(worker(0, DRAINING), worker(1, DRAINING)),
         {"drain": "worker 0"},
         id="all drain: SIGTERM to the pod",

@@ -18,7 +18,7 @@ def record(slot: int = 0, **values: Any) -> Record:
 
 def test_a_record_is_read_as_it_was_written() -> None:
     shared = Board.create(3)
-    written = Record(1, 4711, 2, "draining", False, 1.5, 2.5, 3.5, 0.25, 9.75, 8.5, 10_000)
+    written = Record(1, 4711, 2, "draining", False, 1.5, 2.5, 3.5, 0.25, 9.75, 8.5, 10_000, 12)
     shared.write(written)
     assert shared.read(1) == written
     assert shared.records() == [written]

@@ -56,6 +56,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert (settings.sse_write_timeout, settings.sse_idle_timeout) == (10, 75)
     assert (settings.sse_keepalive_requests, settings.sse_max_header_bytes) == (1000, 16_384)
     assert (settings.sse_drain_delay, settings.sse_drain_window) == (5, 15)
+    assert (settings.sse_run_flush, settings.sse_run_grace, settings.sse_max_runs) == (20, 0, 1000)
     assert (settings.sse_server_header, settings.sse_redis_prefix) == ("headwater", "headwater")
     assert (settings.health_canary_max_age, settings.health_loop_lag_max) == (5, 2)
     assert settings.health_ready_strict is False
@@ -67,15 +68,19 @@ def test_settings_cannot_be_assigned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("delay", "window", "graceful", "grace"),
+    ("delay", "window", "runs", "graceful", "grace"),
     [
-        pytest.param(5, 15, 25, 30, id="defaults-fit-the-30-s-of-kubernetes"),
-        pytest.param(0, 0, 5, 10, id="no-drain"),
-        pytest.param(0.2, 0.3, 6, 11, id="fractions-are-rounded-up"),
+        pytest.param(5, 15, 0, 25, 30, id="defaults-fit-the-30-s-of-kubernetes"),
+        pytest.param(0, 0, 0, 5, 10, id="no-drain"),
+        pytest.param(0.2, 0.3, 0, 6, 11, id="fractions-are-rounded-up"),
+        pytest.param(5, 15, 120, 125, 130, id="runs-have-longer-than-the-drain"),
+        pytest.param(5, 15, 10, 25, 30, id="runs-have-less-than-the-drain"),
     ],
 )
-def test_the_grace_period_covers_the_whole_drain(delay: float, window: float, graceful: int, grace: int) -> None:
-    settings = Settings(sse_drain_delay=delay, sse_drain_window=window)
+def test_the_grace_period_covers_the_whole_drain_and_the_runs(
+    delay: float, window: float, runs: float, graceful: int, grace: int
+) -> None:
+    settings = Settings(sse_drain_delay=delay, sse_drain_window=window, sse_run_grace=runs)
     assert (settings.graceful_timeout, settings.termination_grace) == (graceful, grace)
 
 

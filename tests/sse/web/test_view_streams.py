@@ -22,7 +22,10 @@ from tests.support.wait import eventually
 
 
 class Served:
-    """One response, read as a browser reads it. ``closed`` collects the reason, events and bytes of its end."""
+    """One response, read as a browser reads it.
+
+    closed: the reason, events and bytes of its end; told: clients were told that the iterable has ended.
+    """
 
     def __init__(
         self,
@@ -35,6 +38,7 @@ class Served:
         self.closed: list[tuple[str, int, int]] = []
         self.parser = EventParser()
         self.size = 0
+        self.told = False
         self.body = respond(
             iterable,
             run=lambda work: work(),
@@ -46,12 +50,14 @@ class Served:
         )
 
     def blocks(self) -> list[StreamEvent]:
-        """All blocks, to the end."""
+        """All blocks, to the end, without the last one if it tells of the end."""
         found = []
         for chunk in self.body:
             self.size += len(chunk)
             found += self.parser.feed(chunk)
         assert not self.parser.partial
+        if found and found[-1].event == "stream-end":
+            self.told = found.pop().data == "{}"
         return found
 
 
@@ -95,6 +101,7 @@ def test_an_item_that_is_not_an_event_is_refused(item: Any, error: type[Exceptio
 def test_items_arrive_in_order_and_the_end_is_clean() -> None:
     served = Served(str(n) for n in range(100))
     assert data_of(served.blocks()) == [str(n) for n in range(100)]
+    assert served.told
     assert served.closed == [("done", 100, served.size)]
 
 
@@ -248,6 +255,7 @@ def test_the_end_of_a_drain_ends_the_stream_with_a_retry() -> None:
     blocks = served.blocks()
     assert blocks[-1].retry is not None and 500 <= blocks[-1].retry <= 1500
     assert served.closed[0][0] == "drain"
+    assert not served.told, "the client is to come again"
     eventually(lambda: iterable.closes == 1)
 
 
@@ -279,7 +287,7 @@ def test_the_request_stays_available_to_the_iterable(app: flask.Flask) -> None:
     assert answer.headers["Cache-Control"] == "no-store, no-transform"
     assert answer.headers["X-Accel-Buffering"] == "no"
     assert "Content-Length" not in answer.headers
-    assert data_of(EventParser().feed(answer.data)) == ["hello", "responses"]
+    assert data_of(EventParser().feed(answer.data)) == ["hello", "responses", "{}"]
     assert (sse.stats.opened, sse.stats.closed) == (1, {"done": 1})
 
 
