@@ -10,7 +10,7 @@ alive have caused restarts (kubernetes#15643).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import flask
 
@@ -38,10 +38,16 @@ class Health(Protocol):
     def on_health_port(self, environ: Mapping[str, Any]) -> bool | None: ...
 
 
+# Servers that let an app close the connection ("": a test client, and uWSGI). PEP 3333 forbids it, and waitress and
+# wsgiref fail the request; they have no kept-alive probes to fear, as they are not for Kubernetes.
+_MAY_CLOSE: Final = ("gunicorn", "Werkzeug", "")
+
+
 def answer(body: str | bytes, status: int, content_type: str = TEXT) -> flask.Response:
-    """Return a complete answer that closes its connection."""
+    """Return a complete answer that closes its connection, where the server allows that."""
     response = flask.Response(body, status, content_type=content_type)
-    response.headers["Connection"] = "close"
+    if flask.request.environ.get("SERVER_SOFTWARE", "").partition("/")[0] in _MAY_CLOSE:
+        response.headers["Connection"] = "close"
     response.headers["Cache-Control"] = "no-store"
     return response
 

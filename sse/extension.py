@@ -26,8 +26,10 @@ from .streams.hub import Hub, Status
 from .streams.pull import PullStream
 from .streams.stream import OWN_CLIENT, CloseReason, Stream
 from .web.fast_path import FastPath
+from .web.problems import Problem
 from .web.run_routes import blueprint
 from .web.runs import RunHandle, refused
+from .web.servers import refuse_company, refuse_or_warn, running_server, warn
 from .web.service import Service
 from .web.view_streams import STREAM_HEADERS, Body
 
@@ -42,6 +44,8 @@ class AppSSE(Service):
         super().__init__()
         self.app = app
         self._last_call = threading.Event()
+        refuse_company(settings.sse_log)
+        warn(running_server())
         self.configure(settings)
         app.register_blueprint(blueprint)
         if settings.sse_otel:
@@ -49,6 +53,8 @@ class AppSSE(Service):
 
             self.spans = Spans()
             self.spans.install(app, blueprint.name)
+        # What a view of the app may raise: the blueprint has its own handlers.
+        app.register_error_handler(Problem, Problem.response)
         app.register_error_handler(RunActive, refused)
         app.register_error_handler(RunsFull, refused)
         app.wsgi_app = FastPath(app, self)  # type: ignore[method-assign]
@@ -124,8 +130,12 @@ class AppSSE(Service):
         view again. If the iterable raises, an ``error`` event comes before, and the traceback is logged. Call it in a
         view; the request stays available to the iterable. Nothing is stored; for what must outlive its reader, see
         :meth:`run`.
+        Sends heartbeats while the iterable is silent, and closes it when the client leaves. If it raises, the stream
+        ends with an ``error`` event, and the traceback is logged. Call it in a view; the request stays available to
+        the iterable. A server that cannot hold streams answers 503 instead.
         """
         environ = flask.request.environ
+        refuse_or_warn(environ)
         settings = self.settings
         target = redact(environ.get("RAW_URI") or flask.request.full_path)
 

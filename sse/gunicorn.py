@@ -21,12 +21,10 @@ from gunicorn.errors import AppImportError
 
 from . import registry
 from .log import LogRefused, LogUnavailable
+from .web.servers import refuse_company, running_server, warn
 
 if TYPE_CHECKING:
     from .extension import AppSSE
-
-# Threads of a gthread worker that streams may not take: one for a probe, one for a publisher.
-FREE_THREADS: Final = 2
 
 # Seconds that a worker which cannot start waits for the master to end it (see :func:`starting`).
 FAILED_WORKER_WAIT: Final = 2.0
@@ -37,26 +35,13 @@ def post_worker_init(worker: Any) -> None:
 
     def adopt(sse: AppSSE) -> None:
         tell_listening(sse.app, worker.sockets)
-        refuse_company(sse, worker)
-        hub = sse.start()
-        if hub.sockets is None and worker.cfg.worker_class_str == "gthread":
-            # Each stream holds a thread: without a limit, a few streams would leave none for other requests.
-            hub.admission.limit_pulling(max(0, worker.cfg.threads - FREE_THREADS))
+        refuse_company(sse.settings.sse_log)
+        warn(running_server())
+        sse.start()
 
     if not getattr(worker, "adopts", False):  # our own worker class does this itself
         with starting(worker):
             registry.follow(adopt)
-
-
-def refuse_company(sse: AppSSE, worker: Any) -> None:
-    """Refuse several workers if each would have a log of its own, however they were configured. Raises LogRefused."""
-    workers = worker.cfg.workers
-    if workers > 1 and not sse.log.shared:
-        raise LogRefused(
-            f"SSE_LOG=memory: allows one worker, but there are {workers} (--workers, GUNICORN_CMD_ARGS or"
-            " WEB_CONCURRENCY): each would have its own log, and an event published to one would not reach the others;"
-            " set sqlite:///… or redis://…"
-        )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from werkzeug.wrappers import Request, Response
 
 from ..auth.cors import cors_headers
 from ..auth.decision import AccessDenied
-from ..log import ChannelClosed, IdempotencyConflict, LogUnavailable
+from ..log import ChannelClosed, IdempotencyConflict, LogRefused, LogUnavailable
 from ..log.base import Stored
 from ..observe.environ import HUNG_UP
 from ..observe.request_id import HEADER, request_id
@@ -23,9 +23,10 @@ logger = logging.getLogger("headwater")
 def check_log(service: Service, request: Request) -> None:
     """Refuse a log in memory on a server with several processes: each would have a log of its own.
 
-    Our own worker refuses to start then; other servers set ``wsgi.multiprocess`` (PEP 3333). Raises Problem (500).
+    Most servers do not start then (:func:`sse.web.servers.refuse_company`); all set ``wsgi.multiprocess`` (PEP 3333).
+    Raises Problem (500).
     """
-    if request.environ.get("wsgi.multiprocess") and not service.log.shared:
+    if request.environ.get("wsgi.multiprocess") and not service.shared_log:
         detail = "SSE_LOG=memory: is for one process, and this server has several"
         logger.error("%s: set sqlite:///… or redis://…", detail)
         raise Problem(500, detail)
@@ -59,6 +60,9 @@ def refusal(service: Service, error: Exception) -> Response | None:
             service.warn_of_refusals(error)  # for operators only: it names files and hosts
             headers = {"Retry-After": str(max(1, round(error.retry_after)))}
             return Problem(503, _NOT_STORED[error.stored], headers=headers, stored=error.stored).response()
+        case LogRefused():
+            logger.error("%s", error)
+            return Problem(500, "the event log cannot be used; the server's own log says why").response()
         case IdempotencyConflict():
             return Problem(422, "this Idempotency-Key was used with another body").response()
         case ChannelClosed(channel=channel):

@@ -8,7 +8,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from ..auth.cors import cors_headers
 from ..auth.decision import AccessDenied
-from ..log import ChannelClosed, IdempotencyConflict, LogUnavailable
+from ..log import ChannelClosed, IdempotencyConflict, LogRefused, LogUnavailable
 from ..observe.environ import RAISED
 from ..observe.request_id import HEADER
 from . import publishing, streaming
@@ -89,6 +89,7 @@ def add_common_headers(response: Response) -> Response:
 @blueprint.errorhandler(Problem)
 @blueprint.errorhandler(AccessDenied)
 @blueprint.errorhandler(LogUnavailable)
+@blueprint.errorhandler(LogRefused)
 @blueprint.errorhandler(IdempotencyConflict)
 @blueprint.errorhandler(ChannelClosed)
 @blueprint.errorhandler(HTTPException)

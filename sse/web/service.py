@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import weakref
@@ -17,7 +18,7 @@ from ..auth.rate import PublishRate
 from ..events.digest import digest_of, scoped
 from ..events.model import Event
 from ..events.trace import sampled
-from ..log import Log, LogUnavailable, open_log
+from ..log import Log, LogUnavailable, check_url, open_log
 from ..observe import access as accesslog
 from ..observe.console_stats import Reporter
 from ..runs.manager import STOP, Runs
@@ -27,6 +28,7 @@ from ..settings.watch import Watch
 from ..streams.hub import Hub
 from ..streams.stats import Stats
 from ..version import VERSION
+from .servers import forks_unseen, refuse_company
 
 if TYPE_CHECKING:
     from ..observe.otel import Spans
@@ -60,11 +62,13 @@ class Service:
         self._warned = float("-inf")  # monotonic seconds
         self._watch: Watch | None = None
         self._inherited: list[Any] = []
+        self._opened_in = 0  # the process that opened the log
         self.stopped = False  # ``stop`` was called, and the log has not been opened since
 
     def configure(self, settings: Settings) -> None:
         """Take the settings, and follow their changes. Raises SettingsError."""
         self.settings = settings
+        self.shared_log = check_url(settings.sse_log).shared  # several processes can use it
         self.authenticator = Authenticator(settings, loopback_only=self._loopback_only)
         self.rate = PublishRate(settings.sse_publish_rate)
         settings.on_change(self._prepare)
@@ -111,23 +115,26 @@ class Service:
     @property
     def log(self) -> Log:
         """The log, opened at its first use. Raises LogRefused, LogUnavailable."""
-        if (log := self._log) is None:
+        if (log := self._log) is None or self._is_parents():
             with self._lock:
+                if self._is_parents():
+                    self._leave_to_parent()
                 if (log := self._log) is None:
                     settings = self.settings
+                    refuse_company(settings.sse_log, now=True)
                     log = self._log = open_log(
                         settings.sse_log,
                         retain_events=settings.sse_retain_events,
                         retain_seconds=settings.sse_retain_seconds,
                         options=vars(settings),
                     )
-                    self.stopped = False
+                    self.stopped, self._opened_in = False, os.getpid()
         return log
 
     @property
     def hub(self) -> Hub:
         """The hub, started at the first use. Raises LogRefused, LogUnavailable."""
-        if (hub := self._hub) is None:
+        if (hub := self._hub) is None or self._is_parents():
             log = self.log
             with self._lock:
                 if (hub := self._hub) is None:
@@ -198,11 +205,18 @@ class Service:
         """
         self._lock = threading.Lock()
         if self._hub is not None:
-            self._inherited.append((self._hub, self._log, self._runs))
-            self._hub = self._log = self._runs = None
-            self._watch = self._new_watch()
+            self._leave_to_parent()
         if self.stats.published:
             self.stats.published = 0  # the parent published these, not each worker
+
+    def _leave_to_parent(self) -> None:
+        self._inherited.append((self._hub, self._log, self._runs))
+        self._hub = self._log = self._runs = None
+        self._watch = self._new_watch()
+
+    def _is_parents(self) -> bool:
+        """Tell whether the log was opened before a fork that nobody told us of (uWSGI's)."""
+        return forks_unseen() and self._log is not None and self._log.shared and self._opened_in != os.getpid()
 
     def stop(self) -> None:
         """End the runs, streams and threads, and close the log. A later use opens it again."""

@@ -24,6 +24,7 @@ from .access import allowed
 from .answers import check_log
 from .problems import Problem
 from .query import accepts_stream, asked_cursor, check_query, checked_selector, flag, resumed_cursor
+from .servers import refuse_or_warn
 from .service import Service
 
 # Seconds that a new stream waits for a worker that is still reading its log, before it is sent away with ``retry:``.
@@ -94,7 +95,10 @@ def _open(
     grant: Grant,
     asked: tuple[str | None, int | None] | None = None,
 ) -> Iterable[bytes]:
+    places = refuse_or_warn(request.environ)
     hub = service.hub
+    if places is not None:
+        hub.admission.limit_pulling(places)
     client = service.authenticator.client_address(request.environ)
     if service.settings.sse_max_streams_per_ip:
         # Count IPv6 clients by /64, because each has 2^64 addresses. (The access log then shows the /64, too.)

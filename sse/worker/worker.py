@@ -45,7 +45,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from .. import registry
 from ..extension import AppSSE
 from ..fanout import Fanout
-from ..gunicorn import refuse_company, starting, tell_listening
+from ..gunicorn import starting, tell_listening
 from ..runtime.cooperation import settle_collector
 from ..runtime.failures import Failures
 from ..settings import Settings
@@ -53,6 +53,7 @@ from ..settings.watch import Watch
 from ..streams.hub import Hub
 from ..streams.stats import Stats
 from ..streams.stream import Stream
+from ..web.servers import refuse_company
 from .answer import answer
 from .connection import Connection
 from .deadlines import ConnState
@@ -151,7 +152,7 @@ class SSEWorker(GeventWorker):
     def _adopt(self, sse: AppSSE) -> None:
         """Serve an extension of this process. Raises LogRefused, LogUnavailable."""
         self.health_names |= tell_listening(sse.app, self.sockets)
-        refuse_company(sse, self)
+        refuse_company(sse.settings.sse_log)
         self._alone[0] = not sse.log.shared
         if self._alone[0] and self._additional:
             sys.exit(0)  # the master forked this worker before another one could set _alone; it forks no more now

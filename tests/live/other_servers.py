@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import sys
+from pathlib import Path
 from typing import Any
 
 from tests.support.server import Server
@@ -13,25 +14,52 @@ OURS = "our worker"
 GEVENT = "stock gevent"
 GTHREAD = "gthread"
 FLASK = "flask run"
-OTHERS = (GEVENT, GTHREAD, FLASK)
+UWSGI = "uWSGI"
+OTHERS = (GEVENT, GTHREAD, FLASK, UWSGI)
 
-_STOCK = (sys.executable, "-m", "gunicorn", "-c", "tests/live/stock.conf.py")
+# Servers that can hold no stream.
+SYNC = "sync"
+WAITRESS = "waitress"
+FLASK_ALONE = "flask run --without-threads"
+UWSGI_ALONE = "uWSGI with one thread"
+GTHREAD_ALONE = "gthread with one thread"
+STARVING = (SYNC, WAITRESS, FLASK_ALONE, UWSGI_ALONE, GTHREAD_ALONE)
+
+STOCK = (sys.executable, "-m", "gunicorn", "-c", "tests/live/stock.conf.py")
 _RUN_FLASK = "import os, sys; from flask.cli import main; sys.argv[1:] = [*sys.argv[1:], os.environ['PORT']]; main()"
 
 
-def start(kind: str, app: str = "wsgi:app", **env: Any) -> Server:
-    """Start ``app`` under this kind of server; the caller closes it. (The examples are for the installed package.)"""
+_BIN = Path(sys.executable).parent
+# `$PORT` is known only when the server starts.
+_UWSGI = f"exec {_BIN}/uwsgi --http-socket 127.0.0.1:$PORT --master --die-on-term --need-app --module"
+_WAITRESS = f"exec {_BIN}/waitress-serve --listen=127.0.0.1:$PORT"
+
+
+def start(kind: str, app: str = "wsgi:app", *args: str, hooks: bool = True, **env: Any) -> Server:
+    """Start ``app`` under this kind of server; the caller closes it. (The examples are for the installed package.)
+
+    args: further arguments for the server. hooks: whether gunicorn's configuration has our hook.
+    """
     package = "headwater" if app.startswith("examples.") else "sse"
+    name, _, alone = kind.partition(" with ")
+    # Only our worker and our hook tell the extension that the server listens on a loopback address.
+    open_to_all = {"SSE_AUTH": "none", "FLASK_SSE_AUTH": "none", **env}
     if kind == OURS:
         config = "python:headwater.gunicorn_conf" if package == "headwater" else "gunicorn.conf.py"
-        server = Server(command=(sys.executable, "-m", "gunicorn", "-c", config, app), **env)
-    elif kind == FLASK:
-        # Nobody tells the extension that this server listens on a loopback address only.
-        command = (sys.executable, "-c", _RUN_FLASK, "--app", app, "run", "--no-reload", "--port")
-        server = Server(command=command, **{"SSE_AUTH": "none", "FLASK_SSE_AUTH": "none", **env})
+        server = Server(*args, command=(sys.executable, "-m", "gunicorn", "-c", config, app), **env)
+    elif name.startswith(FLASK):
+        command = (sys.executable, "-c", _RUN_FLASK, "--app", app, "run", "--no-reload", *name.split()[2:], *args)
+        server = Server(command=(*command, "--port"), **open_to_all)
+    elif name == UWSGI:
+        threads = () if alone else ("--threads", "4")
+        server = Server(command=("sh", "-c", " ".join((_UWSGI, app, *threads, *args))), **open_to_all)
+    elif name == WAITRESS:
+        server = Server(command=("sh", "-c", " ".join((_WAITRESS, *args, app))), **open_to_all)
     else:
-        hooks = "headwater.sse.gunicorn" if package == "headwater" else "sse.gunicorn"
-        server = Server(command=(*_STOCK, app), STOCK_WORKER=kind.removeprefix("stock "), STOCK_HOOKS=hooks, **env)
+        threads = ("--threads", "1") if alone else ()
+        from_package = "headwater.sse.gunicorn" if package == "headwater" else "sse.gunicorn"
+        more = {"STOCK_WORKER": name.removeprefix("stock "), "STOCK_HOOKS": from_package if hooks else None}
+        server = Server(*threads, *args, command=(*STOCK, app), **more, **(env if hooks else open_to_all))
     try:
         server.start(ready=False)
         eventually(lambda: _answers(server), 20, lambda: f"{kind} does not answer:\n{server.log_tail()}")

@@ -140,7 +140,8 @@ def test_a_worker_can_be_added_beside_a_shared_log(tmp_path: Any) -> None:
 
 
 def test_several_of_gunicorns_own_workers_refuse_a_log_in_memory() -> None:
-    with bare("create_app", "--workers", "2", WORKER="gthread", FLASK_SSE_AUTH="none") as server:
+    """With ``--preload`` the app is loaded before gunicorn tells how many workers there are; else it does not start."""
+    with bare("create_app", "--preload", "--workers", "2", WORKER="gthread", FLASK_SSE_AUTH="none") as server:
         for method, target, body in (("POST", "/events/a", b"x"), ("GET", "/events/a", None)):
             answer = server.request(method, target, body)
             assert (answer.status, answer.json()["detail"]) == (

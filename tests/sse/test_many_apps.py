@@ -156,6 +156,9 @@ def test_fifty_apps_leave_no_threads_descriptors_or_files(
         app = create_app(f"app-{number}", SSE_LOG="memory:" if number % 2 else f"sqlite:///{tmp_path}/{number}.db")
         app.test_client().post("/orders/tea")
         assert events_of(app, 1) == ["tea"]
+        with app.app_context():
+            run = sse.run("chat", iter(["hello"]))
+        eventually(lambda: run.state == "done", 5)
         assert app.test_client().get("/healthz").status_code == 200
         if end == "stopped":
             app.extensions["health"].stop()
