@@ -6,9 +6,9 @@ in dumps and in the rewritten append-only file. So the stream is rebuilt:
 1. ``ERASE`` is the moment of erasure. The channel's index goes, its marker is stored, and the hash ``erased`` says that
    older records of it are gone. Everybody who reads the stream itself leaves them out.
 2. ``REBUILD`` copies what is left to a new stream, a bite each time, and deletes erased entries on its way. Everything
-   goes on meanwhile: events are appended to the stream, beyond the bite, and what is trimmed is trimmed from the copy,
-   too. So up to the bite both hold the same. The bite that reaches the end exchanges the two. A follower that waits for
-   the stream does not notice: it waits for the key, and the new stream's last id is that of the old one.
+   goes on meanwhile: events are appended to the stream, beyond the bite, and what is trimmed goes from the copy, too.
+   So up to the bite both hold the same. The bite that reaches the end exchanges the two. A follower that waits for the
+   stream does not notice: it waits for the key, and the new stream's last id is that of the old one.
 
 What is under way is in Redis, so any worker can make the next bite, several at once, after a failover, too. Erasures
 that come meanwhile are complete with the next rebuild.
@@ -68,7 +68,7 @@ if not cursor then
 end
 local info, gone, dead = stream(), erasures(log), {}
 
--- What somebody has trimmed from the front who does not know of the copy.
+-- What was trimmed from the front since the last bite, by whomever.
 if info.first == '' then
   redis.call('UNLINK', COPY)
 else

@@ -23,6 +23,8 @@ local function begin()
   return log, book, info
 end
 
+-- Delete entries from the middle; from a copy, too, which would otherwise begin again. (What is trimmed from the front
+-- the next bite of a rebuild sees.)
 local function delete(book, ids)
   book.holes = book.holes + #ids
   local copying = redis.call('EXISTS', COPY) == 1
@@ -129,9 +131,7 @@ if removed > 0 then
     delete(book, ids)
   else
     local ms, n = split(last)
-    local minimum = string.format('%.0f-%.0f', ms, n + 1)
-    redis.call('XTRIM', EVENTS, 'MINID', '=', minimum)
-    if redis.call('EXISTS', COPY) == 1 then redis.call('XTRIM', COPY, 'MINID', '=', minimum) end
+    redis.call('XTRIM', EVENTS, 'MINID', '=', string.format('%.0f-%.0f', ms, n + 1))
   end
 end
 if ruled and last ~= '0-0' then book.swept = last end

@@ -221,6 +221,19 @@ def test_what_a_hand_removes_may_be_of_any_channel(
     assert len(positions(log)) == 8, "the count is right again"
 
 
+def test_what_a_hand_removes_below_what_was_trimmed_is_noticed(server: RedisServer, open_redis: Open) -> None:
+    """Redis says which entry was deleted last only if it was the newest such."""
+    log = open_redis(server)
+    log.retain(100, 1000, [RetainRule("b", None, 0.001)])
+    found = fill(log, "aaabc")
+    eventually(lambda: trim_all(log) == 1)
+    assert log.gone(["b"], 0) == found[3] and log.gone(["a"], 0) == 0
+    server.run("XDEL", EVENTS, format_id(found[1]))
+    log.trim()
+    assert log.gone(["a"], 0) == log.gone(["c"], 0) == log.bounds().trimmed == found[4]
+    assert names(log) == {"a": 2, "c": 1}
+
+
 def test_worker_that_does_not_keep_the_log_leaves_its_book_alone(server: RedisServer, open_redis: Open) -> None:
     log, other = open_redis(server), open_redis(server)
     found = fill(log, "aab")
@@ -292,7 +305,7 @@ def test_stream_of_holes_is_packed_again(server: RedisServer, open_redis: Open) 
     log.retain(10, 1000, [RetainRule("audit", None, None), RetainRule("cursor", 0, None)])
     for _ in range(60):
         fill(log, (["audit"] + ["cursor"] * 99) * 10)
-    before = positions(log, "audit")
+    before, last = positions(log, "audit"), log.bounds().latest
 
     def nodes() -> int:
         info = server.run("XINFO", "STREAM", EVENTS)
@@ -302,6 +315,9 @@ def test_stream_of_holes_is_packed_again(server: RedisServer, open_redis: Open) 
     time.sleep(0.002)
     eventually(lambda: trim_all(log) == 0 and nodes() < 220)
     assert positions(log) == before == positions(log, "audit")
+    log._eraser.resume(begin=True)
+    info = server.run("XINFO", "STREAM", EVENTS)
+    assert info[info.index(b"last-generated-id") + 1].decode() == format_id(last) != format_id(before[-1])
     server.run("CONFIG", "RESETSTAT")
     log.trim()
     assert "rename" not in calls(server), "once"

@@ -193,6 +193,27 @@ def test_what_is_trimmed_meanwhile_does_not_come_back(
     assert positions(log)[:-1] == left[:-1]
 
 
+def test_rebuild_does_not_begin_again_because_of_what_is_trimmed_meanwhile(
+    start: Start, open_redis: Open, monkeypatch: pytest.MonkeyPatch, small: None, no_grace: None
+) -> None:
+    """Or it would never end where something is trimmed each second."""
+    server = start()
+    log, other = open_redis(server), open_redis(server, retain_events=70)
+    neighbours(log, 300)
+    log.append([Event("cursor", str(n)) for n in range(100)])
+    through = unfinished(log, monkeypatch, bites=25)
+    copied = server.run("INFO", "commandstats")["cmdstat_xadd"]["calls"]
+    other.retain(70, 1000, [RetainRule("cursor", 10, None)])
+    eventually(lambda: trim_all(other) == 0 and len(positions(log, "cursor")) == 10)
+    log.append([Event("other", "x")] * 2)
+    old = positions(log)[1]
+    server.run("XTRIM", EVENTS, "MINID", "=", format_id(old))  # an older program's
+    left = positions(log)
+    log._eraser._finish(through, time.monotonic() + 20)
+    assert positions(log) == left and not server.run("EXISTS", COPY)
+    assert server.run("INFO", "commandstats")["cmdstat_xadd"]["calls"] - copied < 50
+
+
 @pytest.mark.parametrize(
     ("command", "left"),
     [
