@@ -128,6 +128,13 @@ class SSE:
     run = _of_the_app(AppSSE.run)
     stop_run = _of_the_app(AppSSE.stop_run)
 
+    # ── what there is ───────────────────────────────────────────────────────────────────────────────────────
+
+    channels = _of_the_app(AppSSE.channels)
+    listeners = _of_the_app(AppSSE.listeners)
+    erase = _of_the_app(AppSSE.erase)
+    disconnect = _of_the_app(AppSSE.disconnect)
+
     if not TYPE_CHECKING:  # which is to know only what is meant for apps
 
         def __getattr__(self, name: str) -> object:

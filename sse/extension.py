@@ -25,7 +25,9 @@ from .streams.group import Subscription
 from .streams.hub import Hub, Status
 from .streams.pull import PullStream
 from .streams.stream import OWN_CLIENT, CloseReason, Stream
+from .web.channels import Channel, Listeners, every_channel
 from .web.fast_path import FastPath
+from .web.manage import Erased, erase, revoke
 from .web.problems import Problem
 from .web.run_routes import blueprint
 from .web.runs import RunHandle, refused
@@ -121,6 +123,46 @@ class AppSSE(Service):
     def stop_run(self, run: str) -> None:
         """Stop a run by its id, on whatever worker; nothing happens if it has ended. Raises LogUnavailable."""
         self.runs.stop(run)
+
+    # ── what there is ───────────────────────────────────────────────────────────────────────────────────────
+
+    def channels(self, prefix: str = "") -> list[Channel]:
+        """Return the channels that have events or are closed, and whose names begin with ``prefix``, by name.
+
+        Raises LogUnavailable.
+        """
+        return list(every_channel(self, prefix))
+
+    def listeners(self, channel: str) -> int:
+        """Return how many streams of all workers get this channel's events, as of at most 5 s ago.
+
+        Raises LogUnavailable.
+        """
+        return Listeners(self).of(check_channel(channel))
+
+    def erase(self, channel: str) -> Erased:
+        """Remove a channel's events from the log and from every worker, and open the channel if it was closed.
+
+        Returns when the log has let go of them. Workers drop theirs within a second; streams are told by a
+        ``stream-reset``. Raises InvalidEvent for a name that cannot be a channel's, and LogUnavailable: then erase it
+        again.
+        """
+        return erase(self, check_channel(channel))
+
+    def disconnect(
+        self, *, subject: str | None = None, channel: str | None = None, request_id: str | None = None
+    ) -> str:
+        """End the streams of a subject, of a channel, or of a request, on every worker; return the id of this command.
+
+        Of several, all must apply. subject: a token's ``sub``, or that of a :class:`Grant`; its tokens that were issued
+        before now are refused for a day. channel: a name or a pattern. Raises ValueError if none is given, and
+        LogUnavailable.
+        """
+        if not (subject or channel or request_id):
+            raise ValueError("say whose streams: subject, channel or request_id")
+        return format_id(revoke(self, subject, channel, request_id))
+
+    # ── for an app's own streams ────────────────────────────────────────────────────────────────────────────
 
     def response(self, iterable: Iterable[Item]) -> flask.Response:
         """Stream a view's own iterable of strings, :class:`sse.Message` or mappings as events.

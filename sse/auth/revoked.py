@@ -8,7 +8,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 #: The kind of the log's notes, and how long they last. A token that lives longer is accepted again afterwards.
 NOTE_KIND: Final = "revoked"
@@ -61,6 +61,12 @@ class Revoked:
             over = (self._clock() - REVOKED_SECONDS) * 1000
             # A new dict, because other threads look into the present one.
             self._at = {name: at for name, at in {**self._at, **latest}.items() if at > over}
+
+    def hear(self, record: Mapping[str, Any]) -> None:
+        """Take a control record, which another worker has written into the log."""
+        name, at = record.get("subject"), record.get("at")
+        if isinstance(name, str) and isinstance(at, int):
+            self.add(name, at)
 
     def refuses(self, sub: str, issued_at: float | None) -> bool:
         """Tell whether to refuse a token of this subject.

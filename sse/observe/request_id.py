@@ -16,7 +16,7 @@ HEADER: Final = "X-Request-ID"
 
 # Allows UUIDs, hex, base64 and the forms of the usual proxies, but nothing that could end a line, a field or a quoted
 # text. 64 characters are enough for these, and too few for a signed JSON Web Token, which must not reach a log.
-_GIVEN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,63}")
+GIVEN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,63}")
 
 
 def request_id(environ: dict[str, Any]) -> str:
@@ -24,7 +24,7 @@ def request_id(environ: dict[str, Any]) -> str:
     known: str | None = environ.get(REQUEST_ID)
     if known is None:
         given = environ.get("HTTP_X_REQUEST_ID")
-        if given is not None and _GIVEN.fullmatch(given):
+        if given is not None and GIVEN.fullmatch(given):
             known = given
         else:
             # Unlike uuid4, this makes no system call. Python reseeds the generator in each worker. A counter would be

@@ -18,6 +18,7 @@ class Admission:
 
     def __init__(self, settings: Settings, stats: Stats, site_of: Callable[[str], str]) -> None:
         self.streams = 0
+        self.polls = 0  # of these, long polls
         self.draining = False
         self._settings = settings
         self._stats = stats
@@ -53,6 +54,27 @@ class Admission:
                 return None
         self._stats.refused[reason] += 1
         return reason
+
+    def admit_poll(self, client: str) -> str | None:
+        """Count a long poll as one more stream and return None; or return why it is refused.
+
+        Threat: a poll holds a connection that is none of a stream, of which there are WORKER_CONNECTIONS. So at most
+        half of these wait, and publishers find room.
+        """
+        if self.polls >= max(1, self._settings.worker_connections // 2):
+            self._stats.refused["streams"] += 1
+            return "streams"
+        refused = self.admit(client)
+        if refused is None:
+            with self._lock:
+                self.polls += 1
+        return refused
+
+    def release_poll(self, client: str) -> None:
+        """Count one long poll less."""
+        with self._lock:
+            self.polls -= 1
+        self.release(client)
 
     def release(self, client: str) -> None:
         """Count one stream less."""

@@ -206,6 +206,11 @@ class Hub:
             runs=sum(self.stats.runs.values()),
         )
 
+    def wake_polls(self) -> None:
+        """Let long polls see that the worker drains, so that they are answered at once. (Streams only look.)"""
+        with self.lock:
+            self._wake_pulling()
+
     # ── from the tailer ───────────────────────────────────────────────────────────────────────────────────
 
     def replaced(self) -> None:

@@ -29,6 +29,7 @@ from . import routes as views
 from .answers import common_headers
 from .plain_app import Snapshot, is_plain
 from .publishing import publish_event
+from .query import prefers_json
 from .service import Service
 from .streaming import open_stream
 from .view_streams import STREAM_HEADERS
@@ -143,6 +144,8 @@ class FastPath:
             snapshot = self._examine(changed=False)
         if snapshot is None:
             return False
+        if environ["REQUEST_METHOD"] == "GET" and prefers_json(environ.get("HTTP_ACCEPT")):
+            return False  # history, which is no stream
         # Flask treats WebSockets differently, and contexts that its test client wants to keep.
         if "HTTP_UPGRADE" in environ or "werkzeug.debug.preserve_context" in environ:
             return False

@@ -7,37 +7,65 @@ from typing import Any
 from ..auth.bearer import PUBLISHING_SCHEMES, SCHEMES
 from ..events.model import CHANNEL_PATTERN, CONTROL_EVENTS, MAX_RETRY_MS, MAX_TYPE_CHARS
 from ..events.wire import RESET_REASONS
-from ..log.base import STORED
+from ..log.base import CHANNELS_MOST, STORED
+from ..observe.request_id import GIVEN
 from ..settings import Settings
 from ..version import VERSION
 from .publishing import KEY_PATTERN
+from .query import PAGE, PAGE_MOST, WAIT_MOST
 
 PROBLEM = "application/problem+json"
 
+_WAIT = "History: if there is no event yet, wait so many seconds for one (long polling)."
+
 # In a path or query; names beginning with "_" are reserved and refused with 400.
 _CHANNEL = {"type": "string", "pattern": f"^{CHANNEL_PATTERN.pattern}$", "examples": ["orders", "user:17"]}
+# What a reader may ask for: a name, the beginning of one and "*", or "*" alone.
+_SELECTOR = {
+    "type": "string",
+    "pattern": rf"^({CHANNEL_PATTERN.pattern}\*?|\*)$",
+    "examples": ["orders", "user:17", "orders:*"],
+}
 # An event's type: one line.
 _TYPE = {"type": "string", "pattern": r"^[^\r\n\x00]+$", "minLength": 1, "maxLength": MAX_TYPE_CHARS}
 _RETRY = {"type": "integer", "minimum": 0, "maximum": MAX_RETRY_MS}
+_FLAG = {"type": "string", "enum": ["0", "1"]}
 _ID = {"type": "string", "pattern": "^[0-9]+-[0-9]+$", "examples": ["1732345678901-0"]}
 
 
 def _problems(*statuses: int) -> dict[str, Any]:
     texts = {
         400: "The request is invalid; `detail` names the field and the limit.",
-        401: "A token is missing, malformed or expired (`WWW-Authenticate`).",
+        401: "A token is missing, malformed, expired or revoked (`WWW-Authenticate`).",
         403: "Not allowed; `detail` says what is.",
-        406: "`Accept` excludes text/event-stream.",
+        406: "`Accept` excludes both text/event-stream and application/json.",
         408: "The body did not arrive in time.",
+        409: "The channel is closed: it takes nothing more until it is erased.",
         413: "Larger than a setting allows; `limit` is its value.",
         415: "A batch is application/x-ndjson.",
         422: "This Idempotency-Key was used with another body.",
         429: "More publishes than the key's rate (`Retry-After`).",
+        500: "The app's own decision about access failed.",
         503: "The log cannot be written now (`stored` is `no`), or did not confirm in time (`unknown`). Retry after "
         "`Retry-After`; with the same `Idempotency-Key` that is safe in both cases.",
     }
-    schemas = {s: {"$ref": f"#/components/schemas/{'NotStored' if s == 503 else 'Problem'}"} for s in statuses}
-    return {str(s): {"description": texts[s], "content": {PROBLEM: {"schema": schemas[s]}}} for s in statuses}
+    return {str(s): _problem("NotStored" if s == 503 else "Problem", texts[s]) for s in statuses}
+
+
+def _problem(schema: str, text: str) -> dict[str, Any]:
+    return {"description": text, "content": {PROBLEM: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}}
+
+
+def _answer(text: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": text, "content": {"application/json": {"schema": schema}}}
+
+
+def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _limit(most: int) -> dict[str, Any]:
+    return {"type": "integer", "minimum": 1, "maximum": most, "default": PAGE}
 
 
 def _query(name: str, schema: dict[str, Any], text: str) -> dict[str, Any]:
@@ -61,8 +89,9 @@ def _stream_operation(extra: list[dict[str, Any]]) -> dict[str, Any]:
     text = {"type": "string"}
     return {
         "summary": "Stream events",
-        "description": "Opens with a `heartbeat` that has `id:` and `retry:`; `heartbeat` and `stream-reset` "
-        f"({', '.join(RESET_REASONS)}) are control events.",
+        "description": "Opens with a `heartbeat` that has `id:` and `retry:`. `heartbeat`, `stream-end`, `run` and "
+        f"`stream-reset` ({', '.join(RESET_REASONS)}) are control events. With `Accept: application/json`: a page of "
+        "history.",
         "security": _security(reading=True),
         "parameters": [
             *extra,
@@ -70,24 +99,104 @@ def _stream_operation(extra: list[dict[str, Any]]) -> dict[str, Any]:
             _query("lastEventId", text, "The same, for clients that cannot set headers; also `last_event_id`."),
             _query("since", text, "History: an id, unix milliseconds, or `earliest`."),
             _query("event", {"type": "array", "items": {**text, "minLength": 1}}, "Keep only these types; repeatable."),
+            _query("envelope", _FLAG, "1: `data` is a JSON object with the event's channel, id, type and data."),
+            _query("plain", _FLAG, "1: heartbeats and control events are comments."),
+            _query("limit", _limit(PAGE_MOST), "History: at most so many events."),
+            _query("wait", {"type": "integer", "minimum": 0, "maximum": WAIT_MOST}, _WAIT),
         ],
         "responses": {
             "200": {
-                "description": "A stream; if there is no room now, only its opening and a clean end.",
-                "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/Event"}}},
+                "description": "A stream; if there is no room now, only its opening and a clean end. Or a page.",
+                "content": {
+                    "text/event-stream": {"schema": {"$ref": "#/components/schemas/Event"}},
+                    "application/json": {"schema": {"$ref": "#/components/schemas/Page"}},
+                },
             },
-            **_problems(400, 401, 403, 406),
+            "204": {"description": "All channels are closed, and the client has got all of them: do not reconnect."},
+            **_problems(400, 401, 403, 406, 500),
+            "503": _problem("Problem", "For JSON: the log cannot be read now, or no more requests may `wait`."),
         },
     }
 
 
+_ERASE: dict[str, Any] = {
+    "summary": "Erase a channel everywhere, and open it again if it was closed",
+    "parameters": [_path("channel", _CHANNEL)],
+    "responses": {
+        "200": _answer("The log has let go of it.", _object(erased={"type": "integer", "minimum": 0}, through=_ID)),
+        **_problems(400, 401, 403, 500),
+        "503": _problem("NotStored", "`stored` is `no`: nothing was erased. `unknown`: repeat it until it succeeds."),
+    },
+}
+
+_MAYBE = {"type": "string", "pattern": f"^({CHANNEL_PATTERN.pattern})?$"}
+
+_LIST: dict[str, Any] = {
+    "summary": "List the channels that have events or are closed, by name",
+    "description": "Needs the right to manage, or to subscribe to, `<prefix>*`.",
+    "security": _security(reading=True),
+    "parameters": [
+        _query("prefix", _MAYBE, "Names that begin so."),
+        _query("after", _MAYBE, "Names behind this one: `next` of the page before."),
+        _query("limit", _limit(CHANNELS_MOST), "At most so many."),
+    ],
+    "responses": {
+        "200": _answer(
+            "A page. `streams` counts those of all workers, as of at most 5 s ago.",
+            _object(
+                channels={
+                    "type": "array",
+                    "items": _object(
+                        channel=_CHANNEL,
+                        events={"type": "integer", "minimum": 0},
+                        bytes={"type": "integer", "minimum": 0},
+                        oldest={"oneOf": [_ID, {"type": "null"}]},
+                        latest={"oneOf": [_ID, {"type": "null"}]},
+                        closed={"type": "boolean"},
+                        streams={"type": "integer", "minimum": 0},
+                    ),
+                },
+                next={"oneOf": [_CHANNEL, {"type": "null"}]},
+            ),
+        ),
+        **_problems(400, 401, 403, 500),
+        "503": _problem("NotStored", "The log cannot be read now."),
+    },
+}
+
+_END_STREAMS: dict[str, Any] = {
+    "summary": "End streams on every worker",
+    "description": "Of several parameters, all must apply. `subject` also refuses that subject's tokens that were "
+    "issued before now, for 24 hours.",
+    "parameters": [
+        {
+            "name": "whose",
+            "in": "query",
+            "required": True,
+            "style": "form",
+            "explode": True,
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "subject": {"type": "string", "minLength": 1},
+                    "channel": _SELECTOR,
+                    "request": {"type": "string", "pattern": f"^{GIVEN.pattern}$"},
+                },
+                "additionalProperties": False,
+                "minProperties": 1,
+            },
+        }
+    ],
+    "responses": {
+        "202": _answer("The log holds the command; all workers read it there.", _object(id=_ID)),
+        **_problems(400, 401, 403, 500, 503),
+    },
+}
+
+
 def describe(settings: Settings) -> dict[str, Any]:
     """Return the description, with the limits of these settings."""
-    created = {
-        "type": "object",
-        "properties": {"id": _ID, "channel": _CHANNEL},
-        "required": ["id", "channel"],
-    }
+    created = _object(id=_ID, channel=_CHANNEL)
     key = _header(
         "Idempotency-Key",
         {"type": "string", "pattern": f"^{KEY_PATTERN.pattern}$"},
@@ -99,6 +208,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         "parameters": [
             _query("event", {**_TYPE, "not": {"enum": sorted(CONTROL_EVENTS)}}, "The event's type."),
             _query("retry", _RETRY, "The clients' reconnection time, milliseconds."),
+            _query("close", _FLAG, "1: close the channel; a body, if any, is its last event."),
             key,
             trace,
         ],
@@ -107,38 +217,28 @@ def describe(settings: Settings) -> dict[str, Any]:
             "content": {"*/*": {}},
         },
         "responses": {
-            "201": {"description": "The log holds it.", "content": {"application/json": {"schema": created}}},
-            **_problems(400, 401, 403, 408, 413, 422, 429, 503),
+            "201": _answer("The log holds it. Without an event: the closing position.", created),
+            **_problems(400, 401, 403, 408, 409, 413, 422, 429, 500, 503),
         },
     }
     batch = {
         "summary": "Publish a batch in order, all or nothing",
-        "description": "NDJSON: one `{channel, data, event?, retry?}` a line, each member once. `data` that is not a "
-        "string is sent as JSON. "
+        "description": "NDJSON: one `{channel, data, event?, retry?, close?}` a line, each member once. `data` that is "
+        "not a string is sent as JSON. `close: true` ends the channel; without `data`, the line's id is then "
+        "the closing position. "
         f"At most {settings.sse_max_batch_events} events and {settings.sse_max_batch_bytes} bytes.",
         "parameters": [key, trace],
         "requestBody": {"required": True, "content": {"application/x-ndjson": {"schema": {"type": "string"}}}},
         "responses": {
-            "201": {
-                "description": "The log holds all of them.",
-                "content": {
-                    "application/json": {
-                        "schema": {
-                            "type": "object",
-                            "properties": {"ids": {"type": "array", "items": _ID}},
-                            "required": ["ids"],
-                        }
-                    }
-                },
-            },
-            **_problems(400, 401, 403, 408, 413, 415, 422, 429, 503),
+            "201": _answer("The log holds all of them.", _object(ids={"type": "array", "items": _ID})),
+            **_problems(400, 401, 403, 408, 409, 413, 415, 422, 429, 500, 503),
         },
     }
     channels = {
         "name": "channel",
         "in": "query",
         "required": True,
-        "schema": {"type": "array", "items": _CHANNEL, "minItems": 1, "maxItems": settings.sse_max_channels},
+        "schema": {"type": "array", "items": _SELECTOR, "minItems": 1, "maxItems": settings.sse_max_channels},
     }
     return {
         "openapi": "3.1.0",
@@ -146,10 +246,13 @@ def describe(settings: Settings) -> dict[str, Any]:
         "security": _security(reading=False),
         "paths": {
             "/events/{channel}": {
-                "get": _stream_operation([_path("channel", _CHANNEL)]),
+                "get": _stream_operation([_path("channel", _SELECTOR)]),
                 "post": {**publish, "parameters": [_path("channel", _CHANNEL), *publish["parameters"]]},
+                "delete": _ERASE,
             },
             "/events": {"get": _stream_operation([channels]), "post": batch},
+            "/channels": {"get": _LIST},
+            "/streams": {"delete": _END_STREAMS},
         },
         "components": {
             "securitySchemes": {scheme.name: scheme.openapi for scheme in SCHEMES},
@@ -174,6 +277,20 @@ def describe(settings: Settings) -> dict[str, Any]:
                         },
                     ],
                 },
+                "Page": _object(
+                    events={
+                        "type": "array",
+                        "items": _object(
+                            id=_ID,
+                            channel=_CHANNEL,
+                            event={"type": ["string", "null"]},
+                            data={"type": "string"},
+                        ),
+                    },
+                    next=_ID,
+                    reset={"oneOf": [{"type": "null"}, _object(reason={"type": "string"})]},
+                    closed={"type": "boolean"},
+                ),
                 # OpenAPI 3.1 cannot describe a sequence, so this is the schema of one block (3.2 has itemSchema).
                 "Event": {
                     "type": "object",

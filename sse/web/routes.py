@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
@@ -11,9 +13,10 @@ from ..auth.decision import AccessDenied
 from ..log import ChannelClosed, IdempotencyConflict, LogRefused, LogUnavailable
 from ..observe.environ import RAISED
 from ..observe.request_id import HEADER
-from . import publishing, streaming
+from . import channels, history, manage, publishing, streaming
 from .answers import common_headers, refusal
 from .problems import Problem
+from .query import prefers_json
 from .service import Service
 from .view_streams import STREAM_HEADERS
 
@@ -54,27 +57,68 @@ def publish_batch() -> Response:
 
 @blueprint.get("/events/<channel>", provide_automatic_options=False)
 def stream_one(channel: str) -> Response:
-    """Stream one channel."""
+    """Stream one channel, or send a page of its history as JSON."""
     _begin()
-    return Response(streaming.open_stream(_service(), request, (channel,)), headers=STREAM_HEADERS)
+    return _read((channel,))
 
 
 @blueprint.get("/events", provide_automatic_options=False)
 def stream_many() -> Response:
-    """Stream several channels, in id order across them."""
+    """Stream several channels, in id order across them, or send a page of their history as JSON."""
     _begin()
-    channels = tuple(request.args.getlist("channel"))
-    return Response(streaming.open_stream(_service(), request, channels), headers=STREAM_HEADERS)
+    return _read(tuple(request.args.getlist("channel")))
 
 
-@blueprint.route("/events", methods=["OPTIONS"])
-@blueprint.route("/events/<channel>", methods=["OPTIONS"])
+def _read(names: tuple[str, ...]) -> Response:
+    if prefers_json(request.environ.get("HTTP_ACCEPT")):
+        return _json(history.read_history(_service(), request, names))
+    return Response(streaming.open_stream(_service(), request, names), headers=STREAM_HEADERS)
+
+
+@blueprint.delete("/events/<channel>", provide_automatic_options=False)
+def erase_one(channel: str) -> Response:
+    """Erase a channel, and open it again if it was closed. Answers 200 once the log has let go of its events."""
+    _begin()
+    return _json(manage.erase_channel(_service(), request, channel))
+
+
+@blueprint.get("/channels", provide_automatic_options=False)
+def list_channels() -> Response:
+    """List the channels that have events or are closed."""
+    _begin()
+    return _json(channels.list_channels(_service(), request))
+
+
+@blueprint.delete("/streams", provide_automatic_options=False)
+def end_streams() -> Response:
+    """End the streams of a subject, a channel or a request, on every worker. Answers 202: they read it in the log."""
+    _begin()
+    return _json(manage.end_streams(_service(), request), 202)
+
+
+def _json(text: str | bytes, status: int = 200) -> Response:
+    return Response(text, status, {"Cache-Control": "no-store"}, mimetype="application/json")
+
+
+_ALLOW: Final = {
+    "/events": "GET, HEAD, OPTIONS, POST",
+    "/events/<channel>": "DELETE, GET, HEAD, OPTIONS, POST",
+    "/channels": "GET, HEAD, OPTIONS",
+    "/streams": "DELETE, OPTIONS",
+}
+
+
 def options(channel: str | None = None) -> Response:
     """Answer preflights (Fetch §3.2.2) and plain OPTIONS."""
     response = Response(status=204)
-    response.headers["Allow"] = "GET, HEAD, OPTIONS, POST"
+    assert request.url_rule is not None
+    response.headers["Allow"] = _ALLOW[request.url_rule.rule]
     response.headers.update(cors_headers(_service().settings, request.headers.get("Origin"), preflight=True))
     return response
+
+
+for _rule in _ALLOW:
+    blueprint.add_url_rule(_rule, view_func=options, methods=["OPTIONS"])
 
 
 @blueprint.after_request

@@ -15,6 +15,7 @@ from ..auth.authenticator import Authenticator
 from ..auth.hook import May
 from ..auth.origin import all_loopback
 from ..auth.rate import PublishRate
+from ..auth.revoked import NOTE_KIND, Revoked
 from ..events.digest import digest_of, scoped
 from ..events.model import Event
 from ..events.trace import sampled
@@ -22,7 +23,8 @@ from ..log import Log, LogUnavailable, check_url, open_log
 from ..observe import access as accesslog
 from ..observe.console_stats import Reporter
 from ..runs.manager import STOP, Runs
-from ..runtime.cooperation import share_logging
+from ..runtime.cooperation import offload, share_logging
+from ..runtime.single_flight import SingleFlight
 from ..settings import Settings
 from ..settings.watch import Watch
 from ..streams.hub import Hub
@@ -48,6 +50,8 @@ class Service:
 
     def __init__(self) -> None:
         self.stats = Stats()
+        #: the subjects whose earlier tokens are refused
+        self.revoked = Revoked(_revocations_of(weakref.ref(self)))
         # The app's own decision about who may do what, before keys and tokens (`SSE.authorize`).
         self.may: May | None = None
         # None unless SSE_OTEL is on.
@@ -69,7 +73,7 @@ class Service:
         """Take the settings, and follow their changes. Raises SettingsError."""
         self.settings = settings
         self.shared_log = check_url(settings.sse_log).shared  # several processes can use it
-        self.authenticator = Authenticator(settings, loopback_only=self._loopback_only)
+        self.authenticator = Authenticator(settings, loopback_only=self._loopback_only, revoked=self.revoked)
         self.rate = PublishRate(settings.sse_publish_rate)
         settings.on_change(self._prepare)
         self._watch = self._new_watch()
@@ -95,7 +99,9 @@ class Service:
 
         Raises SettingsError.
         """
-        authenticator = Authenticator(new, loopback_only=self._loopback_only, before=self.authenticator)
+        authenticator = Authenticator(
+            new, loopback_only=self._loopback_only, revoked=self.revoked, before=self.authenticator
+        )
         same_rate = new.sse_publish_rate == self.settings.sse_publish_rate
         rate = self.rate if same_rate else PublishRate(new.sse_publish_rate)
 
@@ -153,6 +159,7 @@ class Service:
                     service = weakref.ref(self)
                     runs = Runs(log, self.settings, self.stats, abandoned=lambda: service() is None)
                     hub.on_control(STOP, runs.on_stop)
+                    hub.on_control("revoke", self.revoked.hear)
                     hub.start()
                     runs.start()
                     self._hub, self._runs = hub, runs
@@ -300,3 +307,17 @@ class Service:
         if now - self._warned >= WARN_INTERVAL:
             self._warned = now
             logger.warning("publishers are refused: %s", error)
+
+
+def _revocations_of(service: weakref.ref[Service]) -> Callable[[], dict[str, str]]:
+    """Return a function that reads the log's notes of revocations.
+
+    It holds the service weakly, because the hub's threads hold the function.
+    """
+    flights = SingleFlight()
+
+    def read() -> dict[str, str]:
+        found = service()
+        return {} if found is None else flights.do(NOTE_KIND, lambda: offload(found.log.notes, NOTE_KIND))
+
+    return read

@@ -23,7 +23,16 @@ from ..streams.stream import Backlog, CloseReason, Stream, lease, spread_retry
 from .access import allowed
 from .answers import check_log
 from .problems import Problem
-from .query import accepts_stream, asked_cursor, check_query, checked_selector, flag, resumed_cursor
+from .query import (
+    accepts_stream,
+    asked_cursor,
+    asked_page,
+    asked_types,
+    check_query,
+    checked_channels,
+    flag,
+    resumed_cursor,
+)
 from .servers import refuse_or_warn
 from .service import Service
 
@@ -43,14 +52,7 @@ def open_stream(service: Service, request: Request, channels: tuple[str, ...]) -
     The server must close it, as WSGI requires. Raises the errors that :func:`sse.web.answers.refusal` knows.
     """
     check_log(service, request)
-    limit = service.settings.sse_max_channels
-    if not channels:
-        raise Problem(400, "name at least one channel: /events/<channel> or /events?channel=a&channel=b")
-    if len(channels) > limit:
-        detail = f"a stream has at most {limit} channels (SSE_MAX_CHANNELS), not {len(channels)}"
-        raise Problem(400, detail, limit=limit)
-    for channel in channels:
-        checked_selector(channel)
+    checked_channels(channels, service.settings.sse_max_channels)
     if len(set(channels)) > 1 and not INJECTED_CHANNELS.isdisjoint(channels):
         raise Problem(400, f"a reserved channel ({', '.join(sorted(INJECTED_CHANNELS))}) is streamed alone")
     accept = request.environ.get("HTTP_ACCEPT")
@@ -61,10 +63,9 @@ def open_stream(service: Service, request: Request, channels: tuple[str, ...]) -
     envelope = plain = False
     if request.query_string:
         check_query(request)
-        types = frozenset(request.args.getlist("event")) or None
+        types = asked_types(request)
         envelope, plain = flag(request, "envelope"), flag(request, "plain")
-    if types and "" in types:
-        raise Problem(400, "event: a type has at least one character; leave event out to get all", field="event")
+        asked_page(request)  # means nothing to a stream, but must be valid
     grant = allowed(service, request, "subscribe", channels)
     if request.method == "HEAD":
         # No Content-Length of 0: a stream has no length (RFC 9110 §8.6).

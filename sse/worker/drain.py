@@ -65,6 +65,8 @@ def drain(worker: Worker, servers: Sequence[StreamServer]) -> None:
     began = time.monotonic()
     delay = settings.sse_drain_delay
     runs = _Runs(worker, began + (settings.sse_run_grace or delay + settings.sse_drain_window))
+    for hub in worker.fanouts:
+        hub.wake_polls()
     while time.monotonic() < began + delay and not worker.hurried and not worker.replaced():
         worker.notify()
         runs.waited_for()

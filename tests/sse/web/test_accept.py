@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sse.web.query import accepts_stream
+from sse.web.query import accepts_stream, prefers_json
 
 ALLOWED = [
     "",
@@ -55,3 +55,28 @@ def test_a_stream_is_allowed_by(accept: str) -> None:
 @pytest.mark.parametrize("accept", EXCLUDED)
 def test_a_stream_is_excluded_by(accept: str) -> None:
     assert not accepts_stream(accept)
+
+
+@pytest.mark.parametrize(
+    ("accept", "json"),
+    [
+        ("application/json", True),
+        ("Application/JSON; charset=utf-8", True),
+        ("application/json, text/plain, */*", True),  # axios
+        ("application/json;q=0.9, text/event-stream;q=0.1", True),
+        ("application/json;q=0.1", True),
+        ("application/json;q=high", True),
+        ("application/json, text/event-stream", False),  # clients that take either mean a stream
+        ("text/event-stream, application/json;q=0.5", False),
+        ("application/json;q=0", False),
+        ("application/json;q=0, */*", False),
+        ("application/problem+json", False),
+        ("application/x-ndjson", False),
+        ("application/*", False),
+        ("*/*", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_json_is_asked_for_by_name(accept: str | None, json: bool) -> None:
+    assert prefers_json(accept) is json
