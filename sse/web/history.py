@@ -32,6 +32,7 @@ from .access import allowed
 from .answers import check_log
 from .problems import Problem
 from .query import asked_cursor, asked_page, asked_types, check_query, checked_channels, flag
+from .servers import refuse_or_warn
 from .service import Service
 from .streaming import START_PATIENCE
 
@@ -73,9 +74,12 @@ def read_history(service: Service, request: Request, channels: tuple[str, ...]) 
 def _wait_for_more(service: Service, request: Request, history: History, grant: Grant, wait: float) -> None:
     """Read on when the subscription gets something, until there is an answer or the time is over.
 
-    Raises Problem (503) if the worker has no room for another request that waits.
+    Raises Problem (503) if the server cannot hold a request that waits, or the worker has no room for another one.
     """
+    places = refuse_or_warn(request.environ)
     hub = service.hub
+    if places is not None:
+        hub.admission.limit_pulling(places)
     client = service.authenticator.client_address(request.environ)
     if service.settings.sse_max_streams_per_ip:
         client = address_bucket(client)
