@@ -225,12 +225,14 @@ def test_why_a_publish_was_refused_is_counted(guarded: Server) -> None:
     check("size", lambda: _publish(guarded, 413, line * 3, path="/events", **_bearer(), **ndjson))
     _publish(guarded, 201, Idempotency_Key="k", **_bearer())
     check("conflict", lambda: _publish(guarded, 422, "other", Idempotency_Key="k", **_bearer()))
+    _publish(guarded, 201, path="/events/over?close=1", **_bearer())
+    check("ended", lambda: _publish(guarded, 409, path="/events/over", **_bearer()))
 
     def too_fast() -> None:
         eventually(lambda: guarded.request("POST", "/events/a", "x", _bearer()).status == 429, 10, interval=0)
 
     check("rate", too_fast)
-    assert seen == {"key", "token", "invalid", "size", "conflict", "rate"}
+    assert seen == {"key", "token", "invalid", "size", "conflict", "ended", "rate"}
     # Of the others, in tests of their own: log (a full disk), app (test_authorize), origin and closed below.
     assert set(PUBLISH_REFUSALS) - seen == {"log", "origin", "closed", "app", "error"}
 
