@@ -286,7 +286,7 @@ class MemoryLog:
     def _due_of_the_rest(self, now: int, most: int) -> list[Record]:
         """Find what is to be trimmed of the channels without a rule, the oldest, at most so many."""
         ruled = self._channels.ruled
-        surplus = len(self._records) - sum(map(self._channels.count, ruled)) - self._retain_events
+        surplus = len(self._records) - self._channels.under_rules() - self._retain_events
         before = expired(now, self._retain_seconds)
         due: list[Record] = []
         for record in self._records:

@@ -51,7 +51,7 @@ class Channels:
 
     def __init__(self) -> None:
         self.ended: dict[str, int] = {}
-        self.ruled: set[str] = set()
+        self.ruled: dict[str, _Channel] = {}
         self._rules = Rules()
         self._channels: dict[str, _Channel] = {}
         self._names: list[str] = []  # sorted
@@ -65,14 +65,14 @@ class Channels:
             channel = self._channels[name] = _Channel(self._rules.find(name))
             insort(self._names, name)
             if channel.rule != NO_RULE:
-                self.ruled.add(name)
+                self.ruled[name] = channel
         if not channel.records:
             self._empty.pop(name, None)
         channel.add(record)
 
-    def count(self, name: str) -> int:
-        """Return how many records a channel holds."""
-        return len(self._channels[name].records)
+    def under_rules(self) -> int:
+        """Return how many records the channels hold that a rule is for."""
+        return sum([len(channel.records) for channel in self.ruled.values()])
 
     def erase(self, name: str) -> tuple[list[Record], int]:
         """Remove a channel's records, and open it; return them, and how many were events."""
@@ -129,20 +129,23 @@ class Channels:
         self._rules = Rules(rules)
         for name, channel in self._channels.items():
             channel.rule = self._rules.find(name)
-        self.ruled = {name for name, channel in self._channels.items() if channel.rule != NO_RULE}
+        self.ruled = {name: channel for name, channel in self._channels.items() if channel.rule != NO_RULE}
 
     def due(self, now: int) -> list[Record]:
         """Find what rules no longer keep: at most a bite of records, each channel's oldest first. now: unix ms."""
         due: list[Record] = []
-        for name in self.ruled:
-            channel = self._channels[name]
-            rule = self._rules.rules[channel.rule]
-            before = expired(now, rule.seconds)
-            surplus = 0 if rule.events is None else len(channel.records) - (name in self.ended) - rule.events
-            for n, record in enumerate(channel.records):
+        young = settled(now)
+        limits = [(expired(now, rule.seconds), rule.events) for rule in self._rules.rules]
+        for name, channel in self.ruled.items():
+            records = channel.records
+            before, most = limits[channel.rule]
+            surplus = 0 if most is None else len(records) - (name in self.ended) - most
+            if surplus <= 0 and (not records or records[0].position >= before):
+                continue
+            for n, record in enumerate(records):
                 if len(due) == TRIM_BITE:
                     return due
-                if record.position >= before and (n >= surplus or record.position >= settled(now)):
+                if record.position >= before and (n >= surplus or record.position >= young):
                     break
                 due.append(record)
         return due
@@ -157,5 +160,5 @@ class Channels:
             del self._empty[name]
             if name not in self.ended:
                 del self._channels[name]
-                self.ruled.discard(name)
+                self.ruled.pop(name, None)
                 self._names.pop(bisect_left(self._names, name))
