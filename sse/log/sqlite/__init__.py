@@ -6,7 +6,8 @@ schema: the tables, and what is added to those of an older program.
 place: tells whether the file was replaced by a restored backup.
 group_commit: waiting publishes, and the transaction that commits a group of them.
 write: inserts many rows with one statement.
-read: the queries, and pages of rows of bounded size.
+query: the queries for the events of some channels.
+read: pages of rows of bounded size.
 follow: one follower, handed this process's commits and reading the rest.
 others: tells whether another process follows the log, so that commits must be announced.
 wakeup: what a follower sleeps on, and how a commit wakes it.

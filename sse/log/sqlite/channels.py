@@ -18,7 +18,8 @@ from ...events.markers import MARKERS
 from ...events.patterns import split
 from ..base import ChannelInfo
 from .file import patiently
-from .read import all_rows, ranges
+from .query import ranges
+from .read import all_rows
 
 # Records counted in one transaction, which holds the write lock for as many channels as they have.
 COUNT_BITE: Final = 1000

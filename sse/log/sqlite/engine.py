@@ -51,7 +51,8 @@ from .file import connect, open_writer, patiently, prepare, space, unavailable, 
 from .follow import Follower, commits
 from .group_commit import Publish, Transaction, store
 from .others import Others
-from .read import one, page, select
+from .query import floor, records
+from .read import one
 from .schema import LATEST
 from .upkeep import AUTOCHECKPOINT_PAGES, Upkeep
 from .wakeup import Wakeup, touch
@@ -230,19 +231,15 @@ class SQLiteLog:
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────
 
     def read(self, channels: Collection[str] | None, after: int, limit: int, max_bytes: int) -> list[Record]:
-        statement, values = select("*", channels, after, "ASC")
-        return self._query(page, statement, (*values, limit, 0), max_bytes)
+        return self._query(records, channels, after, "ASC", limit, max_bytes)
 
     def newest(self, channels: Collection[str] | None, limit: int, max_bytes: int) -> list[Record]:
-        statement, values = select("*", channels, 0, "DESC")
-        records = self._query(page, statement, (*values, limit, 0), max_bytes)
-        records.reverse()
-        return records
+        found = self._query(records, channels, 0, "DESC", limit, max_bytes)
+        found.reverse()
+        return found
 
     def floor(self, channels: Collection[str] | None, after: int, keep: int) -> int | None:
-        statement, values = select("position", channels, after, "DESC")
-        row = self._query(one, statement, (*values, 1, keep))
-        return None if row is None else row[0]
+        return self._query(floor, channels, after, keep)
 
     def bounds(self) -> Bounds:
         row = self._query(one, _BOUNDS)

@@ -55,6 +55,26 @@ def test_what_is_due_is_found_without_reading_the_log(open_sqlite: OpenSQLite) -
     assert idle < 2000
 
 
+def test_what_a_pattern_matches_is_read_without_the_rest_of_the_log(open_sqlite: OpenSQLite, path: Path) -> None:
+    log = open_sqlite()
+    log.append([Event("busy", "x" * 50)] * 20_000 + [Event(f"quiet:{n % 3}", str(n)) for n in range(9)])
+    log.append([], close=["quiet:closed"])
+    log.trim()
+    log.append([Event("busy", "x"), Event("quiet:new", "9")])  # not counted yet
+    reader = log._readers.pop() if log._readers else connect(str(path))
+    log._readers.append(reader)
+    steps = Steps(reader)
+    for use in (
+        lambda: log.read(["quiet:*"], 0, 100, 1 << 30),
+        lambda: log.newest(["quiet:*", "nobody"], 100, 1 << 30),
+        lambda: log.floor(["quiet:*"], 0, 5),
+        lambda: log.read(["none:*"], 0, 100, 1 << 30),
+        lambda: log.read(["*"], 0, 5, 1 << 30),
+    ):
+        assert 0 < steps.of(use) < 2500
+    assert [record.data for record in log.read(["quiet:*"], 0, 100, 1 << 30) if record.event is None] == [*"0123456789"]
+
+
 def test_what_is_known_of_channels_is_told_without_reading_the_log(open_sqlite: OpenSQLite, path: Path) -> None:
     log = open_sqlite()
     log.append([Event(f"c:{n % 50}", "x" * 50) for n in range(20_000)])

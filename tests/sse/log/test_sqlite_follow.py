@@ -12,7 +12,7 @@ import pytest
 from sse.events.model import Event, Record
 from sse.events.trace import Trace
 from sse.log.base import FOLLOW_CHARS, FOLLOW_RECORDS, Batch
-from sse.log.sqlite import engine as sqlite_log
+from sse.log.sqlite import follow as sqlite_follow
 from sse.log.sqlite.engine import SQLiteLog
 from sse.log.sqlite.follow import Commit, Follower, commits
 from tests.sse.log.children import start
@@ -130,14 +130,14 @@ def test_own_commits_are_not_read_back(
     follower = follow(log, log.bounds().latest)
     eventually(lambda: follower.reports)
     read: list[int] = []
-    page = sqlite_log.page
+    page = sqlite_follow.page
 
     def counted(*args: object) -> list[Record]:
         batch: list[Record] = page(*args)  # type: ignore[arg-type]
         read.append(len(batch))
         return batch
 
-    monkeypatch.setattr(sqlite_log, "page", counted)
+    monkeypatch.setattr(sqlite_follow, "page", counted)
     expected = [p for n in range(200) for p in log.append([Event("a", str(n), "kind", n)] * (1 + n % 3))]
     follower.wait_for(len(expected))
     assert positions(follower.records) == expected
