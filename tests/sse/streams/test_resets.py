@@ -7,6 +7,7 @@ read and go) through a real hub, its replay and its generator streams. What must
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import time
@@ -214,9 +215,11 @@ class World:
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
-def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    urls = {"memory": lambda: "memory:", "sqlite": lambda: f"sqlite:///{tmp_path}/h.db"}
-    return urls.get(request.param, lambda: redis_url(request))()
+def fresh_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Returns the URL of an empty log, each time."""
+    counter = itertools.count()
+    urls = {"memory": lambda: "memory:", "sqlite": lambda: f"sqlite:///{tmp_path}/{next(counter)}.db"}
+    return urls.get(request.param, lambda: redis_url(request))
 
 
 def play(url: str, seed: int, steps: int) -> None:
@@ -242,12 +245,14 @@ def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_client_is_told_of_a_gap_if_and_only_if_events_of_its_own_are_gone(any_url: str, seed: int) -> None:
-    play(any_url, seed, 120)
+def test_a_client_is_told_of_a_gap_if_and_only_if_events_of_its_own_are_gone(
+    fresh_url: Callable[[], str], seed: int
+) -> None:
+    play(fresh_url(), seed, 120)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_many_more_random_lives(any_url: str) -> None:
+def test_many_more_random_lives(fresh_url: Callable[[], str]) -> None:
     for seed in range(1000, 1100):
-        play(any_url, seed, 200)
+        play(fresh_url(), seed, 200)
