@@ -62,18 +62,20 @@ class CatchUp:
                 if backlog.final:
                     self._linger(stream)
                     return
-                target = group.position(window.position)
+                target = self._target(stream, backlog)
                 if backlog.end is not None:
-                    target = min(target, backlog.owed)
                     if stream.cursor >= target:
                         self._make_final(stream, backlog)
                         continue
-                if stream.cursor > target or (stream.cursor == target and group.passing):
+                elif stream.cursor > target or (stream.cursor == target and group.passing):
                     # The stream is ahead of its group, or its group is in the middle of a pass: wait for a pass to end.
                     group.deferred.append(partial(self.advance, stream))
                     return
-                if stream.cursor == target:
-                    self._make_live(stream)
+                elif stream.cursor == target:
+                    if group.end and stream.cursor >= group.end:
+                        self._end(stream, CloseReason.ENDED)
+                    else:
+                        self._make_live(stream)
                     return
                 if stream.cursor < window.floor:
                     backlog.reading = True
@@ -90,6 +92,10 @@ class CatchUp:
             self._sockets.close(stream, reason_of(error))
         except Exception:
             self._sockets.fail(stream)
+
+    def _target(self, stream: Stream, backlog: Backlog) -> int:
+        """Return the position through which a stream catches up: its group's, or what it is owed before it ends."""
+        return backlog.owed if backlog.end is not None else stream.group.position(self._hub.window.position)
 
     def _write_rest(self, stream: Stream, backlog: Backlog) -> bool:
         """Write the rest of a chunk; return False if the socket is full. Raises OSError."""
@@ -145,7 +151,7 @@ class CatchUp:
         backlog = stream.backlog
         if backlog is None or not backlog.reading:
             return
-        target = stream.group.position(self._hub.window.position)
+        target = self._target(stream, backlog)
         try:
             page = self._hub.replay.read_page(stream.group.subscription, stream.cursor, target, backlog.told)
         except FellBehind:
@@ -200,6 +206,8 @@ class CatchUp:
         stream.backlog.end = reason
         # Fixed now: a slow reader would otherwise chase the tail of a busy channel and never end.
         stream.backlog.owed = stream.group.position(self._hub.window.position)
+        if reason is CloseReason.ENDED:  # its end may still be pending
+            stream.backlog.owed = max(stream.backlog.owed, stream.group.end)
         self.advance(stream)
 
     def end_at(self, stream: Stream, cursor: int, reason: CloseReason) -> None:
@@ -228,11 +236,19 @@ class CatchUp:
     def let_all_go(self) -> None:
         """End every stream where it is: the log was replaced, so cursors mean nothing and nothing more is owed."""
         for stream in self._sockets.clients():
-            backlog = stream.backlog
-            if stream.state is State.LIVE:
-                self.end(stream, CloseReason.REPLACED)
-            elif backlog is not None and not backlog.final:
-                self._end_here(stream, backlog, CloseReason.REPLACED)
+            self.end_now(stream, CloseReason.REPLACED)
+
+    def end_now(self, stream: Stream, reason: CloseReason) -> None:
+        """End a stream cleanly where it is, after the unsent rest of its chunk."""
+        backlog = stream.backlog
+        if stream.state is State.LIVE:
+            self.end(stream, reason)
+        elif backlog is not None and not backlog.final:
+            self._end_here(stream, backlog, reason)
+
+    def forget_page(self) -> None:
+        """Forget the page that was read last from the window: it may have erased events."""
+        self._page, self._page_key = Chunk(0, 0, b"", b""), None
 
     def _make_final(self, stream: Stream, backlog: Backlog) -> None:
         retry = stream.group.form.retry(spread_retry(self._settings.sse_retry))

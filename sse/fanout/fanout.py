@@ -1,11 +1,12 @@
 """The fan-out: owns the sockets that a worker took over, and runs what writes to them.
 
 Theory of operation. Everything here runs in one gevent loop and waits only for that loop, so nothing changes between
-two waits. Four kinds of greenlets share the work:
+two waits. Five kinds of greenlets share the work:
 
     passes    write new frames to live streams (:mod:`sse.fanout.passes`)
     poller    learns of hang-ups, input from peers, and sockets that have room again
     upkeep    heartbeats, leases, write time-outs, the drain (:mod:`sse.fanout.upkeep`)
+    endings   end many streams at once (:mod:`sse.fanout.endings`)
     readers   read the log for streams that have missed more than the window holds (:mod:`sse.fanout.catchup`)
 
 A short write makes one stream *lagging* (see :mod:`sse.streams.stream`): its backlog is the unsent rest of the shared
@@ -16,16 +17,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from time import monotonic, perf_counter
 
 import gevent
 
 from ..runtime.cooperation import breathe
+from ..streams.group import Group
 from ..streams.hub import Hub
 from ..streams.stream import Backlog, CloseReason, State, Stream
 from . import epoll
 from .catchup import LOG_READERS, CatchUp
+from .endings import Endings
 from .passes import PASS_SLICE, Passes
 from .sockets import Sockets, reason_of
 from .upkeep import Upkeep
@@ -46,6 +50,7 @@ class Fanout:
         self.catchup = CatchUp(self.sockets)
         self.passes = Passes(self.sockets, self.catchup)
         self.upkeep = Upkeep(self.sockets, self.catchup)
+        self.endings = Endings(self.catchup)
         self._greenlets: list[gevent.Greenlet] = []
 
     def start(self) -> None:
@@ -55,6 +60,7 @@ class Fanout:
             ("passes", self.passes.run),
             ("poller", self._run_poller),
             ("upkeep", self.upkeep.run),
+            ("endings", self.endings.run),
             *[("log reader", self.catchup.read_log)] * LOG_READERS,
         ]
         self._greenlets = [gevent.spawn(self._for_ever, *loop) for loop in loops]
@@ -81,6 +87,20 @@ class Fanout:
     def let_all_go(self) -> None:
         self.catchup.let_all_go()
 
+    def end_group(self, group: Group) -> None:
+        if group.dirty or group.passing:
+            group.deferred.append(partial(self.endings.end_group, group))
+        else:
+            self.endings.end_group(group)
+
+    def end_now(self, wanted: Callable[[Stream], bool], reason: CloseReason) -> None:
+        self.endings.end_now(self.sockets.clients(), wanted, reason)
+
+    def erase(self, groups: Collection[Group]) -> None:
+        self.catchup.forget_page()
+        self.passes.recall(groups)
+        self.sockets.drop_rests(groups)
+
     def busy_until(self) -> float:
         return self.passes.busy_until
 
@@ -105,7 +125,10 @@ class Fanout:
         stream.backlog.progress_at = now
         self.sockets.backlogged.add(stream)
         self.upkeep.joined(stream)
-        self.catchup.advance(stream)
+        if self.hub.control.has_revoked(stream):
+            self.catchup.end_now(stream, CloseReason.REVOKED)
+        else:
+            self.catchup.advance(stream)
 
     def _for_ever(self, name: str, loop: Callable[[], None]) -> None:
         """Run a loop. A bug in it must cost a log line and a turn, not every stream of the worker."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from time import monotonic, perf_counter
 
 import gevent
@@ -55,11 +55,19 @@ class Passes:
         self._slice_ends = 0.0
         self._pressed = 0  # consecutive rounds during which new work arrived
         self._breathed = 0.0  # seconds of the current round that other greenlets had
+        self._group: Group | None = None  # of the pass that is under way
+        self._recalled = False  # its chunk must not be sent to any more streams
         self.busy_until = 0.0
 
     def wake(self) -> None:
         """Begin a round: a group has become dirty."""
         self._work.set()
+
+    def recall(self, groups: Collection[Group]) -> None:
+        """Send the chunk of the pass that is under way to no more streams if it is one of these groups': events that
+        it may have were erased."""
+        if self._group in groups:
+            self._recalled = True
 
     def run(self) -> None:
         """Run one round of passes over the dirty groups; wait until there is one."""
@@ -113,12 +121,14 @@ class Passes:
         group.bytes += len(chunk.body)
         group.last_sent = monotonic()
         group.passing = True
+        self._group, self._recalled = group, False
         try:
             self._write_all(group, waiting, chunk, before)
         except Exception:
             self._end_unreached(waiting, chunk, before)
         finally:
             group.passing = False
+            self._group = None
             took, ended, live = perf_counter() - began, time.time(), len(group.live)
             self._run_deferred(group)
         if group.traced:
@@ -159,6 +169,8 @@ class Passes:
                     until_clock = CLOCK_EVERY
                     if perf_counter() > self._slice_ends:
                         self._breathe()
+                        if self._recalled:
+                            self._hold_back(waiting, chunk, before)
         except Exception:
             self._sockets.fail(stream)
             raise
@@ -166,6 +178,15 @@ class Passes:
             if _is_counted(group):
                 self._stats.delivered += chunk.events * done
                 self._stats.bytes_sent += len(body) * done
+
+    def _hold_back(self, waiting: Iterator[Stream], chunk: Chunk, before: int) -> None:
+        """Make the streams that the pass has not reached lag. They then read what is left of the chunk's events."""
+        for stream in waiting:
+            if stream.state is State.LIVE:
+                self._uncount(stream, chunk)
+                self._sockets.lag(stream, before)
+                if perf_counter() > self._slice_ends:
+                    self._breathe()
 
     def _end_unreached(self, waiting: Iterator[Stream], chunk: Chunk, before: int) -> None:
         """End the streams that a failed pass has not reached: they must not stay live without this chunk."""

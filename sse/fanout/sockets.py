@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import monotonic
 
 from ..runtime.failures import Failures
 from ..settings import Settings
+from ..streams.group import Group
 from ..streams.hub import Hub
 from ..streams.stream import OWN_CLIENT, Backlog, CloseReason, State, Stream
 from . import epoll
@@ -99,6 +100,14 @@ class Sockets:
         self.own -= stream.client == OWN_CLIENT
         os.close(fd)  # which also removes it from the epoll set
         self.hub.closed(stream, reason)
+
+    def drop_rests(self, groups: Collection[Group]) -> None:
+        """Close the streams of these groups that have an unsent rest: it may have events that were erased. They resume,
+        and are sent what is left."""
+        for stream in list(self.backlogged):
+            backlog = stream.backlog
+            if backlog is not None and backlog.rest and not backlog.final and stream.group in groups:
+                self.close(stream, CloseReason.ERASED)
 
     def fail(self, stream: Stream) -> None:
         """Cut a stream because of a bug: the exception that is being handled. What its client was sent is unknown, so

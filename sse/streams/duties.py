@@ -16,7 +16,9 @@ from ..events.names import CANARY_CHANNEL, STATS_CHANNEL
 from ..events.wire import heartbeat_block
 from ..runtime.failures import repeat
 from .deliveries import Deliveries
+from .ends import CHECK_INTERVAL
 from .group import Groups
+from .listeners import INTERVAL
 from .retention import TRIM_INTERVAL, Retention
 from .window import Window
 
@@ -39,6 +41,10 @@ class Injector(Protocol):
 
     def stop_if_abandoned(self) -> None: ...
 
+    def check_ends(self) -> float: ...
+
+    def count_listeners(self) -> float: ...
+
 
 class Duties:
     """Each method that is a duty does one turn and returns the seconds until the next one.
@@ -56,6 +62,8 @@ class Duties:
             ("canary", self._send_canary, FIRST_CANARY),
             ("report", self._send_report, REPORT_INTERVAL),
             ("trimming", self._hub.retention.trim, TRIM_INTERVAL),
+            ("ends", self._hub.check_ends, CHECK_INTERVAL),
+            ("listeners", self._hub.count_listeners, INTERVAL),
         )
         return [
             threading.Thread(

@@ -64,6 +64,7 @@ class Group:
               minus that at its joining, so that counting costs nothing per stream and event.
     traced    traces of pending frames (:mod:`sse.streams.deliveries`); nearly always empty
     members   streams of every state
+    end       where its streams end, because all its channels are closed; 0 while they are not (`sse.streams.ends`)
     dirty     the group is queued for the fan-out
     passing   a fan-out pass over ``live`` is under way; it lets the event loop run, so others see this
     deferred  joins and ends that wait for the end of that pass, or for the next one
@@ -74,6 +75,7 @@ class Group:
         "bytes",
         "deferred",
         "dirty",
+        "end",
         "events",
         "form",
         "last_sent",
@@ -97,6 +99,7 @@ class Group:
         self.members = 0
         self.events = 0
         self.bytes = 0
+        self.end = 0
         self.dirty = False
         self.passing = False
         self.last_sent = now
@@ -140,6 +143,10 @@ class Groups:
     def of(self, channel: str) -> Collection[Group]:
         """Return the groups that cover this channel; their types may still exclude an event."""
         return self._index.of(channel)
+
+    def named(self, channel: str) -> Collection[Group]:
+        """Return the groups that name this channel."""
+        return self._index.named(channel)
 
     def join(self, subscription: Subscription) -> Group:
         """Return the group of this subscription, with one more member."""

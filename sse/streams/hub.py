@@ -13,71 +13,37 @@ between reading and changing them, so it takes no lock.
 
 from __future__ import annotations
 
-import json
-import logging
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from ..events.batch import encode_frames
 from ..events.model import Record
-from ..events.names import CONTROL_CHANNEL
 from ..events.wire import Frame
-from ..log import Log
+from ..log import Log, LogUnavailable
 from ..settings import Settings
 from .admission import Admission
+from .control import Control
 from .deliveries import Delivered, Deliveries
 from .duties import Duties
+from .ends import CHECK_INTERVAL, Ends
 from .group import Group, Groups, Subscription
+from .listeners import Counting, Listeners, count
 from .replay import Replay
 from .retention import Retention
+from .serving import Pulling, SocketStreams
 from .stats import Stats
-from .stream import OWN_CLIENT, CloseReason, State, Stream
+from .stream import OWN_CLIENT, CloseReason, Stream
 from .tailer import Tailer
 from .window import Window, matches
-
-logger = logging.getLogger("headwater.hub")
 
 # A large batch enters the worker in steps, and the event loop runs between them. A step ends after this many events, or
 # once its events were given to this many groups; both take about 2 ms.
 RECORDS_PER_STEP = 500
 GIVEN_PER_STEP = 10_000
-
-
-class Pulling(Protocol):
-    """A generator stream, as its hub sees it."""
-
-    client: str
-    state: State
-
-    def wake(self) -> None: ...
-
-    def end(self, reason: CloseReason) -> None: ...
-
-
-class SocketStreams(Protocol):
-    """The streams whose sockets a worker has taken over, as their hub sees them."""
-
-    def wake(self) -> None:
-        """Serve the groups in ``hub.dirty``."""
-
-    def adopt(self, stream: Stream, fd: int) -> None:
-        """Serve this stream on its socket's descriptor, and own both from now on."""
-
-    def counts(self) -> Counter[str]:
-        """Return the number of streams by state."""
-
-    def end_live(self) -> None:
-        """End every live stream where it is: the log does not have what follows."""
-
-    def let_all_go(self) -> None:
-        """End every stream: in the log as it is now, their cursors mean nothing."""
-
-    def busy_until(self) -> float:
-        """Return until when nothing is written, monotonic seconds; what arrives meanwhile is read in one go then."""
 
 
 class Status(NamedTuple):
@@ -137,7 +103,10 @@ class Hub:
         self.retention = Retention(log, settings)
         self.replay = Replay(log, self.window, self.advanced, settings, stats)
         self._abandoned = abandoned
-        self._controls: dict[str, Callable[[dict[str, Any]], None]] = {}
+        self.ends = Ends(log, self.window, self.replay, self.advanced)
+        self.control = Control(self)
+        self._counting = Counting(log)
+        self._back: list[Callable[[], None]] = []
         self._on_close = on_close
         self._stop = threading.Event()
         self.tailer = Tailer(self, self._stop)
@@ -180,6 +149,7 @@ class Hub:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(2.0)
+        self._counting.drop()
 
     def stop_if_abandoned(self) -> None:
         """Stop, and close the log, if nobody can any more: the app was forgotten, as test suites do."""
@@ -224,11 +194,29 @@ class Hub:
                 stream.end(CloseReason.REPLACED)
 
     def overtaken(self, trimmed: int) -> None:
-        """End live streams where they are: the log has nothing between the window and ``trimmed``."""
+        """End all streams where they are: up to ``trimmed``, events and control records have passed unseen."""
         with self.lock:
             self._end_live()
             self.window.reset(trimmed)
-            self._wake_pulling()
+            self._forget()
+            for stream in self.pulling:
+                stream.end(CloseReason.FELL_BEHIND)
+        if self.sockets is not None:
+            self.sockets.end_now(lambda stream: True, CloseReason.FELL_BEHIND)
+
+    def warmed(self, window: Window) -> None:
+        """Take over a window that was filled from the log."""
+        with self.advanced:
+            self.window.become(window)
+            self._forget()
+            self.advanced.notify_all()
+
+    def _forget(self) -> None:
+        """Forget what markers keep true, because some may have passed unseen."""
+        self.groups.forms.envelopes.forget()
+        self.replay.erased()
+        self.ends.forget()
+        self.ends.judge(self.groups)
 
     def _end_live(self) -> None:
         if self.sockets is not None:
@@ -262,9 +250,13 @@ class Hub:
         """Take in what follows the window's position: encode it once, keep it, and give it to the groups."""
         frames = encode_frames(records)
         with self.lock:
-            self.window.extend(frames)
             try:
-                self._give_all(frames)
+                begin = 0
+                for index in self.control.markers(records):
+                    self._take_in(frames[begin : index + 1])
+                    self._act(records[index])
+                    begin = index + 1
+                self._take_in(frames[begin:] if begin else frames)
             except Exception:
                 # Some groups lack frames that the window has. Their streams end here and read them when they resume.
                 self._end_live()
@@ -275,19 +267,36 @@ class Hub:
                 self._wake_sockets()
             if self.deliveries.reading:
                 self.deliveries.mark(frames, self.groups.of)
-        self._obey(records)
+        self.control.call_back(records)
+
+    def _take_in(self, frames: list[Frame]) -> None:
+        self.window.extend(frames)
+        self._give_all(frames)
+
+    def _act(self, marker: Record) -> None:
+        try:
+            self.control.act(marker)
+        except Exception:
+            # It will not pass again. What may have been erased must not be served.
+            self.window.reset(self.window.position)
+            raise
 
     def on_control(self, kind: str, callback: Callable[[dict[str, Any]], None]) -> None:
         """Call back with the data of each control record of this kind; in the tailer, so it must return at once."""
-        self._controls[kind] = callback
+        self.control.on(kind, callback)
 
-    def _obey(self, records: list[Record]) -> None:
-        for record in records:
-            if record.channel == CONTROL_CHANNEL and (callback := self._controls.get(record.event or "")):
-                try:
-                    callback(json.loads(record.data))
-                except Exception:
-                    logger.exception("a control record could not be obeyed: %s", record.event)
+    def on_back(self, callback: Callable[[], None]) -> None:
+        """Call back when control records may have been missed: the log is read for the first time, or again.
+
+        It is called in the tailer, before the worker is ready. What it raises keeps the log from being followed, and it
+        is called again.
+        """
+        self._back.append(callback)
+
+    def back(self) -> None:
+        """Tell that the log is read for the first time, or again."""
+        for callback in self._back:
+            callback()
 
     def _give_all(self, frames: list[Frame]) -> None:
         channel: str | None = None
@@ -328,12 +337,50 @@ class Hub:
                     waiter.push(wire)
         self._wake_sockets()
 
+    # ── duties ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def check_ends(self) -> float:
+        """End groups whose channels are closed, as the log says; return the seconds until the next look."""
+        try:
+            ending = self.ends.check()
+        except LogUnavailable:
+            return CHECK_INTERVAL * 4  # their streams stay open until the log answers
+        with self.lock:
+            self.control.end(ending)
+        self._wake_sockets()
+        return CHECK_INTERVAL
+
+    def count_listeners(self) -> float:
+        """Tell the other workers who listens here; return the seconds until the next turn."""
+        return self._counting.put(self._listeners())
+
+    def _listeners(self) -> Counter[str]:
+        with self.lock:
+            return count(self.groups)
+
+    def listeners(self) -> Listeners:
+        """Return how many streams of all workers listen to which channels. May wait for the log.
+
+        Raises LogUnavailable.
+        """
+        return self._counting.all(self._listeners())
+
+    def closed_channels(self, names: Collection[str]) -> dict[str, int]:
+        """Return which of these channels are closed, with their closing positions. May wait for the log.
+
+        Raises LogUnavailable.
+        """
+        return self.ends.closed_channels(names)
+
     # ── streams ───────────────────────────────────────────────────────────────────────────────────────────
 
     def join(self, subscription: Subscription) -> Group:
         """Return the group of this subscription, with one more member."""
         with self.lock:
-            return self.groups.join(subscription)
+            group = self.groups.join(subscription)
+            if group.members == 1:
+                self.ends.judge((group,))
+            return group
 
     def leave(self, stream: Stream) -> None:
         """Account for a stream that is gone."""

@@ -44,9 +44,19 @@ class PullStream(Stream):
         why_lost: Callable[[], CloseReason] | None = None,
         request_id: str = "",
         ends_as: CloseReason = CloseReason.LEASE,
+        owner: str = "",
         told: int = 0,
     ) -> None:
-        super().__init__(group, cursor, now=now, ends_at=ends_at, ends_as=ends_as, client=client, request_id=request_id)
+        super().__init__(
+            group,
+            cursor,
+            now=now,
+            ends_at=ends_at,
+            ends_as=ends_as,
+            client=client,
+            owner=owner,
+            request_id=request_id,
+        )
         self.hub = hub
         self._hung_up = hung_up
         self._why_lost = why_lost or (lambda: CloseReason.CLIENT)
@@ -68,6 +78,7 @@ class PullStream(Stream):
             ends_at=stream.ends_at,
             ends_as=stream.ends_as,
             client=stream.client,
+            owner=stream.owner,
             hung_up=hung_up,
             why_lost=why_lost,
             request_id=stream.request_id,
@@ -84,7 +95,7 @@ class PullStream(Stream):
         self._woken.set()
 
     def end(self, reason: CloseReason) -> None:
-        """End cleanly, after what the stream is owed."""
+        """End cleanly: after what the stream is owed, or at once if its access was taken back."""
         self._end = self._end or reason
         self._woken.set()
 
@@ -96,6 +107,8 @@ class PullStream(Stream):
         with hub.lock:
             self.group.waiters[self] = None
             hub.pulling.add(self)
+            if hub.control.has_revoked(self):
+                self._end = CloseReason.REVOKED
         try:
             try:
                 end = yield from self._serve()
@@ -123,6 +136,8 @@ class PullStream(Stream):
                 wire, self._inbox = self._inbox, b""
                 yield wire
                 continue
+            if self._end is CloseReason.REVOKED:
+                return self._end
             if self._end is None and self.ends_at <= time.monotonic():
                 self._end = self.ends_as
             if self._end is not None and owed is None:
@@ -141,6 +156,8 @@ class PullStream(Stream):
                 self.become(State.LIVE)
             if owed is not None:
                 return self._end
+            if self.group.end and self.cursor >= self.group.end:
+                return CloseReason.ENDED
             now = time.monotonic()
             heartbeat = hub.settings.sse_heartbeat
             due = self.beat + heartbeat if heartbeat else float("inf")

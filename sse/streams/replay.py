@@ -72,6 +72,7 @@ class Replay:
         self._settings = settings
         self._stats = stats
         self._flights = SingleFlight()
+        self._erasures = 0
 
     def bounds(self) -> Bounds:
         """Return the log's bounds; callers at the same time share one answer. Raises LogUnavailable."""
@@ -87,6 +88,8 @@ class Replay:
         if requested is None:
             return Start(group.position(self._window.position), None)
         reason, cursor, told = self.begin(subscription.channels, cursor)
+        if cursor < group.end <= told and self._is_empty(subscription.channels, cursor):
+            cursor = group.end  # all was trimmed, the end marker, too: nothing else would tell the client where it ends
         keep = self._settings.sse_replay_limit
         if cursor >= self._window.floor:
             cut = self._newest(subscription, cursor, keep)
@@ -128,6 +131,10 @@ class Replay:
         if cursor < self._window.lost:
             return Begin("expired", cursor)
         return Begin(None, cursor)
+
+    def _is_empty(self, channels: frozenset[str], cursor: int) -> bool:
+        """Tell whether the log has nothing more of these channels. Raises LogUnavailable."""
+        return not self._flights.do(("any", channels, cursor), lambda: offload(self._log.read, channels, cursor, 1, 1))
 
     def _gone(self, channels: frozenset[str]) -> int:
         """Return the highest position at which an event of these channels was trimmed. Raises LogUnavailable."""
@@ -177,9 +184,12 @@ class Replay:
         with self._advanced:
             if after >= self._window.floor:
                 return self._window.read(subscription.channels, subscription.types, after, through, PAGE_BYTES)
-        records, gone, complete = self._flights.do(
-            ("page", subscription.channels, after), lambda: self._read_log(subscription.channels, after)
-        )
+        while True:
+            records, gone, complete, erasures = self._flights.do(
+                ("page", subscription.channels, after), lambda: self._read_log(subscription.channels, after)
+            )
+            if erasures == self._erasures:
+                break  # else it may have events that were erased since
         if gone > told:
             raise FellBehind
         # Only an empty page shows that the log has no more, and only through the position that the tailer had reached
@@ -189,16 +199,21 @@ class Replay:
         types = subscription.types
         return Page([frame for frame in frames if matches(frame, types)], position)
 
-    def _read_log(self, channels: frozenset[str], after: int) -> tuple[list[Record], int, int]:
+    def erased(self) -> None:
+        """Read pages that are being read again: events were erased."""
+        self._erasures += 1
+
+    def _read_log(self, channels: frozenset[str], after: int) -> tuple[list[Record], int, int, int]:
         """Read a page of records.
 
-        Return it with what the log says afterwards is gone of these channels, and the worker's position before.
+        Return it with what the log says afterwards is gone of these channels, and the worker's position and number of
+        erasures before.
         """
-        complete = self._window.position
+        complete, erasures = self._window.position, self._erasures
 
-        def read() -> tuple[list[Record], int, int]:
+        def read() -> tuple[list[Record], int, int, int]:
             records = self._log.read(channels, after, PAGE_EVENTS, PAGE_BYTES)
             gone = self._log.gone(channels, after) if self._log.bounds().trimmed > after else 0
-            return records, gone, complete
+            return records, gone, complete, erasures
 
         return offload(read)

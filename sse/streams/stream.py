@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import random
 from enum import StrEnum
+from sys import intern
 from typing import Final, NamedTuple
 
 from .group import Group
@@ -57,11 +58,14 @@ class CloseReason(StrEnum):
     RESET = "reset"  # the connection was reset, or the network gave up on it
     WRITE_TIMEOUT = "write-timeout"  # bytes were waiting, and the client took none of them for SSE_WRITE_TIMEOUT
     FLOODED = "flooded"  # the client sent more on the stream than an HTTP client has reason to
+    ERASED = "erased"  # bytes of erased events were waiting to be sent; it resumes
     CUT = "cut"  # the drain ended before the client had taken what it was owed; it resumes
     # Clean ends: a retry: and the terminating chunk, after everything that the stream was owed.
     FELL_BEHIND = "fell-behind"  # retention overtook its cursor; it resumes with a stream-reset
     REPLACED = "replaced"  # the log was emptied or exchanged; it resumes with a stream-reset
     DRAIN = "drain"  # the worker drains (SIGTERM)
+    ENDED = "ended"  # all its channels are closed
+    REVOKED = "revoked"  # its subject's access was taken back, or its channel's streams were ended
     LEASE = "lease"  # SSE_MAX_STREAM_AGE was reached
     TOKEN = "token"  # the token that opened it expired
     DONE = "done"  # the view's own iterable ended
@@ -90,6 +94,7 @@ class Stream:
     beat       when it was last sent something of its own (opening, heartbeat), monotonic seconds
     chunked    True with HTTP/1.1's chunked coding; else closing the connection ends the body
     client     the client's address, for limits and the access log
+    owner      whose it is, by which it can be revoked (`sse.auth.revoked.subject_name`); "" if nobody is known
     request_id of the request that opened it, for the access log
     backlog    what must be sent before it is live or ends; None while it is live
     """
@@ -108,6 +113,7 @@ class Stream:
         "group",
         "index",
         "opened",
+        "owner",
         "request_id",
         "state",
     )
@@ -123,6 +129,7 @@ class Stream:
         chunked: bool = True,
         request_id: str = "",
         ends_as: CloseReason = CloseReason.LEASE,
+        owner: str = "",
     ) -> None:
         self.group = group
         self.cursor = cursor
@@ -137,6 +144,7 @@ class Stream:
         self.beat = now
         self.chunked = chunked
         self.client = client
+        self.owner = intern(owner)  # somebody may have many streams
         self.request_id = request_id
         self.backlog: Backlog | None = None
 

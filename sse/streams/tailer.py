@@ -22,6 +22,7 @@ from ..log import Log, LogError
 from ..log.base import FOLLOW_CHARS, FOLLOW_RECORDS, Batch, LogReplaced
 from ..runtime.cooperation import OwnThread, breathe
 from ..settings import Settings
+from .control import Control
 from .deliveries import Deliveries
 from .retention import Retention
 from .window import FRAME_OVERHEAD_BYTES, Window
@@ -45,6 +46,7 @@ class Receiver(Protocol):
     log: Log
     settings: Settings
     window: Window
+    control: Control
     deliveries: Deliveries
     retention: Retention
     #: the hub's lock, notified when the window has moved
@@ -55,6 +57,10 @@ class Receiver(Protocol):
     def dispatch(self, records: list[Record]) -> None: ...
 
     def overtaken(self, trimmed: int) -> None: ...
+
+    def warmed(self, window: Window) -> None: ...
+
+    def back(self) -> None: ...
 
     def replaced(self) -> None: ...
 
@@ -75,6 +81,7 @@ class Tailer:
         self._in_own_thread = OwnThread()
         self._delay = RETRY_FIRST
         self._complained_of: type[Exception] | None = None
+        self._missed = False  # records may have passed unseen
         self._replaced = False  # the log was, and its streams have still to be ended
         self._jitter = random.Random()  # its own, so that this thread does not disturb an app's seeded sequence
 
@@ -87,6 +94,7 @@ class Tailer:
                 self._complain("the log cannot be followed, streams stay open: %s", error)
             except Exception as error:
                 self._complain("the tailer failed, it starts again: %r", error, exc_info=True)
+            self._missed = True
             self._stop.wait(self._delay * self._jitter.uniform(0.5, 1.5))
             self._delay = min(self._delay * 2, RETRY_MOST)
 
@@ -104,6 +112,9 @@ class Tailer:
                 self.warm()
             for batch in hub.log.follow(hub.window.position, self._stop):
                 self._take(batch)
+                if self._missed:
+                    hub.back()
+                    self._missed = False
                 hold = hub.busy_until() - time.monotonic()
                 if hold > 0:
                     self._stop.wait(hold)
@@ -166,9 +177,9 @@ class Tailer:
             breathe()
         window.position = max(window.position, bounds.latest)
         window.lost = bounds.lost
-        with hub.advanced:
-            hub.window.become(window)
-            hub.advanced.notify_all()
+        hub.warmed(window)
+        hub.back()
+        self._missed = False
         self.answered_at = time.monotonic()
         self.ready.set()
 
@@ -194,4 +205,6 @@ class Tailer:
             return batch
         logger.warning("the log was trimmed beyond what this worker had read: its streams end, and resume with a reset")
         hub.overtaken(trimmed)
+        hub.control.call_back([record for record in batch if record.position <= trimmed])
+        self._missed = True
         return [record for record in batch if record.position > trimmed]

@@ -16,7 +16,7 @@ bounded number for each page.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Sequence
 from heapq import merge
 from operator import itemgetter
@@ -70,6 +70,12 @@ class _Run:
             del self.frames[: self.start], self.positions[: self.start]
             self.start = 0
         return False
+
+
+def _cost(frame: Frame) -> int:
+    """Return what a frame counts in the window's bound."""
+    original = 0 if frame.original is None else frame.original.__sizeof__()
+    return len(frame.wire) + original + FRAME_OVERHEAD_BYTES
 
 
 def matches(frame: Frame, types: frozenset[str] | None) -> bool:
@@ -211,6 +217,31 @@ class Window:
     def _after(self, position: int) -> int:
         """Return the index of the first frame beyond a position."""
         return bisect_right(self._frames, position, self._start, key=_position)
+
+    def newest(self, channel: str) -> Frame | None:
+        """Return a channel's newest frame."""
+        run = self._runs.get(channel)
+        return None if run is None else run.frames[-1]
+
+    def drop(self, channel: str, before: int) -> None:
+        """Drop a channel's frames below a position. It costs as much as lies between the first and the last of them."""
+        run = self._runs.get(channel)
+        if run is None:
+            return
+        end = bisect_left(run.positions, before, run.start)
+        erased = run.frames[run.start : end]
+        if end == len(run.frames):
+            del self._runs[channel]
+        else:
+            del run.frames[:end], run.positions[:end]
+            run.start = 0
+        if erased:
+            begin, through = self._after(erased[0].position - 1), self._after(erased[-1].position)
+            held = self._frames[begin:through]
+            self._frames[begin:through] = [
+                frame for frame in held if frame.channel != channel or frame.position >= before
+            ]
+            self.size -= sum(map(_cost, erased))
 
     def following(self, channels: Collection[str], after: int) -> Following:
         """Return a copy of what follows this position in some channels, to be searched without the lock."""

@@ -41,6 +41,11 @@ def common_headers(service: Service, environ: dict[str, Any]) -> dict[str, str]:
     return headers
 
 
+class NoContent(Exception):
+    """Nothing is left to send to this client, nor ever will be: 204, at which an EventSource stops for good
+    (WHATWG HTML §9.2.3)."""
+
+
 # The detail of a 503, by ``LogUnavailable.stored``.
 _NOT_STORED: Final[dict[Stored, str]] = {
     "no": "the log cannot be written now; nothing was stored, so it is safe to repeat the request",
@@ -63,6 +68,8 @@ def refusal(service: Service, error: Exception) -> Response | None:
         case LogRefused():
             logger.error("%s", error)
             return Problem(500, "the event log cannot be used; the server's own log says why").response()
+        case NoContent():
+            return Response(status=204)
         case IdempotencyConflict():
             return Problem(422, "this Idempotency-Key was used with another body").response()
         case ChannelClosed(channel=channel):

@@ -14,7 +14,7 @@ from ..log import ChannelClosed, IdempotencyConflict, LogRefused, LogUnavailable
 from ..observe.environ import RAISED
 from ..observe.request_id import HEADER
 from . import channels, history, manage, publishing, streaming
-from .answers import common_headers, refusal
+from .answers import NoContent, common_headers, refusal
 from .problems import Problem
 from .query import prefers_json
 from .service import Service
@@ -136,6 +136,7 @@ def add_common_headers(response: Response) -> Response:
 @blueprint.errorhandler(LogRefused)
 @blueprint.errorhandler(IdempotencyConflict)
 @blueprint.errorhandler(ChannelClosed)
+@blueprint.errorhandler(NoContent)
 @blueprint.errorhandler(HTTPException)
 def _on_error(error: Exception) -> AnyResponse:
     response = refusal(_service(), error)

@@ -10,6 +10,7 @@ from werkzeug.wrappers import Request
 from ..runs.book import Info, channel_of
 from ..runs.states import RunActive, RunsFull, State
 from .access import allowed
+from .answers import NoContent
 from .problems import Problem
 from .query import checked_channel
 from .service import Service
@@ -47,7 +48,10 @@ class RunHandle:
         Any other request can have the same stream from ``GET /events/<channel>``. The run does not end with its
         readers. plain: only what the run yields, for clients that take every block for their own.
         """
-        body = open_from(self._service, flask.request, self.channel, self._info.after, plain=plain)
+        try:
+            body = open_from(self._service, flask.request, self.channel, self._info.after, plain=plain)
+        except NoContent:
+            return flask.Response(status=204)  # the client has seen its end
         return flask.Response(body, headers=STREAM_HEADERS)
 
     def stop(self) -> None:

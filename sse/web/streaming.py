@@ -21,7 +21,7 @@ from ..streams.hub import Hub
 from ..streams.pull import PullStream
 from ..streams.stream import Backlog, CloseReason, Stream, lease, spread_retry
 from .access import allowed
-from .answers import check_log
+from .answers import NoContent, check_log
 from .problems import Problem
 from .query import (
     accepts_stream,
@@ -51,6 +51,7 @@ def open_stream(service: Service, request: Request, channels: tuple[str, ...]) -
 
     The server must close it, as WSGI requires. Raises the errors that :func:`sse.web.answers.refusal` knows.
     """
+    began = time.monotonic()
     check_log(service, request)
     checked_channels(channels, service.settings.sse_max_channels)
     if len(set(channels)) > 1 and not INJECTED_CHANNELS.isdisjoint(channels):
@@ -67,26 +68,23 @@ def open_stream(service: Service, request: Request, channels: tuple[str, ...]) -
         envelope, plain = flag(request, "envelope"), flag(request, "plain")
         asked_page(request)  # means nothing to a stream, but must be valid
     grant = allowed(service, request, "subscribe", channels)
-    if request.method == "HEAD":
-        # No Content-Length of 0: a stream has no length (RFC 9110 §8.6).
-        return iter(())
     if not INJECTED_CHANNELS.isdisjoint(channels):
         envelope = plain = False  # its blocks are not events, which have a form
-    return _open(service, request, Subscription(reduced(channels), types, envelope, plain), grant)
+    subscription = Subscription(reduced(channels), types, envelope, plain)
+    return _open(service, request, subscription, grant, asked_cursor(request), began)
 
 
 def open_from(service: Service, request: Request, channel: str, after: int, *, plain: bool) -> Iterable[bytes]:
     """Return the body of a channel's stream for an app's own view, which has decided who may read it.
 
-    after: where it begins, unless the client resumes it.
+    after: where it begins, unless the client resumes it. Raises the errors that :func:`sse.web.answers.refusal` knows.
     """
+    began = time.monotonic()
     check_log(service, request)
-    if request.method == "HEAD":
-        return iter(())
     asked = resumed_cursor(request)
     if asked[0] is None:
         asked = format_id(after), after
-    return _open(service, request, Subscription(frozenset({channel}), plain=plain), _OF_THE_VIEW, asked)
+    return _open(service, request, Subscription(frozenset({channel}), plain=plain), _OF_THE_VIEW, asked, began)
 
 
 def _open(
@@ -94,29 +92,34 @@ def _open(
     request: Request,
     subscription: Subscription,
     grant: Grant,
-    asked: tuple[str | None, int | None] | None = None,
+    asked: tuple[str | None, int | None],
+    began: float,
 ) -> Iterable[bytes]:
-    places = refuse_or_warn(request.environ)
+    """began: when the request began, monotonic seconds: what is revoked from then on ends the stream."""
     hub = service.hub
+    if hub.ends.is_over(subscription, *asked):
+        raise NoContent
+    if request.method == "HEAD":
+        # No Content-Length of 0: a stream has no length (RFC 9110 §8.6).
+        return iter(())
+    places = refuse_or_warn(request.environ)
     if places is not None:
         hub.admission.limit_pulling(places)
     client = service.authenticator.client_address(request.environ)
     if service.settings.sse_max_streams_per_ip:
         # Count IPv6 clients by /64, because each has 2^64 addresses. (The access log then shows the /64, too.)
         client = address_bucket(client)
-    asked = asked or asked_cursor(request)
     if not hub.wait_ready(START_PATIENCE):
         hub.stats.refused["log"] += 1
         return _send_away(service, asked, subscription)
     expires_in = None if grant.expires_at is None else grant.expires_at - time.time() - TOKEN_MARGIN
     if expires_in is not None and expires_in <= 0:
         hub.stats.refused["token"] += 1
-        return _send_away(
-            service, asked, subscription
-        )  # the token is about to expire; when the client returns, it gets 401
+        # The token is about to expire; when the client returns, it gets 401.
+        return _send_away(service, asked, subscription)
     if hub.admission.admit(client, count=False) is not None:
         return _send_away(service, asked, subscription)
-    return _serve(service, request.environ, subscription, client, expires_in, asked)
+    return _serve(service, request.environ, subscription, client, grant.owner, expires_in, asked, began)
 
 
 def _serve(
@@ -124,8 +127,10 @@ def _serve(
     environ: dict[str, Any],
     subscription: Subscription,
     client: str,
+    owner: str,
     expires_in: float | None,
     asked: tuple[str | None, int | None],
+    began: float,
 ) -> Iterator[bytes]:
     """Yield the opening, then hand the stream to the fan-out, or serve it here.
 
@@ -136,17 +141,17 @@ def _serve(
     if hub.admission.admit(client) is not None:
         yield from _send_away(service, asked, subscription)
         return
-    now = time.monotonic()
-    ends_at, ends_as = lease(now, service.settings.sse_max_stream_age, expires_in)
+    ends_at, ends_as = lease(time.monotonic(), service.settings.sse_max_stream_age, expires_in)
     # A PullStream replaces it below, unless the worker takes the connection over.
     stream = Stream(
         hub.join(subscription),
         0,
-        now=now,
+        now=began,
         ends_at=ends_at,
         ends_as=ends_as,
         client=client,
         chunked=environ.get("SERVER_PROTOCOL") != "HTTP/1.0",
+        owner=owner,
         request_id=request_id(environ),
     )
     try:
@@ -161,7 +166,7 @@ def _serve(
         hub.leave(stream)
         raise
     stream.cursor = start.cursor
-    stream.backlog = Backlog(now, told=start.told)
+    stream.backlog = Backlog(began, told=start.told)
     hub.stats.opened += 1
     environ[STREAM] = True
     opening = stream.group.form.opening(start.cursor, service.settings.sse_retry, time.time_ns() // 1_000_000)

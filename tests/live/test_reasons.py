@@ -261,7 +261,9 @@ CLOSED, REFUSED = "sse_streams_closed_total", "sse_streams_refused_total"
 # Those that take a server and a scene of their own: the access log of which has the reason, which is counted with it.
 ELSEWHERE = {
     "cut": "tests/live/test_drain.py",
+    "erased": "tests/live/test_channel_life.py",
     "fell-behind": "tests/live/test_overtaken.py",
+    "revoked": "tests/live/test_channel_life.py",
     "write-timeout": "tests/live/test_slow_readers.py",
 }
 
@@ -288,6 +290,14 @@ def _gone(server: Server, go: Callable[[SSEClient], None]) -> None:
         go(client)
 
 
+def _ended(server: Server) -> None:
+    with SSEClient(server.port, "/events/a:closed") as client:
+        client.next_event()
+        token = _bearer(hs256(claims(publish=["*"])))
+        assert server.request("POST", "/events/a:closed?close=1", "last", token).status == 201
+        client.read_to_end(8)
+
+
 def test_why_a_stream_ended_or_was_sent_away_is_counted() -> None:
     seen: dict[str, set[str]] = {CLOSED: set(), REFUSED: set()}
 
@@ -302,6 +312,7 @@ def test_why_a_stream_ended_or_was_sent_away_is_counted() -> None:
         check(server, CLOSED, "flooded", lambda: _gone(server, flood))
         check(server, CLOSED, "done", lambda: _until_closed(server, "/numbers"))
         check(server, CLOSED, "error", lambda: _until_closed(server, "/raises"))
+        check(server, CLOSED, "ended", lambda: _ended(server))
         check(server, CLOSED, "lease", lambda: _until_closed(server, "/events/a:1"))
         check(server, CLOSED, "token", lambda: _until_closed(server, "/events/b", _token(3.0)))
         check(server, REFUSED, "token", lambda: _sent_away(server, "/events/b", headers=_token(0.9)))

@@ -67,6 +67,7 @@ class FakeHub:
         self.log: Any = FakeLog()
         self.settings: Any = type("Settings", (), {"sse_window_bytes": 10**6, "sse_retain_events": 10**6})
         self.window = Window(10**6)
+        self.control: Any = self
         self.deliveries: Any = self
         self.retention: Any = self
         self.least: Callable[[], tuple[float, float]] = lambda: (10**6, 10**6)
@@ -74,6 +75,11 @@ class FakeHub:
         self.got: list[int] = []
         self.told: list[Any] = []
         self.failures: list[Exception] = []
+        self.returns = self.returns_fail = 0
+        self.obeyed: list[int] = []
+
+    def call_back(self, records: list[Record]) -> None:
+        self.obeyed += [record.position for record in records]
 
     def took(self, traces: list[Trace]) -> None:
         self.told.append(traces)
@@ -93,6 +99,15 @@ class FakeHub:
 
     def busy_until(self) -> float:
         return 0.0
+
+    def warmed(self, window: Window) -> None:
+        self.window.become(window)
+
+    def back(self) -> None:
+        self.returns += 1
+        if self.returns_fail:
+            self.returns_fail -= 1
+            raise LogUnavailable("not yet")
 
     def replaced(self) -> None:
         self.told.append("replaced")
@@ -155,6 +170,19 @@ def test_an_outage_is_logged_once_and_its_end_with_the_last_id_read(
     assert site.hub.got == [position, position + 1]
     site.through(LogUnavailable("away again"))
     assert len(lines(caplog)) == 4
+    assert site.hub.returns == 3, "at the start and after each outage"
+
+
+def test_a_worker_is_not_ready_before_it_knows_what_control_records_said(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.hub.returns_fail = 2
+    site.through(LogReplaced("another one"))
+    eventually(site.tailer.ready.is_set, 5)
+    assert site.hub.returns == 1 + 3
+    site.hub.returns_fail = 2
+    site.through(LogUnavailable("away"), [])
+    eventually(lambda: site.hub.returns == 4 + 3, 5, "it is tried again until it has worked")
 
 
 def test_a_failing_tailer_logs_it_once_and_goes_on(site: Site, caplog: pytest.LogCaptureFixture) -> None:
@@ -202,6 +230,8 @@ def test_records_from_before_a_gap_are_dropped(site: Site) -> None:
     site.through(records(5, 8))
     assert site.hub.got == [1, 2, 7, 8]
     assert site.hub.told == [("overtaken", 6)]
+    assert site.hub.obeyed == [5, 6], "control records among them count all the same"
+    assert site.hub.returns == 2, "others may have been trimmed"
 
 
 def test_trimming_of_what_was_read_is_no_gap(site: Site) -> None:
