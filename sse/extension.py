@@ -25,7 +25,7 @@ from .streams.group import Subscription
 from .streams.hub import Hub, Status
 from .streams.pull import PullStream
 from .streams.stream import OWN_CLIENT, CloseReason, Stream
-from .web.channels import Channel, Listeners, every_channel
+from .web.channels import Channel, every_channel
 from .web.fast_path import FastPath
 from .web.manage import Erased, erase, revoke
 from .web.problems import Problem
@@ -138,7 +138,7 @@ class AppSSE(Service):
 
         Raises LogUnavailable.
         """
-        return Listeners(self).of(check_channel(channel))
+        return self.hub.listeners().of(check_channel(channel))
 
     def erase(self, channel: str) -> Erased:
         """Remove a channel's events from the log and from every worker, and open the channel if it was closed.

@@ -46,9 +46,9 @@ class Revoked:
     def __len__(self) -> int:
         return len(self._at)
 
-    def load(self) -> None:
-        """Read the notes and add them. Call it again when the worker may have missed control records."""
-        self._add({name: int(value) for name, value in self._read().items() if value.isdecimal()})
+    def take(self, notes: Mapping[str, str]) -> None:
+        """Add what all notes say: again, when the worker may have missed control records."""
+        self._add({name: int(value) for name, value in notes.items() if value.isdecimal()})
         self._loaded = True
 
     def add(self, name: str, at: int) -> None:
@@ -76,7 +76,7 @@ class Revoked:
         Raises what ``read`` raises.
         """
         if not self._loaded:
-            self.load()
+            self.take(self._read())
         if not self._at:
             return False
         at = self._at.get(subject_name(sub))

@@ -156,6 +156,6 @@ class Control:
             if revocation.covers(stream):
                 stream.end(CloseReason.REVOKED)
 
-    def has_revoked(self, stream: Stream) -> bool:
+    def has_revoked(self, stream: Stream | Pulling) -> bool:
         """Tell whether a stream that begins to be served was revoked while it was opening."""
         return any(one.at >= stream.opened and one.covers(stream) for one in self._recent)

@@ -21,7 +21,8 @@ from .stream import CloseReason, State
 class Poll:
     """A waiting request, which the worker has admitted (``Admission.admit_poll``): a context manager.
 
-    owner, request_id: as of a stream. hung_up: tells whether the client has left; None if the server cannot tell.
+    owner, request_id, opened: as of a stream.
+    hung_up: tells whether the client has left; None if the server cannot tell.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class Poll:
         *,
         owner: str,
         request_id: str,
+        opened: float,
         hung_up: Callable[[], bool] | None,
     ) -> None:
         self.client = client
         self.owner = owner
         self.request_id = request_id
+        self.opened = opened
         self.state = State.LIVE
         self._hub = hub
         self._hung_up = hung_up
@@ -48,6 +51,8 @@ class Poll:
         with self._hub.lock:
             self.group.waiters[self] = None
             self._hub.pulling.add(self)
+            if self._hub.control.has_revoked(self):
+                self.end(CloseReason.REVOKED)
         return self
 
     def __exit__(

@@ -16,6 +16,7 @@ class Pulling(Protocol):
     client: str
     owner: str
     request_id: str
+    opened: float
     group: Group
     state: State
 

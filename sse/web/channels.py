@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,32 +10,14 @@ from werkzeug.wrappers import Request
 
 from ..auth.decision import AccessDenied
 from ..events.model import format_id
-from ..events.patterns import is_pattern
 from ..log import ChannelInfo
 from ..log.base import CHANNELS_MOST
 from ..runtime.cooperation import offload
+from ..streams.listeners import Listeners
 from .access import allowed
 from .answers import check_log
 from .query import PAGE, check_query, checked_channel, checked_selector, number, single_value
 from .service import Service
-
-
-class Listeners:
-    """How many streams each channel has, by the notes that the workers put into the log. Raises LogUnavailable."""
-
-    def __init__(self, service: Service) -> None:
-        self._names: Counter[str] = Counter()
-        self._prefixes: Counter[str] = Counter()
-        for note in offload(service.log.notes, "listeners").values():
-            for selector, streams in json.loads(note).items():
-                if is_pattern(selector):
-                    self._prefixes[selector[:-1]] += streams
-                else:
-                    self._names[selector] += streams
-
-    def of(self, channel: str) -> int:
-        by_pattern = sum(streams for prefix, streams in self._prefixes.items() if channel.startswith(prefix))
-        return self._names[channel] + by_pattern
 
 
 class Channel(NamedTuple):
@@ -72,14 +53,14 @@ def list_channels(service: Service, request: Request) -> str:
         allowed(service, request, "subscribe", (f"{prefix}*",))
     found = offload(service.log.channels, prefix, after, limit)
     more = len(found) == limit and bool(offload(service.log.channels, prefix, found[-1].channel, 1))
-    listeners = Listeners(service)
+    listeners = service.hub.listeners()
     page = [_with_listeners(info, listeners)._asdict() for info in found]
     return json.dumps({"channels": page, "next": found[-1].channel if more else None}) + "\n"
 
 
 def every_channel(service: Service, prefix: str) -> Iterator[Channel]:
     """Yield all channels whose names begin so, by name. Raises LogUnavailable."""
-    listeners = Listeners(service)
+    listeners = service.hub.listeners()
     after = ""
     while found := offload(service.log.channels, prefix, after, CHANNELS_MOST):
         for info in found:

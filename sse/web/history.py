@@ -22,7 +22,7 @@ from ..events.wire import Frame
 from ..log import LogUnavailable
 from ..observe.environ import HUNG_UP
 from ..observe.request_id import request_id
-from ..runtime.cooperation import breathe, offload
+from ..runtime.cooperation import breathe
 from ..streams.group import Subscription
 from ..streams.hub import Hub
 from ..streams.poll import Poll
@@ -51,6 +51,7 @@ def read_history(service: Service, request: Request, channels: tuple[str, ...]) 
 
     Raises the errors that :func:`sse.web.answers.refusal` knows.
     """
+    began = time.monotonic()
     check_log(service, request)
     check_query(request)
     checked_channels(channels, service.settings.sse_max_channels)
@@ -67,11 +68,13 @@ def read_history(service: Service, request: Request, channels: tuple[str, ...]) 
     history = History(hub, subscription, limit, *asked_cursor(request))
     history.read()
     if wait and not history.answers() and request.method != "HEAD":
-        _wait_for_more(service, request, history, grant, wait)
+        _wait_for_more(service, request, history, grant, wait, began)
     return history.page()
 
 
-def _wait_for_more(service: Service, request: Request, history: History, grant: Grant, wait: float) -> None:
+def _wait_for_more(
+    service: Service, request: Request, history: History, grant: Grant, wait: float, began: float
+) -> None:
     """Read on when the subscription gets something, until there is an answer or the time is over.
 
     Raises Problem (503) if the server cannot hold a request that waits, or the worker has no room for another one.
@@ -98,6 +101,7 @@ def _wait_for_more(service: Service, request: Request, history: History, grant: 
         client,
         owner=grant.owner,
         request_id=request_id(request.environ),
+        opened=began,
         hung_up=request.environ.get(HUNG_UP),
     )
     with waiting as poll:
@@ -142,7 +146,7 @@ class History:
         hub, size, pages = self._hub, 0, 0
         names = [channel for channel in self.subscription.channels if not is_pattern(channel)]
         patterns = len(names) < len(self.subscription.channels)
-        ends = {} if patterns else offload(hub.log.closed, names)
+        ends = {} if patterns else hub.closed_channels(names)
         through = hub.window.position
         while self._cursor < through and len(self._events) < self._limit and size < PAGE_BYTES and pages < PAGES_MOST:
             pages += 1

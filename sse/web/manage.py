@@ -17,6 +17,7 @@ from ..events.names import CONTROL_CHANNEL
 from ..log import LogUnavailable
 from ..observe.request_id import GIVEN
 from ..runtime.cooperation import offload
+from ..streams.control import REVOKE
 from .access import allowed
 from .answers import check_log
 from .problems import Problem
@@ -110,5 +111,5 @@ def revoke(service: Service, subject: str | None, channel: str | None, request_i
         content["channel"] = channel
     if request_id:
         content["request"] = request_id
-    (position,) = service.log.append([own_event(CONTROL_CHANNEL, "revoke", json.dumps(content))])
+    (position,) = service.log.append([own_event(CONTROL_CHANNEL, REVOKE, json.dumps(content))])
     return position

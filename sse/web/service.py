@@ -27,6 +27,7 @@ from ..runtime.cooperation import offload, share_logging
 from ..runtime.single_flight import SingleFlight
 from ..settings import Settings
 from ..settings.watch import Watch
+from ..streams.control import REVOKE
 from ..streams.hub import Hub
 from ..streams.stats import Stats
 from ..version import VERSION
@@ -159,7 +160,9 @@ class Service:
                     service = weakref.ref(self)
                     runs = Runs(log, self.settings, self.stats, abandoned=lambda: service() is None)
                     hub.on_control(STOP, runs.on_stop)
-                    hub.on_control("revoke", self.revoked.hear)
+                    revoked = self.revoked
+                    hub.on_control(REVOKE, revoked.hear)
+                    hub.on_back(lambda: revoked.take(offload(log.notes, NOTE_KIND)))
                     hub.start()
                     runs.start()
                     self._hub, self._runs = hub, runs

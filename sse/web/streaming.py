@@ -67,7 +67,12 @@ def open_stream(service: Service, request: Request, channels: tuple[str, ...]) -
         types = asked_types(request)
         envelope, plain = flag(request, "envelope"), flag(request, "plain")
         asked_page(request)  # means nothing to a stream, but must be valid
-    grant = allowed(service, request, "subscribe", channels)
+    try:
+        grant = allowed(service, request, "subscribe", channels)
+    except LogUnavailable:
+        # Only the log knows whose tokens were revoked. Not a 503, at which an EventSource gives up for ever.
+        service.hub.stats.refused["log"] += 1
+        return _send_away(service, asked_cursor(request), Subscription(frozenset(channels), types, envelope, plain))
     if not INJECTED_CHANNELS.isdisjoint(channels):
         envelope = plain = False  # its blocks are not events, which have a form
     subscription = Subscription(reduced(channels), types, envelope, plain)

@@ -69,7 +69,7 @@ def test_an_end(terminal: Terminal) -> None:
     done, end = terminal.stream(replay)
     assert (done.event, done.data) == ("done", '{"pages":3}')
     assert (end.event, end.data) == ("stream-end", '{"channel":"report:7"}')
-    assert again.startswith("curl -i ")
+    assert terminal.type(again).startswith("HTTP/1.1 204 ")
     refused = json.loads(terminal.type("curl -d more localhost:8080/events/report:7"))
     assert refused["status"] == 409 and refused["title"] == "the channel is closed"
     assert len(typed(terminal, batch)["ids"]) == 2

@@ -69,9 +69,9 @@ def test_a_revocation_lasts_a_day() -> None:
 
 
 def test_the_later_of_two_revocations_counts() -> None:
-    revoked = Revoked(lambda: {"alice": str(NOW * 1000 - 5000)})
+    revoked = Revoked(dict)
     revoked.add("alice", NOW * 1000)
-    revoked.load()
+    revoked.take({"alice": str(NOW * 1000 - 5000)})
     assert revoked.refuses("alice", NOW - 1)
 
 

@@ -242,6 +242,18 @@ def test_a_closed_channel_is_said_to_be_so_on_its_last_page(site: Site) -> None:
     assert site.page("/events/a*")["closed"] is False
 
 
+def test_an_erased_channel_is_told_to_a_reader_who_goes_on(site: Site) -> None:
+    (first,) = site.publish("a", "secret")
+    site.publish("b", "1")
+    site.sse.erase("a")
+    site.caught_up()
+    site.publish("a", "new")
+    page = site.page(f"/events?channel=a&channel=b&lastEventId={first}")
+    assert page["reset"] == {"reason": "erased", "channel": "a"} and data(page) == ["1", "new"]
+    whole = site.page("/events?channel=a&channel=b")
+    assert whole["reset"] is None and data(whole) == ["1", "new"]
+
+
 # ── long polling ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -370,6 +382,21 @@ def test_a_drain_ends_it_at_once_with_an_empty_page(site: Site) -> None:
         status, page = answer()
         assert status == 200 and page["events"] == [] and time.monotonic() - began < 5
     assert site.page(f"/events/a?wait=60&since={cursor}")["events"] == [], "and none waits any more"
+
+
+def test_ending_a_subjects_streams_ends_its_polls(closing: ExitStack) -> None:
+    site = Site(closing, SSE_AUTH="auto", SSE_JWT_KEY=SECRET)
+    now = int(time.time())
+    token = bearer(hs256(claims(subscribe=["a"], sub="alice", iat=now - 60)))
+    other = bearer(hs256(claims(subscribe=["a"], sub="bob", iat=now - 60)))
+    (cursor,) = site.publish("a", "0")
+    with site.asking(f"/events/a?wait=60&since={cursor}", **other) as bob:
+        with site.asking(f"/events/a?wait=60&since={cursor}", **token) as alice:
+            site.sse.disconnect(subject="alice")
+            assert alice() == (200, alice()[1]) and alice()[1]["events"] == []
+        assert site.get(f"/events/a?wait=60&since={cursor}", **token)[0] == 401
+        site.sse.publish("a", "1")
+        assert data(bob()[1]) == ["1"]
 
 
 def test_a_token_ends_it(closing: ExitStack) -> None:

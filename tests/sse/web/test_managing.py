@@ -15,14 +15,15 @@ from sse import SSE, InvalidEvent, LogUnavailable
 from sse.events.model import format_id, parse_id
 from sse.events.names import CONTROL_CHANNEL
 from tests.sse.auth.fakes import PUBLISH_KEY, SECRET, bearer, claims, hs256
+from tests.support.wait import eventually
 
 
-def make(closing: ExitStack, **config: Any) -> tuple[SSE, Client]:
+def make(closing: ExitStack, start: bool = True, **config: Any) -> tuple[SSE, Client]:
     app = flask.Flask("managing")
     app.config.update({"SSE_LOG": "memory:", "SSE_AUTH": "none", **config})
     sse = SSE(app)
     closing.callback(sse.stop)
-    assert sse.hub.wait_ready(5)
+    assert not start or sse.hub.wait_ready(5)
     return sse, Client(app, flask.Response)
 
 
@@ -84,6 +85,22 @@ def test_reserved_channels_are_never_listed(closing: ExitStack) -> None:
     assert sse.log.read([CONTROL_CHANNEL], 0, 9, 999)
     assert listed(client) == ["a"]
     assert client.get("/channels?prefix=_").status_code == 400
+
+
+def test_the_streams_of_a_channel_are_those_whose_names_and_patterns_cover_it(closing: ExitStack) -> None:
+    sse, client = make(closing)
+    sse.publish("orders:1", "x")
+    streams = [client.get(path, buffered=False) for path in ("/events/orders:1", "/events/orders:*", "/events/orders:2")]
+    for stream in streams:
+        next(stream.iter_encoded())
+    eventually(lambda: sse.listeners("orders:1") == 2, 10)
+    assert json.loads(client.get("/channels").data)["channels"][0]["streams"] == 2
+    assert sse.channels()[0].streams == 2 and sse.listeners("orders:2") == 2 and sse.listeners("other") == 0
+    for stream in streams:
+        stream.close()
+    eventually(lambda: sse.listeners("orders:1") == 0, 20)
+    with pytest.raises(InvalidEvent):
+        sse.listeners("orders:*")
 
 
 @pytest.mark.parametrize(
@@ -245,9 +262,8 @@ def test_earlier_tokens_of_the_subject_are_refused_at_once_and_by_a_new_worker(c
     later = bearer(hs256({**claims(publish=["a"], sub="alice"), "iat": int(time.time()) + 2}))
     assert client.post("/events/a", data="x", headers=later).status_code == 201
     # Another worker reads the same log, and has seen nothing of this.
-    new, its_client = make(closing, SSE_AUTH="auto", SSE_JWT_KEY=SECRET)
-    part = new.current
-    part._hub, part._log = None, sse.log
+    new, its_client = make(closing, SSE_AUTH="auto", SSE_JWT_KEY=SECRET, start=False)
+    new.current._log = sse.log
     assert its_client.post("/events/a", data="x", headers=alice).status_code == 401
 
 
