@@ -1,4 +1,4 @@
-"""One browser and one server for this package. The server's ``retry:`` is short, so that tests can watch reconnections."""
+"""One browser of each kind and one server for this package. The server's ``retry:`` is short, so that tests can watch reconnections."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.console.console import Console
+from tests.console.event_source import Listen, listen_in
 from tests.support.browser import Problems, chromium, page_of
+from tests.support.firefox import FirefoxPage, firefox
 from tests.support.server import Server
 
 if TYPE_CHECKING:
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
 def browser() -> Iterator[Browser]:
     with chromium() as running:
         yield running
+
+
+@pytest.fixture(scope="package")
+def running_firefox() -> Iterator[FirefoxPage]:
+    with firefox() as page:
+        yield page
 
 
 @pytest.fixture(scope="package")
@@ -50,3 +58,15 @@ def console(open_page: Callable[..., tuple[Page, Problems]], served: Server) -> 
         return Console(page, problems)
 
     return opened
+
+
+@pytest.fixture(params=["Chromium", "Firefox"])
+def listen(request: pytest.FixtureRequest) -> Iterator[Listen]:
+    """``listen(server, target)`` opens a page with an EventSource; see ``listen_in``."""
+    if request.param == "Firefox":
+        page = request.getfixturevalue("running_firefox")
+    else:
+        page, problems = request.getfixturevalue("open_page")()
+        problems.allowed = ["Failed to load resource", "net::ERR_"]
+    yield lambda server, target: listen_in(page, server, target)
+    page.goto("about:blank")  # Firefox's page is the next test's, too

@@ -3,14 +3,12 @@ on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
-
-import pytest
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tests.conftest import StartServer
-from tests.support.browser import PATIENCE, Problems
-from tests.support.firefox import FirefoxPage, firefox
+from tests.console.event_source import Listen, wait
+from tests.support.browser import Problems
 from tests.support.server import Server
 from tests.support.sse_client import SSEClient
 from tests.support.wait import eventually
@@ -19,54 +17,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 OpenPage = Callable[..., "tuple[Page, Problems]"]
-Listen = Callable[[Server, str], Any]  # a page: anything with Playwright's `goto` and `evaluate`
 
 CONNECTING = 0  # EventSource.readyState
-
-
-@pytest.fixture(scope="module")
-def running_firefox() -> Iterator[FirefoxPage]:
-    with firefox() as page:
-        yield page
-
-
-@pytest.fixture(params=["Chromium", "Firefox"])
-def listen(request: pytest.FixtureRequest) -> Iterator[Listen]:
-    """``listen(server, target)`` opens a page of the server's own origin with an EventSource; ``seen`` has its events,
-    ``states`` its ups and downs."""
-    if request.param == "Firefox":
-        page = request.getfixturevalue("running_firefox")
-    else:
-        page, problems = request.getfixturevalue("open_page")()
-        problems.allowed = ["Failed to load resource", "net::ERR_"]
-    yield lambda server, target: _listen(page, server, target)
-    page.goto("about:blank")  # Firefox's page is the next test's, too
-
-
-def _listen(page: Any, server: Server, target: str) -> Any:
-    page.goto(server.url("/healthz"))
-    page.evaluate(
-        """(target) => {
-            window.seen = [];
-            window.states = [];
-            window.source = new EventSource(target);
-            for (const type of ["message", "stream-reset"])
-                source.addEventListener(type, (e) => seen.push([e.type, e.data, e.lastEventId]));
-            source.onopen = () => states.push("open");
-            source.onerror = () => states.push(source.readyState === EventSource.CLOSED ? "given up" : "error");
-        }""",
-        target,
-    )
-    return page
-
-
-def wait(page: Any, condition: str) -> None:
-    """Wait for a condition in the page. (Playwright's own way evaluates a text, which the policy forbids.)"""
-
-    def state() -> str:
-        return f"{condition}: {page.evaluate('[source.readyState, seen, states]')}"
-
-    eventually(lambda: page.evaluate(condition), PATIENCE / 1000, state, interval=0.05)
 
 
 def test_it_resumes_with_its_last_id_after_a_restart(listen: Listen, start_server: StartServer) -> None:
