@@ -11,12 +11,15 @@ from tests.chaos.fleet import Fleet
 from tests.chaos.reader import BOOK
 
 WRITE_TIMEOUT = 1.5  # seconds; closes the silent clients of one test soon
+RUN_GRACE = 4.0  # seconds; an instance waits so long only if it has runs
 
 
 @pytest.fixture(scope="package")
 def fleet() -> Iterator[Fleet]:
-    """Two instances with two workers each, for tests that leave them as they were."""
-    with Fleet(2, workers=2, SSE_WRITE_TIMEOUT=WRITE_TIMEOUT) as fleet:
+    """Two instances with two workers each, for tests that leave them as they were. They serve our app, and runs."""
+    with Fleet(
+        2, workers=2, app="tests.chaos.runs_app:app", SSE_WRITE_TIMEOUT=WRITE_TIMEOUT, SSE_RUN_GRACE=RUN_GRACE
+    ) as fleet:
         yield fleet
 
 

@@ -16,7 +16,7 @@ from tests.chaos.recorder import Recorder
 from tests.chaos.silent_proxy import SilentProxy
 from tests.k8s.nginx import Nginx
 from tests.support.redis_server import RedisServer
-from tests.support.server import Server
+from tests.support.server import COMMAND, Server
 
 # Short, so that a fault takes seconds; in the defaults' proportions.
 KEY = "chaos-and-nothing-but-chaos"  # without one, publishing through nginx is closed
@@ -38,7 +38,8 @@ class Fleet:
     :param instances: how many. :param workers: per instance.
     :param replicas: how many replicas must have an event before it is acknowledged (in Redis's URL).
     :param direct: connect to Redis without a network that can go silent, for measurements.
-    :param redis: settings of redis.conf, or a running Redis. :param env: the instances' settings.
+    :param redis: settings of redis.conf, or a running Redis. :param app: what the instances serve; an app may write to
+    the file that its variable ``RUNS_BOOK`` names. :param env: the instances' settings.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Fleet:
         replicas: int = 0,
         direct: bool = False,
         redis: dict[str, Any] | RedisServer | None = None,
+        app: str = COMMAND[-1],
         **env: str | float | None,
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="headwater-fleet-"))
@@ -64,7 +66,10 @@ class Fleet:
         self._direct = direct
         self._query = f"?replicas={replicas}" if replicas else ""
         self._instances = instances
-        self.env: dict[str, Any] = {**SETTINGS, "WEB_CONCURRENCY": workers, **env}
+        self._command = (*COMMAND[:-1], app)
+        self.book = self.directory / "runs"
+        self.book.touch()
+        self.env: dict[str, Any] = {**SETTINGS, "WEB_CONCURRENCY": workers, "RUNS_BOOK": self.book, **env}
 
     @property
     def port(self) -> int:
@@ -88,7 +93,7 @@ class Fleet:
             for _ in range(self._instances):
                 network = self._stack.enter_context(SilentProxy(self.redis.port))
                 self.networks.append(network)
-                server = Server(startup_timeout=40.0, SSE_LOG=self.url(-1), **self.env)
+                server = Server(command=self._command, startup_timeout=40.0, SSE_LOG=self.url(-1), **self.env)
                 self._stack.callback(server.close)
                 self.servers.append(server)
             with ThreadPoolExecutor(self._instances) as pool:
