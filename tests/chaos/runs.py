@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -123,21 +124,16 @@ def settle(
         assert reader.tokens == [str(number) for number in range(end["events"])], f"{reader}: {end}, {reader.tokens}"
         assert not reader.resets, f"there was nothing to tell: {reader.resets}"
         assert ends.setdefault(end["run"], end) == end, "two readers were told two ends"
-    BOOK.append(
-        Reckoning(
-            fault,
-            sum(end["events"] for end in ends.values()),
-            len(readers),
-            sum(len(reader.tokens) for reader in readers),
-            sum(reader.reconnects for reader in readers),
-            0,
-            0,
-            f"{len(ends)} runs, each with one end"
-            + "".join(
-                f", {sum(end['state'] == state for end in ends.values())} {state}"
-                for state in sorted({end["state"] for end in ends.values()})
-            )
-            + (f"; {note}" if note else ""),
-        )
-    )
+    seen = sum(len(reader.tokens) for reader in readers)
+    note_runs(fault, list(ends.values()), len(readers), seen, sum(reader.reconnects for reader in readers), note)
     return list(ends.values())
+
+
+def note_runs(
+    fault: str, ends: Sequence[dict[str, Any]], readers: int, seen: int, reconnects: int, note: str = ""
+) -> None:
+    """Enter what a fault has done to runs into the book."""
+    states = Counter(end["state"] for end in ends)
+    told = [f"{len(ends)} runs, each with one end", *(f"{states[state]} {state}" for state in sorted(states))]
+    tokens = sum(end["events"] for end in ends)
+    BOOK.append(Reckoning(fault, tokens, readers, seen, reconnects, 0, 0, ", ".join(told) + (note and f"; {note}")))

@@ -19,14 +19,19 @@ def _note(word: str, channel: str) -> None:
         book.write(f"{word} {channel}\n")
 
 
-def numbers(channel: str, count: int, pause: float, first: float) -> Iterator[str]:
-    """Yield numbers, ``pause`` seconds apart, as a model yields tokens. first: seconds before the first one."""
+def numbers(channel: str, count: int, pause: float, first: float, until: str | None) -> Iterator[str]:
+    """Yield numbers, ``pause`` seconds apart, as a model yields tokens.
+
+    first: seconds before the first one; until: the name of a file whose appearance ends it.
+    """
     _note("asked", channel)
     try:
         time.sleep(first)
         for number in range(count):
             yield str(number)
             time.sleep(pause)
+            if until is not None and os.path.exists(f"{os.environ['RUNS_BOOK']}-{until}"):
+                break
     except GeneratorExit:
         _note("stopped", channel)
         raise
@@ -36,8 +41,9 @@ def numbers(channel: str, count: int, pause: float, first: float) -> Iterator[st
 
 @app.post("/start/<channel>")
 def start(channel: str) -> tuple[dict[str, str], int]:
-    """Start a run. ?count=, ?pause=, ?first=, and ?key="""
+    """Start a run. ?count=, ?pause=, ?first=, ?until=, and ?key="""
     asked = flask.request.args
     count, pause, first = asked.get("count", 50, int), asked.get("pause", 0.02, float), asked.get("first", 0.0, float)
-    run = sse.run(channel, numbers(channel, count, pause, first), key=asked.get("key"))
+    tokens = numbers(channel, count, pause, first, asked.get("until"))
+    run = sse.run(channel, tokens, key=asked.get("key"))
     return {"run": run.id, "channel": run.channel, "pid": str(os.getpid())}, 201

@@ -92,9 +92,7 @@ def test_a_log_that_is_away_for_longer_than_a_lease_loses_no_run(
     settle(f"Redis stopped (SIGSTOP) for {seconds:g} s in the middle of runs", readers, {"done"})
 
 
-def test_two_identical_requests_at_once_on_two_pods_start_one_run(
-    fleet: Fleet, stack: ExitStack, runs: Runs
-) -> None:
+def test_two_identical_requests_at_once_on_two_pods_start_one_run(fleet: Fleet, stack: ExitStack, runs: Runs) -> None:
     """Each model is asked once, though each question was sent four times."""
     channels = [f"twins-{number}" for number in range(12)]
     with ThreadPoolExecutor(4) as pool:
@@ -130,8 +128,12 @@ def test_a_run_is_stopped_from_another_pod_before_its_first_item_in_the_middle_t
     took = max(reader.end_seen() for reader in readers) - stopped
     assert took < 3, took
     assert runs.stop(middle.run, there) == 200
-    settle("stop from another pod: before the first item, in the middle, twice, after the end",
-           readers, {"stopped", "done"}, note=f"within {took * 1000:.0f} ms")
+    settle(
+        "stop from another pod: before the first item, in the middle, twice, after the end",
+        readers,
+        {"stopped", "done"},
+        note=f"within {took * 1000:.0f} ms",
+    )
     assert runs.noted(early.channel) == runs.noted(middle.channel) == ["asked", "stopped"]
     assert runs.noted(over.channel) == ["asked", "finished"]
     assert runs.stop(f"{over.channel}~{'0' * 32}", there) == 404
@@ -189,7 +191,9 @@ def test_an_instance_cut_off_from_the_log_stores_nothing_after_another_has_ended
         fleet.networks[0].speak()
     for one in started:
         eventually(lambda one=one: runs.noted(one.channel) == ["asked", "stopped"], 10)  # type: ignore[misc]
-    settle("an instance cut off from Redis in the middle of its runs", readers, {"lost"}, note=f"told within {took:.1f} s")
+    settle(
+        "an instance cut off from Redis in the middle of its runs", readers, {"lost"}, note=f"told within {took:.1f} s"
+    )
     assert took < LOST_WITHIN + 3, "the network's silence is noticed after 2 s"
     # Whoever reads the channel now reads the same.
     settle("the same channels, read again", watch(stack, [*started, *short], well.port, 1), {"lost"})

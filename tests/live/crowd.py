@@ -68,7 +68,8 @@ class Crowd:
 
     :param port: the server's, or a function asked before every connection.
     :param target: the request target, or a function of the member's number.
-    :param come_back: reconnect after every end, as a browser does; else stay away.
+    :param come_back: reconnect after every end, as a browser does; else stay away. Or a function that tells whether a
+        member does, as a page decides that closes its EventSource.
     :param receive_buffer: SO_RCVBUF in bytes, for readers that are to be slow.
     """
 
@@ -78,12 +79,12 @@ class Crowd:
         target: str | Callable[[int], str],
         count: int,
         *,
-        come_back: bool = True,
+        come_back: bool | Callable[[Member], bool] = True,
         receive_buffer: int | None = None,
     ) -> None:
         self._port: Callable[[], int] = (lambda: port) if isinstance(port, int) else port
         self._target: Callable[[int], str] = (lambda _: target) if isinstance(target, str) else target
-        self._come_back = come_back
+        self._come_back: Callable[[Member], bool] = come_back if callable(come_back) else lambda _: bool(come_back)
         self._receive_buffer = receive_buffer
         self.members = [Member(number) for number in range(count)]
         self.attempts: list[float] = []
@@ -216,7 +217,7 @@ class Crowd:
         for block in blocks:
             if block.id is not None:
                 member.last_event_id = block.id
-        if self._come_back and not self._stop.is_set():
+        if not self._stop.is_set() and self._come_back(member):
             retry = _RETRY if one.retry is None else one.retry / 1000
             heapq.heappush(self._due, (now + retry, member.number))
 
