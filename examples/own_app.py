@@ -6,7 +6,6 @@
 """
 
 import itertools
-import json
 from typing import Any
 
 from flask import Flask, request
@@ -24,5 +23,5 @@ numbers = itertools.count(1)
 def create_order() -> tuple[dict[str, Any], int]:
     """Take an order, and publish it to the channel ``orders``."""
     order = {"number": next(numbers), "item": request.get_json()["item"]}
-    event_id = sse.publish("orders", json.dumps(order), event="created")
+    event_id = sse.publish("orders", order, event="created")
     return {**order, "event": event_id}, 201

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import gc
+import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import flask
 
 from .auth.hook import Grant, May
 from .extension import AppSSE
 from .runs.states import RunActive, RunError, RunsFull
-from .settings import Settings
+from .settings import Settings, unknown_names
+
+logger = logging.getLogger("headwater")
+
+# Names in ``app.config`` that begin like ours: Flask-SSE's, and health's own.
+NOT_OURS: Final = frozenset({"SSE_REDIS_URL", "HEALTH_METRICS_PATH"})
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,6 +33,19 @@ def _of_the_app(method: Callable[Concatenate[AppSSE, P], T]) -> Callable[Concate
         return method(self.current, *args, **kwargs)
 
     return call
+
+
+# Lines about app.config that this process has logged: a test suite makes its app again and again.
+_warned: Final[set[str]] = set()
+
+
+def _point_out_typos(config: Mapping[str, Any]) -> None:
+    """Warn of names in ``app.config`` that look like ours but are none, as of those in the environment."""
+    named = {name: value for name, value in config.items() if isinstance(name, str) and name not in NOT_OURS}
+    for line in unknown_names(named, Settings.names()):
+        if line not in _warned:
+            _warned.add(line)
+            logger.warning("app.config: %s", line)
 
 
 class SSE:
@@ -54,7 +73,10 @@ class SSE:
         """
         if "sse" in app.extensions:
             raise RuntimeError("this app has an SSE extension already")
-        part = AppSSE(app, settings or Settings.from_mapping(app.config))
+        if settings is None:
+            settings = Settings.from_mapping(app.config)
+            _point_out_typos(app.config)
+        part = AppSSE(app, settings)
         part.may = self._may
         self._known = [known for known in self._known if known() is not None] + [weakref.ref(part)]
 
@@ -123,6 +145,7 @@ class SSE:
     # ── for the apps' own views ─────────────────────────────────────────────────────────────────────────────
 
     publish = _of_the_app(AppSSE.publish)
+    publish_batch = _of_the_app(AppSSE.publish_batch)
     close = _of_the_app(AppSSE.close)
     response = _of_the_app(AppSSE.response)
     run = _of_the_app(AppSSE.run)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import flask
+from flask.json.provider import DefaultJSONProvider
 
 from . import registry
 from .auth.cli import sse_commands
+from .events.batch import format_ids
 from .events.items import Item
-from .events.model import Event, check_channel, format_id
+from .events.model import Event, InvalidEvent, check_channel, format_id
 from .events.names import CANARY_CHANNEL
 from .log import LogUnavailable, Usage
 from .observe import access as accesslog
@@ -29,6 +32,7 @@ from .web.channels import Channel, every_channel
 from .web.fast_path import FastPath
 from .web.manage import Erased, erase, revoke
 from .web.problems import Problem
+from .web.publishing import KEY_PATTERN
 from .web.run_routes import blueprint
 from .web.runs import RunHandle, refused
 from .web.servers import refuse_company, refuse_or_warn, running_server, warn
@@ -69,22 +73,62 @@ class AppSSE(Service):
     def publish(
         self,
         channel: str,
-        data: str,
+        data: Any,
         event: str | None = None,
         retry: int | None = None,
         *,
+        key: str | None = None,
         traceparent: str | None = None,
         close: bool = False,
     ) -> str:
         """Append one event; returns its id once the log holds it.
 
-        retry: the client's reconnection time in milliseconds; traceparent: of the request that caused this publish; if
-        sampled, the event's deliveries are logged; close: this is the channel's last event (:meth:`close`). Raises
-        InvalidEvent, ChannelClosed, and LogUnavailable (:meth:`append`).
+        data: text, or anything else that the app's JSON provider can write, which is sent as compact JSON.
+        retry: the client's reconnection time in milliseconds.
+        key: an idempotency key; the same publish again with it stores nothing, and returns the first one's id.
+        traceparent: of the request that caused this publish; if sampled, the event's deliveries are logged.
+        close: this is the channel's last event (:meth:`close`).
+
+        Raises InvalidEvent, IdempotencyConflict, ChannelClosed, and LogUnavailable (:meth:`append`).
         """
-        made = Event(channel, data, event, retry)
-        positions = self.append([made], trace=self.trace(traceparent), close=(made.channel,) if close else ())
-        return format_id(positions[0])
+        made = Event(channel, self._text(data), event, retry)
+        trace, ends = self.trace(traceparent), (made.channel,) if close else ()
+        return format_id(self.append([made], key=_checked_key(key), trace=trace, close=ends)[0])
+
+    def publish_batch(
+        self,
+        events: Iterable[Event | Mapping[str, Any]],
+        *,
+        key: str | None = None,
+        traceparent: str | None = None,
+    ) -> list[str]:
+        """Append several events in order, all or none; returns their ids once the log holds them.
+
+        events: :class:`sse.Event`, or mappings with the members channel, data, event and retry. Otherwise as
+        :meth:`publish`.
+        """
+        made = [event if isinstance(event, Event) else self._event(event) for event in events]
+        return format_ids(self.append(made, key=_checked_key(key), trace=self.trace(traceparent)))
+
+    def _event(self, members: Mapping[str, Any]) -> Event:
+        if not {"channel", "data"} <= set(members) <= {"channel", "data", "event", "retry"}:
+            raise InvalidEvent("event", f"has the members channel, data, event? and retry?, not {sorted(members)!r}")
+        return Event(**{**members, "data": self._text(members["data"])})
+
+    def _text(self, data: Any) -> str:
+        """Return data as text: JSON, unless it is text. Raises InvalidEvent."""
+        if isinstance(data, str):
+            return data
+        provider = self.app.json
+        try:
+            if isinstance(provider, DefaultJSONProvider):
+                # As it is, but as short as can be, and without NaN, which no browser's JSON.parse takes.
+                return provider.dumps(
+                    data, separators=(",", ":"), ensure_ascii=False, sort_keys=False, allow_nan=False
+                )
+            return provider.dumps(data)
+        except (TypeError, ValueError) as error:
+            raise InvalidEvent("data", f"cannot be written as JSON: {error}") from error
 
     def close(self, channel: str) -> str:
         """End a channel; returns the closing position once the log holds it.
@@ -171,10 +215,7 @@ class AppSSE(Service):
         event ``stream-end``, at which a client must close its EventSource: that comes back otherwise, and starts the
         view again. If the iterable raises, an ``error`` event comes before, and the traceback is logged. Call it in a
         view; the request stays available to the iterable. Nothing is stored; for what must outlive its reader, see
-        :meth:`run`.
-        Sends heartbeats while the iterable is silent, and closes it when the client leaves. If it raises, the stream
-        ends with an ``error`` event, and the traceback is logged. Call it in a view; the request stays available to
-        the iterable. A server that cannot hold streams answers 503 instead.
+        :meth:`run`. A server that cannot hold streams answers 503 instead.
         """
         environ = flask.request.environ
         refuse_or_warn(environ)
@@ -261,3 +302,9 @@ class AppSSE(Service):
         if pull:
             return PullStream(hub, group, position, now=now, ends_at=never, client=OWN_CLIENT)
         return Stream(group, position, now=now, ends_at=never, client=OWN_CLIENT, chunked=False)
+
+
+def _checked_key(key: str | None) -> str | None:
+    if key is not None and not KEY_PATTERN.fullmatch(key):
+        raise InvalidEvent("key", "must be 1 to 255 printable ASCII characters without spaces")
+    return key

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import flask
 import pytest
 
 import sse as package
-from sse import SSE, InvalidEvent
+from sse import SSE, Event, IdempotencyConflict, InvalidEvent
 from sse.events.names import CANARY_CHANNEL
 from sse.extension import AppSSE
 from sse.log import LogUnavailable
@@ -247,3 +248,91 @@ def test_every_public_name_can_be_imported(name: str) -> None:
 def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no_such"):
         package.no_such  # noqa: B018
+
+
+# ── publishing from an app ────────────────────────────────────────────────────────────────────────────────────
+
+
+def stored(extension: AppSSE, channel: str) -> list[str]:
+    return [record.data for record in extension.log.read([channel], 0, 100, 10_000)]
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        pytest.param("text stays", "text stays", id="text"),
+        pytest.param({"b": 1, "a": ["é", None]}, '{"b":1,"a":["é",null]}', id="a mapping, in its order"),
+        pytest.param([1, 2.5, True], "[1,2.5,true]", id="a list"),
+        pytest.param(7, "7", id="a number"),
+        pytest.param({"at": datetime(2026, 1, 2, tzinfo=UTC)}, '{"at":"Fri, 02 Jan 2026 00:00:00 GMT"}', id="as Flask's jsonify"),
+    ],
+)
+def test_data_that_is_not_text_is_sent_as_compact_json(data: object, text: str, closing: ExitStack) -> None:
+    app, extension = app_with(closing)
+    with app.app_context():
+        extension.publish("a", data)
+        extension.publish_batch([{"channel": "a", "data": data}])
+    assert stored(extension, "a") == [text, text]
+
+
+@pytest.mark.parametrize("data", [b"bytes", {"x": float("nan")}, object()], ids=["bytes", "NaN", "an object"])
+def test_data_that_is_no_json_is_refused(data: object, closing: ExitStack) -> None:
+    _, extension = app_with(closing)
+    with pytest.raises(InvalidEvent, match="data.* JSON"):
+        extension.publish("a", data)
+
+
+def test_the_apps_own_json_provider_writes_it(closing: ExitStack) -> None:
+    class Provider(flask.json.provider.JSONProvider):
+        def dumps(self, obj: Any, **kwargs: Any) -> str:
+            assert not kwargs
+            return f"<{obj}>"
+
+    app, extension = app_with(closing)
+    app.json = Provider(app)
+    extension.publish("a", [1])
+    assert stored(extension, "a") == ["<[1]>"]
+
+
+def test_a_key_makes_publishing_idempotent(closing: ExitStack) -> None:
+    _, extension = app_with(closing)
+    first = extension.publish("a", {"n": 1}, key="order-1")
+    assert extension.publish("a", {"n": 1}, key="order-1") == first
+    with pytest.raises(IdempotencyConflict):
+        extension.publish("a", {"n": 2}, key="order-1")
+    batch = [{"channel": "a", "data": "x"}, Event("b", "y", "kind")]
+    ids = extension.publish_batch(batch, key="batch-1")
+    assert extension.publish_batch(batch, key="batch-1") == ids and len(ids) == 2
+    assert stored(extension, "a") == ['{"n":1}', "x"]
+    with pytest.raises(InvalidEvent, match="key"):
+        extension.publish("a", "x", key="a b")
+
+
+def test_a_batch_is_stored_whole_or_not_at_all(closing: ExitStack) -> None:
+    _, extension = app_with(closing)
+    with pytest.raises(InvalidEvent, match="members"):
+        extension.publish_batch([{"channel": "a", "data": "x"}, {"channel": "a", "dada": "y"}])
+    with pytest.raises(InvalidEvent, match="members"):
+        extension.publish_batch([{"channel": "a", "data": "x"}, {"channel": "a"}])
+    with pytest.raises(InvalidEvent, match="channel"):
+        extension.publish_batch([{"channel": "a", "data": "x"}, {"channel": "-", "data": "y"}])
+    assert stored(extension, "a") == [] and extension.publish_batch([]) == []
+
+
+# ── names in app.config ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_typo_in_app_config_is_pointed_out_once(
+    closing: ExitStack, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sse.apps._warned", set())
+    for _ in range(2):
+        app_with(
+            closing,
+            SSE_HEARTBEET=5,
+            SSE_REDIS_URL="redis://of-flask-sse",
+            HEALTH_METRICS_PATH="/health/metrics",
+            SSE_SERVICE_HOST="10.0.0.7",  # from os.environ, in Kubernetes
+            SECRET_KEY="x",
+        )
+    assert caplog.messages == ["app.config: SSE_HEARTBEET is not a setting (did you mean SSE_HEARTBEAT?); it is ignored"]
