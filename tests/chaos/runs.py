@@ -113,10 +113,11 @@ def watch(stack: ExitStack, runs: Sequence[Started], port: int, each: int = 2) -
 def settle(
     fault: str, readers: Sequence[RunReader], states: Collection[str], *, timeout: float = 20.0, note: str = ""
 ) -> list[dict[str, Any]]:
-    """Check that every reader saw each token of its run once, in order, and then one end; return the runs' ends."""
+    """Check that every reader saw each token of its run once, in order, and then one end, and was told by 204 that
+    there is no more; return the runs' ends."""
     ends: dict[str, dict[str, Any]] = {}
     for reader in readers:
-        reader.wait_for(lambda _, one=reader: one.ends, timeout)  # type: ignore[misc]
+        reader.wait_for(lambda _, one=reader: one.is_over or one.failed, timeout)  # type: ignore[misc]
         assert reader.failed is None, f"a browser would have given up for ever: {reader.failed}"
         (end,) = reader.ends
         assert end["run"] == reader.started.run

@@ -30,7 +30,8 @@ class Seen(NamedTuple):
 class ResumingClient:
     """Connects in a thread, and again with ``Last-Event-ID`` after every end (WHATWG HTML §9.2.3).
 
-    Like a browser it gives up for ever after any answer but 200 with ``text/event-stream``: see ``failed``.
+    Like a browser it gives up for ever after any answer but 200 with ``text/event-stream``: see ``failed``. That it is
+    told to by 204 is no failure: see ``is_over``.
 
     port: the server's, or a function called before every connection (a second instance takes over).
     target: the request target.
@@ -69,6 +70,8 @@ class ResumingClient:
         #: connections that were answered with a stream
         self.connections = 0
         self.failed: str | None = None
+        #: 204: there will never be more
+        self.is_over = False
         self._thread = threading.Thread(target=self._run, name=f"resuming {target}", daemon=True)
 
     def start(self) -> Self:
@@ -138,7 +141,7 @@ class ResumingClient:
     # ── the thread ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
-        while not self._stop.is_set() and self.failed is None:
+        while not self._stop.is_set() and self.failed is None and not self.is_over:
             try:
                 self.endings.append(self._once())
             except BrokenFraming as error:
@@ -161,6 +164,9 @@ class ResumingClient:
             timeout=self._timeout,
         ) as client:
             kind = client.headers.get("content-type", "")
+            if client.status == 204:
+                self.is_over = True
+                return client.ending
             if client.status != 200 or kind.partition(";")[0].strip() != "text/event-stream":
                 with contextlib.suppress(TimeoutError):
                     client.read_to_end(1.0)

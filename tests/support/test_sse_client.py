@@ -123,7 +123,7 @@ def test_the_resuming_client_reconnects_with_its_cursor_after_the_retry(
     again = CHUNKED + chunk(EVENT + b"id: 2-0\nevent: heartbeat\ndata: 1\n\n")
     server = scripted(first, again, b"HTTP/1.1 204 No Content\r\n\r\n")
     with ResumingClient(server.port, "/") as client:
-        client.wait_for(lambda it: it.failed)
+        client.wait_for(lambda it: it.is_over)
     assert [("Last-Event-ID" in text) for text in server.requests] == [False, True, True]
     assert ["1-0" in server.requests[1], "2-0" in server.requests[2]] == [True, True]
     assert (client.ids, client.duplicates(), client.reconnects) == (["1-0", "1-0"], ["1-0"], 1)
