@@ -179,9 +179,12 @@ _SUBTRACT: Final = """
 _REMOVED: Final = "UPDATE meta SET value = value + ? WHERE name IN ('removed', 'known')"
 _TRIMMED: Final = "UPDATE meta SET value = max(value, ?) WHERE name IN ('trimmed', 'gone')"
 
-_ERASED: Final = (
-    f"SELECT count(*), ifnull(sum({IS_EVENT}), 0) FROM events INDEXED BY events_by_channel WHERE channel = ?"
-)
+# As many as are counted, and those that are not. (To look at each would take as long as to remove it.)
+_EVENTS: Final = f"""
+    SELECT ifnull((SELECT events FROM channels WHERE channel = ?), 0) + (
+        SELECT count(*) FROM events INDEXED BY events_by_channel
+        WHERE channel = ? AND position > (SELECT value FROM meta WHERE name = 'counted') AND {IS_EVENT})
+"""
 _EMPTY: Final = "UPDATE channels SET records = 0, events = 0, bytes = 0, first = NULL WHERE channel = ?"
 
 
@@ -209,9 +212,12 @@ def trim(database: sqlite3.Connection, which: str, values: Sequence[int]) -> int
 
 
 def erase(database: sqlite3.Connection, channel: str) -> int:
-    """Remove a channel's records, and open it; return how many events that were. Within the caller's transaction."""
-    records, events = database.execute(_ERASED, (channel,)).fetchone()
-    _delete(database, "channel = ?", (channel,))
+    """Remove a channel's records, and open it; return how many events that were. Within the caller's transaction.
+
+    (How many is not exact if an older program has trimmed since the last ``count``.)
+    """
+    (events,) = database.execute(_EVENTS, (channel, channel)).fetchone()
+    records = _delete(database, "channel = ?", (channel,))
     database.execute("DELETE FROM closed WHERE channel = ?", (channel,))
     database.execute(_EMPTY, (channel,))
     database.execute(_REMOVED, (records,))

@@ -40,6 +40,7 @@ def remove(path: str, channel: str, mark: int) -> Erased:
     committing = False
     try:
         with closing(connect(path, synchronous="NORMAL", wal_autocheckpoint=0, secure_delete=1)) as database:
+            channels.catch_up(database)
             patiently(database.execute, "BEGIN IMMEDIATE")
             (last,) = database.execute(_LAST).fetchone()
             events = channels.erase(database, channel)

@@ -37,14 +37,14 @@ from .file import connect, patiently
 from .read import all_rows
 
 # Publishers wait for as long as a bite takes, so it is made larger or smaller until it takes about this, seconds. Then
-# they have the lock for as long.
-_BITE_SECONDS: Final = 0.005
+# they have the lock for as long, but not for longer than the pause.
+_BITE_SECONDS: Final = 0.01
 _PAUSE_MOST: Final = 0.003
 _FIRST_BITE: Final = 100  # rows or pages
 _MOST: Final = 5000
 
 # The write-ahead log is copied into the file when it is this large.
-_CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
+_CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
 
 # How long the last checkpoint may wait for readers and publishers, seconds; and each try.
 _TRUNCATE_SECONDS: Final = 5.0
