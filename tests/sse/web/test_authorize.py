@@ -16,6 +16,8 @@ from tests.sse.auth.fakes import PUBLISH_KEY, SECRET, bearer, claims, hs256
 
 Asked = tuple[str, tuple[str, ...]]
 
+NDJSON = "application/x-ndjson"
+CLOSING = b'{"channel":"b","close":true}\n{"channel":"a","data":"1"}'
 LINES = b'{"channel":"b","data":"1"}\n{"channel":"a","data":"2"}\n{"channel":"b","data":"3"}\n'
 
 #: Every kind of request, and what the app is asked.
@@ -29,7 +31,19 @@ REQUESTS: dict[str, tuple[dict[str, Any], Asked]] = {
     "stream by query": ({"path": "/events?channel=a"}, ("subscribe", ("a",))),
     "several channels": ({"path": "/events?channel=b&channel=a&channel=b"}, ("subscribe", ("b", "a"))),
     "head": ({"method": "HEAD", "path": "/events/a"}, ("subscribe", ("a",))),
+    "pattern": ({"path": "/events/a*"}, ("subscribe", ("a*",))),
+    "names and patterns": ({"path": "/events?channel=a*&channel=a&channel=b:*"}, ("subscribe", ("a*", "a", "b:*"))),
+    "history": ({"path": "/events/a", "headers": {"Accept": "application/json"}}, ("subscribe", ("a",))),
+    "closing": ({"method": "POST", "path": "/events?", "data": CLOSING, "content_type": NDJSON}, ("publish", ("a", "b"))),
+    "list": ({"path": "/channels?prefix=a"}, ("manage", ("a*",))),
+    "erase": ({"method": "DELETE", "path": "/events/a"}, ("manage", ("a",))),
+    "end streams": ({"method": "DELETE", "path": "/streams?channel=a:*"}, ("manage", ("a:*",))),
+    "end a subject's": ({"method": "DELETE", "path": "/streams?subject=x&channel=a"}, ("manage", ("*",))),
 }
+#: 409: nothing more can be published to a channel that is closed, but it was allowed.
+ALLOWED = (200, 201, 202, 409)
+#: Whoever may subscribe may list, too, so that is asked then.
+ASKED_AGAIN = {"list": [("subscribe", ("a*",))]}
 
 
 class Asking:
@@ -52,8 +66,9 @@ class Asking:
                 raise self.answer
             return self.answer(request) if callable(self.answer) else self.answer
 
-    def status(self, path: str, **request: Any) -> int:
-        """The answer's status; of a stream, once its first block was sent."""
+    def status(self, path: str, credentials: Any = (), **request: Any) -> int:
+        """The answer's status; of a stream, once its first block was sent. credentials: further headers."""
+        request["headers"] = {**request.get("headers", {}), **dict(credentials)}
         answer = self.client.open(path, buffered=False, **request)
         list(itertools.islice(answer.iter_encoded(), 1))
         answer.close()
@@ -65,8 +80,11 @@ def test_the_app_is_asked_once_with_all_channels_of_the_request(name: str, closi
     app = Asking(closing)
     request, expected = REQUESTS[name]
     for _ in range(2):  # the second request may find a route that is known
-        assert app.status(**request) in (200, 201)
+        assert app.status(**request) in ALLOWED
     assert app.asked == [expected] * 2
+    app.answer = False
+    assert app.status(**request) == 403
+    assert app.asked[2:] == [expected, *ASKED_AGAIN.get(name, [])]
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -107,13 +125,13 @@ def test_the_apps_error_is_not_told_to_the_client(closing: ExitStack) -> None:
 def test_true_needs_no_key_and_none_asks_for_it(name: str, closing: ExitStack) -> None:
     app = Asking(closing, SSE_PUBLISH_KEY=PUBLISH_KEY, SSE_JWT_KEY=SECRET)
     request = REQUESTS[name][0]
-    assert app.status(**request) in (200, 201)
+    assert app.status(**request) in ALLOWED
     app.answer = None
     assert app.status(**request) == 401
-    token = bearer(hs256(claims(publish=["a", "b"], subscribe=["a", "b"])))
-    assert app.status(**request, headers=token) in (200, 201)
-    narrow = bearer(hs256(claims(publish=["x"], subscribe=["x"])))
-    assert app.status(**request, headers=narrow) == 403
+    wide = {"publish": ["a", "b"], "subscribe": ["a*", "b*"], "manage": ["*"]}
+    assert app.status(**request, credentials=bearer(hs256({**claims(), "sse": wide}))) in ALLOWED
+    narrow = {"publish": ["x"], "subscribe": ["x"], "manage": ["x"]}
+    assert app.status(**request, credentials=bearer(hs256({**claims(), "sse": narrow}))) == 403
 
 
 @pytest.mark.parametrize("path", ["/events/_control", "/events/_x", "/events?channel=a&channel=_control"])
@@ -132,7 +150,7 @@ def test_the_function_sees_the_session(closing: ExitStack) -> None:
         assert app.status(**REQUESTS[name][0]) == 403
     app.client.get("/login")
     for name in REQUESTS:
-        assert app.status(**REQUESTS[name][0]) in (200, 201)
+        assert app.status(**REQUESTS[name][0]) in ALLOWED
 
 
 def test_the_publish_rate_counts_by_the_apps_subject(closing: ExitStack) -> None:

@@ -316,6 +316,21 @@ def test_nothing_is_lost_between_two_polls(site: Site) -> None:
     assert found == [str(number) for number in range(len(found))]
 
 
+def test_an_event_that_comes_while_it_begins_to_wait_answers_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cursor,) = site.publish("a", "0")
+    admission = site.sse.hub.admission
+    admit = admission.admit_poll
+
+    def late(client: str) -> str | None:
+        site.publish("a", "1")  # it has looked, and the hub does not know of it yet
+        return admit(client)
+
+    monkeypatch.setattr(admission, "admit_poll", late)
+    began = time.monotonic()
+    assert data(site.page(f"/events/a?wait=60&since={cursor}")) == ["1"]
+    assert time.monotonic() - began < 30
+
+
 def test_closing_and_erasing_answer_it(site: Site) -> None:
     (cursor,) = site.publish("a", "0")
     with site.asking(f"/events/a?wait=60&since={cursor}") as answer:

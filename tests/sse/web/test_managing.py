@@ -267,6 +267,26 @@ def test_earlier_tokens_of_the_subject_are_refused_at_once_and_by_a_new_worker(c
     assert its_client.post("/events/a", data="x", headers=alice).status_code == 401
 
 
+def test_while_nobody_knows_what_was_revoked_readers_are_sent_away_and_publishers_refused(
+    closing: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sse, client = make(closing, start=False, SSE_AUTH="auto", SSE_JWT_KEY=SECRET)
+    log = sse.log
+
+    def fail(kind: str) -> None:
+        raise LogUnavailable("the log is away", stored="no")
+
+    monkeypatch.setattr(log, "notes", fail)
+    alice = token(subscribe=["a"], publish=["a"])
+    answer = client.get("/events/a", headers=alice)
+    assert answer.status_code == 200 and "retry: " in answer.text and answer.text.count("\n\n") == 1, "then it ends"
+    assert client.post("/events/a", data="x", headers=alice).status_code == 503
+    assert client.get("/events/a", headers={**alice, "Accept": "application/json"}).status_code == 503
+    monkeypatch.undo()
+    assert client.post("/events/a", data="x", headers=alice).status_code == 201
+    assert sse.hub.wait_ready(5), "the worker tries again"
+
+
 @pytest.mark.parametrize("path", ["/channels", "/streams", "/events", "/events/a"])
 def test_a_preflight_names_the_methods(path: str, closing: ExitStack) -> None:
     _, client = make(closing, SSE_CORS_ORIGINS="https://page.example")
