@@ -215,6 +215,7 @@ def test_a_forked_child_has_its_own_log_and_counts(started: bool, closing: ExitS
         warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forks beside threads
         pid = os.fork()
     if pid == 0:  # the child must not return to pytest
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # not pytest-timeout's, which needs Python to go on
         signal.alarm(20)
         try:
             fresh = extension.status() == Status(False, False, 0.0, 0, {}, False) and extension.stats.published == 0
