@@ -22,7 +22,7 @@ FLOORS = (
     {"registry"},
     {"extension"},
     {"apps"},
-    {"gunicorn"},
+    {"gunicorn", "testing"},
     {"worker", "serve"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -31,7 +31,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FRAMEWORKS = {
     "gunicorn": {"worker", "gunicorn"},
     "gevent": {"fanout", "worker", "runtime"},
-    "flask": {"web", "extension", "apps", "observe", "serve"},
+    "flask": {"web", "extension", "apps", "testing", "observe", "serve"},
 }
 
 

@@ -13,9 +13,9 @@ from urllib.error import HTTPError
 from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from ..sse.events.blocks import Blocks
 from ..sse.version import VERSION
 from .errors import Failed
-from .event_stream import Blocks
 from .messages import CLOSED, CONTROL, HEARTBEAT, Message, NotNow
 
 # Seconds without a byte after which a stream is opened again: four times the service's heartbeat, so something in

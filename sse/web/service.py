@@ -138,6 +138,19 @@ class Service:
                     self.stopped, self._opened_in = False, os.getpid()
         return log
 
+    def use_log(self, log: Log) -> None:
+        """Use this log in place of the configured one, until :meth:`stop`. For tests."""
+        with self._lock:
+            self._log, self.stopped, self._opened_in = log, False, os.getpid()
+
+    def wake_streams(self) -> None:
+        """Let generator streams look at once whether their clients have left. For tests."""
+        hub = self._hub
+        if hub is not None:
+            with hub.lock:
+                for stream in hub.pulling:
+                    stream.wake()
+
     @property
     def hub(self) -> Hub:
         """The hub, started at the first use. Raises LogRefused, LogUnavailable."""
