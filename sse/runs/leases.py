@@ -165,7 +165,7 @@ class Reaper:
         info = self._book.info(claim.run)
         after = 0 if info is None else info.after
         state, events = None, 0
-        if info is not None:  # else it had not begun
+        if info is not None and info.state is not State.STARTING:  # else it has stored nothing
             state, events = find_end(self._log, taken, after, self._book.waiting)
         if state is None:
             if write_end(self._log, taken, Outcome(State.LOST, Actor.REAPER), events):

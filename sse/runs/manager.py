@@ -19,7 +19,7 @@ from ..events.model import check_channel
 from ..events.names import CONTROL_CHANNEL
 from ..log import ChannelClosed, Log
 from ..log.base import IDEMPOTENCY_SECONDS
-from ..runtime.cooperation import OwnThread, offload
+from ..runtime.cooperation import OwnThread, offload, spawn
 from ..runtime.failures import repeat
 from ..runtime.iterables import close_iterable
 from ..runtime.lines import Line
@@ -28,7 +28,7 @@ from ..streams.stats import Stats
 from .book import RENEW, Book, Claim, Info, make_id
 from .ends import find_end, write_end
 from .leases import LOOK, Lease, Reaper
-from .run import Run
+from .run import Run, Spawn
 from .states import Actor, Outcome, RunActive, RunsFull, State
 from .writer import Writer
 
@@ -48,7 +48,7 @@ _STOPPED: Final = Outcome(State.STOPPED, Actor.STOPPER)
 class Runs:
     """See the module's text. Create it in the worker, after any fork.
 
-    abandoned: tells that nobody has this object any more; clock: monotonic seconds.
+    abandoned: tells that nobody has this object any more; clock, wall: monotonic and unix seconds.
     """
 
     def __init__(
@@ -58,6 +58,8 @@ class Runs:
         stats: Stats,
         abandoned: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        spawn: Spawn = spawn,
     ) -> None:
         #: this worker's name in the log
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -66,11 +68,12 @@ class Runs:
         self._stats = stats
         self._abandoned = abandoned
         self._clock = clock
+        self._spawn = spawn
         self._runs: dict[str, Run] = {}
         self._lock = threading.Lock()
         self._book = Book(log, offload)
         self.lease = Lease(Book(log, OwnThread()), self.worker, self._all, clock)
-        self.reaper = Reaper(log, Book(log, OwnThread()), stats, self.worker, self._runs.__contains__, clock)
+        self.reaper = Reaper(log, Book(log, OwnThread()), stats, self.worker, self._runs.__contains__, clock, wall)
         self.writer = Writer(log, settings, stats, self.worker, self.lease.hold, clock)
         self._told: dict[str, int] = {}
         self._stop = threading.Event()
@@ -78,7 +81,7 @@ class Runs:
 
     def start(self) -> None:
         """Start the threads (greenlets under gevent)."""
-        duties = (("lease", self._renew, RENEW), ("reaper", self._look, LOOK))
+        duties = (("lease", self.renew, RENEW), ("reaper", self._look, LOOK))
         self._threads = [
             threading.Thread(target=partial(repeat, f"the runs' {name}", duty, self._stop, logger, first=first))
             for name, duty, first in duties
@@ -113,7 +116,8 @@ class Runs:
         """Return how many runs have not ended."""
         return len(self._runs)
 
-    def _renew(self) -> float:
+    def renew(self) -> float:
+        """Renew the lease, if there are runs; return the seconds until that is due again. Raises LogUnavailable."""
         runs = self._all()
         if runs:
             self.lease.renew()
@@ -158,6 +162,7 @@ class Runs:
             in_context=in_context,
             write_end=self._write_end,
             clock=self._clock,
+            spawn=self._spawn,
         )
         if not self._admit(run):
             return self.run(channel, iterable, key=key, close=close, in_context=in_context)

@@ -29,6 +29,12 @@ _RETRY_FIRST: Final = 0.1
 _RETRY_MOST: Final = 1.0
 
 
+class Spawn(Protocol):
+    """Runs work beside the caller (``sse.runtime.cooperation.spawn``)."""
+
+    def __call__(self, work: Callable[[], object], name: str) -> Any: ...
+
+
 class Taker(Protocol):
     """The writer, as a run sees it."""
 
@@ -54,6 +60,7 @@ class Run:
         in_context: Callable[[Callable[[], None]], None],
         write_end: Callable[[Run], None],
         clock: Callable[[], float] = time.monotonic,
+        spawn: Spawn = spawn,
     ) -> None:
         self.claim = claim
         self.claimed = False
@@ -77,6 +84,7 @@ class Run:
         self._max_bytes = max_bytes
         self._in_context = in_context
         self._write_end = write_end
+        self._spawn = spawn
         self._lock = threading.Lock()
         self._greenlet: Any = None
         self._inside = False  # the app's iterable is being asked for an item
@@ -97,7 +105,7 @@ class Run:
             self.advance(State.RUNNING, Actor.OWNER)
         if self._early is not None:
             self.conclude(self._early)  # the iterable is closed without a look at it
-        self._greenlet = spawn(self.work, "sse-run")
+        self._greenlet = self._spawn(self.work, "sse-run")
 
     def advance(self, state: State, by: Actor) -> None:
         """Take a step of ``sse.runs.states.STEPS``."""
@@ -210,7 +218,7 @@ class Run:
                 return
         if self.conclude(outcome):
             self._interrupt()
-            spawn(self._insist, "sse-run-stop")
+            self._spawn(self._insist, "sse-run-stop")
 
     def cut(self, outcome: Outcome, why: str) -> None:
         """End the run where it is: nothing more of it can be stored, not even an end."""
@@ -223,7 +231,7 @@ class Run:
         self._writer.wake()
         self._interrupt()
         if self.state is not State.STARTING:
-            spawn(self._insist, "sse-run-stop")
+            self._spawn(self._insist, "sse-run-stop")
 
     def _interrupt(self) -> None:
         """Raise GeneratorExit where the iterable waits. A thread can only be told at its next item."""
@@ -247,14 +255,19 @@ class Run:
             self._ending = True
         delay = _RETRY_FIRST
         self._writer.wait_empty(self)
-        while True:
-            try:
-                self._write_end(self)
-                break
-            except LogError as error:
-                logger.info("the end of the run %s cannot be stored yet: %s", self.claim.run, error)
-            except Exception:
-                logger.exception("writing the end of the run %s failed; it is tried again", self.claim.run)
+        while not self.try_end():
             time.sleep(delay)
             delay = min(delay * 2, _RETRY_MOST)
+
+    def try_end(self) -> bool:
+        """Store the end, when nothing of the run waits; return whether that is done."""
+        try:
+            self._write_end(self)
+        except LogError as error:
+            logger.info("the end of the run %s cannot be stored yet: %s", self.claim.run, error)
+            return False
+        except Exception:
+            logger.exception("writing the end of the run %s failed; it is tried again", self.claim.run)
+            return False
         self.ended.set()
+        return True

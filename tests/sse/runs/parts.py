@@ -40,8 +40,8 @@ def end_of(log: Log, channel: str) -> dict[str, Any]:
     return {name: value for name, value in end.items() if name != "run"}
 
 
-def open_a_log(url: str) -> Log:
-    return open_log(url, retain_events=1_000_000, retain_seconds=86_400)
+def open_a_log(url: str, **options: Any) -> Log:
+    return open_log(url, retain_events=1_000_000, retain_seconds=86_400, options=options)
 
 
 class Worker:
