@@ -149,6 +149,7 @@ class SSE:
     close = _of_the_app(AppSSE.close)
     response = _of_the_app(AppSSE.response)
     run = _of_the_app(AppSSE.run)
+    find_run = _of_the_app(AppSSE.find_run)
     stop_run = _of_the_app(AppSSE.stop_run)
 
     # ── what there is ───────────────────────────────────────────────────────────────────────────────────────

@@ -164,6 +164,14 @@ class AppSSE(Service):
         with self.app.app_context():
             work()
 
+    def find_run(self, run: str) -> RunHandle | None:
+        """Return a run by its id, on whatever worker; None if nothing is known of it. Raises LogUnavailable.
+
+        For a view whose request did not start the run: it lets the client watch on, or stops the run.
+        """
+        info = self.runs.find(run)
+        return None if info is None else RunHandle(self, info)
+
     def stop_run(self, run: str) -> None:
         """Stop a run by its id, on whatever worker; nothing happens if it has ended. Raises LogUnavailable."""
         self.runs.stop(run)

@@ -61,12 +61,17 @@ def start(kind: str, app: str = "wsgi:app", *args: str, hooks: bool = True, **en
         more = {"STOCK_WORKER": name.removeprefix("stock "), "STOCK_HOOKS": from_package if hooks else None}
         server = Server(*threads, *args, command=(*STOCK, app), **more, **(env if hooks else open_to_all))
     try:
-        server.start(ready=False)
-        eventually(lambda: _answers(server), 20, lambda: f"{kind} does not answer:\n{server.log_tail()}")
+        restart(server)
     except BaseException:
         server.close()
         raise
     return server
+
+
+def restart(server: Server) -> None:
+    """Start a server that does not run."""
+    server.start(ready=False)
+    eventually(lambda: _answers(server), 20, lambda: f"it does not answer:\n{server.log_tail()}")
 
 
 def _answers(server: Server) -> bool:

@@ -1,4 +1,4 @@
-"""``sse.response`` under three servers: the examples, silence, clients that leave, iterables that raise."""
+"""``sse.response`` under three servers: silence, clients that leave, iterables that raise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.other_servers import GEVENT, GTHREAD, OURS, start
-from tests.support.server import ROOT, Server
+from tests.support.server import Server
 from tests.support.sse_client import Ending, SSEClient
 from tests.support.wait import eventually
 
@@ -101,22 +101,7 @@ def test_others_are_served_while_iterables_run(place: Place) -> None:
             assert time.monotonic() - began < 2
 
 
-# ── the examples, as a user starts them ───────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_example_of_a_language_model_streams_token_by_token(kind: str, tmp_path: Path) -> None:
-    with (
-        closing(start(kind, "examples.llm_tokens:app", cwd=_with_sources(tmp_path))) as server,
-        SSEClient(server.port, "/answer?question=why") as client,
-    ):
-        began = time.monotonic()
-        *tokens, last, end = client.read_to_end(10)
-        assert "".join(token.data or "" for token in tokens) == "You ask: 'why'. The answer is forty-two. "
-        assert (last.event, last.data) == ("done", "")
-        assert end.event == "stream-end"
-        assert time.monotonic() - began > 1, "it came at once, not as it was made"
-        assert client.ending is Ending.TERMINATED
+# ── an example, as a user starts it ───────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,11 +117,3 @@ def test_the_example_app_streams_each_order_to_its_listeners(kind: str, tmp_path
         event = client.next_message()
         assert (event.id, event.event) == (answer.json()["event"], "created")
         assert json.loads(event.data or "") == {"number": 1, "item": "tea"}
-
-
-def _with_sources(directory: Path) -> Path:
-    """Make a working directory like the project's with its own log: an app without settings keeps it in ``var``."""
-    for entry in ROOT.iterdir():
-        if entry.name != "var" and not entry.name.startswith("."):
-            (directory / entry.name).symlink_to(entry)
-    return directory

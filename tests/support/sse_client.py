@@ -63,6 +63,7 @@ class SSEClient:
         last_event_id: str | None = None,
         headers: Mapping[str, str] | None = None,
         method: str = "GET",
+        body: str = "",
         version: str = "1.1",
         timeout: float = 5.0,
         host: str = "127.0.0.1",
@@ -87,8 +88,10 @@ class SSEClient:
             fields = {"Host": f"localhost:{port}" if unix else f"{host}:{port}", "Accept": "text/event-stream"} | dict(headers or {})
             if last_event_id is not None:
                 fields["Last-Event-ID"] = last_event_id
+            if body:
+                fields["Content-Length"] = str(len(body.encode()))
             lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-            self.socket.sendall(f"{method} {target} HTTP/{version}\r\n{lines}\r\n".encode("latin-1"))
+            self.socket.sendall(f"{method} {target} HTTP/{version}\r\n{lines}\r\n".encode("latin-1") + body.encode())
             rest = self._read_head(time.monotonic() + timeout)
             self._choose_framing(method)
             self._decode(rest)
