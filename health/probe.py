@@ -2,9 +2,9 @@
 
     python -m health.probe [--url URL] [--max-age SECONDS] [--timeout SECONDS]
 
-It opens ``GET /events/_canary`` as any client would. Without a URL it uses 127.0.0.1, PORT and SCRIPT_NAME. It exits
-with 0 if a heartbeat younger than ``--max-age`` arrives within ``--timeout``, with 1 if none does, and with 2 for wrong
-arguments. It prints one line, which ``kubectl describe pod`` shows if the probe fails.
+It opens ``GET /events/_canary`` as any client would. Without a URL it uses 127.0.0.1, PORT, SCRIPT_NAME and
+SSE_URL_PREFIX. It exits with 0 if a heartbeat younger than ``--max-age`` arrives within ``--timeout``, with 1 if none
+does, and with 2 for wrong arguments. It prints one line, which ``kubectl describe pod`` shows if the probe fails.
 
 The kubelet starts this process for every probe, so it must start cheaply. It uses only the standard library, and
 ``_socket`` (the C half of ``socket``), because importing ``socket`` costs more CPU time than everything else here. It
@@ -237,7 +237,8 @@ def main(arguments: list[str]) -> int:
             port = environ.get("PORT", "").strip()
             if not port or "://" in port:  # Kubernetes sets it to the address of a Service of that name
                 port = "8080"
-            url = f"http://127.0.0.1:{port}{environ.get('SCRIPT_NAME', '').rstrip('/')}/events/_canary"
+            prefix = environ.get("SSE_URL_PREFIX", "").strip() or "/events"
+            url = f"http://127.0.0.1:{port}{environ.get('SCRIPT_NAME', '').rstrip('/')}{prefix}/_canary"
             split_url(url)
     except ValueError as error:
         print(f"{error}\n{USAGE}", file=sys.stderr)

@@ -49,7 +49,7 @@ def _point_out_typos(config: Mapping[str, Any]) -> None:
 
 
 class SSE:
-    """Server-Sent Events for Flask apps: the routes under ``/events``, and methods for the apps' own views.
+    """Server-Sent Events for Flask apps: the routes under SSE_URL_PREFIX, and methods for the apps' own views.
 
     One object may serve several apps, such as those that a factory makes. Each has its own settings, log and hub, and a
     method acts for the current app. While there is only one app, methods need no application context.

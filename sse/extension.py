@@ -53,7 +53,7 @@ class AppSSE(Service):
         refuse_company(settings.sse_log)
         warn(running_server())
         self.configure(settings)
-        app.register_blueprint(blueprint)
+        blueprint.place(app, settings.sse_url_prefix)
         if settings.sse_otel:
             from .observe.otel import Spans  # here, because it is an optional extra and takes a second to import
 

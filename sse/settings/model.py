@@ -33,6 +33,7 @@ from .values import (
     RetainRules,
     SecretKey,
     ServerHeader,
+    UrlPrefix,
 )
 
 DAY = 86400         # seconds
@@ -70,6 +71,12 @@ class Settings(LiveSettings):
         1000, 8, 100_000, "connections",
         "The most connections of one worker and listener that are not streams; `SSE_MAX_STREAMS` limits those. Limits "
         "what slow or idle clients can hold.",
+    )
+
+    sse_url_prefix: UrlPrefix = text(
+        "/events", "a path such as /live/events: letters, digits and - . _ ~ between slashes, none at the end",
+        "Where streams are read and events are published, for an app that has its own `/events`. Our other routes "
+        "stand beside it: with `/live/events`, the channels are listed at `/live/channels`.",
     )
 
     # -- The settings file

@@ -25,6 +25,10 @@ from ..log.retain import parse_rules
 # RFC 1123 §2.1. The last label may not be a number: "256.1.1.1" is a typo, not a name.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST_NAME = re.compile(rf"(?:{_LABEL}\.)*(?![0-9]+\Z){_LABEL}")
+# Segments of RFC 3986's unreserved characters: no proxy and no framework changes them.
+_URL_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+_TAKEN = frozenset({"console", "openapi.json", "healthz", "livez", "readyz", "startupz", "metrics"})
+_BESIDE = frozenset({"channels", "streams", "runs"})  # they stand beside the prefix
 _MAX_SERVER_HEADER = 256    # characters; every response carries it
 
 
@@ -42,6 +46,15 @@ def _host(text: str) -> str:
 
 def _log_url(text: str) -> str:
     check_url(text)
+    return text
+
+
+def _url_prefix(text: str) -> str:
+    if not _URL_PREFIX.fullmatch(text):
+        raise ValueError("not a path of plain segments")
+    segments = text.split("/")[1:]
+    if {".", ".."} & set(segments) or segments[0] in _TAKEN or segments[-1] in _BESIDE:
+        raise ValueError("taken by another route")
     return text
 
 
@@ -113,6 +126,7 @@ Host = Annotated[str, AfterValidator(_host)]
 LogUrl = Annotated[str, AfterValidator(_log_url)]
 SecretKey = Annotated[SecretStr, AfterValidator(_secret_key)]
 ServerHeader = Annotated[str, AfterValidator(_server_header)]
+UrlPrefix = Annotated[str, AfterValidator(_url_prefix)]
 RedisPrefix = Annotated[str, AfterValidator(_redis_prefix)]
 
 _Words = Annotated[tuple[str, ...], BeforeValidator(_split)]

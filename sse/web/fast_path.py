@@ -37,8 +37,6 @@ from .view_streams import STREAM_HEADERS
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-_PREFIX: Final = "/events/"
-
 # Limit on remembered routes to our views (method, scheme, host, path); at the limit, all are forgotten.
 MAX_ROUTES: Final = 10_000
 
@@ -93,6 +91,7 @@ class FastPath:
     def __init__(self, app: flask.Flask, service: Service) -> None:
         self._app = app
         self._service = service
+        self._prefix = f"{service.settings.sse_url_prefix}/"
         # Middleware that the app already has must see every request, so the fast path then takes none.
         self._middleware: WSGIApplication | None = vars(app).get("wsgi_app")
         self._closed = self._middleware is not None
@@ -105,8 +104,9 @@ class FastPath:
         method = environ["REQUEST_METHOD"]
         if method == "POST" or method == "GET":
             path: str = environ["PATH_INFO"]
-            if path.startswith(_PREFIX) and CHANNEL_PATTERN.fullmatch(path, len(_PREFIX)) and self._takes(environ):
-                return self._answer(environ, start_response, path[len(_PREFIX) :])
+            prefix = self._prefix
+            if path.startswith(prefix) and CHANNEL_PATTERN.fullmatch(path, len(prefix)) and self._takes(environ):
+                return self._answer(environ, start_response, path[len(prefix) :])
         return self._flask(environ, start_response)
 
     def _flask(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -187,7 +187,7 @@ class FastPath:
         except Exception:  # no such route, a redirect, a bad host
             return False
         view = views.publish_one if method == "POST" else views.stream_one
-        if endpoint != f"{views.blueprint.name}.{view.__name__}" or values != {"channel": path[len(_PREFIX) :]}:
+        if endpoint != f"{views.blueprint.name}.{view.__name__}" or values != {"channel": path[len(self._prefix) :]}:
             return False
         if len(self._routes) >= MAX_ROUTES:
             self._routes = set()

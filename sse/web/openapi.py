@@ -11,6 +11,7 @@ from ..log.base import CHANNELS_MOST, STORED
 from ..observe.request_id import GIVEN
 from ..settings import Settings
 from ..version import VERSION
+from .places import placed
 from .publishing import KEY_PATTERN
 from .query import PAGE, PAGE_MOST, WAIT_MOST
 
@@ -240,20 +241,21 @@ def describe(settings: Settings) -> dict[str, Any]:
         "required": True,
         "schema": {"type": "array", "items": _SELECTOR, "minItems": 1, "maxItems": settings.sse_max_channels},
     }
+    paths = {
+        "/events/{channel}": {
+            "get": _stream_operation([_path("channel", _SELECTOR)]),
+            "post": {**publish, "parameters": [_path("channel", _CHANNEL), *publish["parameters"]]},
+            "delete": _ERASE,
+        },
+        "/events": {"get": _stream_operation([channels]), "post": batch},
+        "/channels": {"get": _LIST},
+        "/streams": {"delete": _END_STREAMS},
+    }
     return {
         "openapi": "3.1.0",
         "info": {"title": "Headwater", "version": VERSION, "license": {"name": "MIT", "identifier": "MIT"}},
         "security": _security(reading=False),
-        "paths": {
-            "/events/{channel}": {
-                "get": _stream_operation([_path("channel", _SELECTOR)]),
-                "post": {**publish, "parameters": [_path("channel", _CHANNEL), *publish["parameters"]]},
-                "delete": _ERASE,
-            },
-            "/events": {"get": _stream_operation([channels]), "post": batch},
-            "/channels": {"get": _LIST},
-            "/streams": {"delete": _END_STREAMS},
-        },
+        "paths": {placed(path, settings.sse_url_prefix): operations for path, operations in paths.items()},
         "components": {
             "securitySchemes": {scheme.name: scheme.openapi for scheme in SCHEMES},
             "schemas": {

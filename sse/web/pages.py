@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from flask import Blueprint, Response, current_app, json, send_from_directory
+from flask import Blueprint, Response, current_app, json, request, send_from_directory
 
 from .openapi import describe
 
@@ -28,8 +28,13 @@ SECURITY_HEADERS: Final = {
 
 @blueprint.get("/")
 def console() -> Response:
-    """Send the console."""
-    return send_from_directory(_FILES, "index.html")
+    """Send the console, which learns from its page where the events are (SSE_URL_PREFIX)."""
+    prefix = current_app.extensions["sse"].settings.sse_url_prefix
+    page = (_FILES / "index.html").read_text().replace('content="./events"', f'content=".{prefix}"')
+    response = Response(page, mimetype="text/html")
+    response.add_etag()
+    response.make_conditional(request)
+    return response
 
 
 @blueprint.get("/console/<path:name>")

@@ -91,7 +91,8 @@ def publish_batch(service: Service, request: Request) -> str:
     check_log(service, request)
     if request.mimetype != "application/x-ndjson":
         accepted = {"Accept-Post": "application/x-ndjson"}
-        raise Problem(415, "a batch is application/x-ndjson; one event goes to /events/<channel>", headers=accepted)
+        one = f"one event goes to {service.settings.sse_url_prefix}/<channel>"
+        raise Problem(415, f"a batch is application/x-ndjson; {one}", headers=accepted)
     limits = service.settings
     asks_app = service.may is not None  # once, with the channels that the body names
     if not asks_app:

@@ -87,7 +87,7 @@ def checked_selector(selector: str, field: str = "channel") -> None:
 def checked_channels(channels: Collection[str], limit: int) -> None:
     """Check all that a reader asks for, names and patterns. limit: SSE_MAX_CHANNELS. Raises Problem (400)."""
     if not channels:
-        raise Problem(400, "name at least one channel: /events/<channel> or /events?channel=a&channel=b")
+        raise Problem(400, "name at least one channel: …/<channel> or ?channel=a&channel=b")
     if len(channels) > limit:
         detail = f"a stream has at most {limit} channels (SSE_MAX_CHANNELS), not {len(channels)}"
         raise Problem(400, detail, limit=limit)

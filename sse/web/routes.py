@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
-from flask import Blueprint, Response, current_app, request
+from flask import Response, current_app, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -15,13 +16,14 @@ from ..observe.environ import RAISED
 from ..observe.request_id import HEADER
 from . import channels, history, manage, publishing, streaming
 from .answers import NoContent, common_headers, refusal
+from .places import PlacedBlueprint
 from .problems import Problem
 from .query import prefers_json
 from .service import Service
 from .view_streams import STREAM_HEADERS
 
 # Not "sse", because an app may also have flask-sse, whose blueprint has that name.
-blueprint = Blueprint("headwater", __name__)
+blueprint = PlacedBlueprint("headwater", __name__)
 
 
 def _service() -> Service:
@@ -108,17 +110,16 @@ _ALLOW: Final = {
 }
 
 
-def options(channel: str | None = None) -> Response:
+def options(allow: str, channel: str | None = None) -> Response:
     """Answer preflights (Fetch §3.2.2) and plain OPTIONS."""
     response = Response(status=204)
-    assert request.url_rule is not None
-    response.headers["Allow"] = _ALLOW[request.url_rule.rule]
+    response.headers["Allow"] = allow
     response.headers.update(cors_headers(_service().settings, request.headers.get("Origin"), preflight=True))
     return response
 
 
-for _rule in _ALLOW:
-    blueprint.add_url_rule(_rule, view_func=options, methods=["OPTIONS"])
+for _number, (_rule, _methods) in enumerate(_ALLOW.items()):
+    blueprint.add_url_rule(_rule, f"options_{_number}", partial(options, _methods), methods=["OPTIONS"])
 
 
 @blueprint.after_request

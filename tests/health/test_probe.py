@@ -232,6 +232,7 @@ def test_without_a_url_the_probe_uses_port(
             {"PORT": "tcp://10.0.0.7:9000"}, "http://127.0.0.1:8080/events/_canary", id="the URL that Kubernetes sets for a Service"
         ),
         pytest.param({"SCRIPT_NAME": "/live"}, "http://127.0.0.1:8080/live/events/_canary", id="below a prefix"),
+        pytest.param({"SSE_URL_PREFIX": "/live/events"}, "http://127.0.0.1:8080/live/events/_canary", id="at another prefix"),
         pytest.param({"SCRIPT_NAME": "/"}, "http://127.0.0.1:8080/events/_canary", id="below no prefix"),
     ],
 )
@@ -240,7 +241,7 @@ def test_the_default_url_follows_the_servers_environment(
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(module, "probe", lambda url, *_: asked.append(url) or "yes")
-    for name in ("PORT", "SCRIPT_NAME"):
+    for name in ("PORT", "SCRIPT_NAME", "SSE_URL_PREFIX"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

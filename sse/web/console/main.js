@@ -8,7 +8,7 @@ import { Timeline } from "./timeline.js";
 import { learnNeed } from "./token.js";
 
 const $ = (id) => document.getElementById(id);
-const base = new URL("./events", document.baseURI);
+const base = new URL(document.querySelector('meta[name="events"]').content, document.baseURI);
 const WORDS = {
   expired: "Some of the events you asked for have expired. These are all that are left",
   "before-log": "You asked for events from before this log began. These are all that it holds",
