@@ -206,8 +206,6 @@ class CatchUp:
         stream.backlog.end = reason
         # Fixed now: a slow reader would otherwise chase the tail of a busy channel and never end.
         stream.backlog.owed = stream.group.position(self._hub.window.position)
-        if reason is CloseReason.ENDED:  # its end may still be pending
-            stream.backlog.owed = max(stream.backlog.owed, stream.group.end)
         self.advance(stream)
 
     def end_at(self, stream: Stream, cursor: int, reason: CloseReason) -> None:

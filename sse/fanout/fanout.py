@@ -88,9 +88,9 @@ class Fanout:
         self.catchup.let_all_go()
 
     def end_group(self, group: Group) -> None:
-        if group.dirty or group.passing:
-            group.deferred.append(partial(self.endings.end_group, group))
-        else:
+        if group.passing or group.position(self.hub.window.position) < group.end:
+            group.deferred.append(partial(self.end_group, group))  # its end is still to be sent
+        elif group.end:  # else its channel was erased meanwhile
             self.endings.end_group(group)
 
     def end_now(self, wanted: Callable[[Stream], bool], reason: CloseReason) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -20,7 +21,8 @@ from typing import Any, Final, NamedTuple, Protocol
 from ..events.model import STREAM_END, STREAM_RESET, Record
 from ..events.names import CONTROL_CHANNEL
 from ..events.patterns import is_pattern, is_reserved, matcher
-from .ends import Ends, is_end
+from ..log import LogUnavailable
+from .ends import CHECK_INTERVAL, Ends, is_end
 from .group import Group, Groups
 from .replay import Replay
 from .serving import Pulling, SocketStreams
@@ -78,6 +80,7 @@ def _meet(selector: str, selectors: Collection[str]) -> bool:
 class Obeying(Protocol):
     """The hub, as this module sees it."""
 
+    advanced: threading.Condition
     window: Window
     groups: Groups
     ends: Ends
@@ -119,6 +122,17 @@ class Control:
                     waiter.wake()
                 if hub.sockets is not None:
                     hub.sockets.end_group(group)
+
+    def check_ends(self) -> float:
+        """End groups whose channels are closed, as the log says; return the seconds until the next look. A duty."""
+        try:
+            ending = self._hub.ends.check()
+        except LogUnavailable:
+            return CHECK_INTERVAL * 4  # their streams stay open until the log answers
+        if ending:
+            with self._hub.advanced:
+                self.end(ending)
+        return CHECK_INTERVAL
 
     def _erase(self, channel: str, position: int) -> None:
         """Forget a channel's events below a position."""

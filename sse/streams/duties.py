@@ -15,10 +15,11 @@ from typing import Protocol
 from ..events.names import CANARY_CHANNEL, STATS_CHANNEL
 from ..events.wire import heartbeat_block
 from ..runtime.failures import repeat
+from .control import Control
 from .deliveries import Deliveries
 from .ends import CHECK_INTERVAL
 from .group import Groups
-from .listeners import INTERVAL
+from .listeners import INTERVAL, Counting
 from .retention import TRIM_INTERVAL, Retention
 from .window import Window
 
@@ -34,16 +35,14 @@ class Injector(Protocol):
 
     window: Window
     groups: Groups
+    control: Control
+    counting: Counting
     deliveries: Deliveries
     retention: Retention
 
     def inject(self, channel: str, wire: bytes) -> None: ...
 
     def stop_if_abandoned(self) -> None: ...
-
-    def check_ends(self) -> float: ...
-
-    def count_listeners(self) -> float: ...
 
 
 class Duties:
@@ -62,8 +61,8 @@ class Duties:
             ("canary", self._send_canary, FIRST_CANARY),
             ("report", self._send_report, REPORT_INTERVAL),
             ("trimming", self._hub.retention.trim, TRIM_INTERVAL),
-            ("ends", self._hub.check_ends, CHECK_INTERVAL),
-            ("listeners", self._hub.count_listeners, INTERVAL),
+            ("ends", self._hub.control.check_ends, CHECK_INTERVAL),
+            ("listeners", self._hub.counting.put, INTERVAL),
         )
         return [
             threading.Thread(

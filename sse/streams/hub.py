@@ -23,15 +23,15 @@ from typing import Any, NamedTuple
 from ..events.batch import encode_frames
 from ..events.model import Record
 from ..events.wire import Frame
-from ..log import Log, LogUnavailable
+from ..log import Log
 from ..settings import Settings
 from .admission import Admission
 from .control import Control
 from .deliveries import Delivered, Deliveries
 from .duties import Duties
-from .ends import CHECK_INTERVAL, Ends
+from .ends import Ends
 from .group import Group, Groups, Subscription
-from .listeners import Counting, Listeners, count
+from .listeners import Counting, Listeners
 from .replay import Replay
 from .retention import Retention
 from .serving import Pulling, SocketStreams
@@ -105,7 +105,7 @@ class Hub:
         self._abandoned = abandoned
         self.ends = Ends(log, self.window, self.replay, self.advanced)
         self.control = Control(self)
-        self._counting = Counting(log)
+        self.counting = Counting(log, self.groups, self.lock)
         self._back: list[Callable[[], None]] = []
         self._on_close = on_close
         self._stop = threading.Event()
@@ -149,7 +149,7 @@ class Hub:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(2.0)
-        self._counting.drop()
+        self.counting.drop()
 
     def stop_if_abandoned(self) -> None:
         """Stop, and close the log, if nobody can any more: the app was forgotten, as test suites do."""
@@ -337,33 +337,14 @@ class Hub:
                     waiter.push(wire)
         self._wake_sockets()
 
-    # ── duties ────────────────────────────────────────────────────────────────────────────────────────────
-
-    def check_ends(self) -> float:
-        """End groups whose channels are closed, as the log says; return the seconds until the next look."""
-        try:
-            ending = self.ends.check()
-        except LogUnavailable:
-            return CHECK_INTERVAL * 4  # their streams stay open until the log answers
-        with self.lock:
-            self.control.end(ending)
-        self._wake_sockets()
-        return CHECK_INTERVAL
-
-    def count_listeners(self) -> float:
-        """Tell the other workers who listens here; return the seconds until the next turn."""
-        return self._counting.put(self._listeners())
-
-    def _listeners(self) -> Counter[str]:
-        with self.lock:
-            return count(self.groups)
+    # ── what others ask ──────────────────────────────────────────────────────────────────────────────────────
 
     def listeners(self) -> Listeners:
         """Return how many streams of all workers listen to which channels. May wait for the log.
 
         Raises LogUnavailable.
         """
-        return self._counting.all(self._listeners())
+        return self.counting.all()
 
     def closed_channels(self, names: Collection[str]) -> dict[str, int]:
         """Return which of these channels are closed, with their closing positions. May wait for the log.

@@ -6,10 +6,10 @@ Each worker puts a note with its own counts into the log, by selector, and lets 
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Final
 from uuid import uuid4
 
@@ -18,8 +18,6 @@ from ..log import Log, LogError
 from ..runtime.cooperation import offload
 from .group import Group
 from .index import Index
-
-logger = logging.getLogger("headwater.hub")
 
 # The kind of the notes in the log.
 NOTE_KIND: Final = "listeners"
@@ -57,22 +55,28 @@ def count(groups: Iterable[Group]) -> Counter[str]:
 
 
 class Counting:
-    """One worker's note. ``counts`` is what it last put there."""
+    """One worker's note. lock: the hub's, which guards the groups."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, groups: Iterable[Group], lock: AbstractContextManager[bool]) -> None:
         self._log = log
+        self._groups = groups
+        self._lock = lock
         self._name = uuid4().hex
         self._counts: dict[str, int] = {}
         self._put_at = float("-inf")  # monotonic seconds
 
-    def put(self, counts: dict[str, int]) -> float:
+    def own(self) -> Counter[str]:
+        """Return this worker's counts."""
+        with self._lock:
+            return count(self._groups)
+
+    def put(self) -> float:
         """Put the note, if it is due; return the seconds until the next look. A duty: it may wait for the log."""
-        now = time.monotonic()
+        counts, now = self.own(), time.monotonic()
         if counts != self._counts or (counts and now - self._put_at >= PROLONG):
             try:
                 if counts:
-                    text = json.dumps(counts, separators=(",", ":"))
-                    offload(self._put, text)
+                    offload(self._put, json.dumps(counts, separators=(",", ":")))
                 else:
                     offload(self._log.drop_note, NOTE_KIND, self._name)
             except LogError:
@@ -86,17 +90,12 @@ class Counting:
     def drop(self) -> None:
         """Take the note back: the worker stops."""
         if self._counts:
-            try:
+            with suppress(LogError):  # it expires
                 self._log.drop_note(NOTE_KIND, self._name)
-            except LogError:
-                pass  # it expires
 
-    def all(self, own: Mapping[str, int]) -> Listeners:
-        """Return the counts of all workers. May wait for the log.
-
-        own: this worker's, as they are now. Raises LogUnavailable.
-        """
-        total: Counter[str] = Counter(own)
+    def all(self) -> Listeners:
+        """Return the counts of all workers. May wait for the log. Raises LogUnavailable."""
+        total = self.own()
         for name, text in offload(self._log.notes, NOTE_KIND).items():
             if name != self._name:
                 total.update(_counts_in(text))

@@ -335,11 +335,17 @@ class Stepped:
             self.hub.dispatch(records)
 
     def open(
-        self, cursor: int, group: Group | None = None, *, send_buffer: int | None = None, client: str = "-"
+        self,
+        cursor: int,
+        group: Group | None = None,
+        *,
+        send_buffer: int | None = None,
+        client: str = "-",
+        owner: str = "",
     ) -> SocketClient:
         """A stream that has been served through here; ``send_buffer`` bytes of it wait for its client at most."""
         group = group or self.hub.join(Subscription(frozenset({"a"})))
-        stream = Stream(group, cursor, now=time.monotonic(), ends_at=float("inf"), client=client)
+        stream = Stream(group, cursor, now=time.monotonic(), ends_at=float("inf"), client=client, owner=owner)
         ours, theirs = socket.socketpair()
         if send_buffer is not None:
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
