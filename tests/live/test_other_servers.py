@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from tests.live.other_servers import GTHREAD, OTHERS, start
+from tests.live.other_servers import GTHREAD, OTHERS, UWSGI, start
 from tests.support.server import Server
 from tests.support.sse_client import Ending, SSEClient, StreamEnded
 from tests.support.sse_parser import StreamEvent
@@ -108,8 +108,9 @@ def test_a_stream_beyond_the_limit_ends_cleanly_and_gets_in_once_another_has_lef
     open_one("/events/full")
 
 
-def test_two_threads_stay_free_for_everything_else() -> None:
-    with closing(start(GTHREAD, SSE_HEARTBEAT=0.3)) as server, ExitStack() as stack:
+@pytest.mark.parametrize(("kind", "hooks"), [(GTHREAD, True), (GTHREAD, False), (UWSGI, False)])
+def test_two_threads_stay_free_for_everything_else(kind: str, hooks: bool) -> None:
+    with closing(start(kind, hooks=hooks, SSE_HEARTBEAT=0.3)) as server, ExitStack() as stack:
         opened: list[SSEClient] = []
         refused = 0
         for _ in range(8):
@@ -125,7 +126,7 @@ def test_two_threads_stay_free_for_everything_else() -> None:
         assert (len(opened), refused) == (2, 6)
         for n in range(5):
             assert server.request("GET", "/healthz").status == 200
-            assert server.request("GET", "/readyz", port=server.health_port).status == 200
+            assert server.request("GET", "/readyz", port=server.port if kind == UWSGI else server.health_port).status == 200
             server.publish("t", str(n))
         for client in opened:
             assert [client.next_message().data for _ in range(5)] == list("01234")
