@@ -73,6 +73,21 @@ def test_a_stream_resumes_where_it_was(proxy: Proxy) -> None:
         assert client.next_message().data == "two"
 
 
+def test_a_channels_end_and_the_204_after_it_get_through(proxy: Proxy) -> None:
+    channel = f"/events/end-{proxy.port}"
+    with SSEClient(proxy.port, channel) as client:
+        client.next_event()
+        assert post(proxy.port, f"{channel}?close=1", b"the last")[0] == 201
+        blocks = [block for block in client.read_to_end(5) if block.event != "heartbeat"]
+        assert client.ending is Ending.TERMINATED
+    assert [(block.event, block.data) for block in blocks if block.data] == [
+        (None, "the last"),
+        ("stream-end", json.dumps({"channel": channel.removeprefix("/events/")}, separators=(",", ":"))),
+    ]
+    with SSEClient(proxy.port, channel, last_event_id=client.last_event_id) as again:
+        assert (again.status, bytes(again.body)) == (204, b"")
+
+
 def test_a_client_that_leaves_is_gone_at_the_service_too(service: Server, proxy: Proxy) -> None:
     eventually(lambda: streams(service) == 0, 10)  # those of the tests before
     with SSEClient(proxy.port, "/events/leaving") as client:
