@@ -2,7 +2,7 @@
 
     kind             name        value
     run-channel      a channel   the claim of the run that it has now; "" if that has just been released
-    run-lease        a worker    nothing; it is there while the worker renews it
+    run-lease        a worker    a number that grows with each renewal, while the worker has runs
     run-events       a worker    how many events each of its runs has stored
     run:<channel>    a run       what ``GET /runs/<id>`` answers; kept for a day after the end
 
@@ -28,13 +28,12 @@ from .states import OPEN, State
 
 T = TypeVar("T")
 
-#: Seconds that a lease lasts, and seconds between two renewals of it.
-LEASE: Final = 5.0
-RENEW: Final = 1.5
-
 #: Seconds that a note of a run is kept: after its end, and before (a claim of a run that lasts longer is renewed).
 KEPT: Final = 86_400.0
 KEPT_OPEN: Final = 30 * 86_400.0
+
+# Seconds that notes of a worker are kept after it has last put them.
+KEPT_OF_WORKERS: Final = 60.0
 
 # Seconds for which a channel that was released has an empty claim.
 RELEASED: Final = 60.0
@@ -183,19 +182,16 @@ class Book:
 
     # ── leases ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def put_lease(self, worker: str) -> None:
-        self._wait(lambda: self._log.put_note(_LEASES, worker, "", LEASE))
+    def put_lease(self, worker: str, number: int) -> None:
+        self._wait(lambda: self._log.put_note(_LEASES, worker, str(number), KEPT_OF_WORKERS))
 
-    def leases(self) -> set[str]:
-        """Return the workers that have a lease."""
-        return set(self._wait(lambda: self._log.notes(_LEASES)))
-
-    def drop_lease(self, worker: str) -> None:
-        self._wait(lambda: self._log.drop_note(_LEASES, worker))
+    def leases(self) -> dict[str, str]:
+        """Return the leases by worker."""
+        return self._wait(lambda: self._log.notes(_LEASES))
 
     def put_events(self, worker: str, events: dict[str, int]) -> None:
         """Tell how many events each run of this worker has stored."""
-        self._wait(lambda: self._log.put_note(_EVENTS, worker, _compact(events), LEASE * 2))
+        self._wait(lambda: self._log.put_note(_EVENTS, worker, _compact(events), KEPT_OF_WORKERS))
 
     # ── runs ────────────────────────────────────────────────────────────────────────────────────────────────
 

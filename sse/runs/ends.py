@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import logging
 from collections.abc import Callable
@@ -21,20 +22,26 @@ _PAGE_EVENTS: Final = 1000
 _PAGE_CHARS: Final = 1024 * 1024
 
 
-def write_end(log: Log, claim: Claim, outcome: Outcome, events: int) -> bool:
-    """Append the end, unless the run has one; return whether this is the one that counts.
+class Written(enum.Enum):
+    """What has become of an end: it is in the log; the run has another one; the channel is closed and takes none."""
 
-    If it fails, call it again: it is stored once. Raises LogUnavailable.
-    """
+    OURS = enum.auto()
+    ANOTHER = enum.auto()
+    REFUSED = enum.auto()
+
+
+def write_end(log: Log, claim: Claim, outcome: Outcome, events: int) -> Written:
+    """Append the end, unless the run has one. If it fails, call it again: it is stored once. Raises LogUnavailable."""
     end = _end_event(claim, outcome, events)
     close = (claim.channel,) if claim.closes else ()
     try:
         log.append([end], key=f"run-end:{claim.run}", digest=digest_of([end], close), close=close)
     except IdempotencyConflict:
-        return False
+        return Written.ANOTHER
     except ChannelClosed:
-        logger.warning("the run %s has no end in its channel, because somebody has closed that before", claim.run)
-    return True
+        logger.warning("%s has no end in its channel, because that was closed before", claim.run)
+        return Written.REFUSED
+    return Written.OURS
 
 
 def _end_event(claim: Claim, outcome: Outcome, events: int) -> Event:

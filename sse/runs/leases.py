@@ -1,23 +1,25 @@
 """Leases: how workers know of each other's death, and end the runs of the dead as ``lost``.
 
-A worker with runs renews one lease in the log, for all of them. Its expiry goes by the log's clock, so the pods' clocks
-do not matter. Each worker's reaper looks at the claims of all runs, and at the leases.
+A worker with runs renews one lease for all of them: a note with a number that grows. Each worker's reaper looks at the
+claims of all runs, and at the leases. A worker is dead when its lease has not changed for ``DEAD`` seconds. The reaper
+measures that with its own clock, from when it saw the last change, so no two clocks have to agree.
 
-**No run is lost in vain.** A log that was away for a while, or whose clock was set, has no leases that are good, though
-all workers live. So a reaper acts only when it has seen the log answer for the length of a lease without a break, and
-the lease missing for longer than a renewal takes.
+**No run is lost in vain.** While the log is away nobody can renew a lease, though all workers live. So a reaper begins
+to count again when the log answers again, or when it was itself late.
 
-**No run has two owners.** To end another worker's run, the reaper changes the claim. An owner whose lease was over
-(it was stopped, or cut off from the log) first has to confirm each of its claims, which changes them, too. Both do
-that by compare-and-set, so one of them fails: the reaper then leaves the run alone, or the owner closes its iterable
-and appends nothing more. What is left is an owner that is suspended between this check and its append, for longer than
-a lease: the log refuses that append, because the channel is closed by then. Only with ``close=False`` its events would
-come behind the end.
+**No run has two owners.** A lease is good for ``LEASE`` seconds from the beginning of its renewal, which is less than
+``DEAD``. So when a reaper acts, the owner knows that its lease may be over. It then has to confirm each of its claims
+before it stores anything. Confirming changes the claim, and so does the reaper when it takes it; both do it by
+compare-and-set, so one of them fails. Either the reaper leaves the run alone, or the owner closes its iterable and
+appends nothing more. What is left is an owner that is suspended after it has looked at its lease and before it
+appends, for longer than that takes. The log refuses such an append, because the channel is closed by then. Only with
+``close=False`` its events would come behind the end.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -25,18 +27,20 @@ from typing import Final, Protocol
 
 from ..log import Log, LogError
 from ..streams.stats import Stats
-from .book import LEASE, RENEW, Book, Claim, Info
-from .ends import find_end, write_end
+from .book import Book, Claim, Info
+from .ends import Written, find_end, write_end
 from .states import Actor, Outcome, State
 
 logger = logging.getLogger("headwater.runs")
 
-#: Seconds between two looks of a reaper.
+#: Seconds between two renewals, and for how long one is good.
+RENEW: Final = 1.5
+LEASE: Final = 4.5
+#: Seconds without a change after which a worker is dead.
+DEAD: Final = 5.0
+#: Seconds between two looks of a reaper. One that is later than this by so much has seen nothing meanwhile.
 LOOK: Final = 0.5
-#: Seconds for which it must have seen a lease missing. Longer than a renewal takes.
-MISSING: Final = RENEW + 0.5
-# A look that is so many seconds late, or before which the clock of the machine was set by so many, is a break.
-_BREAK: Final = 1.0
+_LATE: Final = 1.0
 
 
 class Holder(Protocol):
@@ -61,6 +65,7 @@ class Lease:
         self._runs = runs
         self._clock = clock
         self._until = float("-inf")  # it is good until then
+        self._number = 0
         self._lock = threading.Lock()
         #: how often it was over before it was renewed
         self.lapses = 0
@@ -79,7 +84,8 @@ class Lease:
 
     def _renew(self) -> None:
         began = self._clock()
-        self._book.put_lease(self._worker)
+        self._number += 1
+        self._book.put_lease(self._worker, self._number)
         if self._clock() >= self._until:  # it may have been over for a moment, and a reaper may have seen that
             self.lapses += 1
             for run in self._runs():
@@ -100,7 +106,7 @@ class Lease:
 class Reaper:
     """Ends the runs of dead workers.
 
-    mine: tells whether this worker has a run of this id; clock, wall: monotonic and unix seconds.
+    mine: tells whether this worker has a run of this id; clock: monotonic seconds.
     """
 
     def __init__(
@@ -111,7 +117,6 @@ class Reaper:
         worker: str,
         mine: Callable[[str], bool],
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
     ) -> None:
         self._log = log
         self._book = book
@@ -119,43 +124,37 @@ class Reaper:
         self._worker = worker
         self._mine = mine
         self._clock = clock
-        self._wall = wall
-        self._since: float | None = None  # since when the log has answered
-        self._looked = (0.0, 0.0)  # the last look, by both clocks
-        self._missing: dict[Claim, float] = {}  # claims without a lease, and since when
+        self._looked_at = float("-inf")
+        self._random = random.Random()
+        # The claims that may have no owner, with the lease of their worker as it is now, and since when we know that.
+        self._watched: dict[Claim, tuple[str | None, float]] = {}
 
     def look(self) -> float:
         """Look once, and end what has no owner; return the seconds until the next look. Raises LogUnavailable."""
-        began, wall = self._clock(), self._wall()
         try:
-            self._look(began, wall)
+            self._look()
         except LogError:
-            self._since = None
+            self._watched = {}
             raise
         return LOOK
 
-    def _look(self, began: float, wall: float) -> None:
+    def _look(self) -> None:
         claims = self._book.claims()
-        leases = self._book.leases() if claims else set()
+        leases = self._book.leases() if claims else {}
         now = self._clock()
-        if self._since is None or self._broken(now, wall):
-            self._since, self._missing = now, {}
-        self._looked = now, wall
-        self._missing = {claim: self._missing.get(claim, now) for claim in claims if self._is_orphan(claim, leases)}
-        if began - self._since >= LEASE:
-            for claim, since in self._missing.items():
-                if began - since >= MISSING:
-                    self._end(claim)
-
-    def _broken(self, now: float, wall: float) -> bool:
-        before, wall_before = self._looked
-        late = now - before - LOOK
-        return late > _BREAK or abs((wall - wall_before) - (now - before)) > _BREAK
-
-    def _is_orphan(self, claim: Claim, leases: set[str]) -> bool:
-        if claim.worker == self._worker:
-            return not self._mine(claim.run)  # its start or its end failed half-way
-        return claim.worker not in leases
+        before, self._watched = self._watched, {}
+        late = now - self._looked_at > LOOK + _LATE
+        self._looked_at = now
+        for claim in claims:
+            if claim.worker == self._worker and self._mine(claim.run):
+                continue  # else its start or its end has failed half-way
+            lease = leases.get(claim.worker) if claim.worker != self._worker else None
+            seen, since = before.get(claim, (None, now))
+            self._watched[claim] = lease, now if late or seen != lease else since
+        dead = [claim for claim, (_, since) in self._watched.items() if now - since >= DEAD]
+        self._random.shuffle(dead)  # so that the reapers of many workers share the work
+        for claim in dead:
+            self._end(claim)
 
     def _end(self, claim: Claim) -> None:
         """End one run as lost, unless it has an end already."""
@@ -163,18 +162,18 @@ class Reaper:
         if not self._book.change(claim, taken):
             return  # its owner is back, or another reaper was faster
         info = self._book.info(claim.run)
-        after = 0 if info is None else info.after
-        state, events = None, 0
-        if info is not None and info.state is not State.STARTING:  # else it has stored nothing
-            state, events = find_end(self._log, taken, after, self._book.waiting)
+        begun = info is not None and info.state is not State.STARTING  # else it has stored nothing
+        after = info.after if info is not None else 0
+        state, events = find_end(self._log, taken, after, self._book.waiting) if begun else (None, 0)
         if state is None:
-            if write_end(self._log, taken, Outcome(State.LOST, Actor.REAPER), events):
-                state = State.LOST
-                self._stats.runs_ended[state] += 1
-                logger.warning(
-                    "the run %s is lost after %d events: its worker %s has gone", claim.run, events, claim.worker
-                )
-            else:  # its owner's end was under way
+            written = write_end(self._log, taken, Outcome(State.LOST, Actor.REAPER), events)
+            if written is Written.ANOTHER:  # its owner's end was under way
                 state, events = find_end(self._log, taken, after, self._book.waiting)
+            elif written is Written.OURS:
+                self._stats.runs_ended[State.LOST] += 1
+                logger.warning("%s is lost after %d events: its worker %s has gone", claim.run, events, claim.worker)
+            elif not begun:  # its start was about to be refused
+                self._book.release(taken)
+                return
         self._book.end(Info.of(claim, state or State.LOST, after, events))
         self._book.release(taken)

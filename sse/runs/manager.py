@@ -25,9 +25,9 @@ from ..runtime.iterables import close_iterable
 from ..runtime.lines import Line
 from ..settings import Settings
 from ..streams.stats import Stats
-from .book import RENEW, Book, Claim, Info, make_id
-from .ends import find_end, write_end
-from .leases import LOOK, Lease, Reaper
+from .book import Book, Claim, Info, make_id
+from .ends import Written, find_end, write_end
+from .leases import LOOK, RENEW, Lease, Reaper
 from .run import Run, Spawn
 from .states import Actor, Outcome, RunActive, RunsFull, State
 from .writer import Writer
@@ -48,7 +48,7 @@ _STOPPED: Final = Outcome(State.STOPPED, Actor.STOPPER)
 class Runs:
     """See the module's text. Create it in the worker, after any fork.
 
-    abandoned: tells that nobody has this object any more; clock, wall: monotonic and unix seconds.
+    abandoned: tells that nobody has this object any more; clock: monotonic seconds.
     """
 
     def __init__(
@@ -58,7 +58,6 @@ class Runs:
         stats: Stats,
         abandoned: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
         spawn: Spawn = spawn,
     ) -> None:
         #: this worker's name in the log
@@ -73,7 +72,7 @@ class Runs:
         self._lock = threading.Lock()
         self._book = Book(log, offload)
         self.lease = Lease(Book(log, OwnThread()), self.worker, self._all, clock)
-        self.reaper = Reaper(log, Book(log, OwnThread()), stats, self.worker, self._runs.__contains__, clock, wall)
+        self.reaper = Reaper(log, Book(log, OwnThread()), stats, self.worker, self._runs.__contains__, clock)
         self.writer = Writer(log, settings, stats, self.worker, self.lease.hold, clock)
         self._told: dict[str, int] = {}
         self._stop = threading.Event()
@@ -273,7 +272,7 @@ class Runs:
         assert outcome is not None
         self.lease.hold()
         if run.claimed and not run.is_cut and not self._has_end(run):
-            run.claimed = write_end(self._log, run.claim, outcome, run.events)
+            run.claimed = write_end(self._log, run.claim, outcome, run.events) is not Written.ANOTHER
         if run.claimed:
             self._book.end(Info.of(run.claim, outcome.state, run.after, run.events))
             self._book.release(run.claim)

@@ -103,7 +103,6 @@ class Place:
             SETTINGS,
             Stats(),
             clock=world.time,
-            wall=world.time,
             spawn=lambda work, name: None,
         )
         self.position = 0
