@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from .model import CONTROL_EVENTS, HEARTBEAT, STREAM_END, STREAM_RESET, Event, format_id
+from .model import CONTROL_EVENTS, HEARTBEAT, STREAM_END, STREAM_RESET, Event, Record, format_id
 
 #: The event types that are stored. (A heartbeat never is.)
 MARKERS: Final = CONTROL_EVENTS - {HEARTBEAT}
@@ -48,6 +48,16 @@ def erased_marker(channel: str, position: int) -> Event:
     latest = format_id(position)
     detail = {"reason": "erased", "channel": channel, "requested": "", "oldest": None, "latest": latest}
     return own_event(channel, STREAM_RESET, _compact(detail))
+
+
+def is_end(record: Record) -> bool:
+    """Return True for a channel's end. (Old logs may hold events of such a type that somebody published.)"""
+    return record.event == STREAM_END and record.data == end_marker(record.channel).data
+
+
+def is_erasure(record: Record) -> bool:
+    """Return True for the record that has taken the place of a channel's erased ones."""
+    return record.event == STREAM_RESET and record.data == erased_marker(record.channel, record.position).data
 
 
 def _compact(value: object) -> str:

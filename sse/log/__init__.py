@@ -24,6 +24,7 @@ from .base import (
     RetainRule,
     Usage,
 )
+from .tools import Tools
 
 __all__ = [
     "ALLOWED_URLS",
@@ -39,9 +40,11 @@ __all__ = [
     "LogRefused",
     "LogUnavailable",
     "RetainRule",
+    "Tools",
     "Usage",
     "check_url",
     "open_log",
+    "open_tools",
 ]
 
 
@@ -51,6 +54,12 @@ class Open(Protocol):
     def __call__(self, url: str, *, retain_events: int, retain_seconds: float, options: Mapping[str, Any]) -> Log: ...
 
 
+class OpenTools(Protocol):
+    """Returns the tools for a log at a checked URL."""
+
+    def __call__(self, url: str, *, options: Mapping[str, Any]) -> Tools: ...
+
+
 class Engine(NamedTuple):
     """One kind of place that events are kept in.
 
@@ -58,6 +67,7 @@ class Engine(NamedTuple):
     allowed: the forms of its URLs, for people.
     shared: can several processes use one log together?
     check: raises ``ValueError`` with the reason, and without the URL, which may hold a password.
+    tools: None if nothing can be done to such a log from outside of its process.
     """
 
     schemes: tuple[str, ...]
@@ -65,18 +75,27 @@ class Engine(NamedTuple):
     shared: bool
     check: Callable[[str], object]
     open: Open
+    tools: OpenTools | None
 
 
 ENGINES: Final = (
-    Engine(("sqlite",), "sqlite:///relative/path, sqlite:////absolute/path", True, sqlite.check_url, sqlite.open_url),
+    Engine(
+        ("sqlite",),
+        "sqlite:///relative/path, sqlite:////absolute/path",
+        True,
+        sqlite.check_url,
+        sqlite.open_url,
+        sqlite.open_tools,
+    ),
     Engine(
         ("redis", "rediss", "redis+sentinel", "rediss+sentinel"),
         "redis://host:port/0, rediss://…, redis+sentinel://…",
         True,
         redis.check_url,
         redis.open_url,
+        redis.open_tools,
     ),
-    Engine(("memory",), "or memory: (one worker)", False, memory.check_url, memory.open_url),
+    Engine(("memory",), "or memory: (one worker)", False, memory.check_url, memory.open_url, None),
 )
 ALLOWED_URLS: Final = ", ".join(engine.allowed for engine in ENGINES)
 
@@ -107,8 +126,23 @@ def open_log(url: str, *, retain_events: int, retain_seconds: float, options: Ma
     """
     if retain_events < 1 or not retain_seconds > 0:
         raise ValueError(f"retention of {retain_events} events and {retain_seconds} s: both must be above 0")
+    engine = _engine(url)
+    return engine.open(url, retain_events=retain_events, retain_seconds=retain_seconds, options=options or {})
+
+
+def open_tools(url: str, options: Mapping[str, Any] | None = None) -> Tools:
+    """Return the tools for the log at ``url``. options: as for ``open_log``.
+
+    Raises ``ValueError`` for a URL that cannot be used, or whose log cannot be reached from another process.
+    """
+    engine = _engine(url)
+    if engine.tools is None:
+        raise ValueError(f"log URL {redact_url(url)!r}: such a log is in its own process only")
+    return engine.tools(url, options=options or {})
+
+
+def _engine(url: str) -> Engine:
     try:
-        engine = check_url(url)
+        return check_url(url)
     except ValueError as error:
         raise ValueError(f"log URL {redact_url(url)!r} ({error}): must be {ALLOWED_URLS}") from None
-    return engine.open(url, retain_events=retain_events, retain_seconds=retain_seconds, options=options or {})

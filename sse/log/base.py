@@ -109,6 +109,7 @@ class Bounds(NamedTuple):
     lost: 0, or a position above all that were given out before the engine lost acknowledged events (a replica took
     over without them); cursors below it may have missed something, though older events may still be held.
     began: a cursor below this position is from before this log; 0 if that is unknown.
+    erased: the marker of the newest erasure, which may have been trimmed; 0 if nothing was erased.
     """
 
     oldest: int | None
@@ -116,6 +117,7 @@ class Bounds(NamedTuple):
     trimmed: int
     lost: int = 0
     began: int = 0
+    erased: int = 0
 
     @property
     def complete(self) -> bool:

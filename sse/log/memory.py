@@ -71,6 +71,7 @@ class MemoryLog:
         self.retain(retain_events, retain_seconds)
         self._records: list[Record] = []
         self._latest = self._trimmed = self._began = make_position(time.time_ns() // 1_000_000)
+        self._erased = 0
         # By key: digest, positions, unix ms. Oldest first, as keys are never stored again.
         self._publishes: dict[str, tuple[bytes, range, int]] = {}
         self._traces: deque[Trace] = deque(maxlen=_TRACES_MOST)
@@ -129,6 +130,7 @@ class MemoryLog:
             self._remove([record.position for record in records])
             position = max(make_position(now_ms()), self._latest + 1)
             self._store(position, [erased_marker(channel, position)])
+            self._erased = position
         self.wake()
         return Erased(events, position)
 
@@ -170,7 +172,7 @@ class MemoryLog:
         with self._lock:
             self._check_open()
             oldest = self._records[0].position if self._records else None
-            return Bounds(oldest, self._latest, self._trimmed, began=self._began)
+            return Bounds(oldest, self._latest, self._trimmed, began=self._began, erased=self._erased)
 
     def gone(self, channels: Collection[str] | None, after: int) -> int:
         with self._lock:

@@ -6,6 +6,8 @@ read: pages of one, some or all channels, and counting.
 follow: a follower's connection, and noticing that the log was replaced.
 channels: which channels there are, which are closed, what was trimmed of each.
 erase: erasing a channel to the last byte.
+load: fills an empty log with given records.
+tools: what one does to a whole log from outside of the service.
 upkeep: trimming by retention, and what else one worker does for all.
 client: calls Redis on a pooled connection, through the breaker, and translates its errors.
 pool: a few connections for short requests.
@@ -28,8 +30,11 @@ from .url import parse_url as check_url
 
 if TYPE_CHECKING:
     from ..base import Log
+    from ..tools import Tools
 
-__all__ = ["check_url", "open_url"]
+__all__ = ["check_url", "open_tools", "open_url"]
+
+_PREFIX = "sse_redis_prefix", "headwater"
 
 
 def open_url(url: str, *, retain_events: int, retain_seconds: float, options: Mapping[str, Any]) -> Log:
@@ -39,5 +44,12 @@ def open_url(url: str, *, retain_events: int, retain_seconds: float, options: Ma
     """
     from .engine import RedisLog  # only now: the other engines need no client library
 
-    prefix = options.get("sse_redis_prefix", "headwater")
+    prefix = options.get(*_PREFIX)
     return RedisLog.from_url(url, prefix=prefix, retain_events=retain_events, retain_seconds=retain_seconds)
+
+
+def open_tools(url: str, *, options: Mapping[str, Any]) -> Tools:
+    """Return the tools for the log at ``url``. options: as for ``open_url``."""
+    from .tools import RedisTools
+
+    return RedisTools(check_url(url), options.get(*_PREFIX))

@@ -22,7 +22,7 @@ OLDEST: Final = (6, 2)  # XTRIM MINID, exclusive ranges in XRANGE
 WATCH_SECONDS: Final = 30.0
 
 # Conditions that pass: not a reason to refuse for good.
-_PASSING: Final = ("OOM", "READONLY", "LOADING", "MISCONF", "NOREPLICAS", "MASTERDOWN", "BUSY", "TRYAGAIN")
+_PASSING: Final = ("OOM", "READONLY", "LOADING", "MISCONF", "NOREPLICAS", "MASTERDOWN", "BUSY", "TRYAGAIN", "RESTORING")
 
 
 def check(link: Link, keys: Keys, where: str, replicas: int = 0) -> None:

@@ -175,12 +175,13 @@ class RedisLog:
 
     def bounds(self) -> Bounds:
         """See ``Log.bounds``. Creates the log if there is none."""
-        created, latest, trimmed, oldest, redis_ms, lost, began = self._client.run(BOUNDS, [])
+        created, latest, trimmed, oldest, redis_ms, lost, began, erased = self._client.run(BOUNDS, [])
         self._appender.learn_clock(redis_ms)
         if self._client.history is None:
             self._client.history = created, lost
         first, mark = (position_of(id) if id else None for id in (oldest, lost))
-        bounds = Bounds(first, position_of(latest), position_of(trimmed), mark or 0, position_of(began))
+        marks = position_of(trimmed), mark or 0, position_of(began), position_of(erased)
+        bounds = Bounds(first, position_of(latest), *marks)
         self._client.knows(bounds.latest)  # streams open at this position
         return bounds
 

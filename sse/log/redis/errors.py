@@ -25,10 +25,11 @@ _REPLIES: Final = {
     "NOPERM": "the Redis user lacks a right",
     "WRONGTYPE": "another program's key is in the way",
     "FORMAT": "the log in Redis is of another version",
+    "RESTORING": "the log in Redis is being imported or restored; what was interrupted must be repeated",
 }
 # Replies that Redis gives only before a script's first write, since it does not stop a script that has written. No
 # reply to WAIT is among them. After any other error reply, events may have been stored.
-NOTHING_WRITTEN: Final = frozenset({"OOM", "READONLY", "MISCONF", "NOREPLICAS", "WRONGTYPE", "FORMAT"})
+NOTHING_WRITTEN: Final = frozenset({"OOM", "READONLY", "MISCONF", "NOREPLICAS", "WRONGTYPE", "FORMAT", "RESTORING"})
 # NOPERM as Redis 7 and Valkey say it of a command inside a script.
 _NO_RIGHT: Final = ("can't run this command", "can't access at least one of the keys", "has no permissions")
 

@@ -45,7 +45,7 @@ class Tail:
     def resume(self) -> None:
         """Raise ``LogReplaced`` unless this is still the log that was followed through ``after``."""
         client, after, link = self._client, self._after, self.link
-        created, latest, self._trimmed, _, _, lost, _ = client.run_on(link, BOUNDS, [])
+        created, latest, self._trimmed, _, _, lost, *_ = client.run_on(link, BOUNDS, [])
         self._whole = after >= position_of(self._trimmed)
         known, client.history = client.history, (created, lost)
         read, client.followed = client.followed == after, None
@@ -114,7 +114,7 @@ class Tail:
         if history != known or (last != self._last and position_of(last) < position_of(self._last)):
             # Create a log that is gone, and mark one that went back, before anybody is told.
             self._client.knows(position_of(self._last))
-            created, *_, lost, _ = self._client.run_on(self.link, BOUNDS, [])
+            created, _, _, _, _, lost, *_ = self._client.run_on(self.link, BOUNDS, [])
             self._client.history = created, lost
             self._same(known or (created, lost))
             raise LogReplaced(f"the log in Redis went back from {self._last.decode()} to {last.decode()}")

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..base import Log
+    from ..tools import Tools
 
 
 def check_url(url: str) -> str:
@@ -47,3 +48,10 @@ def open_url(url: str, *, retain_events: int, retain_seconds: float, options: Ma
     from .engine import SQLiteLog  # only now: checking a URL must not load sqlite3
 
     return SQLiteLog(check_url(url), retain_events=retain_events, retain_seconds=retain_seconds)
+
+
+def open_tools(url: str, *, options: Mapping[str, Any]) -> Tools:
+    """Return the tools for the log in the file that ``url`` names."""
+    from .tools import SQLiteTools
+
+    return SQLiteTools(check_url(url))

@@ -68,7 +68,7 @@ _POOL_MOST: Final = 8
 _BOUNDS = (
     f"SELECT (SELECT min(position) FROM events), {LATEST},"
     " (SELECT max(value) FROM meta WHERE name IN ('trimmed', 'gone')),"
-    " (SELECT value FROM meta WHERE name = 'began')"
+    " (SELECT value FROM meta WHERE name = 'began'), ifnull((SELECT value FROM meta WHERE name = 'erased'), 0)"
 )
 
 
@@ -244,8 +244,8 @@ class SQLiteLog:
     def bounds(self) -> Bounds:
         row = self._query(one, _BOUNDS)
         assert row is not None
-        oldest, latest, trimmed, began = row
-        return Bounds(oldest, max(latest, trimmed, self._mark), trimmed, self._mark, began)
+        oldest, latest, trimmed, began, erased = row
+        return Bounds(oldest, max(latest, trimmed, self._mark), trimmed, self._mark, began, erased)
 
     def gone(self, channels: Collection[str] | None, after: int) -> int:
         if channels is None:

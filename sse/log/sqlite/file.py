@@ -42,7 +42,11 @@ _PAUSE_FIRST, _PAUSE_MOST, _PAUSE_GROWTH = 0.0001, 0.01, 1.5
 _CONTENTION: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _UNTOUCHED: Final = "it was left as it is"
 # SQLITE_ERROR: a statement that does not fit the schema; a table or column of it is missing.
-_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+
+
+class OtherFormat(LogRefused):
+    """A log of another version of Headwater."""
 
 
 def connect(path: str, *, timeout: float = 0.0, **pragmas: int | str) -> sqlite3.Connection:
@@ -137,19 +141,19 @@ def prepare(path: str) -> None:
     """
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        size = _size(path)
+        size = size_of_file(path)
         if not (size and _examine(path, size)):
             with closing(connect(path)) as database:
                 _create(database, path)
     except OSError as error:
         raise LogUnavailable(f"{path}: cannot be opened: {error.strerror}", stored="no") from error
     except sqlite3.Error as error:
-        if code_of(error) in _DAMAGE:
+        if code_of(error) in DAMAGE:
             raise LogRefused(f"{path}: damaged: {error}; {_UNTOUCHED}") from error
         raise unavailable(error, path, "no") from error
 
 
-def _size(path: str) -> int:
+def size_of_file(path: str) -> int:
     """Return the file's size in bytes, 0 without a file. Raises ``LogRefused`` for anything but a file."""
     try:
         found = os.stat(path)
@@ -176,11 +180,11 @@ def _examine(path: str, size: int) -> bool:
     with closing(sqlite3.connect(f"file:{quote(path)}?immutable=1", uri=True)) as database:
         # A log of ours that is in use, or was killed, may well look torn without its -wal: not to be judged yet.
         with suppress(sqlite3.Error):
-            _recognise(database, path)
+            recognise(database, path)
     # Then with what its -wal holds; still without the right to write (the checkpoint at closing would).
     with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=LOCK_SECONDS)) as database:
         database.execute("BEGIN")  # one moment for all that follows: another worker may be making the log
-        if not _recognise(database, path):
+        if not recognise(database, path):
             return False  # whoever made it: as good as an empty file
         if size <= CHECK_BYTES:
             (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
@@ -194,15 +198,16 @@ def _examine(path: str, size: int) -> bool:
     return True
 
 
-def _recognise(database: sqlite3.Connection, path: str) -> bool:
-    """Decide the same as ``_examine`` by the header alone."""
+def recognise(database: sqlite3.Connection, path: str) -> bool:
+    """Return True for a log, False for an empty database, by the header alone. Raises ``LogRefused`` for another."""
     application, version = (
         database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
     )
     if application == APPLICATION_ID and version == FORMAT:
         return True
     if application == APPLICATION_ID:
-        raise LogRefused(f"{path}: has format {version}; this version of Headwater reads format {FORMAT}; {_UNTOUCHED}")
+        reads = f"this version of Headwater reads format {FORMAT}"
+        raise OtherFormat(f"{path}: has format {version}; {reads}; {_UNTOUCHED}")
     (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application or version or tables:
         raise LogRefused(f"{path}: is another program's SQLite database; {_UNTOUCHED}")
@@ -220,7 +225,7 @@ def _create(database: sqlite3.Connection, path: str) -> None:
                 raise  # else another worker has made the log since, and uses it
     _write_ahead(database, path)
     patiently(database.execute, "BEGIN IMMEDIATE")  # of several workers that start at once, one makes the log
-    if not _recognise(database, path):
+    if not recognise(database, path):
         created = make_position(time.time_ns() // 1_000_000)
         create(database, created)
         database.execute(f"PRAGMA application_id = {APPLICATION_ID}")

@@ -53,11 +53,13 @@ from .erase import ERASE, REBUILD
 from .fetch import FETCH
 from .head import FORMAT, Script
 from .keep import KEEP
+from .load import BEGIN, LOAD, LOAD_CLOSED, LOAD_END, LOAD_ERASE
 from .notes import NOTES, PUT
 from .trim import PRUNE, TRIM
 
 __all__ = [
     "APPEND",
+    "BEGIN",
     "BOUNDS",
     "CHECK",
     "COUNT",
@@ -68,6 +70,10 @@ __all__ = [
     "JOIN",
     "KEEP",
     "LIST",
+    "LOAD",
+    "LOAD_CLOSED",
+    "LOAD_END",
+    "LOAD_ERASE",
     "NOTES",
     "PRUNE",
     "PUT",

@@ -8,14 +8,15 @@ from .book import FUNCTIONS
 from .head import WHOLE, Script
 
 # KEYS: meta, events. ARGV: seen
-# Returns {created, latest, trimmed, oldest or "", server ms, lost or "", began or "0-0"}.
+# Returns {created, latest, trimmed, oldest or "", server ms, lost or "", began or "0-0", erased or "0-0"}.
 BOUNDS: Final = Script(
     FUNCTIONS,
     """
 local log, info = open_all(), stream()
 reconcile(log, info)
 local latest = newest(log.last, info['last-generated-id'] or '0-0')
-return {log.created, latest, log.trimmed, info.first, clock(), log.lost, read_book(log).began}
+return {log.created, latest, log.trimmed, info.first, clock(), log.lost, read_book(log).began,
+  log.erase}
 """,
 )
 

@@ -6,6 +6,7 @@ import hashlib
 from typing import Final
 
 FORMAT: Final = "1"  # of the keys above; any other is refused, never rewritten
+LOADING: Final = "loading"  # the format of a log that is being imported (``load``)
 
 _HEAD: Final = f"local FORMAT = '{FORMAT}'\n" + """
 local META, EVENTS = KEYS[1], KEYS[2]
@@ -106,6 +107,7 @@ local function open()
   local raw = redis.call('HMGET', META, 'format', 'created', 'last', 'oldest', 'trimmed', 'lost', 'closed')
   if not raw[1] then return create() end
   if raw[1] ~= FORMAT then
+    if raw[1] == 'loading' then error('-RESTORING ' .. META .. ' is being filled by headwater log', 0) end
     error('-FORMAT ' .. META .. ' is of format ' .. raw[1] .. ', this program knows ' .. FORMAT, 0)
   end
   local log = {created = raw[2], last = raw[3], oldest = raw[4], trimmed = raw[5], lost = raw[6] or '',

@@ -1,0 +1,23 @@
+"""What one does to a whole Redis log from outside of the service: see ``sse.log.tools``."""
+
+from __future__ import annotations
+
+from ..tools import Loader
+from .load import RedisLoader, check_free, receipt
+from .url import RedisUrl
+
+
+class RedisTools:
+    """The tools for the log at ``target``. prefix: the first part of every key."""
+
+    def __init__(self, target: RedisUrl, prefix: str) -> None:
+        self._place = target, prefix
+
+    def check_free(self) -> None:
+        check_free(*self._place)
+
+    def receipt(self) -> int:
+        return receipt(*self._place)
+
+    def loader(self, *, force: bool) -> Loader:
+        return RedisLoader(*self._place, force=force)

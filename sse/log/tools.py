@@ -1,0 +1,78 @@
+"""What one does to a whole log from outside of the service: import, backup, restore, check.
+
+An engine's tools are made for a URL (``sse.log.open_tools``); nothing is opened before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from ..events.model import Record
+from .base import LogError
+
+
+class Occupied(LogError):
+    """The log is in use, or holds something, and may not be replaced. The message says what. Nothing was changed."""
+
+
+class Marks(NamedTuple):
+    """What a log is, besides its records, as in ``Bounds``.
+
+    began: 0 if that is unknown.
+    gone: records up to here may be missing; 0 for none.
+    lost: the log's own mark of a loss, 0 for none.
+    """
+
+    began: int
+    gone: int
+    lost: int
+
+
+class Loader(Protocol):
+    """A log in the making, which nobody sees before ``finish``. What an interrupted one has left is removed first."""
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Add records with their positions, which ascend from call to call."""
+        ...
+
+    def close_channels(self, closed: Mapping[str, int]) -> None:
+        """Note that channels are closed, with their closing positions."""
+        ...
+
+    def erase(self, channel: str, below: int) -> None:
+        """Remove a channel's records below this position, and open it."""
+        ...
+
+    def finish(self, marks: Marks, *, tell: bool, receipt: int = 0) -> None:
+        """Put it into the log's place. Notes of the log that was there stay.
+
+        tell: mark the log, so that every client with a cursor from before now is told that events may be missing.
+        receipt: what ``Tools.receipt`` shall return, below 2**56.
+
+        Raises ``Occupied``, ``LogUnavailable``.
+        """
+        ...
+
+    def close(self) -> None:
+        """Remove it, if it was not put in place."""
+        ...
+
+
+class Tools(Protocol):
+    """The tools for the log at one URL. Any method may raise ``LogUnavailable`` and ``LogRefused``."""
+
+    def check_free(self) -> None:
+        """Raise ``Occupied`` if there is a log that is in use or holds something."""
+        ...
+
+    def receipt(self) -> int:
+        """Return the receipt of the import that made this log, 0 for none."""
+        ...
+
+    def loader(self, *, force: bool) -> Loader:
+        """Begin a new log.
+
+        force: even if there is a log that is in use, or holds something.
+        """
+        ...
