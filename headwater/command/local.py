@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .errors import Failed, checked_settings, say
 
 if TYPE_CHECKING:
-    from ..sse.log import Log
+    from ..sse.log import Log, Tools
     from ..sse.settings import Settings
 
 
@@ -48,3 +48,13 @@ def opened_log(settings: Settings | None = None, *, create: bool = True) -> Iter
             yield log
         except (LogRefused, LogUnavailable) as error:
             raise Failed(str(error)) from None
+
+
+def log_tools(settings: Settings) -> Tools:
+    """Return what is done to the whole log that SSE_LOG names. Raises Failed."""
+    from ..sse.log import open_tools
+
+    try:
+        return open_tools(settings.sse_log, vars(settings))
+    except ValueError as error:
+        raise Failed(str(error)) from None

@@ -64,9 +64,13 @@ class Running:
         """Wait until it has said this."""
         eventually(lambda: text in self.told, 20, lambda: f"{text!r} expected: {self.told}")
 
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
     def interrupt(self) -> None:
         """Ctrl-C."""
-        self._process.send_signal(signal.SIGINT)
+        self.signal(signal.SIGINT)
 
     def wait(self) -> int:
         """Wait for its end; its status."""
