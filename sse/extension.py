@@ -286,19 +286,28 @@ class AppSSE(Service):
     def attach(self, sock: socket.socket, channel: str = CANARY_CHANNEL) -> None:
         """Hand one end of a socket pair to the hub, as a real, close-delimited stream of a channel.
 
-        The hub then owns the socket. Raises RuntimeError if this worker does not take streams over.
+        The hub then owns the socket. Raises RuntimeError if this worker does not take streams over, LogUnavailable
+        after :meth:`stop`: what watches an app must not start it again.
         """
-        hub = self.hub
+        hub = self._unless_stopped()
         if hub.sockets is None:
             raise RuntimeError("this worker does not take sockets over")
         stream = self._own_stream(hub, channel, pull=False)
         hub.sockets.adopt(stream, sock.detach())
 
     def open(self, channel: str = CANARY_CHANNEL) -> Iterator[bytes]:
-        """Open the same stream as a generator of the bytes that it is sent."""
-        stream = self._own_stream(self.hub, channel, pull=True)
+        """Open the same stream as a generator of the bytes that it is sent.
+
+        Raises LogUnavailable after :meth:`stop`.
+        """
+        stream = self._own_stream(self._unless_stopped(), channel, pull=True)
         assert isinstance(stream, PullStream)
         return stream.chunks()
+
+    def _unless_stopped(self) -> Hub:
+        if self.stopped:
+            raise LogUnavailable("this app's SSE was stopped")
+        return self.hub
 
     @staticmethod
     def _own_stream(hub: Hub, channel: str, *, pull: bool) -> Stream:

@@ -243,7 +243,6 @@ class Service:
 
     def stop(self) -> None:
         """End the runs, streams and threads, and close the log. A later use opens it again."""
-        self.stopped = True
         hub, log, runs = self._hub, self._log, self._runs
         if self._watch is not None:
             self._watch.stop()
@@ -256,6 +255,7 @@ class Service:
         if self.spans is not None:
             self.spans.stop()
         with self._lock:
+            self.stopped = True
             self._hub = self._log = self._runs = None
             self._watch = self._new_watch()
 

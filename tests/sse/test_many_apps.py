@@ -184,3 +184,20 @@ def test_one_decision_counts_for_the_apps_before_and_after_it(factory: Factory) 
         client = app.test_client()
         assert client.post("/events/orders", data="x").status_code == 201
         assert client.get("/events/orders").status_code == 403
+
+
+def test_health_does_not_start_again_what_was_stopped(factory: Factory) -> None:
+    """Somebody stops SSE and forgets Health, whose canary would subscribe again."""
+    sse, health, create_app = factory
+    app = create_app("half")
+    app.test_client().get("/healthz")
+    part = app.extensions["sse"]
+    eventually(lambda: part.status().started, 5)
+    canary = app.extensions["health"].start().canary
+    eventually(lambda: canary.seen, 5)
+    sse.stop()
+    eventually(lambda: "stopped" in canary._logged, 5)
+    assert not part.status().started and part._hub is None
+    sse.publish("orders", "in use again")
+    seen = canary.seen
+    eventually(lambda: canary.seen > seen, 5)
