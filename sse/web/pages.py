@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from flask import Blueprint, Response, current_app, json, request, send_from_directory
 
+from ..auth.decision import AccessDenied
+from ..auth.hook import Action
+from .access import allowed
 from .openapi import describe
+from .problems import Problem
+from .query import check_query, checked_channels
+from .service import Service
 
 blueprint = Blueprint("pages", __name__)
 
@@ -41,6 +47,35 @@ def console() -> Response:
 def console_file(name: str) -> Response:
     """Send a file of the console."""
     return send_from_directory(_FILES, name)
+
+
+@blueprint.get("/console/rights")
+def rights() -> Response:
+    """Tell what this request's sender may do with the names and patterns of ``?channel=``, or what is missing.
+
+    It says no more than trying would. Not part of the API: for the console, which cannot try to erase.
+    """
+    service: Service = current_app.extensions["sse"]
+    channels = request.args.getlist("channel")
+    check_query(request)
+    checked_channels(channels, service.settings.sse_max_channels)
+    actions: tuple[Action, ...] = ("subscribe", "publish", "manage")
+    told = {action: _right(service, action, channels) for action in actions}
+    return Response(json.dumps(told), mimetype="application/json")
+
+
+def _right(service: Service, action: Action, channels: list[str]) -> dict[str, Any]:
+    """Return whether it is allowed: who is known by what (``as``, ``until`` in Unix seconds), or ``missing``."""
+    try:
+        grant = allowed(service, request, action, channels)
+    except AccessDenied as refusal:
+        return {"allowed": False, "missing": refusal.detail}
+    return {"allowed": True, "as": grant.subject, "until": grant.expires_at}
+
+
+@blueprint.errorhandler(Problem)
+def _on_problem(problem: Problem) -> Response:
+    return problem.response()
 
 
 @blueprint.get("/openapi.json")

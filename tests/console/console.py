@@ -28,6 +28,13 @@ class Console:
         self["#connect"].click()
         self.wait_state("open")
 
+    def open_channel(self, channel: str) -> None:
+        """Show a channel or pattern, and wait until its rights are known."""
+        self["#prefix"].fill(channel)
+        self["#open-channel"].click()
+        self.wait_text("#channel-name", f"^{re.escape(channel)}$")
+        self["#rights li"].nth(2).wait_for()
+
     def wait_state(self, state: str) -> None:
         self.page.wait_for_selector(f'#machine[data-state="{state}"]')
 

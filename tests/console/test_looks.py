@@ -32,10 +32,25 @@ def fill(page: Console, served: Server, channel: str) -> None:
     page["#charts path.line[d]:not([d=''])"].first.wait_for(state="attached")
 
 
+def show_channel(page: Console, channel: str) -> None:
+    """A list of channels, and one of them with its history."""
+    page["#prefix"].fill(channel)
+    page["#list-channels"].click()
+    page["#channel-rows tr"].first.wait_for()
+    page.open_channel(channel)
+    page["#channel-history"].click()
+    page["#history .row"].nth(3).wait_for()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_never_scrolls_sideways(console: Opens, served: Server, scheme: str) -> None:
     page = console(viewport={"width": WIDTHS["phone"], "height": 900}, color_scheme=scheme)
     fill(page, served, f"wide{scheme}")
+    served.publish(f"wide{scheme}".ljust(128, "W"), "the longest name", "?close=1")
+    show_channel(page, f"wide{scheme}")
+    page["#prefix"].fill(f"wide{scheme}")
+    page["#list-channels"].click()
+    page["#channel-rows tr"].nth(1).wait_for()
     # A finger can hit the buttons.
     heights = page["main form button"].evaluate_all("all => all.map((b) => b.getBoundingClientRect().height)")
     assert min(heights) >= 32
@@ -91,12 +106,16 @@ def test_axe_finds_no_violation(console: Opens, served: Server, scheme: str) -> 
         pytest.skip(line)
     # The page's policy would block axe itself.
     page = console(bypass_csp=True, color_scheme=scheme, reduced_motion="reduce")
-    for state in ("empty", "filled", "unfolded"):
+    for state in ("empty", "filled", "unfolded", "channel", "dialog"):
         if state == "filled":
             fill(page, served, f"axe{scheme}")
         elif state == "unfolded":
             served.publish(f"axe{scheme}", "W" * 50_000)
             page[".row .expand"].first.click()
+        elif state == "channel":
+            show_channel(page, f"axe{scheme}")
+        elif state == "dialog":
+            page["#channel-erase"].click()
         page.page.evaluate(AXE.read_text())
         found = page.page.evaluate(
             """async (rules) => (await axe.run({ runOnly: rules })).violations.map(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+SCREENSHOTS = ROOT / "build" / "screenshots"
 # Milliseconds to wait for a page, on a machine with two cores that also runs other tests.
 PATIENCE = 15_000
 
@@ -78,6 +78,5 @@ def page_of(browser: Browser, **options: Any) -> Iterator[tuple[Page, Problems]]
 
 def screenshot(page: Page, name: str) -> None:
     """Save a picture of the whole page in build/screenshots, for CI's artefacts."""
-    folder = ROOT / "build" / "screenshots"
-    os.makedirs(folder, exist_ok=True)
-    page.screenshot(path=str(folder / f"{name}.png"), full_page=True)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=str(SCREENSHOTS / f"{name}.png"), full_page=True)

@@ -6,6 +6,7 @@ A message is its length in bytes, a colon, and a JSON list: ``[0, number, comman
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
@@ -17,6 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from tests.support.browser import SCREENSHOTS
 from tests.support.programs import require_program
 from tests.support.wait import eventually
 
@@ -63,6 +65,16 @@ class FirefoxPage:
         body = f"const it = ({script}); return typeof it === 'function' ? it(arguments[0]) : it;"
         parameters = {"script": body, "args": [argument]}
         return self._command("WebDriver:ExecuteScript", parameters)["value"]
+
+    def resize(self, width: int, height: int) -> None:
+        """Make the window as large as this, in pixels; Firefox has a least width."""
+        self._command("WebDriver:SetWindowRect", {"width": width, "height": height})
+
+    def screenshot(self, name: str) -> None:
+        """Save a picture of the whole page in build/screenshots, for CI's artefacts."""
+        encoded = self._command("WebDriver:TakeScreenshot", {"full": True})["value"]
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        (SCREENSHOTS / f"{name}.png").write_bytes(base64.b64decode(encoded))
 
     def _command(self, name: str, parameters: dict[str, Any]) -> Any:
         if self._socket is None:

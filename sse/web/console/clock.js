@@ -15,6 +15,9 @@ export function learn(milliseconds, { rough = false } = {}) {
   skew = seen;
 }
 
+// What `?since=` has for the last so many seconds ("60"), or for "earliest"; "" for "".
+export const sinceOf = (choice) => (/^\d+$/.test(choice) ? String(Math.round(now() - Number(choice) * 1000)) : choice);
+
 export const timeOf = (id) => Number(id.split("-")[0]);
 
 export const age = (milliseconds) => {

@@ -70,9 +70,19 @@ export class List {
     this.waitingChars = 0;
     this.dropped = 0; // events that were dropped while they waited
     this.total = 0;
-    this.shown = []; // { row, chars }, newest first
+    this.shown = []; // { row, chars, channel }, newest first
     this.shownChars = 0;
     this.box.replaceChildren();
+    this.onChange(this);
+  }
+
+  // Drop the events of an erased channel.
+  forget(channel) {
+    this.waiting = this.waiting.filter((event) => event.channel !== channel);
+    this.waitingChars = this.waiting.reduce((sum, { data }) => sum + data.length, 0);
+    for (const { row } of this.shown.filter((made) => made.channel === channel)) row.remove();
+    this.shown = this.shown.filter((made) => made.channel !== channel);
+    this.shownChars = this.shown.reduce((sum, { chars }) => sum + chars, 0);
     this.onChange(this);
   }
 
@@ -93,7 +103,7 @@ export class List {
     this.waiting = [];
     this.waitingChars = 0;
     this.dropped = 0;
-    const made = events.map((event) => ({ row: element(event), chars: event.data.length }));
+    const made = events.map((event) => ({ row: element(event), chars: event.data.length, channel: event.channel }));
     this.shown.unshift(...made);
     this.box.prepend(...made.map(({ row }) => row));
     for (const { chars } of made) this.shownChars += chars;

@@ -1,29 +1,24 @@
+import { events as base, isPattern } from "./api.js";
+import { renewChannel, setUp } from "./channel.js";
+import { list as channelList } from "./channels.js";
 import { copy, select } from "./clipboard.js";
-import { learn, now, timeOf } from "./clock.js";
+import { learn, now, sinceOf, timeOf } from "./clock.js";
 import { List } from "./list.js";
 import { draw } from "./machine.js";
+import { explain } from "./resets.js";
 import { follow } from "./service.js";
 import { Stream } from "./stream.js";
 import { Timeline } from "./timeline.js";
-import { learnNeed } from "./token.js";
+import { authorization, learnNeed } from "./token.js";
 
 const $ = (id) => document.getElementById(id);
-const base = new URL(document.querySelector('meta[name="events"]').content, document.baseURI);
-const WORDS = {
-  expired: "Some of the events you asked for have expired. These are all that are left",
-  "before-log": "You asked for events from before this log began. These are all that it holds",
-  malformed: "The id to resume from is malformed. These are all events that are kept",
-  unknown: "The id to resume from is in the future, so it is not from this log. These are all events that are kept",
-  "too-far": "Too many events were missed to replay them all. These are the newest",
-};
-
-const authorization = () => ($("token").value ? { Authorization: `Bearer ${$("token").value}` } : {});
 const words = (text) => text.split(/[\s,]+/).filter(Boolean);
 const number = (value) => value.toLocaleString("en");
 const channels = () => words($("channels").value);
 
 let stream = null;
-let subscribed = []; // the stream's channels
+let subscribed = []; // the stream's channels and patterns
+let envelope = false; // each event tells its channel: it may be one of several
 let received = 0;
 let opened = 0; // when this connection was opened, in the server's time
 let resumed = ""; // the id that it was resumed after
@@ -41,8 +36,9 @@ function listenUrl() {
   const url = new URL(base);
   for (const channel of subscribed) url.searchParams.append("channel", channel);
   for (const type of words($("types").value)) url.searchParams.append("event", type);
-  const since = $("since").value;
-  if (since) url.searchParams.set("since", since === "earliest" ? since : String(Math.round(now() - Number(since) * 1000)));
+  if (envelope) url.searchParams.set("envelope", "1");
+  const since = sinceOf($("since").value);
+  if (since) url.searchParams.set("since", since);
   return url;
 }
 
@@ -57,6 +53,7 @@ function listen() {
   stream?.close();
   notice("");
   subscribed = channels();
+  envelope = subscribed.length > 1 || subscribed.some(isPattern);
   resumed = "";
   replayed = 0;
   received = 0;
@@ -83,9 +80,10 @@ function onState({ state, from, why, due, wait, status }) {
     heard = beaten = 0;
     caption = resumed ? `open, resumed after ${resumed}` : `open: ${subscribed.join(", ")}`;
   } else if (state === "closed") {
-    if (why && why !== "closed") notice(why, "bad");
+    if (why === "ended") notice(`${subscribed.join(", ")} ${subscribed.length === 1 ? "has" : "have"} ended: nothing will follow.`);
+    else if (why && why !== "closed") notice(why, "bad");
   }
-  if (status) learnNeed("read", status, Boolean($("token").value));
+  if (status) learnNeed("read", status);
   draw({ state, from, caption, due, wait });
   timeline.become(state);
   $("drop").disabled = state !== "open";
@@ -94,10 +92,16 @@ function onState({ state, from, why, due, wait, status }) {
   $("waiting").textContent = `${state === "open" ? "Connected; nothing" : "Nothing"} yet. ${state === "open" ? "Publish" : "Connect, then publish"} something here, or from a terminal:`;
 }
 
-function onReset(data) {
-  const told = JSON.parse(data);
-  const oldest = told.oldest ? `, since ${new Date(timeOf(told.oldest)).toLocaleString()}` : "";
-  notice(told.reason in WORDS ? `${WORDS[told.reason]}${oldest}.` : data);
+function onReset(reset) {
+  if (reset.reason === "erased") list.forget(reset.channel);
+  notice(explain(reset));
+}
+
+// Return an event's channel and data. The service's own records tell their channel, and are in no envelope.
+function contents(block) {
+  if (!envelope) return { channel: subscribed[0], data: block.data };
+  const told = JSON.parse(block.data);
+  return block.event === "run" ? { channel: told.channel ?? "", data: block.data } : told;
 }
 
 function onBlock(block) {
@@ -112,16 +116,15 @@ function onBlock(block) {
     $("heartbeat").textContent = new Date(Number(block.data)).toLocaleTimeString();
     return;
   }
-  if (block.event === "stream-reset") return onReset(block.data);
+  if (block.event === "stream-reset") return onReset(JSON.parse(block.data));
+  if (block.event === "stream-end") return notice(`${JSON.parse(block.data).channel ?? "The stream"} has ended.`);
   $("received").textContent = (received += 1).toLocaleString();
   const at = timeOf(stream.lastId);
   // An event older than this connection was missed, and has just been replayed.
   const missed = Boolean(resumed) && at < opened;
   replayed += missed;
   timeline.mark(at, missed);
-  // The stream does not tell which of several channels an event belongs to.
-  const channel = subscribed.length === 1 ? subscribed[0] : `one of ${subscribed.length} channels`;
-  list.push({ ...block, id: stream.lastId, missed, channel, channels: subscribed.join(", ") });
+  list.push({ event: block.event, ...contents(block), id: stream.lastId, missed });
 }
 
 // A connection to a dead server can stay open for minutes, so warn when three heartbeats are missing.
@@ -179,7 +182,7 @@ $("publish").addEventListener("submit", async (event) => {
   try {
     const answer = await fetch(url, { method: "POST", body: $("publish-data").value, headers: authorization() });
     const said = await answer.json().catch(() => ({}));
-    learnNeed("publish", answer.status, Boolean($("token").value));
+    learnNeed("publish", answer.status);
     told = answer.ok ? `stored as ${said.id}` : said.detail || `refused with ${answer.status}`;
     $("published").classList.toggle("bad", !answer.ok);
   } catch {
@@ -197,14 +200,26 @@ const renew = () => ($("example").textContent = example());
 $("channels").addEventListener("input", renew);
 $("copy").addEventListener("click", () => copy(example(), $("copy"), () => select($("example"))));
 
+// ── channels ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+function listenTo(channel) {
+  $("channels").value = channel;
+  renew();
+  listen();
+  $("listen-title").scrollIntoView();
+}
+setUp(listenTo, () => channelList.restart());
+
 // ── the start ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-const stats = follow(base, authorization, (status) => learnNeed("read", status, Boolean($("token").value)));
+const stats = follow(base, authorization, (status) => learnNeed("read", status));
 $("who").addEventListener("submit", (event) => event.preventDefault());
 $("token").addEventListener("change", () => {
   renew();
   stats.close();
   stats.open();
+  channelList.restart();
+  renewChannel();
 });
 
 // A link may name channels, types and a beginning: /?channel=orders&channel=stock&event=created&since=earliest

@@ -19,7 +19,7 @@ function beginning(data) {
 }
 
 // Event data is only ever set as text, never as HTML.
-export function element({ id, event, data, missed, channel, channels }) {
+export function element({ id, event, data, missed, channel }) {
   const row = document.createElement("div");
   row.className = missed ? "row new replayed" : "row new";
   const part = (tag, name, text, parent = row) => {
@@ -31,7 +31,7 @@ export function element({ id, event, data, missed, channel, channels }) {
   };
   const head = part("div", "head", "");
   part("span", "chip", event || "message", head).title = event || "message";
-  part("span", "channel", channel, head).title = channels;
+  part("span", "channel", channel, head);
   const bytes = new TextEncoder().encode(data).length;
   if (bytes >= SIZE_FROM) part("span", "size", size(bytes), head);
   part("time", "age", age(timeOf(id)), head).dataset.at = timeOf(id);

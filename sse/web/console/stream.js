@@ -97,6 +97,10 @@ export class Stream extends EventTarget {
     try {
       const answer = await fetch(this.url, { headers, cache: "no-store", signal: controller.signal });
       learn(Date.parse(answer.headers.get("Date")), { rough: true });
+      if (answer.status === 204) {
+        if (this.controller === controller) this.close("ended", answer.status);
+        return;
+      }
       const type = answer.headers.get("Content-Type") ?? "";
       if (answer.status !== 200 || !type.startsWith("text/event-stream")) {
         // Any other answer ends the stream for good, as it does an EventSource.
