@@ -33,7 +33,7 @@ from .web.fast_path import FastPath
 from .web.manage import Erased, erase, revoke
 from .web.problems import Problem
 from .web.publishing import KEY_PATTERN
-from .web.run_routes import blueprint
+from .web.routes import blueprint
 from .web.runs import RunHandle, refused
 from .web.servers import refuse_company, refuse_or_warn, running_server, warn
 from .web.service import Service

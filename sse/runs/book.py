@@ -17,16 +17,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeVar
 
-from ..events.model import InvalidEvent, check_channel
+from ..events.model import CHANNEL_PATTERN
 from ..log import Log
 from .states import OPEN, State
 
 T = TypeVar("T")
+
+#: A run's id.
+RUN_PATTERN: Final = re.compile(rf"({CHANNEL_PATTERN.pattern})~[0-9a-f]{{32}}")
 
 #: Seconds that a note of a run is kept: after its end, and before (a claim of a run that lasts longer is renewed).
 KEPT: Final = 86_400.0
@@ -123,11 +127,8 @@ def make_id(channel: str, key: str | None) -> str:
 
 def channel_of(run: str) -> str | None:
     """Return the channel that a run's id names; None if it cannot be an id."""
-    channel, _, rest = run.partition("~")
-    try:
-        return check_channel(channel) if len(rest) == 32 and rest.isalnum() else None
-    except InvalidEvent:
-        return None
+    match = RUN_PATTERN.fullmatch(run)
+    return match and match[1]
 
 
 class Book:
@@ -204,6 +205,9 @@ class Book:
     def end(self, info: Info) -> None:
         """Write down a run that has ended."""
         self._wait(lambda: self._log.put_note(_kind(info.channel), info.run, info.text(), KEPT))
+
+    def forget(self, info: Info) -> None:
+        self._wait(lambda: self._log.drop_note(_kind(info.channel), info.run))
 
     def infos(self, channel: str) -> list[Info]:
         """Return what is known of the channel's runs, the newest first."""

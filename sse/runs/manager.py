@@ -37,6 +37,9 @@ logger = logging.getLogger("headwater.runs")
 #: The event of a control record that stops a run; its data is ``{"run": id}``.
 STOP: Final = "stop"
 
+#: Seconds that a repeated start waits for the first one. Its worker needs milliseconds, unless it has just died.
+START_PATIENCE: Final = 2.0
+
 #: Seconds that runs have to end when their worker is closed.
 CLOSE_PATIENCE: Final = 1.5
 
@@ -208,7 +211,7 @@ class Runs:
         if (present := self._book.claim(claim)) is not None:
             if present.run != claim.run:
                 raise RunActive(channel, present.run)
-            return self._book.info(claim.run) or Info.of(present, State.STARTING, 0)
+            return self._once_begun(present)
         run.claimed = True
         closed, bounds = offload(lambda: (self._log.closed((channel,)), self._log.bounds()))
         run.after = bounds.latest
@@ -221,6 +224,15 @@ class Runs:
         if self.lease.lapses != lapses:
             self.lease.confirm(run)
         return None
+
+    def _once_begun(self, claim: Claim) -> Info:
+        """Return what is known of a run that another worker is starting at this moment; before, its position is not."""
+        deadline = time.monotonic() + START_PATIENCE
+        while True:
+            info = self._book.info(claim.run)
+            if (info is not None and info.state is not State.STARTING) or time.monotonic() >= deadline:
+                return info or Info.of(claim, State.STARTING, 0)
+            time.sleep(0.02)
 
     # ── finding and stopping ────────────────────────────────────────────────────────────────────────────────
 
@@ -258,6 +270,12 @@ class Runs:
     def on_stop(self, data: dict[str, Any]) -> None:
         """Obey a control record."""
         self.stop_here(str(data.get("run")))
+
+    def forget(self, channel: str) -> None:
+        """Forget the runs of a channel that have ended. Raises LogUnavailable."""
+        for info in self._book.infos(channel):
+            if not info.is_open:
+                self._book.forget(info)
 
     def drain(self) -> None:
         """End all runs of this worker as lost. Returns at once."""

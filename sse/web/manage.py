@@ -63,8 +63,12 @@ class Erased(NamedTuple):
 
 
 def erase(service: Service, channel: str) -> Erased:
-    """Remove a channel's events from the log, and open the channel again. May take seconds. Raises LogUnavailable."""
+    """Remove a channel's events from the log, and open the channel again. May take seconds. Raises LogUnavailable.
+
+    Its runs that have ended are forgotten: their keys must not lead to events that are gone.
+    """
     done = offload(service.log.erase, channel)
+    service.runs.forget(channel)
     return Erased(done.events, format_id(done.through))
 
 

@@ -9,6 +9,8 @@ from ..events.model import CHANNEL_PATTERN, CONTROL_EVENTS, MAX_RETRY_MS, MAX_TY
 from ..events.wire import RESET_REASONS
 from ..log.base import CHANNELS_MOST, STORED
 from ..observe.request_id import GIVEN
+from ..runs.book import RUN_PATTERN
+from ..runs.states import State
 from ..settings import Settings
 from ..version import VERSION
 from .places import placed
@@ -39,6 +41,7 @@ def _problems(*statuses: int) -> dict[str, Any]:
         400: "The request is invalid; `detail` names the field and the limit.",
         401: "A token is missing, malformed, expired or revoked (`WWW-Authenticate`).",
         403: "Not allowed; `detail` says what is.",
+        404: "There is no such run, or it ended more than a day ago.",
         406: "`Accept` excludes both text/event-stream and application/json.",
         408: "The body did not arrive in time.",
         409: "The channel is closed: it takes nothing more until it is erased.",
@@ -127,6 +130,45 @@ _ERASE: dict[str, Any] = {
         "200": _answer("The log has let go of it.", _object(erased={"type": "integer", "minimum": 0}, through=_ID)),
         **_problems(400, 401, 403, 500),
         "503": _problem("NotStored", "`stored` is `no`: nothing was erased. `unknown`: repeat it until it succeeds."),
+    },
+}
+
+_RUN_ID = {"type": "string", "pattern": f"^{RUN_PATTERN.pattern}$"}
+_RUN = {"$ref": "#/components/schemas/Run"}
+_READ_FAILED = _problem("NotStored", "The log cannot be read now.")
+
+_SHOW_RUN: dict[str, Any] = {
+    "summary": "Tell the state of a run",
+    "security": _security(reading=True),
+    "parameters": [_path("run", _RUN_ID)],
+    "responses": {
+        "200": _answer("What is known of it, on whatever worker it runs.", _RUN),
+        **_problems(401, 403, 404, 500),
+        "503": _READ_FAILED,
+    },
+}
+
+_LIST_RUNS: dict[str, Any] = {
+    "summary": "List the runs of a channel, the newest first",
+    "security": _security(reading=True),
+    "parameters": [{"name": "channel", "in": "query", "required": True, "schema": _CHANNEL}],
+    "responses": {
+        "200": _answer(
+            "Those that go on, and those that ended within a day.", _object(runs={"type": "array", "items": _RUN})
+        ),
+        **_problems(400, 401, 403, 500),
+        "503": _READ_FAILED,
+    },
+}
+
+_STOP_RUN: dict[str, Any] = {
+    "summary": "Stop a run, on whatever worker it is",
+    "description": "Needs the right to publish to its channel. Its iterable is closed within a second.",
+    "parameters": [_path("run", _RUN_ID)],
+    "responses": {
+        "200": _answer("It had ended before.", _RUN),
+        "202": _answer("It is being stopped; this is what was known of it before.", _RUN),
+        **_problems(401, 403, 404, 500, 503),
     },
 }
 
@@ -250,6 +292,9 @@ def describe(settings: Settings) -> dict[str, Any]:
         "/events": {"get": _stream_operation([channels]), "post": batch},
         "/channels": {"get": _LIST},
         "/streams": {"delete": _END_STREAMS},
+        "/runs": {"get": _LIST_RUNS},
+        "/runs/{run}": {"get": _SHOW_RUN},
+        "/runs/{run}/stop": {"post": _STOP_RUN},
     }
     return {
         "openapi": "3.1.0",
@@ -292,6 +337,14 @@ def describe(settings: Settings) -> dict[str, Any]:
                     next=_ID,
                     reset={"oneOf": [{"type": "null"}, _object(reason={"type": "string"})]},
                     closed={"type": "boolean"},
+                ),
+                "Run": _object(
+                    run=_RUN_ID,
+                    channel=_CHANNEL,
+                    state={"type": "string", "enum": list(State)},
+                    started={"type": "integer", "description": "unix milliseconds"},
+                    events={"type": "integer", "minimum": 0},
+                    worker={"type": "string"},
                 ),
                 # OpenAPI 3.1 cannot describe a sequence, so this is the schema of one block (3.2 has itemSchema).
                 "Event": {

@@ -1,4 +1,4 @@
-"""The Flask routes around :mod:`sse.web.publishing` and :mod:`sse.web.streaming`."""
+"""The Flask routes: each view calls a function of the module that does the work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..auth.decision import AccessDenied
 from ..log import ChannelClosed, IdempotencyConflict, LogRefused, LogUnavailable
 from ..observe.environ import RAISED
 from ..observe.request_id import HEADER
-from . import channels, history, manage, publishing, streaming
+from . import channels, history, manage, publishing, runs, streaming
 from .answers import NoContent, common_headers, refusal
 from .places import PlacedBlueprint
 from .problems import Problem
@@ -98,6 +98,28 @@ def end_streams() -> Response:
     return _json(manage.end_streams(_service(), request), 202)
 
 
+@blueprint.get("/runs", provide_automatic_options=False)
+def list_runs() -> Response:
+    """List the runs of a channel."""
+    _begin()
+    return _json(runs.list_runs(_service(), request))
+
+
+@blueprint.get("/runs/<run>", provide_automatic_options=False)
+def show_run(run: str) -> Response:
+    """Tell what is known of a run."""
+    _begin()
+    return _json(runs.show_run(_service(), request, run))
+
+
+@blueprint.post("/runs/<run>/stop", provide_automatic_options=False)
+def stop_run(run: str) -> Response:
+    """Stop a run. Answers 202 if it goes on now, as its worker reads this in the log; 200 if it had ended."""
+    _begin()
+    text, went_on = runs.stop_run(_service(), request, run)
+    return _json(text, 202 if went_on else 200)
+
+
 def _json(text: str | bytes, status: int = 200) -> Response:
     return Response(text, status, {"Cache-Control": "no-store"}, mimetype="application/json")
 
@@ -107,10 +129,13 @@ _ALLOW: Final = {
     "/events/<channel>": "DELETE, GET, HEAD, OPTIONS, POST",
     "/channels": "GET, HEAD, OPTIONS",
     "/streams": "DELETE, OPTIONS",
+    "/runs": "GET, HEAD, OPTIONS",
+    "/runs/<run>": "GET, HEAD, OPTIONS",
+    "/runs/<run>/stop": "OPTIONS, POST",
 }
 
 
-def options(allow: str, channel: str | None = None) -> Response:
+def options(allow: str, **values: str) -> Response:
     """Answer preflights (Fetch §3.2.2) and plain OPTIONS."""
     response = Response(status=204)
     response.headers["Allow"] = allow

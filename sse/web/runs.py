@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import flask
@@ -10,9 +11,9 @@ from werkzeug.wrappers import Request
 from ..runs.book import Info, channel_of
 from ..runs.states import RunActive, RunsFull, State
 from .access import allowed
-from .answers import NoContent
+from .answers import NoContent, check_log
 from .problems import Problem
-from .query import checked_channel
+from .query import check_query, checked_channel, single_value
 from .service import Service
 from .streaming import open_from
 from .view_streams import STREAM_HEADERS
@@ -59,42 +60,51 @@ class RunHandle:
         self._service.runs.stop(self.id)
 
 
-def describe(service: Service, request: Request, run: str) -> dict[str, Any]:
-    """Return what is known of a run, for those who may read its channel.
+def list_runs(service: Service, request: Request) -> str:
+    """Return the answer of ``GET /runs?channel=``: the newest first.
 
-    Raises Problem (404), AccessDenied, LogUnavailable.
+    Raises the errors that :func:`sse.web.answers.refusal` knows.
     """
-    allowed(service, request, "subscribe", (_channel(run),))
-    return _known(service.runs.find(run), run).public()
-
-
-def list_runs(service: Service, request: Request) -> list[dict[str, Any]]:
-    """Return the runs of ``?channel=``, the newest first. Raises Problem (400), AccessDenied, LogUnavailable."""
-    channel = checked_channel(request.args.get("channel", ""))
+    check_log(service, request)
+    check_query(request)
+    channel = checked_channel(single_value(request, "channel") or "")
     allowed(service, request, "subscribe", (channel,))
-    return [info.public() for info in service.runs.of_channel(channel)]
+    return _json({"runs": [info.public() for info in service.runs.of_channel(channel)]})
 
 
-def stop(service: Service, request: Request, run: str) -> tuple[dict[str, Any], bool]:
-    """Stop a run; return what was known of it before, and whether it went on then.
+def show_run(service: Service, request: Request, run: str) -> str:
+    """Return the answer of ``GET /runs/<id>``. Raises the errors that :func:`sse.web.answers.refusal` knows."""
+    check_log(service, request)
+    allowed(service, request, "subscribe", (_channel(run),))
+    return _json(_known(service.runs.find(run)).public())
 
-    Raises Problem (404), AccessDenied, LogUnavailable.
+
+def stop_run(service: Service, request: Request, run: str) -> tuple[str, bool]:
+    """Stop a run; return the answer, what was known of it before, and whether it went on then.
+
+    Raises the errors that :func:`sse.web.answers.refusal` knows.
     """
+    check_log(service, request)
     allowed(service, request, "publish", (_channel(run),))
-    info = _known(service.runs.stop(run), run)
-    return info.public(), info.is_open
+    info = _known(service.runs.stop(run))
+    return _json(info.public()), info.is_open
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value) + "\n"
 
 
 def _channel(run: str) -> str:
+    """Return a run's channel, by which rights are decided before anything is told of it. Raises Problem (404)."""
     channel = channel_of(run)
     if channel is None:
         raise Problem(404, "there is no such run")
     return channel
 
 
-def _known(info: Info | None, run: str) -> Info:
+def _known(info: Info | None) -> Info:
     if info is None:
-        raise Problem(404, "there is no such run, or it has ended more than a day ago")
+        raise Problem(404, "there is no such run, or it ended more than a day ago")
     return info
 
 
