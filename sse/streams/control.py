@@ -94,24 +94,23 @@ class Control:
 
     def __init__(self, hub: Obeying) -> None:
         self._hub = hub
+        #: the event types of the records that this module acts on
+        self.kinds: frozenset[str] = _MARKERS | {REVOKE}
         self._callbacks: dict[str, list[Callable[[dict[str, Any]], None]]] = {REVOKE: [self._revoke]}
         self._recent: deque[Revocation] = deque(maxlen=RECENT)
 
     def on(self, kind: str, callback: Callable[[dict[str, Any]], None]) -> None:
         """Call back with the data of each control record of this kind; in the tailer, so it must return at once."""
         self._callbacks.setdefault(kind, []).append(callback)
+        self.kinds |= {kind}
 
-    def markers(self, records: Sequence[Record]) -> list[int]:
-        """Return where in a batch markers are that :meth:`act` acts on."""
-        return [index for index, record in enumerate(records) if record[2] in _MARKERS]
-
-    def act(self, marker: Record) -> None:
+    def act(self, record: Record) -> None:
         """Do what a marker says, after the window and the groups have been given it. The hub's lock is held."""
-        if marker.event == STREAM_RESET:
-            self._erase(marker.channel, marker.position)
-        elif is_end(marker.channel, marker.event, marker.data):
-            self._hub.ends.passed(marker.channel, marker.position, closed=True)
-            self.end(self._hub.ends.judge(self._hub.groups.named(marker.channel)))
+        if record.event == STREAM_RESET:
+            self._erase(record.channel, record.position)
+        elif is_end(record.channel, record.event, record.data):
+            self._hub.ends.passed(record.channel, record.position, closed=True)
+            self.end(self._hub.ends.judge(self._hub.groups.named(record.channel)))
 
     def end(self, groups: Collection[Group]) -> None:
         """End groups whose end this worker has read. The hub's lock is held."""

@@ -18,9 +18,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from ..events.batch import encode_frames
+from ..events.markers import MARKERS
 from ..events.model import Record
 from ..events.wire import Frame
 from ..log import Log
@@ -44,6 +46,8 @@ from .window import Window, matches
 # once its events were given to this many groups; both take about 2 ms.
 RECORDS_PER_STEP = 500
 GIVEN_PER_STEP = 10_000
+
+_kind = itemgetter(2)  # a record's event type
 
 
 class Status(NamedTuple):
@@ -249,14 +253,14 @@ class Hub:
     def dispatch(self, records: list[Record]) -> None:
         """Take in what follows the window's position: encode it once, keep it, and give it to the groups."""
         frames = encode_frames(records)
+        usual = self.control.kinds.isdisjoint(map(_kind, records))
         with self.lock:
             try:
-                begin = 0
-                for index in self.control.markers(records):
-                    self._take_in(frames[begin : index + 1])
-                    self._act(records[index])
-                    begin = index + 1
-                self._take_in(frames[begin:] if begin else frames)
+                if usual:
+                    self.window.extend(frames)
+                    self._give_all(frames)
+                else:
+                    self._take_in_and_obey(records, frames)
             except Exception:
                 # Some groups lack frames that the window has. Their streams end here and read them when they resume.
                 self._end_live()
@@ -267,19 +271,23 @@ class Hub:
                 self._wake_sockets()
             if self.deliveries.reading:
                 self.deliveries.mark(frames, self.groups.of)
-        self.control.call_back(records)
+        if not usual:
+            self.control.call_back(records)
 
-    def _take_in(self, frames: list[Frame]) -> None:
-        self.window.extend(frames)
-        self._give_all(frames)
-
-    def _act(self, marker: Record) -> None:
-        try:
-            self.control.act(marker)
-        except Exception:
-            # It will not pass again. What may have been erased must not be served.
-            self.window.reset(self.window.position)
-            raise
+    def _take_in_and_obey(self, records: list[Record], frames: list[Frame]) -> None:
+        """Take in a batch, and act on each marker once it was given to the groups."""
+        begin = 0
+        for end, record in enumerate(records, 1):
+            if record.event in MARKERS or end == len(records):
+                self.window.extend(frames[begin:end])
+                self._give_all(frames[begin:end])
+                begin = end
+                try:
+                    self.control.act(record)
+                except Exception:
+                    # It will not pass again. What may have been erased must not be served.
+                    self.window.reset(self.window.position)
+                    raise
 
     def on_control(self, kind: str, callback: Callable[[dict[str, Any]], None]) -> None:
         """Call back with the data of each control record of this kind; in the tailer, so it must return at once."""
