@@ -169,6 +169,10 @@ class Control:
             if revocation.covers(stream):
                 stream.end(CloseReason.REVOKED)
 
+    def missed(self) -> None:
+        """Note that revocations may have passed unseen; so streams that are opening now end."""
+        self._recent.append(Revocation(None, "*", None, time.monotonic()))
+
     def has_revoked(self, stream: Stream | Pulling) -> bool:
         """Tell whether a stream that begins to be served was revoked while it was opening."""
         return any(one.at >= stream.opened and one.covers(stream) for one in self._recent)

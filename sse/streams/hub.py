@@ -203,6 +203,7 @@ class Hub:
             self._end_live()
             self.window.reset(trimmed)
             self._forget()
+            self.control.missed()
             for stream in self.pulling:
                 stream.end(CloseReason.FELL_BEHIND)
         if self.sockets is not None:
