@@ -68,6 +68,27 @@ def test_after_a_lost_connection_the_server_is_shown_as_silent(console: Opens, s
     page.wait_text("#service-note", "trying again")
 
 
+def test_a_hidden_tab_does_not_keep_a_connection_for_figures(console: Opens, start_server: StartServer) -> None:
+    server = start_server()
+    page = console(where=server)
+    page.wait_text("#server", "answered")
+
+    def become(hidden: bool) -> None:
+        page.page.evaluate(
+            """(hidden) => {
+                Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+                document.dispatchEvent(new Event("visibilitychange"));
+            }""",
+            hidden,
+        )
+
+    become(True)
+    server.wait_for_log('"channels": "_stats"')  # the access log's line of a stream that has ended
+    page.wait_text("#server", "^no report for")
+    become(False)
+    page.wait_text("#server", "answered")
+
+
 # Records every figure that is written, because a busy page may handle several reports at once.
 RECORD = """() => {
     globalThis.figures = [];

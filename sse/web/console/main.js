@@ -213,6 +213,11 @@ setUp(listenTo, () => channelList.restart());
 // ── the start ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 const stats = follow(base, authorization, (status) => learnNeed("read", status));
+// A hidden tab needs no figures: over HTTP/1.1 all tabs of a browser share six connections to a server.
+document.addEventListener("visibilitychange", () => {
+  stats.close();
+  if (!document.hidden) stats.open();
+});
 $("who").addEventListener("submit", (event) => event.preventDefault());
 $("token").addEventListener("change", () => {
   renew();
