@@ -101,7 +101,9 @@ def test_two_identical_requests_at_once_on_two_pods_start_one_run(fleet: Fleet, 
             twins = list(pool.map(start, fleet.ports * 2))
             assert len({one.run for one in twins}) == 1
     readers = watch(stack, twins[-1:], fleet.port)
-    settle("two identical requests at once on two pods", readers, {"done"})
+    settle(
+        "two identical requests at once on two pods", readers, {"done"}, note="12 questions, each asked four times at once"
+    )
     again = runs.start(channel=channels[-1], key="same")
     assert again.run == twins[0].run
     for channel in channels:
