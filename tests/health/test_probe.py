@@ -258,12 +258,12 @@ WAYS = [
 @pytest.mark.parametrize("way", WAYS)
 def test_the_command_prints_one_line_and_exits_with_0_or_1(server: OneShotServer, way: list[str]) -> None:
     command = [sys.executable, *way, "--url", server.url, "--timeout"]
-    for script, status, line in (
-        (_answer(CHUNKED, chunk(heartbeat())), 0, "ok: a heartbeat"),
-        (_answer(CHUNKED), 1, "failed: the stream opened, but no heartbeat within 0.2 s"),
+    for script, timeout, status, line in (
+        (_answer(CHUNKED, chunk(heartbeat())), "10", 0, "ok: a heartbeat"),
+        (_answer(CHUNKED), "1", 1, "failed: the stream opened, but no heartbeat within 1 s"),
     ):
         server.script = script(server)
-        done = subprocess.run([*command, "0.2"], cwd=ROOT, capture_output=True, text=True, timeout=20)
+        done = subprocess.run([*command, timeout], cwd=ROOT, capture_output=True, text=True, timeout=20)
         assert (done.returncode, done.stderr) == (status, "")
         assert done.stdout.startswith(line)
         assert done.stdout.count("\n") == 1
