@@ -40,6 +40,9 @@ OPERATIONS = (
     "DELETE /events/{channel}",
     "GET /channels",
     "DELETE /streams",
+    "GET /runs",
+    "GET /runs/{run}",
+    "POST /runs/{run}/stop",
 )
 
 SAID = [
