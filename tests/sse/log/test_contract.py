@@ -28,8 +28,8 @@ def now() -> int:
 def test_new_log_is_empty_and_knows_when_it_was_made(place: Place) -> None:
     before = now()
     log = place.open()
-    oldest, latest, trimmed, lost, began = log.bounds()
-    assert oldest is None and latest == trimmed == began and lost == 0 and log.bounds().complete
+    oldest, latest, trimmed, lost, began, erased = log.bounds()
+    assert oldest is None and latest == trimmed == began and lost == erased == 0 and log.bounds().complete
     assert before <= latest <= now() + 2000 * 2**20  # a server of its own may have a clock of its own
     assert log.read(None, 0, LIMIT, BYTES) == log.newest(None, LIMIT, BYTES) == []
     (first,) = log.append(events("a"))

@@ -184,7 +184,7 @@ def test_erasing_removes_a_channel_and_leaves_a_marker(log: Log) -> None:
     }
     assert log.read(["a"], 0, LIMIT, BYTES) == [marker]
     bounds = log.bounds()
-    assert bounds.latest == erased.through and bounds.oldest == positions[1]
+    assert bounds.latest == bounds.erased == erased.through and bounds.oldest == positions[1]
     assert bounds.trimmed < positions[0] and bounds.complete, "what was erased was not trimmed"
     assert log.gone(["a"], 0) == log.gone(["*"], 0) == log.gone(None, 0) == 0
 
