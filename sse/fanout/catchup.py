@@ -124,9 +124,9 @@ class CatchUp:
         return self._page
 
     def _queue(self, stream: Stream, backlog: Backlog, chunk: Chunk) -> None:
-        """Make a page, if it has events, the backlog's rest, and count it."""
+        """Make a page, if it has bytes, the backlog's rest, and count it."""
         stream.cursor = chunk.position
-        if chunk.events:
+        if chunk.body:
             backlog.rest = chunk.chunked if stream.chunked else chunk.body
             stream.events += chunk.events
             stream.bytes += len(chunk.body)

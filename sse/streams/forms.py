@@ -6,6 +6,7 @@ A subscription has one form, which its group holds, so all streams of a group ar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Final
 
 from ..events import plain, wire
@@ -14,6 +15,9 @@ from ..events.wire import Frame, ResetReason
 
 # Envelopes that were made last are kept for other groups and for streams that catch up.
 ENVELOPES_BYTES: Final = 4 * 1024 * 1024
+
+
+_type = itemgetter(2)  # a frame's
 
 
 class Envelopes:
@@ -35,6 +39,11 @@ class Envelopes:
     def forget(self) -> None:
         """Forget all: events were erased, or positions mean other events now."""
         self._made, self._size = {}, 0
+
+
+def count_events(frames: Sequence[Frame]) -> int:
+    """Return how many of these frames are events, not markers."""
+    return len(frames) - sum(map(MARKERS.__contains__, map(_type, frames)))
 
 
 class Form:

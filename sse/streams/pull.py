@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 
 from ..log import LogUnavailable
 from ..runtime.cooperation import breathe
+from .forms import count_events
 from .group import Group
 from .hub import Hub
 from .replay import FellBehind
@@ -184,16 +185,17 @@ class PullStream(Stream):
             body = b"".join(self.group.form.wires(page.frames))
             self.beat = time.monotonic()
             yield body
-            self.events += len(page.frames)
+            events = count_events(page.frames)
+            self.events += events
             self.bytes += len(body)
             if self.state is State.REPLAYING:
-                hub.stats.replayed += len(page.frames)
+                hub.stats.replayed += events
             else:
                 hub.stats.delivery.observe_ages((frame.position for frame in page.frames), time.time())
             if self.group.traced:
                 with hub.lock:  # the first of the group's streams that has it reports it for all
                     hub.deliveries.written(self.group, page.frames, len(self.group.waiters), 0.0, time.time())
-            hub.stats.delivered += len(page.frames)
+            hub.stats.delivered += events
             hub.stats.bytes_sent += len(body)
         moved = page.position > self.cursor
         self.cursor = page.position

@@ -14,6 +14,7 @@ environ alone whether the hook would do nothing. (``health`` keeps publishing of
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -36,6 +37,9 @@ from .view_streams import STREAM_HEADERS
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+# A channel's name, or a pattern.
+_SELECTOR: Final = re.compile(rf"(?:{CHANNEL_PATTERN.pattern})\*?|\*")
 
 # Limit on remembered routes to our views (method, scheme, host, path); at the limit, all are forgotten.
 MAX_ROUTES: Final = 10_000
@@ -105,7 +109,7 @@ class FastPath:
         if method == "POST" or method == "GET":
             path: str = environ["PATH_INFO"]
             prefix = self._prefix
-            if path.startswith(prefix) and CHANNEL_PATTERN.fullmatch(path, len(prefix)) and self._takes(environ):
+            if path.startswith(prefix) and _SELECTOR.fullmatch(path, len(prefix)) and self._takes(environ):
                 return self._answer(environ, start_response, path[len(prefix) :])
         return self._flask(environ, start_response)
 

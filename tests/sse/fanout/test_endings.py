@@ -291,7 +291,7 @@ def test_a_pass_that_is_under_way_sends_an_erased_event_to_no_more_streams(
         assert client.blocks[-1].event == "stream-reset"
     assert got == [[True, False]] * 2 + [[False]] * 4
     assert {client.stream.state for client in clients} == {State.LIVE}, "all go on"
-    assert sum(client.stream.events + client.stream.group.events for client in clients) == 2 * 2 + 4 * 1
+    assert sum(client.stream.events + client.stream.group.events for client in clients) == 2, "markers do not count"
 
 
 def test_only_streams_with_bytes_of_the_erased_channel_are_cut(site: Stepped) -> None:

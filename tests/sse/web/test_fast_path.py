@@ -90,6 +90,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "closed": {"path": "/events/closed"},
     "close-again": {"path": "/events/closed?close=1", "data": ""},
     "reserved-channel": {"path": "/events/_stats"},
+    "pattern": {"path": "/events/orders:*"},
+    "every-channel": {"path": "/events/*"},
     "bad-channel": {"path": "/events/a%20b"},
     "long-channel": {"path": "/events/" + "a" * 129},
     "slash-in-channel": {"path": "/events/a/b"},
