@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from ..events.items import Item, as_message
 from ..events.model import Event, InvalidEvent
 from ..log import LogError
-from ..runtime.cooperation import breathe, spawn, throw_into
+from ..runtime.cooperation import breathe, spawn, throw_into, turn_clock
 from ..runtime.iterables import close_iterable
 from .book import Claim
 from .states import OPEN, Actor, Outcome, RunError, State, check_step
@@ -22,8 +22,8 @@ logger = logging.getLogger("headwater.runs")
 
 #: Seconds that a stopped iterable has to end; then the run ends without it.
 STOP_PATIENCE: Final = 0.7
-#: Seconds for which an iterable is pulled in a row, when it never waits; then others run.
-PULL_TURN: Final = 0.002
+#: Items that an iterable which never waits may yield in a row; then others run. They take a millisecond.
+PULLED_IN_A_ROW: Final = 50
 # Seconds until the end is tried again that could not be stored: the first time, doubled up to the second.
 _RETRY_FIRST: Final = 0.1
 _RETRY_MOST: Final = 1.0
@@ -125,12 +125,16 @@ class Run:
         self.end()
 
     def _pull_all(self) -> None:
-        began = time.monotonic()
+        turn_began = turn_clock()
+        turn, pulled = 0.0, 0
         try:
             while self.pull():
-                if time.monotonic() - began > PULL_TURN:
+                pulled += 1
+                if (now := turn_began()) != turn:
+                    turn, pulled = now, 1
+                if pulled >= PULLED_IN_A_ROW:
                     breathe()
-                    began = time.monotonic()
+                    pulled = 0
         finally:
             self.close()
 
@@ -172,7 +176,8 @@ class Run:
             raise TypeError("the events of a run get their ids from the log, so an item cannot have one")
         limit = self._max_bytes()
         event = Event(self.channel, message.data, message.event, message.retry)
-        if len(event.data) > limit or len(event.data.encode()) > limit:
+        size = len(event.data)
+        if size > limit or (not event.data.isascii() and len(event.data.encode()) > limit):
             raise InvalidEvent("data", f"an event is at most {limit} bytes (SSE_MAX_EVENT_BYTES)")
         return event
 

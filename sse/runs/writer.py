@@ -99,7 +99,10 @@ class Writer:
         self._worker = worker
         self._confirm = confirm
         self._clock = clock
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)  # runs wait for it
+        self._wanted = threading.Condition(lock)  # the writer waits for it
+        self._looks_at = float("inf")  # when it looks by itself
         self._waiting: dict[Source, None] = {}  # runs with items that wait, the longest first
         self._batch: _Batch | None = None  # what is being appended, or has to be tried again
         self._numbers = 0
@@ -125,13 +128,16 @@ class Writer:
             run.waiting_bytes += size
             if run not in self._waiting:
                 self._waiting[run] = None
-                self._changed.notify_all()
+                if self._due(run.flush_at) < self._looks_at:
+                    self._looks_at = 0.0
+                    self._wanted.notify()
             return True
 
     def wake(self) -> None:
         """Let everybody who waits look again."""
         with self._changed:
             self._changed.notify_all()
+            self._wanted.notify()
 
     def empty(self, run: Source) -> bool:
         """Return True if nothing of a run waits."""
@@ -148,9 +154,11 @@ class Writer:
         """Store what comes, until ``stop`` is set (then call :meth:`wake`)."""
         failures, failure = Failures(logger), "storing what runs have yielded failed; it is tried again"
         while True:
-            with self._changed:
+            with self._wanted:
                 while not stop.is_set() and (pause := self.pause()) != 0:
-                    self._changed.wait(pause)
+                    self._looks_at = float("inf") if pause is None else self._clock() + pause
+                    self._wanted.wait(pause)
+                self._looks_at = 0.0  # at once, after this append
             if stop.is_set():
                 return
             try:
@@ -166,11 +174,15 @@ class Writer:
         if self._batch is not None:
             due = self._retry_at
         elif self._waiting:
-            first = min(run.flush_at for run in self._waiting)
-            due = max(first, self._flushed_at + self._settings.sse_run_flush / 1000)
+            held_back = self._settings.sse_publish_rate
+            due = self._due(min(run.flush_at for run in self._waiting) if held_back else 0.0)
         else:
             return None
         return max(due - self._clock(), 0)
+
+    def _due(self, flush_at: float) -> float:
+        """Return when the next append is due of a run that may be appended then."""
+        return max(flush_at, self._flushed_at + self._settings.sse_run_flush / 1000)
 
     def flush(self) -> None:
         """Make one append of what is due, if anything is. If it cannot be stored now, keep it."""

@@ -156,6 +156,16 @@ def breathe() -> None:
         hub.wait(timer)
 
 
+def turn_clock() -> Callable[[], float]:
+    """Return a function that tells when this turn of the caller's event loop began; always 0.0 without a loop."""
+    if not cooperative():
+        return float
+    from gevent import get_hub
+
+    now: Callable[[], float] = get_hub().loop.now
+    return now
+
+
 class Turn:
     """Batches callers that arrive in the same turn of the event loop.
 
