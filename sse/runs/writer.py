@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from ..events.model import Event
 from ..log import ChannelClosed, Log, LogError, LogUnavailable
+from ..log.base import IDEMPOTENCY_SECONDS
 from ..runtime.failures import Failures
 from ..settings import Settings
 from ..streams.stats import Stats
@@ -35,6 +36,10 @@ APPEND_CHARS: Final = 1024 * 1024
 RETRY_FIRST: Final = 0.1
 RETRY_MOST: Final = 1.0
 
+# Seconds after which an append that may have been stored is not repeated: the log may have forgotten its key.
+GIVE_UP: Final = IDEMPOTENCY_SECONDS / 2
+
+_AWAY: Final = Outcome(State.ERROR, Actor.OWNER, error="the log could not be reached")
 _CLOSED: Final = Outcome(State.ERROR, Actor.OWNER, error="the channel was closed")
 
 
@@ -65,15 +70,22 @@ class Source(Protocol):
     def is_cut(self) -> bool:
         """True if nothing of it may be stored any more."""
 
+    def stop(self, outcome: Outcome) -> None:
+        """End it."""
+
     def cut(self, outcome: Outcome, why: str) -> None:
-        """End it where it is."""
+        """End it where it is: not even its end can be stored."""
 
 
 class _Batch:
-    """One append: what each run gave."""
+    """One append: what each run gave.
+
+    doubtful_since: when it was first tried without an answer, so that it may be in the log.
+    """
 
     def __init__(self, key: str) -> None:
         self.key = key
+        self.doubtful_since = float("inf")
         self.parts: list[tuple[Source, list[Event]]] = []
 
 
@@ -190,6 +202,9 @@ class Writer:
             if self.pause() != 0:
                 return
             batch = self._batch = self._batch or self._take()
+        if self._clock() - batch.doubtful_since > GIVE_UP:
+            self._give_up(batch)
+            return
         try:
             self._confirm()
             events = [event for run, events in batch.parts if not run.is_cut for event in events]
@@ -201,7 +216,7 @@ class Writer:
                 if run.channel == error.channel:
                     run.cut(_CLOSED, "its channel was closed")
         except LogError as error:
-            self._failed(error)
+            self._failed(batch, error)
         else:
             self._stored(batch, len(events))
 
@@ -231,15 +246,30 @@ class Writer:
         self._flushed_at = now
         return batch
 
-    def _failed(self, error: LogError) -> None:
+    def _failed(self, batch: _Batch, error: LogError) -> None:
         self._stats.append_failed_at = time.monotonic()
         with self._changed:
+            if not (isinstance(error, LogUnavailable) and error.stored == "no"):
+                batch.doubtful_since = min(batch.doubtful_since, self._clock())
             if not self._away:
                 logger.warning("what runs have yielded cannot be stored, it waits: %s", error)
             self._away = True
             longest = error.retry_after if isinstance(error, LogUnavailable) else RETRY_MOST
             self._retry_at = self._clock() + min(self._delay, longest)
             self._delay = min(self._delay * 2, RETRY_MOST)
+            self._changed.notify_all()
+
+    def _give_up(self, batch: _Batch) -> None:
+        """End the runs of a batch of which nobody knows whether it is stored. What follows it must not be stored."""
+        for run, taken in batch.parts:
+            logger.error("the run on %s ends: nobody knows whether %d items of it are stored", run.channel, len(taken))
+            run.stop(_AWAY)
+        with self._changed:
+            self._batch = None
+            for run, _ in batch.parts:
+                run.waiting.clear()
+                run.waiting_bytes = 0
+                self._waiting.pop(run, None)
             self._changed.notify_all()
 
     def _stored(self, batch: _Batch, events: int) -> None:

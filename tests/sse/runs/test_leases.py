@@ -180,6 +180,31 @@ def test_an_owner_that_comes_back_first_keeps_its_run(world: World) -> None:
     assert found is not None and found.state is State.RUNNING
 
 
+@pytest.mark.parametrize("answered", [True, False])
+def test_an_append_without_an_answer_is_not_repeated_when_the_log_may_have_forgotten_it(
+    world: World, answered: bool
+) -> None:
+    place = world.add()
+    start(place)
+    world.run_for(10)
+    (run,) = place.of_mine()
+    place.link.loses_answer = not answered
+    place.link.away = answered
+    place.pull(run, 1)
+    place.flush()
+    place.link.away = True
+    world.run_for(600)
+    place.link.away = False
+    world.run_for(10)
+    items = [item.partition(":")[2] for item in stored(world.log, "a").items]
+    if answered:  # certainly not stored
+        place.pull(run, 1)
+        place.flush()
+        assert items == ["0", "1"] and ends(world) == []
+    else:
+        assert items == ["0", "1"] and ends(world) == ["error"]
+
+
 @pytest.mark.parametrize("calls", range(8))
 @pytest.mark.parametrize("after", [False, True])
 def test_a_reaper_that_dies_in_the_middle_leaves_it_to_the_next(world: World, calls: int, after: bool) -> None:
