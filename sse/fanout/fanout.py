@@ -125,8 +125,8 @@ class Fanout:
         stream.backlog.progress_at = now
         self.sockets.backlogged.add(stream)
         self.upkeep.joined(stream)
-        if self.hub.control.has_revoked(stream):
-            self.catchup.end_now(stream, CloseReason.REVOKED)
+        if (reason := self.hub.control.why_not(stream)) is not None:
+            self.catchup.end_now(stream, reason)
         else:
             self.catchup.advance(stream)
 

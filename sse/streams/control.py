@@ -44,13 +44,14 @@ class Revocation(NamedTuple):
     """Which streams to end: those that match all of what is given.
 
     subject: of their owner; channel: a name or a pattern, any of whose channels they may get; request: the id of the
-    request that opened it; at: when this worker read of it, monotonic seconds.
+    request that opened it; at: when this worker read of it, monotonic seconds; reason: why they end.
     """
 
     subject: str | None
     channel: str | None
     request: str | None
     at: float
+    reason: CloseReason = CloseReason.REVOKED
 
     @classmethod
     def of(cls, data: dict[str, Any], now: float) -> Revocation:
@@ -171,8 +172,8 @@ class Control:
 
     def missed(self) -> None:
         """Note that revocations may have passed unseen; so streams that are opening now end."""
-        self._recent.append(Revocation(None, "*", None, time.monotonic()))
+        self._recent.append(Revocation(None, "*", None, time.monotonic(), CloseReason.FELL_BEHIND))
 
-    def has_revoked(self, stream: Stream | Pulling) -> bool:
-        """Tell whether a stream that begins to be served was revoked while it was opening."""
-        return any(one.at >= stream.opened and one.covers(stream) for one in self._recent)
+    def why_not(self, stream: Stream | Pulling) -> CloseReason | None:
+        """Return why a stream that begins to be served must end: it was revoked while it was opening."""
+        return next((one.reason for one in self._recent if one.at >= stream.opened and one.covers(stream)), None)

@@ -105,7 +105,7 @@ class Hub:
         self.pulling: set[Pulling] = set()
         self.deliveries = Deliveries(lambda: settings.sse_trace_lines, on_delivered)
         self.retention = Retention(log, settings)
-        self.replay = Replay(log, self.window, self.advanced, settings, stats)
+        self.replay = Replay(log, self.window, self.advanced, settings, stats, lambda: self.tailer.catch_up())
         self._abandoned = abandoned
         self.ends = Ends(log, self.window, self.replay, self.advanced)
         self.control = Control(self)

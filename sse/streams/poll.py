@@ -51,8 +51,8 @@ class Poll:
         with self._hub.lock:
             self.group.waiters[self] = None
             self._hub.pulling.add(self)
-            if self._hub.control.has_revoked(self):
-                self.end(CloseReason.REVOKED)
+            if (reason := self._hub.control.why_not(self)) is not None:
+                self.end(reason)
         return self
 
     def __exit__(

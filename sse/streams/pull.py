@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from typing import Final
 
 from ..log import LogUnavailable
 from ..runtime.cooperation import breathe
@@ -21,6 +22,9 @@ from .stream import CloseReason, State, Stream, spread_retry
 HANG_UP_CHECK = 0.5  # seconds between looks whether a silent stream's client is still there, if the worker can tell
 LOG_RETRY = 0.5  # seconds until a stream tries a log again that is down; its heartbeats go on meanwhile
 PAGES_PER_TURN = 4  # pages that a stream reads in a row before it lets others run
+
+# Streams that end for these reasons are sent no more.
+_AT_ONCE: Final = frozenset({CloseReason.REVOKED, CloseReason.FELL_BEHIND})
 
 
 class PullStream(Stream):
@@ -96,7 +100,7 @@ class PullStream(Stream):
         self._woken.set()
 
     def end(self, reason: CloseReason) -> None:
-        """End cleanly: after what the stream is owed, or at once if its access was taken back."""
+        """End cleanly: after what the stream is owed, or at once."""
         self._end = self._end or reason
         self._woken.set()
 
@@ -108,8 +112,7 @@ class PullStream(Stream):
         with hub.lock:
             self.group.waiters[self] = None
             hub.pulling.add(self)
-            if hub.control.has_revoked(self):
-                self._end = CloseReason.REVOKED
+            self._end = self._end or hub.control.why_not(self)
         try:
             try:
                 end = yield from self._serve()
@@ -137,7 +140,7 @@ class PullStream(Stream):
                 wire, self._inbox = self._inbox, b""
                 yield wire
                 continue
-            if self._end is CloseReason.REVOKED:
+            if self._end in _AT_ONCE:
                 return self._end
             if self._end is None and self.ends_at <= time.monotonic():
                 self._end = self.ends_as

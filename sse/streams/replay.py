@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ..events.batch import encode_frames
@@ -61,16 +62,27 @@ class Start(NamedTuple):
 
 
 class Replay:
-    """See the module's text. advanced: the hub's lock as a condition, notified when the window has moved."""
+    """See the module's text.
+
+    advanced: the hub's lock as a condition, notified when the window has moved.
+    catch_up: waits for the tailer if the worker stood still.
+    """
 
     def __init__(
-        self, log: Log, window: Window, advanced: threading.Condition, settings: Settings, stats: Stats
+        self,
+        log: Log,
+        window: Window,
+        advanced: threading.Condition,
+        settings: Settings,
+        stats: Stats,
+        catch_up: Callable[[], None],
     ) -> None:
         self._log = log
         self._window = window
         self._advanced = advanced
         self._settings = settings
         self._stats = stats
+        self._catch_up = catch_up
         self._flights = SingleFlight()
         self._erasures = 0
 
@@ -114,6 +126,7 @@ class Replay:
         because the log may still hold some of what follows.
         cursor: 0 for the beginning of the log, None for a malformed one. Raises LogUnavailable.
         """
+        self._catch_up()
         reason: ResetReason | None = None if cursor is not None else "malformed"
         if cursor is not None and cursor > self._window.position:
             reason, cursor = self._ahead(cursor)

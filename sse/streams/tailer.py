@@ -36,6 +36,11 @@ RETRY_FIRST, RETRY_MOST = 0.1, 0.6
 # Events that enter the window in a row while it is filled at the start.
 WARMED_PER_STEP = 1000
 
+# A log answers each second. After so many seconds without an answer, and without a failure, the worker stood still.
+STOOD_STILL = 2.0
+# Seconds that a stream which opens then waits for the log.
+CATCH_UP = 1.0
+
 # After so many seconds without an answer from the log, the tailer checks whether retention has overtaken it.
 STALL = 5.0
 
@@ -155,6 +160,20 @@ class Tailer:
             logger.warning("the log is followed again, after %s", format_id(position))
             self._complained_of = None
         self._delay = RETRY_FIRST
+
+    def catch_up(self) -> None:
+        """Wait, if the worker stood still, until it has read what happened meanwhile; at most CATCH_UP seconds.
+
+        Threat: a process that was stopped, or a virtual machine that was paused, serves events from its window that
+        were erased meanwhile. While the log is away, nobody can know of that, and the window is used.
+        """
+        deadline = time.monotonic() + CATCH_UP
+        with self._hub.advanced:
+            while time.monotonic() - self.answered_at > STOOD_STILL and self._complained_of is None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._hub.advanced.wait(min(left, 0.02))
 
     def warm(self) -> None:
         """Fill the window with the newest events of the log, and go on from the log's end. Raises LogError.

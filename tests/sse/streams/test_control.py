@@ -97,6 +97,34 @@ def test_a_worker_that_was_cut_off_during_an_erasure_does_not_serve_it_afterward
     assert not [frame for frame in away.hub.window._frames if frame.channel == "a" and frame.text() in numbers(1, 5)]
 
 
+def test_a_worker_that_stood_still_during_an_erasure_reads_of_it_before_it_serves_anybody(
+    tmp_path: Path, closing: ExitStack
+) -> None:
+    """A stopped process goes on with whatever is ready first: a request that waits, or what its tailer has to read."""
+    url = f"sqlite:///{tmp_path}/h.db"
+    other, still = closing.enter_context(Parts(url)), closing.enter_context(Parts(url))
+    first, *_ = still.append(*numbers(1, 5))
+    still.log.flowing.clear()
+    still.hub.tailer.answered_at -= 60
+    other.log.erase("a")
+    threading.Timer(0.3, still.log.flowing.set).start()
+    stream = still.open(format_id(first))
+    still.append("new")
+    assert stream.read(1) == ["new"] and erased_in(stream) == ["a"]
+
+
+def test_a_worker_whose_log_is_away_does_not_wait_for_it_to_serve_from_its_window(
+    parts: Callable[..., Parts],
+) -> None:
+    worker = parts()
+    first, *_ = worker.append(*numbers(1, 5))
+    cut_off(worker)
+    worker.hub.tailer.answered_at -= 60
+    began = time.monotonic()
+    assert worker.open(format_id(first)).read(4) == numbers(2, 5)
+    assert time.monotonic() - began < 0.9
+
+
 def test_a_page_that_was_read_while_its_channel_was_erased_is_read_again(parts: Callable[..., Parts]) -> None:
     worker = parts(SSE_WINDOW_BYTES=THREE_FRAMES)
     start = worker.hub.window.position
@@ -186,7 +214,7 @@ def test_a_worker_that_was_cut_off_beyond_the_retention_ends_all_its_streams(
         away.log.down = False
         away.reach(position)
         assert end.result(5) == [] and opening.read_to_end() == []
-    assert away.ended == [("fell-behind", 0), ("revoked", 0)]
+    assert away.ended == [("fell-behind", 0)] * 2
     again = away.open(quiet.last_event_id, "quiet")
     assert again.start.reset is None, "and it has missed nothing"
 
