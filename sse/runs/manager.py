@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import secrets
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
@@ -48,6 +50,17 @@ DRAINED: Final = Outcome(State.LOST, Actor.DRAIN, error="drained")
 _STOPPED: Final = Outcome(State.STOPPED, Actor.STOPPER)
 
 
+_started: Final[weakref.WeakSet[Runs]] = weakref.WeakSet()
+
+
+@atexit.register
+def _at_exit() -> None:
+    """End the runs of a process that ends without a drain, as other servers' workers do."""
+    for runs in list(_started):
+        if len(runs) and runs.pid == os.getpid():  # a forked child has its parent's
+            runs.close()
+
+
 class Runs:
     """See the module's text. Create it in the worker, after any fork.
 
@@ -63,8 +76,9 @@ class Runs:
         clock: Callable[[], float] = time.monotonic,
         spawn: Spawn = spawn,
     ) -> None:
+        self.pid = os.getpid()
         #: this worker's name in the log
-        self.worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.worker = f"{socket.gethostname()}-{self.pid}-{secrets.token_hex(4)}"
         self._log = log
         self._settings = settings
         self._stats = stats
@@ -83,6 +97,7 @@ class Runs:
 
     def start(self) -> None:
         """Start the threads (greenlets under gevent)."""
+        _started.add(self)
         duties = (("lease", self.renew, RENEW), ("reaper", self._look, LOOK))
         self._threads = [
             threading.Thread(target=partial(repeat, f"the runs' {name}", duty, self._stop, logger, first=first))
