@@ -21,10 +21,19 @@ from sse.log import LogUnavailable, RetainRule
 from sse.streams.control import Revocation
 from sse.streams.group import Group, Subscription
 from sse.streams.stream import Stream
+from tests.sse.log.redis_place import redis_url
 from tests.sse.worker_parts import THREE_FRAMES, Parts, Pulled, numbers
 from tests.support.wait import eventually
 
 ONE_ENGINE = pytest.mark.parametrize("url", ["memory:"])
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh log of each engine."""
+    if request.param == "redis":
+        return redis_url(request)
+    return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/h.db"
 
 
 def control(worker: Parts, kind: str, **data: Any) -> int:

@@ -17,10 +17,19 @@ from sse.events.model import Event, format_id
 from sse.log import LogUnavailable, RetainRule
 from sse.streams.ends import MOST_KNOWN
 from sse.streams.group import Subscription
+from tests.sse.log.redis_place import redis_url
 from tests.sse.worker_parts import THREE_FRAMES, Parts, Pulled, Stepped, numbers
 from tests.support.wait import eventually
 
 WINDOWS = pytest.mark.parametrize("window", [pytest.param(10**7, id="window"), pytest.param(THREE_FRAMES, id="log")])
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh log of each engine."""
+    if request.param == "redis":
+        return redis_url(request)
+    return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/h.db"
 
 
 def close(worker: Parts, *channels: str) -> int:
