@@ -9,12 +9,13 @@ from __future__ import annotations
 import atexit
 import gc
 import logging
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -98,6 +99,8 @@ class OwnThread:
 
     def __init__(self) -> None:
         self._pool: Any = None
+        if _prepared_in == os.getpid():
+            self(_make_hub)
 
     def __call__(self, work: Callable[..., T], *args: Any) -> T:
         if not cooperative():
@@ -107,6 +110,43 @@ class OwnThread:
 
             self._pool = ThreadPool(1)
         return _run_in(self._pool, work, args)
+
+
+# The process whose threads have their event loops from the beginning; a fork's child has other threads.
+_prepared_in = 0
+_PREPARE_SECONDS: Final = 5.0
+
+
+def prepare_threads() -> None:
+    """Start the threads of gevent's pool, and those of each later :class:`OwnThread`, with an event loop each.
+
+    For a log whose reads and writes, in such a thread, wait for a socket. The thread would make its loop then, and if
+    the process has no descriptor left, libev aborts it.
+    """
+    global _prepared_in
+    if _prepared_in == os.getpid() or not cooperative():
+        return
+    from gevent import get_hub
+    from gevent.monkey import get_original
+
+    _prepared_in = os.getpid()
+    pool, sleep, made = get_hub().threadpool, get_original("time", "sleep"), list[None]()
+    give_up = time.monotonic() + _PREPARE_SECONDS
+
+    def begin() -> None:
+        _make_hub()
+        made.append(None)
+        while len(made) < pool.maxsize and time.monotonic() < give_up:
+            sleep(0.001)  # holds its thread, so that the others begin in threads of their own
+
+    for running in [pool.spawn(begin) for _ in range(pool.maxsize)]:
+        running.get()
+
+
+def _make_hub() -> None:
+    from gevent import get_hub
+
+    get_hub()
 
 
 def native_lock() -> Any:

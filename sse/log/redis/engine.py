@@ -42,7 +42,7 @@ from ...events.markers import end_marker
 from ...events.model import Event, Record, format_id
 from ...events.patterns import matcher
 from ...events.trace import Trace
-from ...runtime.cooperation import offload
+from ...runtime.cooperation import offload, prepare_threads
 from ..base import (
     ANY,
     CHANNELS_MOST,
@@ -82,6 +82,7 @@ class RedisLog:
     notices_gaps = True
 
     def __init__(self, target: RedisUrl, *, prefix: str, retain_events: int, retain_seconds: float) -> None:
+        prepare_threads()
         self._client = Client(target, prefix)
         self._appender = Appender(self._client)
         self._channels = Channels(self._client)
