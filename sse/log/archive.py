@@ -57,6 +57,7 @@ ERASED_UNSEEN: Final = (
 )
 
 _BEGIN: Final = b'{"headwater":"log",'
+_SQLITE: Final = b"SQLite format 3\0"
 
 
 class BadArchive(LogError):
@@ -212,6 +213,8 @@ class Reader:
     def _parse(self, line: bytes) -> tuple[dict[str, Any], int]:
         """Return a line's fields, and where in it they begin: behind a torn line, if another part follows that."""
         begins = max(line.rfind(_BEGIN), 0)
+        if self._number == 1 and line.startswith(_SQLITE):
+            raise BadArchive("it is a SQLite file: restore it to a SQLite log, and export that one")
         if not line.endswith(b"\n"):
             raise Torn(f"line {self._number} ends in the middle")
         try:

@@ -5,11 +5,14 @@ An engine's tools are made for a URL (``sse.log.open_tools``); nothing is opened
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
 
 from ..events.model import Record
 from .base import LogError
+
+#: Called with the number of records so far, and their share of all, 0 to 1.
+Copying: TypeAlias = Callable[[int, float], object]
 
 
 class Occupied(LogError):
@@ -68,6 +71,22 @@ class Tools(Protocol):
 
     def receipt(self) -> int:
         """Return the receipt of the import that made this log, 0 for none."""
+        ...
+
+    def backup(self, file: str, progress: Copying) -> int | None:
+        """Write a copy of the log to a file, while the log is in use; return the number of its records.
+
+        It has every event that was stored before it began. Whatever the file was is replaced once the copy is whole.
+        progress: called with the number of records so far, and their share of all.
+        Return None if an export is the only backup that the engine has.
+        """
+        ...
+
+    def restore(self, file: str, progress: Copying, *, force: bool) -> int | None:
+        """Make the log from such a copy, and mark it (``Loader.finish``); return the number of its records.
+
+        force: even if the log is in use, or holds something. Return None for a file that is no such copy.
+        """
         ...
 
     def loader(self, *, force: bool) -> Loader:

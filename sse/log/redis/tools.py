@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..tools import Loader
+from ..tools import Copying, Loader
 from .load import RedisLoader, check_free, receipt
 from .url import RedisUrl
 
@@ -18,6 +18,12 @@ class RedisTools:
 
     def receipt(self) -> int:
         return receipt(*self._place)
+
+    def backup(self, file: str, progress: Copying) -> int | None:
+        return None
+
+    def restore(self, file: str, progress: Copying, *, force: bool) -> int | None:
+        return None
 
     def loader(self, *, force: bool) -> Loader:
         return RedisLoader(*self._place, force=force)

@@ -26,6 +26,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from ...events.model import Event, Record
@@ -39,6 +40,7 @@ from ..base import (
     ChannelInfo,
     Erased,
     Expected,
+    LogReplaced,
     LogUnavailable,
     RetainRule,
     Stored,
@@ -51,6 +53,7 @@ from .file import connect, open_writer, patiently, prepare, space, unavailable, 
 from .follow import Follower, commits
 from .group_commit import Publish, Transaction, store
 from .others import Others
+from .place import lost
 from .query import floor, records
 from .read import one
 from .schema import LATEST
@@ -298,15 +301,19 @@ class SQLiteLog:
                 self._others.follow_too()
                 try:
                     over: Callable[[], bool] = lambda: self._closed or stop.is_set()  # noqa: E731
-                    yield from follower.batches(reader, after, over, self._check_in_place)
+                    check = partial(self._check_same, reader, self._mark)
+                    yield from follower.batches(reader, after, over, check)
                 finally:
                     del self._followers[follower]
                     self._others.stop_following()
         except (sqlite3.Error, OSError) as error:
             raise unavailable(error, self._path) from error
 
-    def _check_in_place(self) -> None:
-        """Has somebody removed or replaced the file under us? What we append to it would be lost with us."""
+    def _check_same(self, reader: sqlite3.Connection, mark: int) -> None:
+        """Has somebody restored a backup into the file (``build``), or removed or replaced it under us?
+
+        What we append to a file that was removed would be lost with us. mark: that of this follower's log.
+        """
         try:
             in_place = os.stat(self._path).st_ino == self._inode
         except FileNotFoundError:
@@ -314,6 +321,10 @@ class SQLiteLog:
         if not in_place:
             self._lost = f"{self._path}: the file was removed or replaced while in use; restart to use it"
             raise LogUnavailable(self._lost, stored="no")
+        now = lost(reader)
+        if now != mark:
+            self._mark = now
+            raise LogReplaced(f"{self._path}: a backup was restored")
 
     def wake(self) -> None:
         for follower in list(self._followers):

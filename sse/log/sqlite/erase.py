@@ -61,7 +61,7 @@ def let_go(path: str, erased: Erased) -> None:
     try:
         with closing(connect(path, synchronous="NORMAL", wal_autocheckpoint=0)) as database:
             while _marked(database, "rewritten") < erased.through:
-                if not _alone(path, _rewrite, path, database):
+                if not alone(path, _rewrite, path, database):
                     if time.monotonic() > deadline:
                         raise LogUnavailable(f"another process has rewritten the log for {_LOCK_SECONDS:g} s")
                     time.sleep(_LOCK_PAUSE)
@@ -85,10 +85,10 @@ def _marked(database: sqlite3.Connection, name: str) -> int:
 def tidy(database: sqlite3.Connection, path: str) -> None:
     """Remove what a process that was killed in the middle has left. Raises ``sqlite3.Error``, ``OSError``."""
     if left_over(database):
-        _alone(path, sweep, path)
+        alone(path, sweep, path)
 
 
-def _alone(path: str, work: Callable[..., object], *args: object) -> bool:
+def alone(path: str, work: Callable[..., object], *args: object) -> bool:
     """Do this work unless another process, or thread, is doing some; return whether it was done."""
     fd = os.open(path + "-erase", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:

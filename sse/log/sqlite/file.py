@@ -164,6 +164,12 @@ def size_of_file(path: str) -> int:
     return found.st_size
 
 
+def is_sqlite(path: str) -> bool:
+    """Return whether a file that no process uses, a backup, begins as SQLite's do. Raises ``OSError``."""
+    with open(path, "rb") as file:
+        return file.read(16) == b"SQLite format 3\0"
+
+
 def space(path: str) -> tuple[int, int]:
     """Return the log's bytes, with its write-ahead log, and the bytes free on its disk. Raises ``OSError``."""
     size = 0

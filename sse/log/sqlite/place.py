@@ -33,6 +33,7 @@ from .schema import LATEST
 logger = logging.getLogger("headwater.log.sqlite")
 
 _LATEST: Final = f"SELECT {LATEST}, ifnull((SELECT value FROM meta WHERE name = 'lost'), 0)"
+_LOST: Final = "SELECT value FROM meta WHERE name = 'lost'"
 _MARK: Final = "INSERT OR REPLACE INTO meta VALUES ('lost', ?)"
 
 # linux/stat.h: where the time of birth is in a struct statx, its bit in stx_mask, and "from the working directory".
@@ -68,6 +69,12 @@ def standing(database: sqlite3.Connection, path: str) -> Standing:
     newest, mark = database.execute(_LATEST).fetchone()
     latest, noted = max(newest, mark), look(path)
     return Standing(latest, noted, mark, _setback(noted, path, latest))
+
+
+def lost(database: sqlite3.Connection) -> int:
+    """Return the mark of a loss, 0 for none. Raises ``sqlite3.Error``."""
+    found = database.execute(_LOST).fetchone()
+    return 0 if found is None else int(found[0])
 
 
 def mark(writer: sqlite3.Connection, path: str, found: Standing) -> int:

@@ -25,7 +25,7 @@ from typing import Final
 
 # ``position`` is the rowid, so an index on ``channel`` alone is sorted by channel, then position: one channel's
 # replay reads that channel. A publish's positions follow each other, so ``first`` and ``count`` tell them all.
-_FIRST_TABLES: Final = (
+_CREATE_FIRST: Final = (
     "CREATE TABLE events (position INTEGER PRIMARY KEY, channel TEXT NOT NULL, event TEXT, retry INTEGER,"
     " data TEXT NOT NULL)",
     "CREATE INDEX events_by_channel ON events (channel)",
@@ -37,7 +37,7 @@ _FIRST_TABLES: Final = (
 
 # ``channels``: records, events and bytes as far as ``counted``; ``first``: no record of the channel is below it;
 # ``gone``: the highest position trimmed of it, 0 for none; ``class``: the number of its rule, NULL before it is known.
-_ADDED_TABLES: Final = (
+_CREATE_ADDED: Final = (
     "CREATE TABLE IF NOT EXISTS traces (first INTEGER PRIMARY KEY, last INTEGER, parent TEXT)",
     "CREATE TABLE IF NOT EXISTS closed (channel TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS channels (channel TEXT PRIMARY KEY, records INTEGER NOT NULL, events INTEGER NOT NULL,"
@@ -49,6 +49,11 @@ _ADDED_TABLES: Final = (
     " PRIMARY KEY (kind, name)) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS notes_by_expiry ON notes (expires)",
 )
+#: Those that hold the log. (``traces`` are for followers of this minute.)
+FIRST_TABLES: Final = ("events", "publishes", "meta")
+ADDED_TABLES: Final = ("closed", "channels", "notes")
+TABLES: Final = FIRST_TABLES + ADDED_TABLES
+
 _HAS_BOOKS: Final = "SELECT 1 FROM meta WHERE name = 'known'"
 _OPEN_BOOKS: Final = """
     INSERT OR IGNORE INTO meta
@@ -69,7 +74,7 @@ LATEST: Final = (
 
 def create(database: sqlite3.Connection, created: int) -> None:
     """Make the tables of a log that begins at this position, within the caller's transaction."""
-    for statement in _FIRST_TABLES:
+    for statement in _CREATE_FIRST:
         database.execute(statement)
     marks = [("trimmed", created), ("removed", 0), ("checkpoints", 0)]
     database.executemany("INSERT INTO meta VALUES (?, ?)", marks)
@@ -77,7 +82,7 @@ def create(database: sqlite3.Connection, created: int) -> None:
 
 def complete(database: sqlite3.Connection) -> None:
     """Add what the file lacks, if anything. May be repeated after an error. Raises ``sqlite3.Error``."""
-    for statement in _ADDED_TABLES:
+    for statement in _CREATE_ADDED:
         database.execute(statement)
     if database.execute(_HAS_BOOKS).fetchone() is None:
         database.execute(_OPEN_BOOKS)

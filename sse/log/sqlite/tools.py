@@ -7,9 +7,11 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from ..tools import Loader
-from .build import Standing
-from .file import connect, size_of_file, unavailable
+from ..base import LogRefused
+from ..tools import Copying, Loader
+from .build import Build, Standing
+from .copy import copy, reading
+from .file import DAMAGE, code_of, connect, is_sqlite, size_of_file, unavailable
 from .load import SQLiteLoader, receipt
 
 
@@ -22,7 +24,8 @@ class SQLiteTools:
     def check_free(self) -> None:
         with self._translated(), closing(Standing(self._path)) as found:
             found.check_empty()
-            found.check_unused()
+            if found.in_use():
+                raise found.occupied()
 
     def receipt(self) -> int:
         with self._translated():
@@ -30,6 +33,39 @@ class SQLiteTools:
                 return 0
             with closing(connect(self._path, query_only=1)) as database:
                 return receipt(database)
+
+    def backup(self, file: str, progress: Copying) -> int | None:
+        self._check_other(file)
+        with self._translated(), closing(Build(os.path.abspath(file))) as build:
+            count = self._copy(self._path, build, progress)
+            build.seal()
+            build.put_at(mode=0o600)
+            return count
+
+    def restore(self, file: str, progress: Copying, *, force: bool) -> int | None:
+        self._check_other(file)
+        with self._translated():
+            if not is_sqlite(file):
+                return None
+            with closing(Build(self._path)) as build:
+                count = self._copy(file, build, progress)
+                build.put_in_place(tell=True, force=force)
+                return count
+
+    def _check_other(self, file: str) -> None:
+        if os.path.exists(file) and os.path.exists(self._path) and os.path.samefile(file, self._path):
+            raise LogRefused(f"{file} is the log itself")
+
+    @staticmethod
+    def _copy(path: str, build: Build, progress: Copying) -> int:
+        build.create()
+        try:
+            with reading(path) as source:
+                return copy(source, build.database, progress)
+        except sqlite3.DatabaseError as error:
+            if code_of(error) in DAMAGE:
+                raise LogRefused(f"{path}: damaged: {error}") from error
+            raise
 
     def loader(self, *, force: bool) -> Loader:
         return SQLiteLoader(self._path, force=force)
