@@ -19,7 +19,7 @@ from ..events.items import Item
 from ..events.markers import own_event
 from ..events.model import check_channel
 from ..events.names import CONTROL_CHANNEL
-from ..log import ChannelClosed, Log
+from ..log import ChannelClosed, Log, LogUnavailable
 from ..log.base import IDEMPOTENCY_SECONDS
 from ..runtime.cooperation import OwnThread, offload, spawn
 from ..runtime.failures import repeat
@@ -41,6 +41,9 @@ STOP: Final = "stop"
 
 #: Seconds that a repeated start waits for the first one. Its worker needs milliseconds, unless it has just died.
 START_PATIENCE: Final = 2.0
+
+#: Seconds until a duty that could not reach the log tries it again.
+LOG_RETRY: Final = 0.5
 
 #: Seconds that runs have to end when their worker is closed.
 CLOSE_PATIENCE: Final = 1.5
@@ -98,7 +101,7 @@ class Runs:
     def start(self) -> None:
         """Start the threads (greenlets under gevent)."""
         _started.add(self)
-        duties = (("lease", self.renew, RENEW), ("reaper", self._look, LOOK))
+        duties = (("lease", self.renew, RENEW), ("reaper", self.look, LOOK))
         self._threads = [
             threading.Thread(target=partial(repeat, f"the runs' {name}", duty, self._stop, logger, first=first))
             for name, duty, first in duties
@@ -119,12 +122,16 @@ class Runs:
         for thread in self._threads:
             thread.join(2.0)
 
-    def _look(self) -> float:
+    def look(self) -> float:
+        """Look for runs without an owner; return the seconds until the next look."""
         if self._abandoned() and not self._runs:  # the app was forgotten, as test suites do
             self._stop.set()
             self.writer.wake()
             return LOOK
-        return self.reaper.look()
+        try:
+            return self.reaper.look()
+        except LogUnavailable:
+            return LOG_RETRY
 
     def _all(self) -> list[Run]:
         return list(self._runs.values())
@@ -134,14 +141,16 @@ class Runs:
         return len(self._runs)
 
     def renew(self) -> float:
-        """Renew the lease, if there are runs; return the seconds until that is due again. Raises LogUnavailable."""
-        runs = self._all()
-        if runs:
-            self.lease.renew()
-            told = {run.claim.run: run.events for run in runs}
-            if told != self._told:
-                self._book.put_events(self.worker, told)
-                self._told = told
+        """Renew the lease, if there are runs; return the seconds until that is due again."""
+        try:
+            if runs := self._all():
+                self.lease.renew()
+                told = {run.claim.run: run.events for run in runs}
+                if told != self._told:
+                    self._book.put_events(self.worker, told)
+                    self._told = told
+        except LogUnavailable:
+            return LOG_RETRY  # the tailer logs it
         return RENEW
 
     # ── starting ────────────────────────────────────────────────────────────────────────────────────────────

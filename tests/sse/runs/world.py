@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from sse.events.model import Record
@@ -23,10 +24,9 @@ from sse.streams.stats import Stats
 
 T = TypeVar("T")
 
-#: Seconds between two turns of everybody's duties, and from one that failed to the next.
+#: Seconds between two turns of everybody's duties.
 TURN = 0.5
 SETTINGS = Settings.from_mapping({})
-AFTER_FAILURE = 1.0
 
 
 class Dead(BaseException):
@@ -141,21 +141,15 @@ class Place:
 
     def turn(self) -> None:
         """Everything that this worker does by the clock."""
-        self._attempt(self.hear)
+        with suppress(LogUnavailable):
+            self.hear()
         self.flush()
         self.finish()
         now = self.world.now
         if now >= self._renew_at:
-            self._renew_at = now + (self._attempt(self.runs.renew) or AFTER_FAILURE)
+            self._renew_at = now + self.runs.renew()
         if now >= self._look_at:
-            self._look_at = now + (self._attempt(self.runs.reaper.look) or AFTER_FAILURE)
-
-    @staticmethod
-    def _attempt(duty: Callable[[], T]) -> T | None:
-        try:
-            return duty()
-        except LogUnavailable:
-            return None
+            self._look_at = now + self.runs.look()
 
 
 class World:
