@@ -162,18 +162,28 @@ class Control:
 
     def _revoke(self, data: dict[str, Any]) -> None:
         revocation = Revocation.of(data, time.monotonic())
-        self._recent.append(revocation)
         hub = self._hub
+        with hub.advanced:
+            self._recent.append(revocation)
+            pulling = list(hub.pulling)
         if hub.sockets is not None:
             hub.sockets.end_now(revocation.covers, CloseReason.REVOKED)
-        for stream in list(hub.pulling):
+        for stream in pulling:
             if revocation.covers(stream):
                 stream.end(CloseReason.REVOKED)
 
     def missed(self) -> None:
-        """Note that revocations may have passed unseen; so streams that are opening now end."""
+        """Note that revocations may have passed unseen; so streams that are opening now end. The hub's lock is held."""
         self._recent.append(Revocation(None, "*", None, time.monotonic(), CloseReason.FELL_BEHIND))
 
     def why_not(self, stream: Stream | Pulling) -> CloseReason | None:
-        """Return why a stream that begins to be served must end: it was revoked while it was opening."""
-        return next((one.reason for one in self._recent if one.at >= stream.opened and one.covers(stream)), None)
+        """Return why a stream that begins to be served must end: it was revoked while it was opening.
+
+        Called under the hub's lock or in its event loop.
+        """
+        for one in reversed(self._recent):
+            if one.at < stream.opened:
+                break
+            if one.covers(stream):
+                return one.reason
+        return None

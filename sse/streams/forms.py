@@ -28,13 +28,15 @@ class Envelopes:
         self._size = 0
 
     def of(self, frame: Frame) -> bytes:
-        made = self._made.get(frame.position)
-        if made is None:
+        made = self._made  # not the one after an erasure, during which a thread may be here
+        envelope = made.get(frame.position)
+        if envelope is None:
             if self._size > ENVELOPES_BYTES:
                 self.forget()
-            made = self._made[frame.position] = frame.envelope()
-            self._size += len(made)
-        return made
+                made = self._made
+            envelope = made[frame.position] = frame.envelope()
+            self._size += len(envelope)
+        return envelope
 
     def forget(self) -> None:
         """Forget all: events were erased, or positions mean other events now."""
