@@ -18,6 +18,12 @@ class Progress:
         self._shown = sys.stderr.isatty()
         self._due = 0.0
 
+    def step(self, name: str) -> None:
+        """Say what is done now."""
+        if self._shown and (now := time.monotonic()) >= self._due:
+            self._due = now + _EVERY
+            self._write(f"{self._what}: {name}")
+
     def update(self, count: int, share: float | None = None, unit: str = "events") -> None:
         """Say how many are done, and of all what share, 0 to 1 (None: unknown)."""
         if not self._shown or (now := time.monotonic()) < self._due:

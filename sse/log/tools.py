@@ -32,6 +32,19 @@ class Marks(NamedTuple):
     lost: int
 
 
+class Report(NamedTuple):
+    """What a check has found.
+
+    log: which log it is, and how large.
+    problems: what is wrong with it, a sentence each.
+    remarks: what is worth knowing, but no fault.
+    """
+
+    log: str
+    problems: list[str]
+    remarks: list[str]
+
+
 class Loader(Protocol):
     """A log in the making, which nobody sees before ``finish``. What an interrupted one has left is removed first."""
 
@@ -87,6 +100,10 @@ class Tools(Protocol):
 
         force: even if the log is in use, or holds something. Return None for a file that is no such copy.
         """
+        ...
+
+    def check(self, step: Callable[[str], object]) -> Report:
+        """Say whether the log is sound. It may be in use, and is not changed. step: told what is looked at."""
         ...
 
     def loader(self, *, force: bool) -> Loader:

@@ -6,7 +6,7 @@ import click
 
 from ..group import Commands
 
-NAMES = ("channels", "show", "export", "import", "backup", "restore", "erase")
+NAMES = ("channels", "show", "export", "import", "backup", "restore", "check", "erase")
 
 
 @click.command("log", cls=Commands, package=__package__, names=NAMES)

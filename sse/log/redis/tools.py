@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from ..tools import Copying, Loader
+from collections.abc import Callable
+from contextlib import closing
+
+from ..tools import Copying, Loader, Report
+from .client import Client
 from .load import RedisLoader, check_free, receipt
 from .url import RedisUrl
+from .verify import verify
 
 
 class RedisTools:
@@ -24,6 +29,11 @@ class RedisTools:
 
     def restore(self, file: str, progress: Copying, *, force: bool) -> int | None:
         return None
+
+    def check(self, step: Callable[[str], object]) -> Report:
+        target, prefix = self._place
+        with closing(Client(target, prefix)) as client:
+            return verify(client, step)
 
     def loader(self, *, force: bool) -> Loader:
         return RedisLoader(*self._place, force=force)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
-from ..base import LogRefused
-from ..tools import Copying, Loader
+from ..base import LogRefused, LogUnavailable
+from ..tools import Copying, Loader, Report
 from .build import Build, Standing
 from .copy import copy, reading
 from .file import DAMAGE, code_of, connect, is_sqlite, size_of_file, unavailable
 from .load import SQLiteLoader, receipt
+from .verify import verify
 
 
 class SQLiteTools:
@@ -66,6 +67,18 @@ class SQLiteTools:
             if code_of(error) in DAMAGE:
                 raise LogRefused(f"{path}: damaged: {error}") from error
             raise
+
+    def check(self, step: Callable[[str], object]) -> Report:
+        with self._translated():
+            if not size_of_file(self._path):
+                raise LogUnavailable(f"there is no log at {self._path}")
+            try:
+                with reading(self._path) as database:
+                    return verify(database, self._path, step)
+            except sqlite3.DatabaseError as error:
+                if code_of(error) not in DAMAGE:
+                    raise
+                return Report(self._path, [f"SQLite: {error}"], [])
 
     def loader(self, *, force: bool) -> Loader:
         return SQLiteLoader(self._path, force=force)

@@ -56,6 +56,7 @@ from .keep import KEEP
 from .load import BEGIN, LOAD, LOAD_CLOSED, LOAD_END, LOAD_ERASE
 from .notes import NOTES, PUT
 from .trim import PRUNE, TRIM
+from .verify import ENTRIES, MEMBERS
 
 __all__ = [
     "APPEND",
@@ -63,6 +64,7 @@ __all__ = [
     "BOUNDS",
     "CHECK",
     "COUNT",
+    "ENTRIES",
     "ERASE",
     "FETCH",
     "FORMAT",
@@ -74,6 +76,7 @@ __all__ = [
     "LOAD_CLOSED",
     "LOAD_END",
     "LOAD_ERASE",
+    "MEMBERS",
     "NOTES",
     "PRUNE",
     "PUT",
