@@ -191,7 +191,8 @@ class SSEWorker(GeventWorker):
     def _serve(self, sock: Any) -> StreamServer:
         sock.setblocking(True)
         pool = Pool(self.worker_connections)
-        server = StreamServer(sock, handle=partial(self.handle, sock), spawn=pool)
+        # Its address, not the socket: the drain may close that before the greenlet of a new connection first runs.
+        server = StreamServer(sock, handle=partial(self.handle, sock.getsockname()), spawn=pool)
         # With several workers, leave the others their share.
         server.max_accept = 1 if self.cfg.workers > 1 else ACCEPTS_PER_TURN
         server.start()
@@ -265,12 +266,10 @@ class SSEWorker(GeventWorker):
     # ── connections ───────────────────────────────────────────────────────────────────────────────────────
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """Serve one connection, from accept to close or takeover."""
+        """Serve one connection, from accept to close or takeover. listener: its listener's address."""
         # A Unix peer chooses the name of its own end, which could look like an address.
         addr = addr if isinstance(addr, tuple) else ""
-        connection = Connection(
-            client, addr, self.settings, lambda: self.draining, self._take_over, listener.getsockname()
-        )
+        connection = Connection(client, addr, self.settings, lambda: self.draining, self._take_over, listener)
         self.connections.add(connection)
         stats = self._stats
         request, reason = None, "bad-request"
