@@ -102,31 +102,6 @@ def test_a_reload_moves_the_streams_gently_and_loses_nothing(start_server: Start
     assert "Traceback" not in server.log_text()
 
 
-def test_a_connection_that_was_just_accepted_is_answered_though_its_worker_ends(start_server: StartServer) -> None:
-    """Threat: the listener of the old worker is closed between the accept and the connection's first step."""
-    server = start_server(SSE_DRAIN_DELAY=0, SSE_DRAIN_WINDOW=0)
-    stop, outcomes = threading.Event(), set[int | str]()
-
-    def probe() -> None:
-        while not stop.is_set():
-            try:
-                outcomes.add(server.request("GET", "/readyz", port=server.health_port, timeout=20).status)
-            except OSError as error:
-                outcomes.add(repr(error))
-
-    probers = [threading.Thread(target=probe) for _ in range(3)]
-    for prober in probers:
-        prober.start()
-    try:
-        for _ in range(6):
-            reload(server)
-    finally:
-        stop.set()
-        for prober in probers:
-            prober.join(30)
-    assert outcomes <= {200, 503}
-    assert "Bad file descriptor" not in server.log_text()
-
 
 def test_a_second_reload_and_a_stop_work_after_the_first(start_server: StartServer, open_stream: OpenStream) -> None:
     server = start_server(SSE_DRAIN_DELAY=0.2, SSE_DRAIN_WINDOW=0.3)
