@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sse.events.names import CANARY_CHANNEL
-from sse.fanout import Fanout
+from sse.fanout.passes import Passes
 from sse.streams.hub import Hub
 from sse.streams.tailer import Tailer
 from tests.failure_modes import blocking
@@ -17,14 +17,14 @@ from wsgi import app
 __all__ = ["app"]
 
 _FAULTS = Path(os.environ.get("FAULTS", "/nonexistent"))
-_pass, _after_gap, _inject = Fanout._pass, Tailer._after_gap, Hub.inject
+_pass, _after_gap, _inject = Passes._pass, Tailer._after_gap, Hub.inject
 
 
 def _on(fault: str) -> bool:
     return (_FAULTS / fault).exists()
 
 
-def _stuck_pass(self: Fanout, group: Any) -> None:
+def _stuck_pass(self: Passes, group: Any) -> None:
     """Stop the fan-out in the middle of a pass."""
     while _on("hub-stuck"):
         time.sleep(0.05)
@@ -44,7 +44,7 @@ def _mute_canary(self: Hub, channel: str, wire: bytes) -> None:
         _inject(self, channel, wire)
 
 
-Fanout._pass = _stuck_pass  # type: ignore[method-assign]
+Passes._pass = _stuck_pass  # type: ignore[method-assign]
 Tailer._after_gap = _dying_tailer  # type: ignore[method-assign]
 Hub.inject = _mute_canary  # type: ignore[method-assign]
 

@@ -40,7 +40,7 @@ REQUESTS = [
     pytest.param("HEAD", "/openapi.json", 200, id="its HEAD"),
     pytest.param("GET", "/nowhere?x=1", 404, id="not found"),
     pytest.param("POST", "/events/log", 201, id="a publish"),
-    pytest.param("DELETE", "/events/log", 405, id="a method that is not there"),
+    pytest.param("PUT", "/events/log", 405, id="a method that is not there"),
     pytest.param("HEAD", "/events/log", 200, id="HEAD of a stream"),
     pytest.param("GET", "/healthz", 200, id="a probe on the main port"),
 ]

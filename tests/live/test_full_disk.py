@@ -54,7 +54,7 @@ def test_a_full_disk_refuses_only_publishers(small_disk: Path) -> None:
             assert verbose.status == 200, "degraded, and not taken out: no other pod could do better"
             return next(line for line in verbose.text.splitlines() if "appends" in line)
 
-        eventually(lambda: appends().startswith("[-]appends failed: the log refused what worker"), 5)
+        eventually(lambda: appends().startswith("[-]appends failed: the log refused an append of"), 5)
         assert "degraded" in appends()
         # Streams, old and new, go on: events, heartbeats, resumes. So do the probes.
         seen = [client.next_message(10).id for _ in acknowledged]

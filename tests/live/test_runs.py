@@ -277,8 +277,7 @@ def test_the_runs_of_a_killed_worker_are_lost_once_and_within_ten_seconds(tmp_pa
             assert items == numbers(len(items))
         wait_state(server, run, "lost")
         assert history(server, "dies") == (items, [{"run": run, "state": "lost", "events": len(items)}])
-        ended = samples(server)
-        assert ended['sse_runs_ended_total{state="lost"}'] == 1
+        eventually(lambda: samples(server)['sse_runs_ended_total{state="lost"}'] == 1, 5)
 
 
 def test_a_draining_worker_waits_for_its_runs_while_their_readers_move(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -29,18 +28,6 @@ def test_a_log_of_a_later_format_is_refused_in_the_words_of_the_page(tmp_path: P
         SQLiteLog(str(path), retain_events=10, retain_seconds=10)
     (words,) = re.findall(r"`(has format .+?)`", TEXT)
     assert words in str(refusal.value)
-
-
-def test_the_backup_of_a_file_holds_what_is_only_in_its_wal(tmp_path: Path) -> None:
-    (command,) = re.findall(r"^        (python3 -c .+)$", TEXT, re.MULTILINE)
-    with closing(sqlite3.connect(tmp_path / "headwater.db")) as database:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("CREATE TABLE events (data)")
-        database.execute("INSERT INTO events VALUES ('in the log')")
-        database.commit()
-        subprocess.run(["sh", "-c", command.replace("/data/", f"{tmp_path}/")], check=True, timeout=30)
-    with closing(sqlite3.connect(tmp_path / "backup.db")) as backup:
-        assert backup.execute("SELECT data FROM events").fetchall() == [("in the log",)]
 
 
 def test_the_grace_period_after_sigterm_is_the_codes() -> None:

@@ -188,7 +188,7 @@ METHODS = (
         "a method nobody knows",
         (Send(request("BREW", "/openapi.json")), Answer(405), Send(PAGE), Answer(200)),
     ),
-    Case("a method that the route does not have", (Send(request("DELETE", "/events/methods")), Answer(405))),
+    Case("a method that the route does not have", (Send(request("PUT", "/events/methods")), Answer(405))),
     Case(
         "HEAD is followed by the next answer",
         (Send(request("HEAD", "/openapi.json") + PAGE), Answer(200, head=True), Answer(200)),

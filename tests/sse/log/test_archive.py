@@ -102,7 +102,7 @@ LINES = WHOLE.splitlines(keepends=True)
     ("octets", "said"),
     [
         pytest.param(b"", "the export is empty", id="nothing"),
-        pytest.param(b"SQLite format 3\0\n", "line 1 is not a line of an export", id="something else"),
+        pytest.param(b"SQLite format 3\0\n", "it is a SQLite file", id="something else"),
         pytest.param(b'{"a":1}\n', "line 1: an export of Headwater begins with", id="other JSON"),
         pytest.param(b"[1]\n", "line 1 is not a line of an export", id="a list"),
         pytest.param(LINES[0].replace(b'"format":1', b'"format":2'), "line 1: has format 2", id="a later format"),

@@ -16,7 +16,7 @@ from sse.web import pages
 from tests.sse.auth.fakes import PUBLISH_KEY, SECRET, bearer, claims, hs256
 
 NOBODY: dict[str, str] = {}
-ALICE = {**claims(), "sub": "alice", "exp": int(time.time()) + 600, "sse": {"publish": ["a"], "subscribe": ["a*"]}}
+ALICE = {**claims(), "sub": "alice", "exp": int(time.time()) + 86400, "sse": {"publish": ["a"], "subscribe": ["a*"]}}
 
 
 def make(closing: ExitStack, **config: Any) -> tuple[SSE, Client]:
