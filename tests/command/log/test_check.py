@@ -67,7 +67,7 @@ SQL = {
     "a mark": ("UPDATE meta SET value = value + (1 << 40) WHERE name = 'counted'", "wrong: the mark counted is "),
     "a mark that is missing": ("DELETE FROM meta WHERE name = 'coarse'", "wrong: marks are missing: coarse"),
     "a name": ("UPDATE events SET channel = 'a b' WHERE position = (SELECT min(position) FROM events)", "wrong: 'a b' is not the name of a channel"),
-    "an end that is an event": ("UPDATE closed SET position = (SELECT min(position) FROM events WHERE channel = 'c1') WHERE channel = 'c7'; UPDATE events SET channel = 'c7' WHERE position = (SELECT min(position) FROM events WHERE channel = 'c1')", "wrong: c7 is closed at "),
+    "an end that is an event": ("UPDATE closed SET position = (SELECT min(position) FROM events WHERE channel = 'c1') WHERE channel = 'c7'; UPDATE events SET channel = 'c7' WHERE position = (SELECT min(position) FROM events WHERE channel = 'c1')", "wrong: c7 has 167 events of "),
     "keys of the future": (f"INSERT INTO publishes VALUES ('k', x'00', {make_position(1 << 42)}, 1, 0)", "wrong: 1 idempotency keys answer with ids beyond"),
     "an older program's trimming": ("UPDATE meta SET value = value + 1 WHERE name = 'removed'", "note: an older program has trimmed"),
 }  # fmt: skip
