@@ -110,3 +110,10 @@ def test_the_architecture_names_every_room_and_only_modules_that_exist() -> None
         assert (ROOT / place).exists(), place
         for name in re.findall(r"`([\w/]+\.py)`", text):
             assert (folder / name).exists(), f"{place}: {name}"
+
+
+def test_no_file_is_longer_than_400_lines() -> None:
+    folders = ("sse", "health", "headwater/command", "bench", "examples", "tests")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py") if "node_modules" not in path.parts]
+    assert len(files) > 500
+    assert [str(path) for path in files if len(path.read_text().splitlines()) > 400] == []
