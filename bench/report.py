@@ -5,16 +5,14 @@ It replaces only what is between the markers: the bars between the first two, ev
 
 from __future__ import annotations
 
-import re
 import textwrap
 from pathlib import Path
 from typing import Any
 
-from bench import bars, plot, scenarios, tables
+from bench import bars, plot, scenarios, sections, tables
 from bench.results import Results
 from bench.scenarios import Scenario
 
-DOCUMENT = "benchmarks.md"
 BARS_BEGIN = "<!-- bars, written by python -m bench: begin -->"
 BARS_END = "<!-- bars, written by python -m bench: end -->"
 BEGIN = "<!-- written by python -m bench: begin -->"
@@ -85,17 +83,8 @@ def write(results: Results) -> Path:
     for name, scenario in scenarios.KNOWN.items():
         if results.scenarios.get(name, {}).get("runs"):
             text += _section(results, scenario)
-    path = results.folder / DOCUMENT
+    path = results.folder / sections.DOCUMENT.name
     document = path.read_text() if path.exists() else EMPTY
-    document = _put(document, BARS_BEGIN, BARS_END, f"{bars.write(results)}\n{ON_BARS}")
-    path.write_text(_put(document, BEGIN, END, text))
+    document = sections.put(document, BARS_BEGIN, BARS_END, f"{bars.write(results)}\n{ON_BARS}")
+    path.write_text(sections.put(document, BEGIN, END, text))
     return path
-
-
-def _put(document: str, begin: str, end: str, text: str) -> str:
-    """Put `text` between two markers; without markers, they and the text go to the end."""
-    if begin not in document or end not in document:
-        document = f"{document.rstrip()}\n\n{begin}\n{end}\n"
-    before, _, rest = document.partition(begin)
-    text = re.sub(r"\n{3,}", "\n\n", text).strip()
-    return f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
