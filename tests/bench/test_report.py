@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import methods, peers, plot, report, run, scenarios, tables
+from bench import methods, peers, plot, report, run, scenarios, sections, tables
 from bench.results import Results, pick
 
 SATURATION = scenarios.KNOWN["saturation"].quick()
@@ -34,7 +34,7 @@ def test_the_ratio_is_taken_from_the_medians(tmp_path: Path) -> None:
 
 
 def test_prose_outside_the_markers_survives_the_next_run(tmp_path: Path) -> None:
-    document = tmp_path / report.DOCUMENT
+    document = tmp_path / sections.DOCUMENT.name
     bars, tables = (report.BARS_BEGIN, report.BARS_END), (report.BEGIN, report.END)
     document.write_text("\n".join(["# Ours", *bars, "How.", tables[0], "outdated", tables[1], "What it means."]))
     report.write(results_of(tmp_path, {"go": [5.0]}))
@@ -47,7 +47,7 @@ def test_prose_outside_the_markers_survives_the_next_run(tmp_path: Path) -> None
 
 
 def test_a_document_without_markers_gets_the_tables_at_its_end(tmp_path: Path) -> None:
-    (tmp_path / report.DOCUMENT).write_text("# Ours\n")
+    (tmp_path / sections.DOCUMENT.name).write_text("# Ours\n")
     text = report.write(results_of(tmp_path, {"go": [5.0]})).read_text()
     assert text.startswith("# Ours\n")
     assert text.index("| bar |") < text.index("| 5 (1) |")
@@ -136,7 +136,7 @@ def test_an_interrupted_run_writes_the_report_of_what_it_has(tmp_path: Path, mon
 
     monkeypatch.setattr(run, "_execute", interrupted)
     assert run.main(["--peers", "headwater", "--scenario", "saturation", "--out", str(tmp_path)]) == 130
-    assert "| 123 (1) |" in (tmp_path / report.DOCUMENT).read_text()
+    assert "| 123 (1) |" in (tmp_path / sections.DOCUMENT.name).read_text()
     assert Results.load(tmp_path).runs("saturation", "headwater", CASE) == [{"events_per_second": 123.0}]
 
 
