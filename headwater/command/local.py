@@ -30,7 +30,7 @@ def opened_log(settings: Settings | None = None, *, create: bool = True) -> Iter
     settings = checked_settings() if settings is None else settings
     if not check_url(settings.sse_log).shared:
         raise Failed("SSE_LOG=memory: is in the service's own memory, out of this command's reach; use --url")
-    if settings.sse_log.startswith("sqlite:") and not (file := Path(sqlite.check_url(settings.sse_log))).exists():
+    if settings.sse_log.startswith("sqlite:") and not (file := Path(sqlite.check_url(settings.sse_log).path)).exists():
         if not create:
             raise Failed(f"there is no log at {file.absolute()} (SSE_LOG)")
         say(f"a new log is made at {file.absolute()} (SSE_LOG)")

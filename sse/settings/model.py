@@ -109,7 +109,8 @@ class Settings(LiveSettings):
     # -- The event log
     sse_log: LogUrl = text(
         "sqlite:///var/headwater.db", ALLOWED_URLS,
-        "Where events are stored. Every worker and pod reads them from there.",
+        "Where events are stored. Every worker and pod reads them from there. With `?sync=full` at its end, a publish "
+        "is acknowledged once it is on the disk: see [durability.md](durability.md).",
         repr=False,
     )
     sse_retain_events: int = live_number(

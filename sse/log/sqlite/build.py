@@ -132,7 +132,7 @@ class Build:
     def _put_into(self) -> None:
         """Replace what a log in use holds, and mark it, in one transaction: its followers notice (``engine``)."""
         self.seal()
-        with closing(connect(self._path, synchronous="NORMAL", wal_autocheckpoint=0, secure_delete=1)) as database:
+        with closing(connect(self._path, synchronous="FULL", wal_autocheckpoint=0, secure_delete=1)) as database:
             database.execute("ATTACH ? AS new", (self._new,))
             if not alone(self._path, self._exchange, database):
                 raise Occupied(f"{self._path}: another process is erasing a channel; try again")

@@ -3,8 +3,9 @@
 **What survives.** WAL mode with synchronous=NORMAL: a commit is a write to the operating system. Killing
 processes, at any moment and with any signal, loses nothing that was acknowledged. A power cut or a kernel
 crash may lose the last commits, those since the last checkpoint (``upkeep``), but not more, and does
-not damage the file. The file must be on a local file system: SQLite's locks and its shared index do not
-work over a network.
+not damage the file. With ``sync=True`` each commit is synced before anybody is told of it, and a power cut loses
+nothing that was acknowledged or read (``sync``). The file must be on a local file system: SQLite's locks and its
+shared index do not work over a network.
 
 **Writing.** Publishers of one process queue up. The one whose turn it is takes the write lock, commits in one
 transaction for all who are waiting by then, and hands each its result (*group commit*). Positions are given
@@ -57,6 +58,7 @@ from .place import lost
 from .query import floor, records
 from .read import one
 from .schema import LATEST
+from .sync import Sync
 from .upkeep import AUTOCHECKPOINT_PAGES, Upkeep
 from .wakeup import Wakeup, touch
 
@@ -80,6 +82,7 @@ class SQLiteLog:
 
     retain_events: how many events to keep.
     retain_seconds: how long to keep them.
+    sync: acknowledge after a sync, and deliver after it, too.
 
     Open it after forking, once for each process. Raises ``LogRefused`` for a file that is damaged or not ours,
     ``LogUnavailable`` for what may pass.
@@ -88,12 +91,13 @@ class SQLiteLog:
     shared = True
     notices_gaps = False
 
-    def __init__(self, path: str, *, retain_events: int, retain_seconds: float) -> None:
+    def __init__(self, path: str, *, retain_events: int, retain_seconds: float, sync: bool = False) -> None:
         self._path = path = os.path.abspath(path)
         prepare(path)
         self._pid = os.getpid()
         self._closed = False
         self._lost: str | None = None  # why nothing more may be appended; reading goes on
+        self._sync = Sync(path, full=sync)
         self._turn = threading.Lock()
         self._queue: deque[Publish] = deque()
         self._readers: deque[sqlite3.Connection] = deque()
@@ -102,11 +106,15 @@ class SQLiteLog:
         try:
             self._inode = os.stat(path).st_ino
             with ExitStack() as opened:
-                self._writer, self._mark = open_writer(path, wal_autocheckpoint=AUTOCHECKPOINT_PAGES)
+                self._writer, self._mark = open_writer(
+                    path, synchronous=self._sync.pragma, wal_autocheckpoint=AUTOCHECKPOINT_PAGES
+                )
                 opened.callback(self._writer.close)
                 self._others = Others(path)
                 opened.callback(self._others.close)
                 self._upkeep = Upkeep(path, retain_events, retain_seconds, self._mark)
+                opened.callback(self._upkeep.close)
+                self._sync.begin()
                 opened.pop_all()
         except (OSError, sqlite3.Error) as error:
             raise unavailable(error, path, "no") from error
@@ -144,19 +152,23 @@ class SQLiteLog:
     def _commit(self) -> None:
         """Commit one transaction for everybody in the queue once the write lock is held.
 
-        A large one runs in a thread; the caller keeps this process's lock (see ``offload``).
+        One that is large, or waits for a sync, runs in a thread; the caller keeps this process's lock (see
+        ``offload``), and whoever comes meanwhile is in the next one.
         """
         work = Transaction()
         try:
             self._check_usable()
             if self._lost is not None:
                 raise LogUnavailable(self._lost, stored="no")
-            if sum([len(publish.events) for publish in list(self._queue)]) > OFFLOAD_EVENTS:
+            if self._sync.full:
+                self._sync.thread(self._transact, work)
+            elif sum([len(publish.events) for publish in list(self._queue)]) > OFFLOAD_EVENTS:
                 offload(self._transact, work)
             else:
                 self._transact(work)
         except (sqlite3.Error, OSError, LogUnavailable) as error:
             self._roll_back()
+            self._sync.note(error)
             stored: Stored = "no" if work.stored == "no" or wrote_nothing(error) else "unknown"
             for publish in work.group or self._take_group():
                 publish.error = unavailable(error, self._path, stored)
@@ -172,6 +184,8 @@ class SQLiteLog:
             self._settle(work)
 
     def _transact(self, work: Transaction) -> None:
+        if self._sync.failed:
+            self._sync.write_again()
         patiently(self._writer.execute, "BEGIN IMMEDIATE")
         work.group = self._take_group()
         store(self._writer, work, self._mark)
@@ -345,9 +359,10 @@ class SQLiteLog:
         """``work(connection, *args)`` with a connection of its own: the writer's belongs to publishers."""
         self._check_usable()
         try:
-            with closing(connect(self._path, synchronous="NORMAL", wal_autocheckpoint=0)) as database:
+            with closing(connect(self._path, synchronous=self._sync.pragma, wal_autocheckpoint=0)) as database:
                 return work(database, *args)
         except sqlite3.Error as error:
+            self._sync.note(error)
             raise unavailable(error, self._path) from error
 
     # ── upkeep ──────────────────────────────────────────────────────────────────────────────────────────
@@ -357,6 +372,7 @@ class SQLiteLog:
         try:
             return self._upkeep.bite()
         except (sqlite3.Error, OSError) as error:
+            self._sync.note(error)
             raise unavailable(error, self._path) from error
 
     def retain(self, events: int, seconds: float, rules: Sequence[RetainRule] = ()) -> None:

@@ -39,7 +39,8 @@ def remove(path: str, channel: str, mark: int) -> Erased:
     """
     committing = False
     try:
-        with closing(connect(path, synchronous="NORMAL", wal_autocheckpoint=0, secure_delete=1)) as database:
+        # FULL: nobody is told of an erasure that a power cut could take back.
+        with closing(connect(path, synchronous="FULL", wal_autocheckpoint=0, secure_delete=1)) as database:
             channels.catch_up(database)
             patiently(database.execute, "BEGIN IMMEDIATE")
             (last,) = database.execute(_LAST).fetchone()

@@ -64,12 +64,12 @@ def connect(path: str, *, timeout: float = 0.0, **pragmas: int | str) -> sqlite3
     return database
 
 
-def open_writer(path: str, *, wal_autocheckpoint: int) -> tuple[sqlite3.Connection, int]:
+def open_writer(path: str, *, synchronous: str, wal_autocheckpoint: int) -> tuple[sqlite3.Connection, int]:
     """Open the writing connection of a prepared log. Return it, and the mark below which events may be missing.
 
     The mark is 0 for none (``place``). Raises ``LogRefused``, ``sqlite3.Error``, ``OSError``.
     """
-    writer = connect(path, synchronous="NORMAL", wal_autocheckpoint=wal_autocheckpoint, secure_delete=1)
+    writer = connect(path, synchronous=synchronous, wal_autocheckpoint=wal_autocheckpoint, secure_delete=1)
     try:
         _write_ahead(writer, path)
         patiently(complete, writer)

@@ -20,6 +20,7 @@ from tests.support.wait import eventually
 ENGINES: dict[str, Callable[[pytest.FixtureRequest], str]] = {
     "memory": lambda request: "memory:",
     "sqlite": lambda request: f"sqlite:///{request.getfixturevalue('tmp_path')}/log.db",
+    "sqlite-sync": lambda request: f"sqlite:///{request.getfixturevalue('tmp_path')}/log.db?sync=full",
     "redis": lambda request: redis_url(request),
 }
 

@@ -15,12 +15,12 @@ def open_default(url: str, **options: float) -> object:
 
 def test_three_slashes_are_a_path_below_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    log = open_default("sqlite:///var/deep er/log%20?.db")
+    log = open_default("sqlite:///var/deep er/log%20;#.db")
     assert isinstance(log, SQLiteLog) and log.shared
     monkeypatch.chdir("/")
     log.append([])
     log.close()
-    assert (tmp_path / "var/deep er/log%20?.db").is_file()
+    assert (tmp_path / "var/deep er/log%20;#.db").is_file()
 
 
 def test_four_slashes_are_an_absolute_path(tmp_path: Path) -> None:
@@ -28,6 +28,13 @@ def test_four_slashes_are_an_absolute_path(tmp_path: Path) -> None:
     assert isinstance(log, SQLiteLog)
     log.close()
     assert (tmp_path / "new/log.db").is_file()
+
+
+def test_option_is_no_part_of_the_path(tmp_path: Path) -> None:
+    log = open_default(f"sqlite:///{tmp_path}/log.db?sync=full")
+    assert isinstance(log, SQLiteLog)
+    log.close()
+    assert (tmp_path / "log.db").is_file() and not list(tmp_path.glob("*sync*"))
 
 
 def test_memory_is_for_one_process() -> None:
@@ -49,6 +56,10 @@ def test_memory_is_for_one_process() -> None:
         "sqlite:///nul\0.db",
         "postgresql://localhost/x",
         "SQLITE:///x.db",
+        "sqlite:///x.db?sync=on",
+        "sqlite:///x.db?sync=",
+        "sqlite:///x.db?sinc=full",
+        "memory:?sync=full",
     ],
 )
 def test_url_of_no_engine_is_refused_by_name(url: str) -> None:
