@@ -27,10 +27,13 @@ class RedisServer:
     config: settings by their names in redis.conf, ``_`` for ``-``; the append-only file is on by default.
     sentinel: start it with ``--sentinel``; ``config`` then holds whole lines as values of any name.
     tls: listen on a second port, for TLS only (``tls_url``).
+    program: the server's path, if not the machine's redis-server.
     """
 
-    def __init__(self, *, sentinel: bool = False, tls: bool = False, **config: str | int) -> None:
-        self._program = require_program("redis-server", "redis-server")
+    def __init__(
+        self, *, sentinel: bool = False, tls: bool = False, program: str | None = None, **config: str | int
+    ) -> None:
+        self._program = program or require_program("redis-server", "redis-server")
         self.directory = Path(tempfile.mkdtemp(prefix="headwater-redis-"))
         self._reserved = ReservedPort()
         self.port = self._reserved.number

@@ -56,7 +56,7 @@ class Appender:
             nonlocal asked
             asked = True
             args = [format_id(client.seen), self._deadline(), *head, *body]
-            if client.target.replicas:
+            if client.target.confirmed:
                 return client.store_on(link, APPEND, keys, args, _WROTE)
             return link.run(APPEND, keys, args)
 

@@ -14,10 +14,12 @@ from .codec import Keys
 from .errors import error_word, explain
 from .link import Link
 from .scripts import CHECK
+from .url import RedisUrl
 
 logger = logging.getLogger("headwater.log.redis")
 
 OLDEST: Final = (6, 2)  # XTRIM MINID, exclusive ranges in XRANGE
+OLDEST_SYNC: Final = (7, 2)  # WAITAOF
 
 WATCH_SECONDS: Final = 30.0
 
@@ -25,12 +27,13 @@ WATCH_SECONDS: Final = 30.0
 _PASSING: Final = ("OOM", "READONLY", "LOADING", "MISCONF", "NOREPLICAS", "MASTERDOWN", "BUSY", "TRYAGAIN", "RESTORING")
 
 
-def check(link: Link, keys: Keys, where: str, replicas: int = 0) -> None:
-    """Raise ``LogRefused`` if this Redis cannot hold the log.
+def check(link: Link, keys: Keys, target: RedisUrl) -> None:
+    """Raise ``LogRefused`` if this Redis cannot hold the log as its URL asks.
 
-    It is too old, evicts keys, is a node of a cluster or a Sentinel, lacks a right, or holds foreign keys. Other errors
-    of redis-py pass through: they mean that the check cannot be made now.
+    It is too old, evicts keys, is a node of a cluster or a Sentinel, lacks a right, holds foreign keys, or cannot say
+    what is on its disk. Other errors of redis-py pass through: they mean that the check cannot be made now.
     """
+    where = target.where
     try:
         info = read_info(link, "server", "memory", "persistence", "cluster")
         _check_version(info, where)
@@ -42,8 +45,10 @@ def check(link: Link, keys: Keys, where: str, replicas: int = 0) -> None:
             if kind not in (wanted, "none"):
                 raise LogRefused(f"Redis {where}: the key {key} is a {kind}, not a {wanted}: it is not ours")
         link.run(CHECK, [keys.meta, keys.events, keys.scratch, keys.scratch_moved], ["0-0"])
-        if replicas:
+        if target.replicas:
             link.call([("WAIT", 0, 1)])  # returns at once; may this user?
+        if target.sync:
+            _check_sync(link, info, where)
     except (redis.ResponseError, redis.AuthenticationError) as error:
         if error_word(error) in _PASSING:
             raise
@@ -56,6 +61,25 @@ def check(link: Link, keys: Keys, where: str, replicas: int = 0) -> None:
         )
 
 
+def _check_sync(link: Link, info: dict[str, str], where: str) -> None:
+    """Raise ``LogRefused`` unless this Redis can say that a write is on its disk (WAITAOF)."""
+    version = info.get("redis_version", "unknown")
+    if _below(version, OLDEST_SYNC):
+        raise LogRefused(
+            f"Redis {where} is version {version}, which cannot say what is on its disk: ?sync=full needs Redis 7.2 or "
+            "newer, or Valkey; or leave ?sync=full out, and a power cut may lose what was acknowledged"
+        )
+    if info.get("aof_enabled") != "1":
+        raise LogRefused(f"Redis {where} has no append-only file: ?sync=full needs appendonly yes")
+    try:
+        policy = link.call([("CONFIG", "GET", "appendfsync")])[0]
+    except redis.ResponseError:
+        policy = []  # a user without that right; a Redis that never syncs then answers each publish too late
+    if policy[1:] == [b"no"]:
+        raise LogRefused(f"Redis {where} has appendfsync no: ?sync=full needs always, or everysec")
+    link.call([("WAITAOF", 0, 0, 1)])  # returns at once; may this user?
+
+
 def read_info(link: Link, *sections: str) -> dict[str, str]:
     """Return what INFO answers about these sections, by name."""
     text = b"\n".join(link.call([("INFO", section) for section in sections])).decode("utf-8", "replace")
@@ -66,10 +90,14 @@ def read_info(link: Link, *sections: str) -> dict[str, str]:
 def _check_version(info: dict[str, str], where: str) -> None:
     # Valkey gives the version of Redis that it is compatible with here, and its own as valkey_version.
     version = info.get("redis_version", "")
-    found = re.match(r"(\d+)\.(\d+)", version)
-    if found is None or (int(found[1]), int(found[2])) < OLDEST:
+    if _below(version, OLDEST):
         wanted = ".".join(map(str, OLDEST))
         raise LogRefused(f"Redis {where} is version {version or 'unknown'}; needed is {wanted}, or any Valkey")
+
+
+def _below(version: str, oldest: tuple[int, int]) -> bool:
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return found is None or (int(found[1]), int(found[2])) < oldest
 
 
 def _check_mode(info: dict[str, str], link: Link, keys: Keys, where: str) -> None:

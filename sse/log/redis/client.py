@@ -27,7 +27,7 @@ from .codec import Keys
 from .connector import CONNECT_TIMEOUT, Connector
 from .errors import RETRY_AFTER, error_word, explain
 from .link import COMMAND_TIMEOUT, Argument, Link
-from .pool import Pool
+from .pool import POOL_SIZE, Pool
 from .scripts import JOIN, Script
 from .url import RedisUrl
 
@@ -38,6 +38,12 @@ T = TypeVar("T")
 ALL: Final[frozenset[bytes]] = frozenset()
 REPLICA_TIMEOUT_MS: Final = 1000  # how long a write waits for ?replicas=
 MISSING_TIMEOUT_MS: Final = 100  # and how long while they are known to be missing: a connection is held meanwhile
+
+# How long a write waits for ?sync=full: up to a second and the sync with appendfsync everysec. Below COMMAND_TIMEOUT.
+SYNC_TIMEOUT_MS: Final = 1750
+
+# Connections with ?sync=full, each held by one write until its sync. Redis makes one sync for all that wait.
+SYNC_POOL_SIZE: Final = 64
 
 # Every master has its own: a replica takes a new one when it is promoted, and so does a Redis that starts as a master.
 _REPLICATION_ID: Final = re.compile(rb"^master_replid:(\w+)", re.MULTILINE)
@@ -70,7 +76,7 @@ class Client:
         self._unconfirmed = False  # were replicas missing at the last write?
         self._rising = native_lock()  # the event loop and real threads raise the same two figures
         self._connector = Connector(target)
-        self._pool = Pool(self._connector)
+        self._pool = Pool(self._connector, SYNC_POOL_SIZE if target.sync else POOL_SIZE)
         self._checked = False
 
     def call(self, work: Callable[[Link], T]) -> T:
@@ -136,7 +142,7 @@ class Client:
         return link.run(script, [self.keys.meta, self.keys.events, *keys], [format_id(self.seen), *args])
 
     def store(self, script: Script, args: Sequence[Argument], *keys: str) -> Any:
-        """Run a script that writes, as ``run`` does; raise ``LogUnavailable`` if ?replicas= do not confirm it."""
+        """Run a script that writes, as ``run`` does; raise ``LogUnavailable`` if replicas or disk do not confirm it."""
         every = [self.keys.meta, self.keys.events, *keys]
         return self.call(lambda link: self.store_on(link, script, every, [format_id(self.seen), *args]))
 
@@ -147,16 +153,24 @@ class Client:
 
         wrote: how its answer begins if it has written; by default it always has.
         """
-        wanted = self.target.replicas
-        if not wanted:
+        if not self.target.confirmed:
             return link.run(script, keys, args)
-        patience = MISSING_TIMEOUT_MS if self._unconfirmed else REPLICA_TIMEOUT_MS
-        answer, replicas = link.run_with(script, keys, args, ("WAIT", wanted, patience))
+        wanted, waits = self.target.replicas, list[Sequence[Argument]]()
+        if wanted:
+            waits.append(("WAIT", wanted, MISSING_TIMEOUT_MS if self._unconfirmed else REPLICA_TIMEOUT_MS))
+        if self.target.sync:
+            waits.append(("WAITAOF", 1, 0, SYNC_TIMEOUT_MS))
+        answer, *confirmed = link.run_with(script, keys, args, *waits)
         if wrote is not ALL and answer[0] not in wrote:
             return answer
-        self._unconfirmed = replicas < wanted
-        if self._unconfirmed:
-            message = f"stored, but only {replicas} of {wanted} replicas have it: a failover may lose it"
+        if wanted:
+            replicas = confirmed[0]
+            self._unconfirmed = replicas < wanted
+            if self._unconfirmed:
+                message = f"stored, but only {replicas} of {wanted} replicas have it: a failover may lose it"
+                raise LogUnavailable(message, RETRY_AFTER)
+        if self.target.sync and not confirmed[-1][0]:
+            message = f"stored, but not on Redis's disk after {SYNC_TIMEOUT_MS / 1000:g} s: a power cut may lose it"
             raise LogUnavailable(message, RETRY_AFTER)
         return answer
 
@@ -195,7 +209,7 @@ class Client:
     def _join(self, link: Link) -> None:
         """Ask a new connection's Redis whether it has lost events, as the module's text describes."""
         if not self._checked:
-            check(link, self.keys, self.target.where, self.target.replicas)
+            check(link, self.keys, self.target)
             self._checked = True
         known = format_id(self.seen), format_id(self.held) if self.held else ""
         keys = self.keys.meta, self.keys.events

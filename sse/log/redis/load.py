@@ -15,7 +15,7 @@ from ...events.model import Record, format_id
 from ..base import LogRefused, LogUnavailable
 from ..tools import Marks, Occupied
 from .check import check
-from .client import REPLICA_TIMEOUT_MS
+from .client import REPLICA_TIMEOUT_MS, SYNC_TIMEOUT_MS
 from .codec import Keys
 from .connector import Connector
 from .errors import error_word, explain
@@ -91,6 +91,8 @@ class RedisLoader:
                 replicas = link.call([("WAIT", wanted, REPLICA_TIMEOUT_MS)], timeout=2 * REPLICA_TIMEOUT_MS / 1000)[0]
                 if replicas < wanted:
                     raise LogUnavailable(f"imported, but only {replicas} of {wanted} replicas have it yet")
+            if self._target.sync and not link.call([("WAITAOF", 1, 0, SYNC_TIMEOUT_MS)])[0][0]:
+                raise LogUnavailable("imported, but not on Redis's disk yet")
 
     def close(self) -> None:
         """Leave an empty log, or what another process has begun since; of a log that held something, one that is closed
@@ -150,7 +152,7 @@ def look(target: RedisUrl, prefix: str, work: Callable[[Link, Keys], T]) -> T:
 def _check(link: Link, target: RedisUrl, keys: Keys) -> None:
     """Raise ``LogRefused`` if this Redis cannot hold a log; one of another format, or half imported, may be there."""
     try:
-        check(link, keys, target.where, target.replicas)
+        check(link, keys, target)
     except (redis.ResponseError, LogRefused) as error:
         cause = error if isinstance(error, redis.ResponseError) else error.__cause__
         if not (isinstance(cause, redis.ResponseError) and error_word(cause) in ("RESTORING", "FORMAT")):

@@ -8,13 +8,17 @@
     ?replicas=1             an event counts as stored once this many replicas have it, too (WAIT). With 0, the
                             newest events of a master that dies can be missing on the replica that takes its place;
                             clients are told. Default: 1 with Sentinel, which is there for failovers, else 0.
+    ?sync=full              an event counts as stored once it is in the append-only file on the master's disk (WAITAOF;
+                            Redis 7.2 or newer, or Valkey, with appendonly yes). What replicas have on their disks it
+                            does not say
     ?ssl_ca_certs=, ssl_certfile=, ssl_keyfile=     files, PEM
     ?ssl_check_hostname=0, ?ssl_cert_reqs=none      weaken the check of the server's certificate
 
 The user needs the keys ``~{prefix}:*`` (braces included) and these commands: info type time ping scan eval evalsha
 exists del unlink rename set get pexpire pttl xadd xdel xlen xread xrange xrevrange xtrim xinfo xsetid zadd zcard
 zlexcount zrange zrangebylex zrangebyscore zrem zremrangebylex zrevrange zrevrangebylex zscan hdel hexists hget hgetall
-hincrby hlen hmget hset; unless ``replicas`` is 0, wait as well. (role, if allowed, is used with Sentinel.)
+hincrby hlen hmget hset; unless ``replicas`` is 0, wait as well; with ``sync``, waitaof.
+(role, if allowed, is used with Sentinel, and config get with ``sync``.)
 
 Anything else in a URL is refused: silently ignoring an option would silently break what it promises.
 """
@@ -47,6 +51,12 @@ class RedisUrl:
     tls: bool = False
     ssl: dict[str, Any] = field(default_factory=dict)
     replicas: int = 0
+    sync: bool = False
+
+    @property
+    def confirmed(self) -> bool:
+        """True if a write is acknowledged only once replicas or the disk have it."""
+        return self.sync or self.replicas > 0
 
     @property
     def where(self) -> str:
@@ -112,6 +122,8 @@ def _options(query: str) -> dict[str, Any]:
             options["db"] = _number("db", value, 2**31 - 1)
         elif name == "replicas":
             options["replicas"] = _number("replicas", value, MAX_REPLICAS)
+        elif name == "sync" and value == "full":
+            options["sync"] = True
         elif name in _SSL_FILES and value:
             options["ssl"][name] = value
         elif name == "ssl_check_hostname" and value.lower() in _YES_NO:

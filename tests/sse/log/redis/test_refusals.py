@@ -14,6 +14,7 @@ from sse.log import LogRefused, LogUnavailable, RetainRule
 from sse.log.redis import url as url_module
 from sse.log.redis.check import check
 from sse.log.redis.codec import Keys
+from sse.log.redis.url import RedisUrl
 from tests.sse.log.conftest import Follower, trim_all
 from tests.sse.log.redis.play import EVENTS, META, Open, events
 from tests.support.ports import ReservedPort
@@ -78,7 +79,7 @@ class FakeLink:
 )
 def test_redis_that_cannot_hold_a_log_is_refused(info: str, message: str | None) -> None:
     with pytest.raises(LogRefused, match=message) if message else contextlib.nullcontext():
-        check(FakeLink(info), Keys("p"), "here")  # type: ignore[arg-type]
+        check(FakeLink(info), Keys("p"), RedisUrl())  # type: ignore[arg-type]
 
 
 def test_repetition_is_stored_once_however_full_redis_is_or_that_redis_is_refused(

@@ -12,6 +12,7 @@ from sse.log.redis.url import RedisUrl, parse_url
     [
         pytest.param("redis://host", RedisUrl((("host", 6379),)), id="port and database by default"),
         pytest.param("redis://host:1/3", RedisUrl((("host", 1),), db=3), id="database in the path"),
+        pytest.param("redis://host?sync=full", RedisUrl((("host", 6379),), sync=True), id="synced"),
         pytest.param("redis://host/", RedisUrl((("host", 6379),)), id="empty path"),
         pytest.param("redis://[::1]:7", RedisUrl((("::1", 7),)), id="IPv6"),
         pytest.param("redis://:p%40ss@h", RedisUrl((("h", 6379),), password="p@ss"), id="password only"),
@@ -55,6 +56,7 @@ def test_url_says(url: str, expected: RedisUrl) -> None:
         pytest.param("redis://host/-1", "database", id="negative database"),
         pytest.param("redis://secret@host", "user without a password", id="user without password"),
         pytest.param("redis://host?timeout=3", "timeout is unknown", id="option"),
+        pytest.param("redis://host?sync=normal", "sync is unknown or its value", id="sync"),
         pytest.param("redis://host?replicas=many", "replicas", id="replicas"),
         pytest.param("redis://host?ssl_ca_certs=/x", "need rediss", id="TLS option without TLS"),
         pytest.param("rediss://host?ssl_cert_reqs=maybe", "ssl_cert_reqs", id="TLS option's value"),
