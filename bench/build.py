@@ -5,15 +5,20 @@ The cache is keyed by a digest of the inputs: a changed source is built again, a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 BENCH = Path(__file__).resolve().parent
+BUILD_DEADLINE = 1800  # seconds; Centrifugo with all it needs takes four minutes on two busy cores
+GO_HOME = "/usr/local/go/bin"  # where Go's own installation lies, on PATH or not
 
 
 class Unavailable(Exception):
@@ -36,7 +41,7 @@ def program(name: str, environment: str | None = None) -> str:
         path = os.environ.get(environment)
         if not path:
             raise Unavailable(f"{environment} is not set")
-        if not os.access(path, os.X_OK):
+        if shutil.which(path) is None:
             raise Unavailable(f"{environment}={path} is not an executable file")
         return path
     found = shutil.which(name)
@@ -57,7 +62,7 @@ def _digest(paths: Iterable[Path], *words: str) -> str:
 
 def _run(arguments: list[str], what: str, *, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
     done = subprocess.run(
-        arguments, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600
+        arguments, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=BUILD_DEADLINE
     )
     if done.returncode != 0:
         raise Unavailable(f"{what} failed: {' '.join(done.stdout.split()[-40:])}")
@@ -89,21 +94,59 @@ def ceiling() -> Path:
     return compile_c("ceiling", [BENCH / "ceiling.c"])
 
 
+class GoCompiler(NamedTuple):
+    """A Go compiler, and its version: `1.26.1`."""
+
+    path: str
+    version: str
+
+
+def newest_go(folders: Iterable[str]) -> GoCompiler:
+    """Return the newest `go` in these folders; raises Unavailable."""
+    found = []
+    for folder in dict.fromkeys(folders):
+        path = shutil.which("go", path=folder)
+        said = subprocess.run([path, "env", "GOVERSION"], capture_output=True, text=True).stdout if path else ""
+        if path and (version := re.match(r"go(\d+)\.(\d+)(?:\.(\d+))?", said)):
+            found.append(([int(number or 0) for number in version.groups()], GoCompiler(path, version[0][2:])))
+    if not found:
+        raise Unavailable("go is not installed")
+    return max(found)[1]
+
+
+@functools.cache
+def go() -> GoCompiler:
+    """Return the newest Go: a distribution's is often years old, and may come first on PATH."""
+    return newest_go([*os.environ.get("PATH", "").split(os.pathsep), GO_HOME])
+
+
+def _go_environment(**more: str) -> dict[str, str]:
+    flags = "-mod=readonly -buildvcs=false"
+    return {**os.environ, "GOCACHE": str(cache_dir() / "go"), "GOFLAGS": flags, "CGO_ENABLED": "0", **more}
+
+
 def go_program(folder: Path) -> Path:
-    """Build the Go package in `folder` (standard library only)."""
-    compiler = program("go")
-    target = cache_dir() / f"go-{folder.name}-{_digest(p for p in folder.iterdir() if p.is_file())}"
+    """Build the Go program in `folder`; go.sum there has the checksums of what it imports."""
+    compiler = go()
+    files = [path for path in folder.iterdir() if path.is_file()]
+    target = cache_dir() / f"go-{folder.name}-{_digest(files, compiler.version)}"
     if not target.exists():
-        cache = str(cache_dir() / "go")
-        env = {
-            **os.environ,
-            "GOCACHE": cache,
-            "GOFLAGS": "-mod=mod",
-            "GO111MODULE": "auto",
-            "CGO_ENABLED": "0",
-        }
-        _run([compiler, "build", "-o", str(target), "."], "go build", cwd=folder, env=env)
+        partial = target.with_suffix(f".{os.getpid()}")
+        _run([compiler.path, "build", "-o", str(partial), "."], "go build", cwd=folder, env=_go_environment())
+        partial.replace(target)
     return target
+
+
+def go_install(module: str, version: str) -> Path:
+    """Install a Go program by its module and exact version, as `go install MODULE@VERSION` does."""
+    compiler = go()
+    folder = cache_dir() / f"go-install-{_digest([], module, version, compiler.version)}"
+    if not (folder / "complete").exists():
+        environment = _go_environment(GOBIN=str(folder), GOFLAGS="-buildvcs=false")
+        _run([compiler.path, "install", f"{module}@{version}"], f"go install {module}", env=environment)
+        (folder / "complete").touch()
+    (program,) = (path for path in folder.iterdir() if path.name != "complete")
+    return program
 
 
 def python_venv(name: str, requirements: Path) -> Path:
@@ -123,7 +166,7 @@ def npm_folder(source: Path) -> Path:
     """Copy `source` (package.json and scripts) and install its packages."""
     npm = program("npm")
     program("node")
-    files = [p for p in source.iterdir() if p.suffix in {".json", ".mjs", ".js"}]
+    files = [path for path in source.iterdir() if path.suffix in {".json", ".mjs"}]
     folder = cache_dir() / f"npm-{source.name}-{_digest(files)}"
     if not (folder / "complete").exists():
         shutil.rmtree(folder, ignore_errors=True)

@@ -26,6 +26,7 @@ def flags(running: Running, case: Case, seconds: float, **options: object) -> li
     given = {"streams": case.get("streams", 0), "size": case.get("size", 100), "warmup": WARM_UP}
     given |= {"open_timeout": OPEN_TIMEOUT, **options, "seconds": seconds}
     channel = f"bench-{time.monotonic_ns() % 10**9}"
+    running.peer.create_channel(running.port, channel)
     target = running.peer.batch_target if case.get("batch", 1) > 1 else None
     words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     return [*running.arguments(channel, target, case.get("streams", 0)), *words]
@@ -111,6 +112,7 @@ def idle(running: Running, case: Case, seconds: float) -> Metrics:
     measure.settled(lambda: measure.memory(pids).rss)
     before = measure.memory(pids)
     opening = measure.cpu_seconds(pids)
+    running.peer.create_channel(running.port, "idle")
     flags = ["--publish=none", "--sleep=1", "--seconds=3600", f"--streams={case['streams']}", "--warmup=0"]
     with load.Generator([*running.arguments("idle", None, case["streams"]), *flags]) as generator:
         opened = generator.line(PATIENCE)

@@ -17,7 +17,7 @@ from bench.peers.base import Peer
 from bench.scenarios import Scenario
 
 # Seconds, on an idle machine.
-START_AND_STOP = 2.5
+START_AND_STOP = 1.5
 SETTLING = 3.0  # until a server's memory no longer changes
 CEILING_SECONDS = 3.0  # the most that the bare sender runs
 RESERVE = 10.0  # for the report, and for the last step's error
@@ -95,12 +95,13 @@ def everything(chosen: Iterable[Scenario], ready: list[Peer]) -> list[Step]:
 
 
 CORE = ("headwater", "go", "nchan")
-NEAR = (*CORE, "better-sse")
-EVERY = tuple(name for name in peers.DEFAULT)
-REST = tuple(name for name in EVERY if name not in CORE)
-FAR = tuple(name for name in EVERY if name not in NEAR)
+DURABLE = tuple(name for name in peers.DEFAULT if peers.KNOWN[name].is_durable and name not in CORE)
+HUBS = ("mercure-local", "centrifugo", "centrifugo-redis")
+MATTER = (*CORE, *DURABLE, *HUBS)  # what people would choose instead
+NODE = ("better-sse",)
+SLOW = tuple(name for name in peers.DEFAULT if name not in (*MATTER, *NODE))  # Python, without this project
 
-FIRST, ONCE, SECOND, THIRD = range(4)
+FIRST, ONCE, SECOND, THIRD, LAST = range(5)
 
 
 @dataclass(frozen=True)
@@ -127,41 +128,52 @@ class Row:
         ]
 
 
+MAIN: Case = {"size": 100, "streams": 1000}
+
 ROWS = [
     # what decides the bars
-    Row(FIRST, "saturation", CORE, 4, {"size": 100, "streams": 1000}),
+    Row(FIRST, "saturation", CORE, 4, MAIN),
+    Row(FIRST, "saturation", CORE, 3, {"size": 100, "streams": 100}),
     Row(FIRST, "latency", CORE, 8, {"streams": 2000}),
-    Row(FIRST, "publish", CORE, 3, {}),
+    Row(FIRST, "publish", (*CORE, *DURABLE), 3, {"publishers": 1}),
+    Row(FIRST, "publish", CORE, 3, {"publishers": 16}),
+    Row(FIRST, "publish", CORE, 3, {"batch": 1000}),
     Row(FIRST, "storm", CORE, 1, {}),
     # what hardly varies from round to round, or is measured twice in one
     Row(ONCE, "idle", CORE, 15, {"streams": 10000}),
     Row(ONCE, "slow-readers", CORE, 5, {"never": 1}),
     Row(ONCE, "probes", CORE, 5, {}),
-    # the other tables, and how things grow
-    Row(SECOND, "saturation", REST, 3, {"size": 100, "streams": 1000}),
-    Row(SECOND, "saturation", NEAR, 2, {"size": 100, "streams": 100}),
-    Row(SECOND, "saturation", NEAR, 2, {"size": 100, "streams": 10000}),
-    Row(SECOND, "channels", NEAR, 3, {}),
+    # every peer that matters in every table, and how things grow
+    Row(SECOND, "saturation", (*DURABLE, *HUBS, *NODE), 3, MAIN),
+    Row(SECOND, "saturation", (*DURABLE, *HUBS), 2, {"size": 100, "streams": 100}),
+    Row(SECOND, "latency", (*DURABLE, *HUBS), 5, {"streams": 2000}),
+    Row(SECOND, "publish", HUBS, 3, {"publishers": 1}),
+    Row(SECOND, "publish", (*DURABLE, *HUBS), 3, {"publishers": 16}),
+    Row(SECOND, "storm", DURABLE, 1, {}),
+    Row(SECOND, "idle", (*MATTER, "flask-gevent"), 4, {"streams": 1000}),
+    Row(SECOND, "saturation", CORE, 2, {"size": 100, "streams": 10000}),
+    Row(SECOND, "channels", (*CORE, "mercure", "centrifugo"), 3, {}),
     Row(SECOND, "logs", (), 2.5, {}),
     Row(SECOND, "workers", (), 2.5, {}),
-    Row(SECOND, "latency", REST, 5, {"streams": 2000}),
     Row(SECOND, "idle", CORE, 15, {"streams": 18000}),
-    Row(SECOND, "idle", EVERY, 4, {"streams": 1000}),
     Row(SECOND, "saturation", CORE, 2, {"size": 1024}),
     Row(SECOND, "saturation", CORE, 2, {"size": 16384}),
     # what completes the tables
     Row(THIRD, "latency", CORE, 5, {"streams": 200}),
     Row(THIRD, "latency", CORE, 5, {"streams": 10000}),
-    Row(THIRD, "publish", REST, 2, {}),
     Row(THIRD, "slow-readers", CORE, 5, {"never": 50}),
-    Row(THIRD, "saturation", FAR, 2, {"size": 100, "streams": 100}),
-    Row(THIRD, "idle", ("better-sse", "flask-gevent"), 8, {"streams": 10000}),
-    Row(THIRD, "saturation", ("better-sse",), 2, {"size": 1024}),
-    Row(THIRD, "saturation", ("better-sse",), 2, {"size": 16384}),
+    Row(THIRD, "slow-readers", HUBS[:2], 3, {"never": 1}),
+    Row(THIRD, "probes", ("mercure", "centrifugo"), 3, {}),
+    Row(THIRD, "idle", ("mercure", "centrifugo"), 8, {"streams": 10000}),
+    # what nobody would choose for many streams: the main case, and one of them in the other tables
+    Row(LAST, "saturation", SLOW, 2, MAIN),
+    Row(LAST, "latency", ("flask-gevent",), 4, {"streams": 2000}),
+    Row(LAST, "publish", ("flask-gevent",), 2, {"publishers": 1}),
+    Row(LAST, "idle", ("flask-gevent",), 6, {"streams": 10000}),
 ]
 
 # (stage, round). The runs are shortened until all of ESSENTIAL fits; WELCOME takes the rest of the time.
-ESSENTIAL = ((FIRST, 0), (ONCE, 0), (SECOND, 0), (FIRST, 1), (FIRST, 2), (THIRD, 0))
+ESSENTIAL = ((FIRST, 0), (ONCE, 0), (SECOND, 0), (FIRST, 1), (FIRST, 2), (THIRD, 0), (LAST, 0))
 WELCOME = ((FIRST, 3), (FIRST, 4), (SECOND, 1), (ONCE, 1), (FIRST, 5), (THIRD, 1), (FIRST, 6), (SECOND, 2), (ONCE, 2))
 
 

@@ -16,6 +16,7 @@ from types import TracebackType
 from bench.peers.base import Running
 
 INTERVAL = 0.025  # seconds between two requests of one kind
+CHANNEL = "probed"
 TIMEOUT = 20.0  # seconds until a request counts as failed
 
 
@@ -28,7 +29,8 @@ class Prober:
         self._took: dict[str, list[float]] = {}
         self._failed: dict[str, int] = {}
         health = running.peer.ready_path if running.health_port is None else "/healthz"
-        stream = running.peer.target.path.replace("{channel}", "probed")
+        running.peer.create_channel(running.port, CHANNEL)
+        stream = running.peer.target.path.replace("{channel}", CHANNEL)
         wanted = {"main": (running.port, health)}
         if not running.peer.target.lazy_head:  # its head would not arrive
             wanted["open"] = (running.port, stream)

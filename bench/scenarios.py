@@ -44,6 +44,8 @@ class Scenario:
             return f"more than {peer.most_streams:,} streams"
         if case.get("batch", 1) > 1 and peer.batch_target is None:
             return "no batches"
+        if peer.creates_channels and self.name == "channels":
+            return "a channel must be created first"
         return ""
 
     def concerns(self, peer: Peer) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench.peers.base import Peer
 from bench.peers.better_sse import BetterSSE
 from bench.peers.centrifugo import Centrifugo
+from bench.peers.durable_streams import DurableStreams
 from bench.peers.flask_plain import PlainGevent, PlainGthread
 from bench.peers.flask_sse import FlaskSSE
 from bench.peers.golang import Go
@@ -20,13 +21,16 @@ _ALL: list[Peer] = [
     Headwater(workers=2),
     Go(),
     Nchan(),
+    Mercure(),
+    Mercure(transport="local"),
+    Centrifugo(),
+    Centrifugo(engine="redis"),
+    DurableStreams(),
     BetterSSE(),
     Starlette(),
     PlainGevent(),
     PlainGthread(),
     FlaskSSE(),
-    Mercure(),
-    Centrifugo(),
 ]
 
 KNOWN: dict[str, Peer] = {peer.name: peer for peer in _ALL}

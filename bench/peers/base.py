@@ -25,6 +25,7 @@ SERVER_CPU = 0
 LOAD_CPU = 1
 START_DEADLINE = 30.0  # seconds until a peer must answer
 STOP_DEADLINE = 5.0  # seconds after SIGTERM until SIGKILL
+NOTHING = "nothing"  # what a peer has stored that only passes events on
 
 
 class PeerFailed(RuntimeError):
@@ -80,6 +81,9 @@ class Peer(ABC):
     most_streams = 0  # 0: any number
     opens_per_second = 4000  # streams, roughly, for estimating a run's time
     resumes = False  # does it replay after Last-Event-ID?
+    stores = ""  # what it has stored before it acknowledges an event, for the report
+    is_durable = False  # is that on disk, so that it survives the server's process?
+    creates_channels = False  # must a channel be created before it is used?
     ready_path = "/healthz"
     cpus: tuple[int, ...] = (SERVER_CPU,)
 
@@ -89,6 +93,9 @@ class Peer(ABC):
     def version(self) -> str:
         """Return what was measured, for the report."""
         return ""
+
+    def create_channel(self, port: int, channel: str) -> None:  # noqa: B027 - most need nothing
+        """Create a channel, if the peer needs that."""
 
     @abstractmethod
     def commands(self, port: int, folder: Path, streams: int) -> list[Command]:

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from bench import build
-from bench.peers.base import Command, Peer
+from bench.peers.base import NOTHING, Command, Peer
 
 SOURCE = build.BENCH / "peers" / "better_sse_app"
 
@@ -17,6 +17,7 @@ class BetterSSE(Peer):
 
     name = "better-sse"
     title = "better-sse (Node)"
+    stores = NOTHING
 
     def prepare(self) -> None:
         build.npm_folder(SOURCE)

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench import build
-from bench.peers.base import Command, Peer
+from bench.peers.base import NOTHING, Command, Peer
 
 SOURCE = build.BENCH / "peers" / "plain"
 
@@ -25,6 +25,7 @@ class PlainGevent(Peer):
 
     name = "flask-gevent"
     title = "Flask generator, stock gevent worker"
+    stores = NOTHING
 
     def version(self) -> str:
         return f"gunicorn {version('gunicorn')}, gevent {version('gevent')}, Flask {version('Flask')}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench import build
-from bench.peers.base import Command, Peer, Target, free_port
+from bench.peers.base import NOTHING, Command, Peer, Target, free_port
 from bench.peers.redis_server import redis_command
 
 SOURCE = build.BENCH / "peers" / "flask_sse_app"
@@ -17,6 +17,7 @@ class FlaskSSE(Peer):
 
     name = "flask-sse"
     title = "Flask-SSE + Redis"
+    stores = NOTHING
     most_streams = 2000  # Redis connections; it takes minutes until all are subscribed
     target = Target(
         path="/stream?channel={channel}",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 from bench import build
-from bench.peers.base import Command, Peer
+from bench.peers.base import NOTHING, Command, Peer
 
 SOURCE = build.BENCH / "peers" / "go"
 
@@ -16,13 +15,13 @@ class Go(Peer):
 
     name = "go"
     title = "Go net/http"
+    stores = NOTHING
 
     def prepare(self) -> None:
         build.go_program(SOURCE)
 
     def version(self) -> str:
-        said = subprocess.run([build.program("go"), "version"], capture_output=True, text=True, check=True)
-        return said.stdout.split()[2].replace("go", "Go ", 1)
+        return f"Go {build.go().version}"
 
     def commands(self, port: int, folder: Path, streams: int) -> list[Command]:
         # GOMAXPROCS follows the affinity mask: 1 here

@@ -14,6 +14,13 @@ ROOT = build.BENCH.parent
 MAX_STREAMS = 20_000
 DRAIN_WINDOW = 1  # seconds; the benchmark stops servers with open streams
 
+# By log, with its defaults.
+STORES = {
+    "sqlite": "the event, in SQLite's write-ahead log: survives the process, not a power cut",
+    "redis": "the event, in Redis's memory (its append-only file is off here)",
+    "memory": "the event, in the process's memory",
+}
+
 
 class Headwater(Peer):
     """One worker on one core; variants differ in log engine and number of workers."""
@@ -32,6 +39,8 @@ class Headwater(Peer):
         variant += ["two-workers"] if workers == 2 else []
         self.name = "-".join(["headwater", *variant])
         engine = {"sqlite": "SQLite", "memory": "memory", "redis": "Redis"}[log]
+        self.stores = STORES[log]
+        self.is_durable = log == "sqlite"
         self.title = f"Headwater ({engine}{', 2 workers, both cores' if workers == 2 else ''})"
         if workers == 2:
             self.cpus = (0, 1)  # two workers, two cores: here the load generator has no core of its own

@@ -1,6 +1,8 @@
-"""Mercure, the SSE hub on Caddy; its binary's path comes from MERCURE_BIN.
+"""Mercure's hub, with its Bolt transport and with its local one.
 
-Written from its documentation (mercure.rocks: "Configuration"); Bolt is its default transport.
+Built from its library (`mercure_app/main.go`). MERCURE_BIN takes the path of the hub as it is distributed, on Caddy.
+Written from its documentation (mercure.rocks: "Configuration") and source: `bolt.go` opens the database with Bolt's
+defaults and commits one transaction per event, and each commit calls fdatasync; `local.go` stores nothing.
 """
 
 from __future__ import annotations
@@ -9,15 +11,18 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import subprocess
 from pathlib import Path
 
 from bench import build
-from bench.peers.base import Command, Peer, Target
+from bench.peers.base import NOTHING, Command, Peer, Target
 
+SOURCE = build.BENCH / "peers" / "mercure_app"
+BINARY = "MERCURE_BIN"
 KEY = "!ChangeThisMercureHubJWTSecretKey!"
 
-CONFIGURATION = """
+CADDYFILE = """
 {{
     admin off
     auto_https off
@@ -29,9 +34,7 @@ http://127.0.0.1:{port} {{
         subscriber_jwt {key}
         anonymous
         heartbeat 15s
-        transport bolt {{
-            path {folder}/mercure.db
-        }}
+        transport {transport}
     }}
     respond /healthz 200
     respond "Not Found" 404
@@ -53,9 +56,6 @@ def publisher_token() -> str:
 class Mercure(Peer):
     """Publishes by form: topic and data."""
 
-    name = "mercure"
-    title = "Mercure"
-    resumes = True
     target = Target(
         path="/.well-known/mercure?topic={channel}",
         publish_path="/.well-known/mercure",
@@ -64,22 +64,32 @@ class Mercure(Peer):
         publish_headers=(f"Authorization: Bearer {publisher_token()}",),
     )
 
+    def __init__(self, transport: str = "bolt") -> None:
+        self._has_bolt = self.resumes = self.is_durable = transport == "bolt"
+        self.name = "mercure" if self._has_bolt else "mercure-local"
+        self.title = f"Mercure ({'Bolt' if self._has_bolt else 'local transport'})"
+        self.stores = "the event, in Bolt with fdatasync: survives a power cut" if self._has_bolt else NOTHING
+
     def prepare(self) -> None:
-        build.program("mercure", "MERCURE_BIN")
+        self._binary()
+
+    @staticmethod
+    def _binary() -> str:
+        return build.program("mercure", BINARY) if BINARY in os.environ else str(build.go_program(SOURCE))
 
     def version(self) -> str:
-        binary = build.program("mercure", "MERCURE_BIN")
-        return subprocess.run([binary, "version"], capture_output=True, text=True).stdout.strip()
+        if BINARY in os.environ:
+            return subprocess.run([self._binary(), "version"], capture_output=True, text=True).stdout.strip()
+        required = (SOURCE / "go.mod").read_text().partition("github.com/dunglas/mercure v")[2].split()[0]
+        return f"Mercure {required} as a library in net/http, Go {build.go().version}"
 
     def commands(self, port: int, folder: Path, streams: int) -> list[Command]:
+        database = folder / "mercure.db"
+        if BINARY not in os.environ:
+            argv = [self._binary(), "-address", f"127.0.0.1:{port}", "-key", KEY]
+            return [Command([*argv, "-bolt", str(database)] if self._has_bolt else argv)]
+        transport = f"bolt {{\n path {database}\n }}" if self._has_bolt else "local"
         path = folder / "Caddyfile"
-        path.write_text(CONFIGURATION.format(port=port, key=KEY, folder=folder))
-        argv = [
-            build.program("mercure", "MERCURE_BIN"),
-            "run",
-            "--config",
-            str(path),
-            "--adapter",
-            "caddyfile",
-        ]
+        path.write_text(CADDYFILE.format(port=port, key=KEY, transport=transport))
+        argv = [self._binary(), "run", "--config", str(path), "--adapter", "caddyfile"]
         return [Command(argv, {"HOME": str(folder)}, folder)]

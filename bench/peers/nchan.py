@@ -57,6 +57,7 @@ class Nchan(Peer):
 
     name = "nchan"
     title = "nchan (nginx)"
+    stores = "the event, in nginx's shared memory"
     target = Target(publish_path="/pub?id={channel}")
     resumes = True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench import build
-from bench.peers.base import Command, Peer
+from bench.peers.base import NOTHING, Command, Peer
 
 SOURCE = build.BENCH / "peers" / "starlette_app"
 REQUIREMENTS = SOURCE / "requirements.txt"
@@ -16,6 +16,7 @@ class Starlette(Peer):
 
     name = "sse-starlette"
     title = "sse-starlette + uvicorn"
+    stores = NOTHING
 
     def prepare(self) -> None:
         build.python_venv("starlette", REQUIREMENTS)

@@ -120,6 +120,11 @@ def test_an_event_in_an_envelope_is_recognised(server: KnownServer) -> None:
     assert (result["events"], faults(result)) == (3, {})
 
 
+def test_an_event_that_lost_bytes_in_its_envelope_is_reported(server: KnownServer) -> None:
+    server.send([block('{"pub":{"data":' + stamp(n, SIZE)[: 40 if n == 1 else SIZE] + "}}") for n in range(3)])
+    assert faults(run(server, streams=1)) == {"wrong_size": 1}
+
+
 def test_latency_is_the_time_since_the_stamp(server: KnownServer) -> None:
     server.late_by = 0.25
     result = run(server, "--publish=closed", streams=2, seconds=0.4)

@@ -7,7 +7,7 @@ import pytest
 from bench import bars, peers, plan, scenarios
 from bench.plan import Clock, Step
 
-READY = [peer for peer in peers.KNOWN.values() if peer.name not in ("mercure", "centrifugo")]
+READY = list(peers.KNOWN.values())
 
 
 def executed(minutes: float, pace: float) -> tuple[list[Step], float]:
@@ -41,6 +41,30 @@ def test_a_budget_covers_every_table_and_three_rounds_of_the_core(minutes: float
         assert rounds(steps, "saturation", peer, **bars.AT_SATURATION) >= 3
         assert rounds(steps, "latency", peer, **bars.AT_60000) >= 3
         assert rounds(steps, "idle", peer, streams=10000) >= 1
+
+
+@pytest.mark.parametrize("peer", plan.MATTER)
+def test_every_peer_that_matters_has_a_cell_in_every_main_table(peer: str) -> None:
+    steps, _ = executed(21, pace=1.0)
+    for scenario, case in (
+        ("saturation", {"size": 100, "streams": 1000}),
+        ("saturation", {"size": 100, "streams": 100}),
+        ("latency", {"streams": 2000}),
+        ("idle", {"streams": 1000}),
+        ("publish", {"publishers": 1}),
+        ("publish", {"publishers": 16}),
+    ):
+        assert rounds(steps, scenario, peer, **case) >= 1, (scenario, case)
+    if peers.KNOWN[peer].is_durable:
+        assert rounds(steps, "publish", peer, publishers=1) >= 3
+
+
+def test_what_nobody_would_choose_runs_once_and_last() -> None:
+    steps = plan.within(21 * 60, READY)
+    first = [step for step in steps if step.number == 0]
+    slow = [step for step in first if {peer.name for peer in step.peers} & set(plan.SLOW) and step.scenario.name != "idle"]
+    assert slow == first[-len(slow) - 1 : -1] or slow == first[-len(slow) :]
+    assert all(rounds(steps, "saturation", name) == 1 for name in plan.SLOW)
 
 
 def test_a_quarter_of_an_hour_suffices_for_every_table_and_three_rounds_of_the_core() -> None:

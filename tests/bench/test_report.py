@@ -75,8 +75,8 @@ def test_doubts_about_a_figure_are_listed_under_its_table(
 
 def test_a_peer_that_could_not_run_is_named_with_the_reason(tmp_path: Path) -> None:
     results = results_of(tmp_path, {"go": [1.0]})
-    results.skip(peers.KNOWN["mercure"], "MERCURE_BIN is not set")
-    assert "Not run: Mercure (MERCURE_BIN is not set)." in report.write(results).read_text()
+    results.skip(peers.KNOWN["mercure"], "go is not installed")
+    assert "Not run: Mercure (Bolt) (go is not installed)." in report.write(results).read_text()
 
 
 def test_a_new_run_of_one_scenario_keeps_the_others(tmp_path: Path) -> None:
