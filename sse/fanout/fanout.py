@@ -101,8 +101,8 @@ class Fanout:
         self.passes.recall(groups)
         self.sockets.drop_rests(groups)
 
-    def busy_until(self) -> float:
-        return self.passes.busy_until
+    def await_round(self) -> None:
+        self.passes.reading.wait()
 
     def drain(self, window: float) -> None:
         """End every stream, spread evenly over ``window`` seconds (0 = at once)."""

@@ -2,8 +2,8 @@
 
 A group with pending frames gets a *pass*: its frames are joined once into one chunk, which is written to each live
 socket without blocking. After PASS_SLICE seconds of writing, the event loop runs, so that probes and new requests stay
-fast. Frames that arrive meanwhile wait for the next round of passes. Under load that round begins only after a gap:
-chunks then carry many events, which is where the throughput comes from.
+fast. Frames that arrive meanwhile wait for the next round of passes. If publishers need the core, a gap precedes that
+round: chunks then carry many events, which is where the throughput comes from.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterator
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, process_time
 
 import gevent
 from gevent.event import Event as GeventEvent
@@ -31,10 +31,15 @@ CLOCK_EVERY = 32
 # A pass joins at most this much (plus one event). It bounds what one stalled stream pins.
 MAX_CHUNK_BYTES = 256 * 1024
 
-# Under load, the gap between two rounds is this many times as long as the last round, and at most GAP_MOST seconds.
-# Publishing and all else then have three quarters of the core; GAP_MOST bounds how long an event waits for that.
+# Under load, the gap between two rounds is at most this many times as long as the last round, and at most GAP_MOST
+# seconds. Publishing and all else then have three quarters of the core; GAP_MOST bounds how long an event waits.
 GAP_SHARE = 3.0
 GAP_MOST = 0.025
+# The gap ends early once the process has used less than GAP_USED of the CPU time of one step: nobody needs the core, so
+# an event that waits would wait for nothing. A publisher on one connection that pauses for as long as a step between
+# two requests still counts as one who needs it.
+GAP_STEP = 0.001
+GAP_USED = 0.2
 # The tailer does not read the log for each event in the gap, but once for the next round, this many seconds before the
 # gap ends.
 READ_AHEAD = 0.001
@@ -43,7 +48,7 @@ READ_AHEAD = 0.001
 class Passes:
     """Rounds of passes over the hub's dirty groups.
 
-    busy_until  end of the gap between two rounds, less READ_AHEAD; monotonic seconds
+    reading  cleared while a gap lasts: the tailer need not read the log yet
     """
 
     def __init__(self, sockets: Sockets, catchup: CatchUp) -> None:
@@ -57,7 +62,8 @@ class Passes:
         self._breathed = 0.0  # seconds of the current round that other greenlets had
         self._group: Group | None = None  # of the pass that is under way
         self._recalled = False  # its chunk must not be sent to any more streams
-        self.busy_until = 0.0
+        self.reading = GeventEvent()
+        self.reading.set()
 
     def wake(self) -> None:
         """Begin a round: a group has become dirty."""
@@ -92,9 +98,22 @@ class Passes:
         if self._pressed > 1:
             # Events arrived during this round and the one before: there is load. Once may be chance (one event arrives
             # while another is written), and must not delay a pass.
-            gap = min(took * GAP_SHARE, GAP_MOST)
-            self.busy_until = monotonic() + gap - READ_AHEAD
-            gevent.sleep(gap)
+            self._leave_gap(min(took * GAP_SHARE, GAP_MOST))
+
+    def _leave_gap(self, most: float) -> None:
+        """Leave the core to publishers and all else for as long as they use it; ``most``: seconds."""
+        self.reading.clear()
+        end = monotonic() + most - READ_AHEAD
+        try:
+            while (left := end - monotonic()) > 0:
+                step, used = min(left, GAP_STEP), process_time()
+                gevent.sleep(step)
+                if process_time() - used < step * GAP_USED:
+                    return
+            self.reading.set()
+            gevent.sleep(READ_AHEAD)
+        finally:
+            self.reading.set()
 
     def _pass(self, group: Group) -> None:
         pending = group.pending

@@ -233,9 +233,10 @@ class Hub:
         for stream in self.pulling:
             stream.wake()
 
-    def busy_until(self) -> float:
-        """Return until when nothing is written, monotonic seconds; 0.0 if nobody can tell."""
-        return 0.0 if self.sockets is None else self.sockets.busy_until()
+    def await_round(self) -> None:
+        """Wait while the fan-out writes nothing; what arrives meanwhile is read in one go then."""
+        if self.sockets is not None:
+            self.sockets.await_round()
 
     def step(self, records: list[Record], begin: int) -> int:
         """Return where the step of a batch that begins here ends: the records to dispatch in one go.

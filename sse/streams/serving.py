@@ -52,5 +52,5 @@ class SocketStreams(Protocol):
     def let_all_go(self) -> None:
         """End every stream: in the log as it is now, their cursors mean nothing."""
 
-    def busy_until(self) -> float:
-        """Return until when nothing is written, monotonic seconds; what arrives meanwhile is read in one go then."""
+    def await_round(self) -> None:
+        """Wait while nothing is written; what arrives meanwhile is read in one go then."""

@@ -69,7 +69,7 @@ class Receiver(Protocol):
 
     def replaced(self) -> None: ...
 
-    def busy_until(self) -> float: ...
+    def await_round(self) -> None: ...
 
 
 class Tailer:
@@ -120,9 +120,7 @@ class Tailer:
                 if self._missed:
                     hub.back()
                     self._missed = False
-                hold = hub.busy_until() - time.monotonic()
-                if hold > 0:
-                    self._stop.wait(hold)
+                hub.await_round()
                 if self._stop.is_set():
                     return
         except LogReplaced as error:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import chain, count, repeat
 
 import pytest
 
 from sse.events.model import Event
 from sse.fanout import passes
+from sse.fanout.passes import Passes
+from sse.streams.group import Group
 from tests.sse.worker_parts import Parts, Stepped
 from tests.support.wait import eventually
 
@@ -51,33 +56,112 @@ def test_events_that_arrive_during_a_pass_are_joined_into_the_next(closing: Exit
         assert len(body) == int(size, 16) + 2, "more than one chunk"
 
 
-def test_the_log_is_not_read_for_each_event_of_a_gap(closing: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    site = Site(closing, 4)
-    slept = []
-    monkeypatch.setattr(passes.gevent, "sleep", slept.append)
-    monkeypatch.setattr(passes, "PASS_SLICE", 0.0)
-    monkeypatch.setattr(passes, "CLOCK_EVERY", 4)
+class Clock:
+    """A core as a gap sees it: time passes while the passes sleep, and others use a share of it."""
 
-    def comes_once() -> None:
-        if not site.fanout.passes._work.is_set():
-            site.append("more")
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = self.used = 0.0
+        self.shares: Iterator[float] = repeat(0.0)  # of the core, one for each sleep
+        self.reading: list[bool] = []  # for each sleep: may the tailer read?
+        self.passes: Passes | None = None
+        monkeypatch.setattr(passes, "monotonic", lambda: self.now)
+        monkeypatch.setattr(passes, "process_time", lambda: self.used)
+        monkeypatch.setattr(passes.gevent, "sleep", self.sleep)
 
-    monkeypatch.setattr(passes, "breathe", comes_once)
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0 and self.passes is not None
+        self.reading.append(self.passes.reading.is_set())
+        self.now += seconds
+        self.used += seconds * next(self.shares)
+
+
+class Paced(Site):
+    """Rounds under a clock of their own: each takes 4 ms, and during each an event arrives."""
+
+    TOOK = 0.004
+
+    def __init__(self, closing: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(closing, 4)
+        self.clock = Clock(monkeypatch)
+        self.clock.passes = self.fanout.passes
+        self.arriving = True
+        monkeypatch.setattr(self.fanout.passes, "_pass", self.write)
+        ticks = count()
+        monkeypatch.setattr(passes, "perf_counter", lambda: self.clock.now + 1e-9 * next(ticks))
+
+    def write(self, group: Group) -> None:
+        self.clock.now += self.TOOK
+        group.pending = []
+        if self.arriving:
+            self.append("more")
+
+    def gap(self) -> float:
+        """Run one round; return how long the gap after it was, seconds."""
+        began = self.clock.now
+        self.fanout.passes.run()
+        return self.clock.now - began - self.TOOK
+
+
+def test_only_events_during_two_rounds_in_a_row_make_a_gap(closing: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Paced(closing, monkeypatch)
+    site.clock.shares = repeat(1.0)
     site.append("first")
-    site.fanout.passes.run()
-    assert not slept  # work during one round may be chance
-    before = time.monotonic()
-    site.fanout.passes.run()
-    (gap,) = slept
-    assert 0 < gap <= passes.GAP_MOST
-    assert site.hub.busy_until() == pytest.approx(before + gap - passes.READ_AHEAD, abs=0.05)
-    # Without load there is no gap, and the log is read at once.
-    slept.clear()
-    monkeypatch.setattr(passes, "breathe", lambda: None)
-    site.fanout.passes.run()
+    assert site.gap() == 0  # work during one round may be chance
+    assert site.gap() > 0
+    site.arriving = False
+    assert site.gap() == 0
     site.append("later")
-    site.fanout.passes.run()
-    assert not slept
+    assert site.gap() == 0
+
+
+@pytest.mark.parametrize(
+    ("took", "shares", "gap"),
+    [
+        pytest.param(0.004, repeat(1.0), 0.012, id="others need the core: three times the round"),
+        pytest.param(0.020, repeat(1.0), passes.GAP_MOST, id="… and 25 ms at most"),
+        pytest.param(0.004, repeat(0.25), 0.012, id="a publisher that pauses between its requests needs it, too"),
+        pytest.param(0.004, repeat(0.0), passes.GAP_STEP, id="nobody does: one step"),
+        pytest.param(0.020, repeat(0.1), passes.GAP_STEP, id="hardly anybody does: one step"),
+        pytest.param(0.004, chain([1.0] * 4, repeat(0.0)), 5 * passes.GAP_STEP, id="until nobody needs it any more"),
+        pytest.param(0.0002, repeat(1.0), passes.READ_AHEAD, id="the shortest"),
+    ],
+)
+def test_a_gap_lasts_while_others_use_the_core(
+    took: float, shares: Iterator[float], gap: float, closing: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Paced(closing, monkeypatch)
+    site.TOOK = took
+    site.append("first")
+    site.gap()
+    site.clock.shares = shares
+    assert site.gap() == pytest.approx(gap, abs=1e-6)
+    assert site.fanout.passes.reading.is_set()
+
+
+def test_the_tailer_reads_shortly_before_a_gap_ends(closing: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Paced(closing, monkeypatch)
+    site.clock.shares = repeat(1.0)
+    site.append("first")
+    site.gap()
+    before = site.clock.now
+    site.gap()
+    assert site.clock.reading == [False] * (len(site.clock.reading) - 1) + [True]
+    assert len(site.clock.reading) > 2
+    assert site.clock.now - before == pytest.approx(4 * site.TOOK, abs=1e-6)
+
+
+def test_a_gap_that_fails_lets_the_tailer_read(closing: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Paced(closing, monkeypatch)
+    site.append("first")
+    site.gap()
+
+    def fail() -> float:
+        raise RuntimeError("told to fail")
+
+    monkeypatch.setattr(passes, "process_time", fail)
+    with pytest.raises(RuntimeError):
+        site.gap()
+    assert site.fanout.passes.reading.is_set()
 
 
 def test_the_tailer_waits_until_the_gap_ends_and_then_reads_all_at_once(closing: ExitStack) -> None:
@@ -85,15 +169,17 @@ def test_the_tailer_waits_until_the_gap_ends_and_then_reads_all_at_once(closing:
     dispatched: list[int] = []
     dispatch = parts.hub.dispatch
     parts.hub.dispatch = lambda records: (dispatched.append(len(records)), dispatch(records))[1]  # type: ignore[method-assign]
-    until = time.monotonic() + 0.6
-    parts.hub.busy_until = lambda: until  # type: ignore[method-assign]
+    over = threading.Event()
+    parts.hub.await_round = over.wait  # type: ignore[method-assign, assignment]
     last = parts.log.append([Event("a", "first")])[-1]
     eventually(lambda: parts.hub.window.position >= last, 5)  # the tailer already slept in the log
     for number in range(20):
         last = parts.log.append([Event("a", f"more {number}")])[-1]
+    time.sleep(0.1)
+    assert dispatched == [1]
+    over.set()
     eventually(lambda: parts.hub.window.position >= last, 5)
-    assert time.monotonic() >= until
-    assert dispatched[0] == 1 and max(dispatched) >= 19
+    assert dispatched == [1, 20]
 
 
 def test_a_pass_observes_the_age_of_each_event_once_for_all_streams_of_its_group(closing: ExitStack) -> None:
