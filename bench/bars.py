@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from bench import peers
 from bench.methods import Case
 from bench.results import CEILING, Results, pick
 from bench.tables import OURS, Formatter, count, faults, kilobytes, milliseconds, percent, seconds, table, times
@@ -111,8 +112,10 @@ def _by_round(results: Results, scenario: str, peer: str, case: Case, metric: st
     }
 
 
-def over_best_other(scenario: str, where: Case, metric: str) -> Callable[[Results], Measured | None]:
-    """Measure our figure over the greatest of the peers' without Go."""
+def over_best(
+    scenario: str, where: Case, metric: str, accepts: Callable[[str], bool]
+) -> Callable[[Results], Measured | None]:
+    """Measure our figure over the greatest of those peers' whose name is accepted."""
 
     def measure(results: Results) -> Measured | None:
         case = _case(results, scenario, where)
@@ -121,7 +124,7 @@ def over_best_other(scenario: str, where: Case, metric: str) -> Callable[[Result
         others = [
             (value, name)
             for name in results.measured_peers(scenario)
-            if name != "go" and not name.startswith(OURS)
+            if accepts(name) and not name.startswith(OURS)
             if (value := results.median(scenario, name, case, metric)) is not None
         ]
         if not others:
@@ -131,6 +134,16 @@ def over_best_other(scenario: str, where: Case, metric: str) -> Callable[[Result
         return found and found._replace(beside=results.peers.get(best, {}).get("title", best))
 
     return measure
+
+
+def is_not_go(name: str) -> bool:
+    """Say whether this is any other peer than Go."""
+    return name != "go"
+
+
+def is_durable(name: str) -> bool:
+    """Say whether this peer has an event on disk before it acknowledges it."""
+    return peers.KNOWN[name].is_durable
 
 
 def of_the_ceiling(results: Results) -> Measured | None:
@@ -163,7 +176,7 @@ BARS = [
         4,
         None,
         times,
-        over_best_other("saturation", AT_SATURATION, "events_per_second"),
+        over_best("saturation", AT_SATURATION, "events_per_second", is_not_go),
     ),
     Bar(
         "60,000 deliveries/s: p99 over Go's",
@@ -222,6 +235,30 @@ BARS = [
         None,
         count,
         figure("publish", {"batch": 1000}, "published_per_second"),
+    ),
+    Bar(
+        "Single publishes/s, one connection: over Go's, which stores nothing",
+        True,
+        0.6,
+        None,
+        times,
+        over("publish", {"publishers": 1}, "published_per_second", "go"),
+    ),
+    Bar(
+        "… over the best peer that also has the event on disk first",
+        True,
+        3,
+        None,
+        times,
+        over_best("publish", {"publishers": 1}, "published_per_second", is_durable),
+    ),
+    Bar(
+        "Saturation, 100 streams, 100 B: delivered events/s over Go net/http",
+        True,
+        1.2,
+        None,
+        times,
+        over("saturation", {"size": 100, "streams": 100}, "events_per_second", "go"),
     ),
     Bar(
         "One stalled and one trickling reader among 1,000: the others' p99 over that without",

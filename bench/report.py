@@ -34,8 +34,8 @@ def _preamble(results: Results) -> str:
         f"{facts.get('system')}, Linux {facts.get('kernel')}. Every figure is the median over the rounds; their number "
         "is in brackets behind it, or in a column of its own.\n\n"
     )
-    rows = [[known["title"], known["version"]] for known in results.peers.values()]
-    text += tables.table(["peer", "version"], rows, figures=False)
+    rows = [[known["title"], known["version"], known.get("stores", "")] for known in results.peers.values()]
+    text += tables.table(["peer", "version", "has stored before it acknowledges"], rows, figures=False)
     for title, reason in results.skipped.items():
         text += f"\nNot run: {title} ({reason}).  "
     if results.omitted:

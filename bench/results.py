@@ -81,8 +81,8 @@ class Results:
         self.path.write_text(text.replace('{"peer":', '\n{"peer":') + "\n")  # one line per run
 
     def known(self, peer: Peer) -> None:
-        """Record a peer's title and version."""
-        self.peers[peer.name] = {"title": peer.title, "version": peer.version()}
+        """Record a peer's title and version, and what it has stored when it acknowledges."""
+        self.peers[peer.name] = {"title": peer.title, "version": peer.version(), "stores": peer.stores}
         self.skipped.pop(peer.title, None)
 
     def skip(self, peer: Peer, reason: str) -> None:

@@ -1,7 +1,7 @@
 """Runs the scenarios, the servers taking turns: A B C, then C B A, and so on.
 
     python -m bench                                    everything; writes docs/benchmarks.md
-    python -m bench --budget 30                        the same tables in half an hour: fewer rounds, shorter runs
+    python -m bench --budget 30                        the same in half an hour: fewer rounds, shorter runs
     python -m bench --quick                            under three minutes
     python -m bench --peers go,headwater --scenario saturation --streams 1000 --rounds 3 --seconds 5
 
@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import build, load, machine, methods, peers, plan, report, scenarios, tables
+from bench import build, load, machine, methods, peers, plan, report, scenarios, sections, tables
 from bench.methods import Case
 from bench.peers.base import Peer, PeerFailed
 from bench.plan import Step
@@ -39,12 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = Results.load(_out(options))
     results.machine = machine.describe()
     results.command = " ".join(["python -m bench", *(sys.argv[1:] if arguments is None else arguments)])
+    has_sections = _has_sections(options)
     budget = options.budget * 60 if options.budget else QUICK_SECONDS if options.quick else None
+    tables_budget = budget * sections.TABLES_SHARE if budget and has_sections else budget
     queue = _queue(options, results)
     began = time.monotonic()  # a budget does not count what building takes
     status = 0
     try:
-        _execute(queue, plan.Clock(budget), began, results)
+        _execute(queue, plan.Clock(tables_budget), began, results)
+        results.save()
+        report.write(results)
+        if has_sections:
+            left = budget - (time.monotonic() - began) if budget else None
+            results.omitted += sections.run(left)
     except KeyboardInterrupt:
         print("\ninterrupted: the report has what was measured so far")
         status = INTERRUPTED
@@ -74,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=_integers, help="only the cases with these event sizes, in bytes")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="measured seconds a run")
+    parser.add_argument("--tables", action="store_true", help="without the sections that modules of their own write")
     parser.add_argument("--out", type=Path, help="folder of benchmarks.md (docs for a full run, else build/bench)")
     return parser
 
@@ -105,7 +113,12 @@ def _out(options: argparse.Namespace) -> Path:
         return Path(options.out)
     narrowed = (options.peers, options.streams, options.size, options.rounds, options.seconds)
     is_full = not options.quick and not options.scenario and not any(narrowed)
-    return ROOT / "docs" if is_full else ROOT / "build" / "bench"
+    return sections.DOCUMENT.parent if is_full else ROOT / "build" / "bench"
+
+
+def _has_sections(options: argparse.Namespace) -> bool:
+    """Say whether the modules that write sections of their own run, too: they know no other document."""
+    return _out(options) == sections.DOCUMENT.parent and not options.tables
 
 
 def _peers(options: argparse.Namespace) -> list[Peer]:
@@ -138,7 +151,8 @@ def _queue(options: argparse.Namespace, results: Results) -> list[Step]:
     ready = _prepared(list(dict.fromkeys([*_peers(options), *extra])), results)
     if options.budget:
         names = {scenario.name for scenario in chosen}
-        return [step for step in plan.within(options.budget * 60, ready) if step.scenario.name in names]
+        share = sections.TABLES_SHARE if _has_sections(options) else 1
+        return [step for step in plan.within(options.budget * 60 * share, ready) if step.scenario.name in names]
     defaults = [peer for peer in ready if peer.name in {each.name for each in _peers(options)}]
     return [
         step

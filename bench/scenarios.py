@@ -35,6 +35,7 @@ class Scenario:
     only: tuple[str, ...] = ()  # these peers, whatever was chosen
     table: str = "listing"  # "pivot": the cases across, the headline in each cell
     joins: tuple[int, ...] = ()  # events per `send` of the bare sender measured beside it
+    shows_stores: bool = False  # beside each figure, what the peer has stored before it acknowledges
     in_quick: bool = True
 
     def misfit(self, peer: Peer, case: Case) -> str:
@@ -187,6 +188,7 @@ KNOWN: dict[str, Scenario] = {
             [PUBLISHING[0], PUBLISHING[2]],
             methods.publish,
             quick_seconds=1,
+            shows_stores=True,
         ),
         Scenario(
             "storm",

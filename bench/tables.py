@@ -259,8 +259,10 @@ def listing(results: Results, scenario: Scenario) -> str:
                 cells.append(shown(value) if value is not None else _missing(runs))
             ratio = against(results, scenario, peer, case) if peer != OURS else ""
             rounds = len(results.values(scenario.name, peer, case, scenario.headline))
-            rows.append([title(results, peer) + notes.mark(doubts(runs)), *cells, ratio, str(rounds)])
+            stored = [results.peers.get(peer, {}).get("stores", "")] if scenario.shows_stores else []
+            rows.append([title(results, peer) + notes.mark(doubts(runs)), *cells, ratio, str(rounds), *stored])
         head = [_case_title(case), *(name for name, _, _ in columns), "Headwater over it", "rounds"]
+        head += ["has stored"] if scenario.shows_stores else []
         text += table(head, rows) + "\n" + notes.text() + "\n"
     return text
 

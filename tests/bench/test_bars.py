@@ -16,6 +16,8 @@ GOOD: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("saturation", "go", {"size": 100, "streams": 1000}, {"events_per_second": 100.0}),
     ("saturation", "nchan", {"size": 100, "streams": 1000}, {"events_per_second": 150.0}),
     ("saturation", "better-sse", {"size": 100, "streams": 1000}, {"events_per_second": 90.0}),
+    ("saturation", "headwater", {"size": 100, "streams": 100}, {"events_per_second": 125.0}),
+    ("saturation", "go", {"size": 100, "streams": 100}, {"events_per_second": 100.0}),
     (
         "latency",
         "headwater",
@@ -31,6 +33,10 @@ GOOD: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ),
     ("storm", "headwater", {"size": 100, "streams": 10000, "missed": 100}, {"storm_live_seconds": 3.0}),
     ("publish", "headwater", {"publishers": 1}, {"published_per_second": 3500.0}),
+    ("publish", "go", {"publishers": 1}, {"published_per_second": 5000.0}),
+    ("publish", "mercure", {"publishers": 1}, {"published_per_second": 1100.0}),
+    ("publish", "durable-streams", {"publishers": 1}, {"published_per_second": 900.0}),
+    ("publish", "centrifugo", {"publishers": 1}, {"published_per_second": 20000.0}),
     ("publish", "headwater", {"publishers": 16}, {"published_per_second": 4500.0}),
     ("publish", "headwater", {"publishers": 4, "batch": 1000}, {"published_per_second": 2e5}),
     (
@@ -78,18 +84,22 @@ def test_results_beyond_all_bars_pass_all_bars() -> None:
 BROKEN = [
     pytest.param(("saturation", "headwater"), {"events_per_second": 599.0}, [0, 1], id="less than 6 times Go"),
     pytest.param(("saturation", "better-sse"), {"events_per_second": 176.0}, [1], id="the best other peer is better"),
-    pytest.param(("saturation", "headwater"), {"gaps": 1, "events": 10**6}, [0, 1], id="one event in a million lost"),
+    pytest.param(("saturation", "headwater"), {"gaps": 1, "events": 10**6}, [0, 1, 13], id="one event in a million lost"),
     pytest.param(("latency", "go"), {"latency_us": {"p99": 70.0}}, [2], id="p99 near Go's"),
     pytest.param(("idle", "headwater"), {"rss_per_stream": 601.0}, [4], id="memory"),
     pytest.param(("idle", "headwater"), {"server_cpu": 0.051}, [5], id="idle CPU"),
     pytest.param(("idle", "headwater"), {"open_seconds": 10.1}, [6], id="slow opening"),
     pytest.param(("storm", "headwater"), {"storm_live_seconds": 5.1}, [7], id="slow storm"),
     pytest.param(("storm", "headwater"), {"storm": {"complete": False}}, [7], id="a storm with something missing"),
-    pytest.param(("slow-readers", "headwater"), {"p99_ratio": 1.6}, [11], id="slow readers are felt"),
-    pytest.param(("probes", "headwater"), {"probe_main_us": {"p99": 5.1e4}}, [12], id="a slow probe"),
-    pytest.param(("probes", "headwater"), {"probe_health_us": {"p99": 5.1e4}}, [13], id="a slow health port"),
-    pytest.param(("probes", "headwater"), {"probe_open_us": {"p99": 2.1e5}}, [14], id="a slow new stream"),
-    pytest.param(("probes", "headwater"), {"probes_failed": 1}, [12, 13, 14], id="a probe that failed"),
+    pytest.param(("publish", "go"), {"published_per_second": 5834.0}, [11], id="a publish at less than 0.6 times Go's rate"),
+    pytest.param(("publish", "mercure"), {"published_per_second": 1167.0}, [12], id="less than 3 times Mercure with Bolt"),
+    pytest.param(("publish", "durable-streams"), {"published_per_second": 1167.0}, [12], id="another durable peer is best"),
+    pytest.param(("saturation", "go"), {"events_per_second": 105.0}, [13], id="100 streams near Go"),
+    pytest.param(("slow-readers", "headwater"), {"p99_ratio": 1.6}, [14], id="slow readers are felt"),
+    pytest.param(("probes", "headwater"), {"probe_main_us": {"p99": 5.1e4}}, [15], id="a slow probe"),
+    pytest.param(("probes", "headwater"), {"probe_health_us": {"p99": 5.1e4}}, [16], id="a slow health port"),
+    pytest.param(("probes", "headwater"), {"probe_open_us": {"p99": 2.1e5}}, [17], id="a slow new stream"),
+    pytest.param(("probes", "headwater"), {"probes_failed": 1}, [15, 16, 17], id="a probe that failed"),
 ]
 
 
@@ -142,6 +152,11 @@ def test_no_bar_holds_with_a_failed_run() -> None:
     results.begin(storm)
     results.add(storm, peers.KNOWN["headwater"], storm.cases[0], 0, {"failed": "it ended"})
     assert bars.BARS[7].row(results)[2:5] == ["failed", "", "**no**"]
+
+
+def test_a_peer_that_stores_in_memory_only_is_not_durable() -> None:
+    assert bars.BARS[12].row(results_of())[2] == "3.18 × (mercure)"
+    assert bars.BARS[12].row(results_of({("publish", "durable-streams"): {"published_per_second": 1160.0}}))[2] == "3.02 × (durable-streams)"
 
 
 def test_the_best_other_peer_is_named() -> None:

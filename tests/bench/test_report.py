@@ -73,6 +73,18 @@ def test_doubts_about_a_figure_are_listed_under_its_table(
     assert words in text
 
 
+def test_what_a_peer_has_stored_stands_beside_its_publishes(tmp_path: Path) -> None:
+    results, publish = Results(tmp_path), scenarios.KNOWN["publish"]
+    results.begin(publish)
+    for name in ("headwater", "go", "mercure"):
+        peer = peers.KNOWN[name]
+        results.peers[name] = {"title": peer.title, "version": "1", "stores": peer.stores}
+        results.add(publish, peer, publish.cases[0], 0, {"published_per_second": 9.0})
+    rows = [line for line in report.write(results).read_text().splitlines() if line.startswith(("| Mercure", "| Go"))]
+    assert [row.rpartition("| 1 | ")[2] for row in rows[2:]] == ["nothing |", f"{peers.KNOWN['mercure'].stores} |"]
+    assert all(row.endswith(stored) for row, stored in zip(rows[:2], ["| nothing |", "power cut |"], strict=True))
+
+
 def test_a_peer_that_could_not_run_is_named_with_the_reason(tmp_path: Path) -> None:
     results = results_of(tmp_path, {"go": [1.0]})
     results.skip(peers.KNOWN["mercure"], "go is not installed")
