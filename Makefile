@@ -69,7 +69,7 @@ sbom: $(VENV)/.audit ## the image's Python packages, as CycloneDX: build/sbom.cd
 	  | PYTHONWARNINGS=ignore $(VENV)/audit/bin/cyclonedx-py requirements $(REQUIREMENTS) --pyproject /dev/stdin \
 	  --output-reproducible --spec-version 1.6 --output-file $(SBOM)
 
-bench: $(VENV)/.dev  ## the benchmarks beside the peers; MINUTES=30 bounds them, QUICK=1 is a short run
+bench: $(VENV)/.dev  ## the benchmarks beside the peers; MINUTES=35 bounds them, QUICK=1 is a short run
 	$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(MINUTES),--budget $(MINUTES))
 
 profile: $(VENV)/.dev  ## where the time of a publish and of a delivered event goes; writes docs/profiles/

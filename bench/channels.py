@@ -1,10 +1,11 @@
-"""What channels cost: `python -m bench.channels`, three minutes; prints the figures of docs/benchmarks.md.
+"""What channels cost: `python -m bench.channels`, three minutes.
 
     patterns    dispatching an event that nobody listens to, with 10,000 open patterns over none, in turns
     revoke      10,000 streams of one subject on two workers, until the last has ended, and the event loops' lag
     list        100,000 channels over HTTP, page by page, in each engine
 
 `python -m bench.channels revoke` runs only that. Client and server share the cores, so times are upper bounds.
+`--write` writes the section of docs/benchmarks.md, and needs all three.
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ import resource
 import select
 import socket
 import statistics
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jwt
 
+from bench import sections
 from bench.measure import cpu_seconds
 from bench.peers.base import Command, Running
 from bench.peers.headwater import Headwater
 from bench.probing import quantile
+from bench.tables import table
 from sse.events.model import Record
 from sse.log import open_log
 from sse.settings import Settings
@@ -36,14 +40,22 @@ from sse.streams.group import Subscription
 from sse.streams.hub import Hub
 from sse.streams.stats import Stats
 
+
+class Size(NamedTuple):
+    """How much is measured."""
+
+    rounds: int  # of patterns
+    streams: int  # of the subject that is revoked
+    channels: int  # to list
+
+
+WIDTH = 120
+FULL, SHORT = Size(15, 10_000, 100_000), Size(5, 2000, 20_000)
 PATTERNS = 10_000
-ROUNDS = 15
 EVENTS_A_ROUND = 5000
-STREAMS = 10_000
 OPENED_AT_ONCE = 200
 LAG_REMEMBERED = 11.0  # seconds; health_loop_lag_seconds looks back over ten
 BEAT = 2.0  # seconds until the workers' lag has reached /metrics
-CHANNELS = 100_000
 A_BATCH = 5000
 SECRET = "a key that only this benchmark uses, of 32 bytes or more"
 
@@ -51,7 +63,7 @@ SECRET = "a key that only this benchmark uses, of 32 bytes or more"
 # ── patterns ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def patterns() -> None:
+def patterns(size: Size) -> str:
     """Dispatch events of a channel without listeners in three hubs, in turns."""
     hubs = {
         "none": _hub([]),
@@ -61,7 +73,7 @@ def patterns() -> None:
     took: dict[str, list[float]] = {name: [] for name in hubs}
     position = 1
     gc.disable()
-    for number in range(ROUNDS):
+    for number in range(size.rounds):
         for name in sorted(hubs, reverse=bool(number % 2)):
             records = [[Record(position + n, "orders:eu", None, None, "x" * 100)] for n in range(EVENTS_A_ROUND)]
             position += EVENTS_A_ROUND
@@ -72,13 +84,19 @@ def patterns() -> None:
             took[name].append((time.process_time() - began) / EVENTS_A_ROUND)
             gc.collect()
     gc.enable()
-    for name in hubs:
-        cost = 1e6 * statistics.median(took[name])
-        ratios = [one / none for one, none in zip(took[name], took["none"], strict=True)]
-        print(
-            f"patterns {name}: {cost:.1f} µs an event, {statistics.median(ratios):.2f} × "
-            f"({min(ratios):.2f} to {max(ratios):.2f} in {ROUNDS} rounds)"
-        )
+    none, one, many = (1e6 * statistics.median(each) for each in took.values())
+    return (
+        f"**Publishing beside {PATTERNS:,} open patterns.** Dispatching an event that nobody listens to takes "
+        f"{_ratio(took['of one length'], took['none'])} as long as without patterns: "
+        f"{one:.1f} instead of {none:.1f} µs. "
+        "With prefixes of 122 different lengths, which only an attacker would choose, it is "
+        f"{_ratio(took['of 122 lengths'], took['none'])}: {many:.1f} µs. ({size.rounds} rounds in turns.)"
+    )
+
+
+def _ratio(some: list[float], others: list[float]) -> str:
+    ratios = [one / other for one, other in zip(some, others, strict=True)]
+    return f"{statistics.median(ratios):.2f} × ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def _hub(selectors: Sequence[str]) -> Hub:
@@ -100,12 +118,12 @@ class _Tokens(Headwater):
         return [*helpers, Command(server.argv, {**server.env, "SSE_JWT_KEY": SECRET, "LOG_LEVEL": "info"}, server.cwd)]
 
 
-def revoke() -> None:
+def revoke(size: Size) -> str:
     """Open the streams, revoke their subject, and wait for the last end."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    with _Tokens(workers=2).started(STREAMS) as running:
-        sockets = _open_streams(running.port, STREAMS)
+    with _Tokens(workers=2).started(size.streams) as running:
+        sockets = _open_streams(running.port, size.streams)
         time.sleep(LAG_REMEMBERED)
         before, streams = _lags(running), _streams(running)
         used = cpu_seconds(running.pids())
@@ -121,10 +139,13 @@ def revoke() -> None:
     half, last, least, most = (
         f"{1e3 * seconds:.0f} ms" for seconds in (quantile(ended, 0.5), max(ended), max(before), max(after))
     )
-    print(
-        f"revoke of {STREAMS:,} streams on two workers ({' and '.join(f'{count:,}' for count in streams)} sockets): "
-        f"answered in {1e3 * answered:.0f} ms, half had ended after {half}, the last after {last}, {clean:,} cleanly; "
-        f"server CPU {used:.2f} s; longest loop lag {most} (before: {least}); the old token is answered with {again}"
+    assert again == 401, again
+    return (
+        f"**Revoking a subject with {size.streams:,} streams on two workers** ("
+        f"{' and '.join(f'{count:,}' for count in streams)} sockets). The request is answered after "
+        f"{1e3 * answered:.0f} ms. Half of the streams have ended after {half}, the last one after {last}; "
+        f"{clean:,} of them cleanly. That takes the workers {used:.2f} s of CPU time in all, access log included. The "
+        f"longest lag of an event loop is {most}; before, without any work, it was {least}."
     )
 
 
@@ -202,23 +223,31 @@ def _lags(running: Running) -> list[float]:
 # ── list ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def listing() -> None:
-    """List a log of 100,000 channels, and after each page one of 1,000 for comparison, in each engine."""
+def listing(size: Size) -> str:
+    """List a log of many channels, and after each page one of 1,000 for comparison, in each engine."""
+    rows = []
     for engine in ("sqlite", "redis", "memory"):
         with Headwater(engine).started(0) as small, Headwater(engine).started(0) as large:
             _publish(small.port, 1000)
-            _publish(large.port, CHANNELS)
-            first = sum(_list(large.port, CHANNELS, lambda: _page(small.port))[0])
-            many, few = _list(large.port, CHANNELS, lambda: _page(small.port))
-        print(
-            f"list, {engine}: {CHANNELS:,} channels in {sum(many):.1f} s, {len(many)} pages, each {_ms(many)}; "
-            f"the first time {first:.1f} s; a page over one of a log with 1,000 channels: "
-            f"{statistics.median(many) / statistics.median(few):.2f} ×"
+            _publish(large.port, size.channels)
+            first = sum(_list(large.port, size.channels, lambda: _page(small.port))[0])
+            many, few = _list(large.port, size.channels, lambda: _page(small.port))
+        ratio = statistics.median(many) / statistics.median(few)
+        rows.append(
+            [
+                {"sqlite": "SQLite", "redis": "Redis", "memory": "memory"}[engine],
+                f"{sum(many):.1f} s",
+                f"{1e3 * statistics.median(many):.0f} ms",
+                f"{1e3 * max(many):.0f} ms",
+                f"{first:.1f} s",
+                f"{ratio:.2f} ×",
+            ]
         )
-
-
-def _ms(took: list[float]) -> str:
-    return f"{1e3 * statistics.median(took):.0f} ms (at most {1e3 * max(took):.0f})"
+    head = ["log", "all pages", "a page, median", "at most", "all pages just after they were published"]
+    return (
+        f"**Listing {size.channels:,} channels over HTTP**, 1,000 a page, once. The last column compares a page with\n"
+        "that of a log that has only 1,000 channels.\n\n" + table([*head, "page over page"], rows)
+    )
 
 
 def _publish(port: int, count: int) -> None:
@@ -267,15 +296,37 @@ def _ask(
         connection.close()
 
 
-WHAT: dict[str, Callable[[], None]] = {"patterns": patterns, "revoke": revoke, "list": listing}
+WHAT: dict[str, Callable[[Size], str]] = {"patterns": patterns, "revoke": revoke, "list": listing}
+
+HEAD = """\
+## Channels
+
+    .venv/bin/python -m bench.channels                         three minutes; --write writes this section
+    .venv/bin/python -m bench.channels patterns revoke list    or only some of them
+
+Measured on {date}, load average {load:.1f}. Client and server share the cores: times are upper bounds, ratios compare
+two sides that took turns.
+"""
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.channels", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("what", nargs="*", choices=[*WHAT, []], help="all if omitted")
-    for name in parser.parse_args().what or WHAT:
-        WHAT[name]()
+    parser.add_argument("--short", action="store_true", help="fewer rounds, streams and channels: one minute")
+    parser.add_argument("--write", action="store_true", help="write the section of docs/benchmarks.md")
+    options = parser.parse_args()
+    if options.write and options.what:
+        parser.error("--write needs all of it")
+    text = HEAD.format(date=time.strftime("%Y-%m-%d", time.gmtime()), load=os.getloadavg()[0])
+    for name in options.what or WHAT:
+        part = WHAT[name](SHORT if options.short else FULL)
+        part = part if part.endswith("|\n") else textwrap.fill(part, WIDTH, break_on_hyphens=False)
+        print(f"{part}\n", flush=True)
+        text += f"\n{part}\n"
+    if options.write:
+        sections.write("channels", text)
 
 
 if __name__ == "__main__":

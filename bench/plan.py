@@ -95,11 +95,12 @@ def everything(chosen: Iterable[Scenario], ready: list[Peer]) -> list[Step]:
 
 
 CORE = ("headwater", "go", "nchan")
-DURABLE = tuple(name for name in peers.DEFAULT if peers.KNOWN[name].is_durable and name not in CORE)
+SYNC = ("headwater-sync",)  # only publishes differ
+DURABLE = tuple(name for name in peers.DEFAULT if peers.KNOWN[name].is_durable and not name.startswith("headwater"))
 HUBS = ("mercure-local", "centrifugo", "centrifugo-redis")
 MATTER = (*CORE, *DURABLE, *HUBS)  # what people would choose instead
 NODE = ("better-sse",)
-SLOW = tuple(name for name in peers.DEFAULT if name not in (*MATTER, *NODE))  # Python, without this project
+SLOW = tuple(name for name in peers.DEFAULT if name not in (*MATTER, *NODE, *SYNC))  # Python, without this project
 
 FIRST, ONCE, SECOND, THIRD, LAST = range(5)
 
@@ -135,7 +136,7 @@ ROWS = [
     Row(FIRST, "saturation", CORE, 4, MAIN),
     Row(FIRST, "saturation", CORE, 3, {"size": 100, "streams": 100}),
     Row(FIRST, "latency", CORE, 8, {"streams": 2000}),
-    Row(FIRST, "publish", (*CORE, *DURABLE), 3, {"publishers": 1}),
+    Row(FIRST, "publish", (*CORE, *SYNC, *DURABLE), 3, {"publishers": 1}),
     Row(FIRST, "publish", CORE, 3, {"publishers": 16}),
     Row(FIRST, "publish", CORE, 3, {"batch": 1000}),
     Row(FIRST, "storm", CORE, 1, {}),
@@ -148,7 +149,7 @@ ROWS = [
     Row(SECOND, "saturation", (*DURABLE, *HUBS), 2, {"size": 100, "streams": 100}),
     Row(SECOND, "latency", (*DURABLE, *HUBS), 5, {"streams": 2000}),
     Row(SECOND, "publish", HUBS, 3, {"publishers": 1}),
-    Row(SECOND, "publish", (*DURABLE, *HUBS), 3, {"publishers": 16}),
+    Row(SECOND, "publish", (*SYNC, *DURABLE, *HUBS), 3, {"publishers": 16}),
     Row(SECOND, "storm", DURABLE, 1, {}),
     Row(SECOND, "idle", (*MATTER, "flask-gevent"), 4, {"streams": 1000}),
     Row(SECOND, "saturation", CORE, 2, {"size": 100, "streams": 10000}),

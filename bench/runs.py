@@ -1,9 +1,10 @@
-"""What a run costs beside ``sse.response``: ``python -m bench.runs``, for docs/runs.md.
+"""What a run costs beside ``sse.response``: ``python -m bench.runs``.
 
 One worker makes a model's tokens for many streams, each at a fixed rate and with one reader. Both ways, and the tokens
 alone, are measured in turns, several rounds of them, so that another load of the machine falls on all of them alike;
 each figure is the median of its rounds. The load generator reads all streams on the other core, checks that no token is
-missing or there twice, and takes the time from the making of a token to its arrival.
+missing or there twice, and takes the time from the making of a token to its arrival. ``--write`` writes the section of
+docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import load
+from bench import load, sections
 from bench.peers.base import free_port
+from bench.tables import table
 
 ROOT = Path(__file__).resolve().parent.parent
+WIDTH = 120
 WAYS = ("nothing", "response", "run")
 TITLES = {"nothing": "the tokens alone", "response": "`sse.response`", "run": "`sse.run`"}
 
@@ -131,37 +135,67 @@ def _disk(path: Path) -> float:
     return path.stat().st_size / max(records, 1)
 
 
-def row(cells: Sequence[object]) -> None:
-    print(f"| {' | '.join(map(str, cells))} |", flush=True)
+HEAD = ["streams", "", "arrived in time", "a core", "µs a token", "p50 ms", "p99 ms", "bytes sent", "on disk"]
+
+ABOUT = """\
+## Runs beside responses
+
+    .venv/bin/python -m bench.runs      six minutes; --write writes this section
+
+One worker makes a model's tokens for many streams, {rate:g} a second for each, {size} bytes, each with one reader; the
+log is {log}. [runs.md](runs.md#what-it-costs) says what follows from it. Medians of {rounds} rounds in turns,
+{seconds:g} s each, on {date}, load average {load:.1f}. A run takes the CPU time of a response times: {ratios}.
+"""
+
+
+def rows_of(streams: int, rounds: Sequence[dict[str, Figures]]) -> list[list[str]]:
+    """Return the rows of the table for so many streams: the median of each figure, for each way."""
+    rows = []
+    for way in WAYS:
+        middle = Figures(*(statistics.median(values) for values in zip(*(one[way] for one in rounds), strict=True)))
+        told = [f"{middle.busy:.0%}", f"{middle.cpu:.0f}"]
+        if way == "nothing":
+            told = ["", *told, "", "", "", ""]
+        else:
+            told = [f"{middle.held:.0%}", *told, f"{middle.p50:.1f}", f"{middle.p99:.0f}", f"{middle.wire:.0f}"]
+            told.append(f"{middle.disk:.0f}" if middle.disk else "")
+        rows.append([f"{streams:,}", TITLES[way], *told])
+    return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--streams", type=int, nargs="+", default=[20, 100, 200, 400, 1000], help="how many at once")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.runs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--streams", type=int, nargs="+", default=[20, 100, 400, 1000], help="how many at once")
     parser.add_argument("--rate", type=float, default=50, help="tokens a second of each stream")
     parser.add_argument("--size", type=int, default=64, help="bytes of a token's data")
     parser.add_argument("--log", default="sqlite", help="sqlite, or a value of SSE_LOG")
-    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--warmup", type=float, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--write", action="store_true", help="write the section of docs/benchmarks.md")
     options = parser.parse_args()
-    print(f"{options.rate:g} tokens a second of each stream, {options.size} bytes, SSE_LOG={options.log}, medians of")
-    print(f"{options.rounds} rounds in turns; load average {', '.join(f'{load:.1f}' for load in os.getloadavg())}\n")
-    row(["streams", "", "arrived in time", "a core", "µs a token", "p50 ms", "p99 ms", "bytes sent", "on disk"])
-    row(["---:", "---", *["---:"] * 7])
+    rows, ratios = [], []
     for streams in options.streams:
         rounds = [{way: measure(way, streams, options) for way in WAYS} for _ in range(options.rounds)]
-        for way in WAYS:
-            middle = Figures(*(statistics.median(values) for values in zip(*(one[way] for one in rounds), strict=True)))
-            told = [f"{middle.busy:.0%}", f"{middle.cpu:.0f}"]
-            if way != "nothing":
-                told = [f"{middle.held:.0%}", *told, f"{middle.p50:.1f}", f"{middle.p99:.0f}", f"{middle.wire:.0f}"]
-                told.append(f"{middle.disk:.0f}" if middle.disk else "")
-            else:
-                told = ["", *told, "", "", "", ""]
-            row([streams, TITLES[way], *told])
-        ratios = [one["run"].cpu / one["response"].cpu for one in rounds]
-        print(f"<!-- CPU of a run beside a response: {', '.join(f'{ratio:.2f}' for ratio in ratios)} -->", flush=True)
+        rows += rows_of(streams, rounds)
+        each = [one["run"].cpu / one["response"].cpu for one in rounds]
+        ratios.append(f"{statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f}) with {streams:,} streams")
+        for one in rows[-len(WAYS) :]:
+            print(" | ".join(one), flush=True)
+    about = ABOUT.format(
+        **{**vars(options), "log": "SQLite" if options.log == "sqlite" else options.log},
+        ratios=", ".join(ratios),
+        date=time.strftime("%Y-%m-%d", time.gmtime()),
+        load=os.getloadavg()[0],
+    )
+    *heading, prose = about.rstrip().split("\n\n")
+    text = "\n\n".join([*heading, textwrap.fill(prose, WIDTH, break_on_hyphens=False), table(HEAD, rows)])
+    print(f"\n{text}")
+    if options.write:
+        sections.write("runs", text)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,8 @@ class Scenario:
 
     def concerns(self, peer: Peer) -> bool:
         """Say whether there is anything to measure on this peer."""
+        if peer.only_in not in ("", self.name):
+            return False
         return (peer.resumes or not self.only_resuming) and (not self.only or peer.name in self.only)
 
     def quick(self) -> Scenario:

@@ -51,7 +51,7 @@ class Section:
 
 KNOWN = [
     Section("channels", 3.0, ("--short",), 1.0),
-    Section("runs", 6.0, ("--rounds", "1", "--streams", "20", "100", "400", "--seconds", "3"), 1.5),
+    Section("runs", 5.5, ("--rounds", "1", "--streams", "20", "100", "400", "--seconds", "3"), 1.5),
 ]
 
 

@@ -19,6 +19,7 @@ _ALL: list[Peer] = [
     Headwater(log="memory"),
     Headwater(log="redis"),
     Headwater(workers=2),
+    Headwater(syncs=True),
     Go(),
     Nchan(),
     Mercure(),
@@ -36,4 +37,4 @@ _ALL: list[Peer] = [
 KNOWN: dict[str, Peer] = {peer.name: peer for peer in _ALL}
 
 # What runs by default; the other variants of Headwater must be named.
-DEFAULT = [name for name in KNOWN if not name.startswith("headwater-")]
+DEFAULT = [name for name in KNOWN if name == "headwater-sync" or not name.startswith("headwater-")]

@@ -83,6 +83,7 @@ class Peer(ABC):
     resumes = False  # does it replay after Last-Event-ID?
     stores = ""  # what it has stored before it acknowledges an event, for the report
     is_durable = False  # is that on disk, so that it survives the server's process?
+    only_in = ""  # the one scenario in which it differs from another peer
     creates_channels = False  # must a channel be created before it is used?
     ready_path = "/healthz"
     cpus: tuple[int, ...] = (SERVER_CPU,)

@@ -14,9 +14,10 @@ ROOT = build.BENCH.parent
 MAX_STREAMS = 20_000
 DRAIN_WINDOW = 1  # seconds; the benchmark stops servers with open streams
 
-# By log, with its defaults.
+# By log, with its defaults; and SQLite's with ?sync=full.
 STORES = {
     "sqlite": "the event, in SQLite's write-ahead log: survives the process, not a power cut",
+    "sync": "the event, in SQLite's write-ahead log with fsync: survives a power cut",
     "redis": "the event, in Redis's memory (its append-only file is off here)",
     "memory": "the event, in the process's memory",
 }
@@ -33,15 +34,18 @@ class Headwater(Peer):
         content_type="application/x-ndjson",
     )
 
-    def __init__(self, log: str = "sqlite", workers: int = 1) -> None:
-        self._log, self._workers = log, workers
+    def __init__(self, log: str = "sqlite", workers: int = 1, *, syncs: bool = False) -> None:
+        self._log, self._workers, self._syncs = log, workers, syncs
         variant = [log] if log != "sqlite" else []
         variant += ["two-workers"] if workers == 2 else []
+        variant += ["sync"] if syncs else []
         self.name = "-".join(["headwater", *variant])
         engine = {"sqlite": "SQLite", "memory": "memory", "redis": "Redis"}[log]
-        self.stores = STORES[log]
+        self.stores = STORES["sync" if syncs else log]
+        self.only_in = "publish" if syncs else ""
         self.is_durable = log == "sqlite"
-        self.title = f"Headwater ({engine}{', 2 workers, both cores' if workers == 2 else ''})"
+        more = f"{', 2 workers, both cores' if workers == 2 else ''}{', `?sync=full`' if syncs else ''}"
+        self.title = f"Headwater ({engine}{more})"
         if workers == 2:
             self.cpus = (0, 1)  # two workers, two cores: here the load generator has no core of its own
 
@@ -59,7 +63,8 @@ class Headwater(Peer):
 
     def commands(self, port: int, folder: Path, streams: int) -> list[Command]:
         helpers = []
-        url = {"sqlite": f"sqlite:///{folder}/log.db", "memory": "memory:"}.get(self._log)
+        option = "?sync=full" if self._syncs else ""
+        url = {"sqlite": f"sqlite:///{folder}/log.db{option}", "memory": "memory:"}.get(self._log)
         if url is None:
             redis_port = free_port()
             helpers = [redis_command(redis_port, folder)]
