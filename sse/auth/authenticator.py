@@ -193,10 +193,10 @@ class Authenticator:
         guarded = [channel for channel in channels if channel != CANARY_CHANNEL]
         if self._reachable.reading is Reading.PUBLIC:
             _no_reserved([channel for channel in guarded if channel != STATS_CHANNEL])
-            return self.anonymous(request)
+            return self.anonymous(request)._replace(public=True)
         guarded = [channel for channel in guarded if self._public.first_missing((channel,)) is not None]
         if channels and not guarded:
-            return self.anonymous(request)
+            return self.anonymous(request)._replace(public=True)
         credential = find_credential(request, reading=True)
         if credential is None:
             raise credentials_missing(f"reading this needs a token, {what_to_send(reading=True)}")

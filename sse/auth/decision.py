@@ -18,11 +18,13 @@ class Grant(NamedTuple):
     subject: identifies the holder in logs and for the publish rate; never the secret itself.
     expires_at: Unix seconds by which a stream opened with this grant must end; None: no end.
     owner: who it belongs to, a ``revoked.subject_name``, so that it can be taken back; "" if nobody is known.
+    public: everybody has it, whoever asks.
     """
 
     subject: str
     expires_at: float | None = None
     owner: str = ""
+    public: bool = False
 
 
 # Why a request was refused. key: it has no key and no token; token: its token does not allow this; origin: it is from

@@ -15,8 +15,8 @@ from time import monotonic
 import gevent
 from gevent.event import Event as GeventEvent
 
-from ..events.chunked import LAST_CHUNK, encode_chunk
 from ..log import LogError
+from ..streams.compression import ALONE
 from ..streams.group import Group
 from ..streams.replay import FellBehind
 from ..streams.stream import Backlog, CloseReason, State, Stream, spread_retry
@@ -33,6 +33,8 @@ LOG_READERS = 4
 # A reader tries again after this many seconds if the log does not answer.
 LOG_PAUSE = 0.25
 
+NO_PAGE = Chunk(0, 0, 0, b"", ())
+
 
 class CatchUp:
     """Advances every stream that has a backlog (:class:`~sse.streams.stream.Backlog`)."""
@@ -42,7 +44,7 @@ class CatchUp:
         self._hub = sockets.hub
         self._settings = sockets.settings
         self._stats = sockets.stats
-        self._page = Chunk(0, 0, b"", b"")  # the page that was read last from the window
+        self._page = NO_PAGE  # the page that was read last from the window
         self._page_key: tuple[Group, int, int, int] | None = None
         self._want_log: deque[Stream] = deque()
         self._log_work = GeventEvent()
@@ -120,19 +122,23 @@ class CatchUp:
         if key != self._page_key:
             subscription = group.subscription
             page = window.read(subscription.channels, subscription.types, after, target, PAGE_BYTES)
-            self._page, self._page_key = Chunk.of(page.frames, page.position, group.form), key
+            self._page, self._page_key = Chunk.of(page.frames, page.position, group).alone(), key
         return self._page
 
     def _queue(self, stream: Stream, backlog: Backlog, chunk: Chunk) -> None:
         """Make a page, if it has bytes, the backlog's rest, and count it."""
         stream.cursor = chunk.position
         if chunk.body:
-            backlog.rest = chunk.chunked if stream.chunked else chunk.body
+            backlog.rest = chunk.wires[stream.coding]
+            stream.count(chunk.body)
             stream.events += chunk.events
-            stream.bytes += len(chunk.body)
+            stream.bytes += chunk.size
             self._stats.replayed += chunk.events
             self._stats.delivered += chunk.events
-            self._stats.bytes_sent += len(chunk.body)
+            self._stats.bytes_sent += chunk.size
+            if stream.coding == ALONE:
+                self._stats.gzip_text += chunk.size
+                self._stats.gzip_sent += len(backlog.rest)
 
     def _make_live(self, stream: Stream) -> None:
         stream.backlog = None
@@ -170,7 +176,7 @@ class CatchUp:
             return
         if self._still_reads(stream, backlog):
             self._end_reading(backlog)
-            self._queue(stream, backlog, Chunk.of(page.frames, page.position, stream.group.form))
+            self._queue(stream, backlog, Chunk.of(page.frames, page.position, stream.group).alone())
             self.advance(stream)
 
     @staticmethod
@@ -246,11 +252,11 @@ class CatchUp:
 
     def forget_page(self) -> None:
         """Forget the page that was read last from the window: it may have erased events."""
-        self._page, self._page_key = Chunk(0, 0, b"", b""), None
+        self._page, self._page_key = NO_PAGE, None
 
     def _make_final(self, stream: Stream, backlog: Backlog) -> None:
         retry = stream.group.form.retry(spread_retry(self._settings.sse_retry))
-        backlog.rest = encode_chunk(retry) + LAST_CHUNK if stream.chunked else retry
+        backlog.rest = stream.last(retry)
         backlog.final = True
 
     def _linger(self, stream: Stream) -> None:

@@ -49,7 +49,7 @@ class Fanout:
         self.sockets = Sockets(hub)
         self.catchup = CatchUp(self.sockets)
         self.passes = Passes(self.sockets, self.catchup)
-        self.upkeep = Upkeep(self.sockets, self.catchup)
+        self.upkeep = Upkeep(self.sockets, self.catchup, self.passes)
         self.endings = Endings(self.catchup)
         self._greenlets: list[gevent.Greenlet] = []
 
@@ -100,6 +100,9 @@ class Fanout:
         self.catchup.forget_page()
         self.passes.recall(groups)
         self.sockets.drop_rests(groups)
+        for group in groups:
+            if group.compression is not None:
+                group.compression.close()
 
     def await_round(self) -> None:
         self.passes.reading.wait()

@@ -18,6 +18,7 @@ from gevent.event import Event as GeventEvent
 
 from ..events.names import INJECTED_CHANNELS
 from ..runtime.cooperation import breathe
+from ..streams.compression import ALONE, SHARED, Compression
 from ..streams.group import Group
 from ..streams.stream import CloseReason, State, Stream
 from .catchup import CatchUp
@@ -75,6 +76,15 @@ class Passes:
         if self._group in groups:
             self._recalled = True
 
+    def beat(self, group: Group) -> None:
+        """Send a heartbeat to all live streams of a group with gzip, unless events do instead."""
+        assert group.compression is not None
+        group.compression.beat = True
+        if not group.dirty:
+            group.dirty = True
+            self._hub.dirty.append(group)
+        self.wake()
+
     def run(self) -> None:
         """Run one round of passes over the dirty groups; wait until there is one."""
         dirty = self._hub.dirty
@@ -118,9 +128,13 @@ class Passes:
     def _pass(self, group: Group) -> None:
         pending = group.pending
         if not pending:
-            self._run_deferred(group)
+            if group.compression is not None and group.compression.beat:
+                position = group.position(self._hub.window.position)
+                body = group.form.heartbeat(position, time.time_ns() // 1_000_000)
+                self._send(group, iter(group.live.copy()), Chunk.heartbeat(position, body, group), position)
+            else:
+                self._run_deferred(group)
             return
-        began = perf_counter()
         size = count = 0
         for frame in pending:
             size += len(frame.wire)
@@ -129,19 +143,38 @@ class Passes:
                 break
         frames = pending[:count]
         before = frames[0].position - 1
-        chunk = Chunk.of(frames, frames[-1].position, group.form)
+        chunk = Chunk.of(frames, frames[-1].position, group)
         waiting = iter(group.live.copy())
         # Nothing above has changed the group; from here on these frames belong to this pass, even if it fails.
         group.pending = pending[count:]
         if group.pending:
             group.dirty = True
             self._hub.dirty.append(group)
+        took, ended, live = self._send(group, waiting, chunk, before)
+        if group.traced:
+            self._hub.deliveries.written(group, frames, live, took, ended)
+        if _is_counted(group):
+            self._stats.delivery.observe_ages((frame.position for frame in frames), ended)
+        self._stats.passes.observe(took)
+
+    def _send(
+        self, group: Group, waiting: Iterator[Stream], chunk: Chunk, before: int
+    ) -> tuple[float, float, int]:
+        """Send a chunk to the live streams of a group, which were served through ``before``.
+
+        Returns the seconds that it took, when it ended (Unix seconds), and how many streams were live then.
+        """
+        began = perf_counter()
         group.events += chunk.events
-        group.bytes += len(chunk.body)
+        group.bytes += chunk.size
         group.last_sent = monotonic()
         group.passing = True
         self._group, self._recalled = group, False
         try:
+            if group.compression is not None:
+                chunk = self._compress(group.compression, chunk)
+                if self._recalled:
+                    self._hold_back(waiting, chunk, before)
             self._write_all(group, waiting, chunk, before)
         except Exception:
             self._end_unreached(waiting, chunk, before)
@@ -150,11 +183,23 @@ class Passes:
             self._group = None
             took, ended, live = perf_counter() - began, time.time(), len(group.live)
             self._run_deferred(group)
-        if group.traced:
-            self._hub.deliveries.written(group, frames, live, took, ended)
-        if _is_counted(group):
-            self._stats.delivery.observe_ages((frame.position for frame in frames), ended)
-        self._stats.passes.observe(took)
+        return took, ended, live
+
+    def _compress(self, compression: Compression, chunk: Chunk) -> Chunk:
+        """Return a chunk with its wires for streams with gzip. Lets the event loop run if that takes long."""
+        compression.beat = False
+        if not len(compression):
+            return chunk
+        coded = chunk._replace(wires=compression.encode(chunk.body, monotonic(), self._pause, event=chunk.size > 0))
+        inside = compression.inside
+        self._stats.gzip_text += chunk.size * len(compression)
+        self._stats.gzip_sent += inside * len(coded.wires[SHARED] or b"")
+        self._stats.gzip_sent += (len(compression) - inside) * len(coded.wires[ALONE] or b"")
+        return coded
+
+    def _pause(self) -> None:
+        if perf_counter() > self._slice_ends:
+            self._breathe()
 
     def _write_all(self, group: Group, waiting: Iterator[Stream], chunk: Chunk, before: int) -> None:
         """Write the chunk to each live stream: the hot loop, about 20 bytecodes beside the system call.
@@ -162,7 +207,7 @@ class Passes:
         After an exception ``waiting`` still has the streams that were not reached.
         """
         write = os.write
-        body, chunked = chunk.body, chunk.chunked
+        wires = chunk.wires
         until_clock = CLOCK_EVERY
         live = State.LIVE  # a local name: looking up an enum's member costs as much as the rest of the line
         done = 0
@@ -171,7 +216,7 @@ class Passes:
                 # The pass yields, so a stream may have left the group, and even come back, before its turn.
                 if stream.state is not live:
                     continue
-                data = chunked if stream.chunked else body
+                data = wires[stream.coding]
                 try:
                     sent = write(stream.fd, data)
                     done += 1
@@ -196,7 +241,7 @@ class Passes:
         finally:
             if _is_counted(group):
                 self._stats.delivered += chunk.events * done
-                self._stats.bytes_sent += len(body) * done
+                self._stats.bytes_sent += chunk.size * done
 
     def _hold_back(self, waiting: Iterator[Stream], chunk: Chunk, before: int) -> None:
         """Make the streams that the pass has not reached lag. They then read what is left of the chunk's events."""
@@ -222,7 +267,9 @@ class Passes:
     def _uncount(stream: Stream, chunk: Chunk) -> None:
         """Take a chunk off a stream's counts: its group's counts include it, but the stream was not sent it."""
         stream.events -= chunk.events
-        stream.bytes -= len(chunk.body)
+        stream.bytes -= chunk.size
+        if stream.group.compression is not None:
+            stream.group.compression.unsent(stream)
 
     def _breathe(self) -> None:
         """Let the loop run once: probes, publishers, new streams."""

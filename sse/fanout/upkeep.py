@@ -14,11 +14,12 @@ from time import monotonic
 
 import gevent
 
-from ..events.chunked import encode_chunk
 from ..streams.group import Group
 from ..streams.stream import OWN_CLIENT, Backlog, CloseReason, State, Stream
 from . import epoll
 from .catchup import CatchUp
+from .chunk import Chunk
+from .passes import Passes
 from .sockets import Sockets, reason_of
 
 LINGER = 1.0  # seconds to wait for the peer's FIN after a stream's end
@@ -29,13 +30,14 @@ SWEEP = 1.0  # seconds for one sweep over all streams; a heartbeat may be sent t
 class Upkeep:
     """Heartbeats, leases, write time-outs and the drain of one table of sockets."""
 
-    def __init__(self, sockets: Sockets, catchup: CatchUp) -> None:
+    def __init__(self, sockets: Sockets, catchup: CatchUp, passes: Passes) -> None:
+        self._passes = passes
         self._sockets = sockets
         self._catchup = catchup
         self._hub = sockets.hub
         self._settings = sockets.settings
         self._sweep_at = 0
-        self._heartbeats: dict[Group, tuple[bytes, bytes]] = {}
+        self._heartbeats: dict[Group, Chunk] = {}
         self._drain: list[Stream] = []
         self._drain_began = 0.0
         self._drain_window = 0.0
@@ -87,7 +89,11 @@ class Upkeep:
             self._catchup.end(self._drain.pop(), CloseReason.DRAIN)
 
     def sweep(self, now: float, elapsed: float) -> None:
-        """Look at the next part of the table: end leases that are over, send heartbeats to silent streams."""
+        """Look at the next part of the table: end leases that are over, send heartbeats to silent streams.
+
+        One that is sent gzip gets a heartbeat together with its group, because its own would end the sharing.
+        """
+        self._hub.groups.epochs.end_idle(now)
         table = self._sockets.streams
         heartbeat = self._settings.sse_heartbeat
         early = min(SWEEP, heartbeat / 4)
@@ -106,16 +112,19 @@ class Upkeep:
             elif stream.state is State.LIVE and not stream.group.passing:
                 silent = now - max(stream.group.last_sent, stream.beat)
                 if silent + early * 1.1 >= heartbeat:
-                    self._send_heartbeat(stream, now)
+                    if stream.group.compression is None:
+                        self._send_heartbeat(stream, now)
+                    else:
+                        self._passes.beat(stream.group)
 
     def _send_heartbeat(self, stream: Stream, now: float) -> None:
         group = stream.group
-        both = self._heartbeats.get(group)
-        if both is None:
+        chunk = self._heartbeats.get(group)
+        if chunk is None:
             position = group.position(self._hub.window.position)
             body = group.form.heartbeat(position, time.time_ns() // 1_000_000)
-            both = self._heartbeats[group] = (body, encode_chunk(body))
-        data = both[stream.chunked]
+            chunk = self._heartbeats[group] = Chunk.heartbeat(position, body, group)
+        data = chunk.wires[stream.coding]
         stream.beat = now
         try:
             sent = os.write(stream.fd, data)

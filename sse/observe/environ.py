@@ -11,6 +11,11 @@ from typing import Final
 # connection to the fan-out after ``size`` bytes of the opening; False if it cannot. Read by :mod:`sse.web.streaming`.
 TAKEOVER: Final = "sse.takeover"
 
+# Set by the worker with TAKEOVER. ``() -> (() -> None) | None``: asked before the response begins whether its
+# connection could be handed over with gzip coding; the answer is None, or a function that adds the headers for it.
+# Read by :mod:`sse.web.streaming`.
+GZIP: Final = "sse.gzip"
+
 # Set by the worker for every request. ``() -> bool``: whether the client has closed its side; never blocks. Read by
 # streams that a generator serves. If it is set, the worker also adds the request id to every answer.
 HUNG_UP: Final = "sse.hung_up"

@@ -158,6 +158,12 @@ class Settings(LiveSettings):
         33_554_432, 1024, 2**36, "bytes",
         "Memory of each worker for the newest events. It serves nearly all reconnections without reading the log.",
     )
+    sse_compress: Annotated[Literal["auto", "on", "off"], Lower] = live_text(
+        "auto", "auto, on or off",
+        "Whether streams are compressed for clients that accept gzip. `auto`: only where everybody may read, and the "
+        "request has no cookie and no `Authorization`; see [security](security.md#compression). A change counts for "
+        "streams that open from then on.",
+    )
     sse_max_channels: int = live_number(
         64, 1, 1024, "channels",
         "The most channels of one stream; more are refused (400). Limits the work for one subscription.",

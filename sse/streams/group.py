@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..events.trace import Trace
 from ..events.wire import Frame
+from .compression import Compression, Epochs
 from .forms import USUAL, Form, Forms
 from .index import Index
 
@@ -40,12 +41,14 @@ class Subscription(NamedTuple):
     channels: names and patterns, of which at most one matches any channel (``patterns.reduced``).
     types: event types; None for all.
     envelope, plain: the form of its events (:mod:`sse.streams.forms`).
+    gzip: its bytes are compressed (:mod:`sse.streams.compression`).
     """
 
     channels: frozenset[str]
     types: frozenset[str] | None = None
     envelope: bool = False
     plain: bool = False
+    gzip: bool = False
 
     def label(self) -> str:
         """Return it as text for a log line."""
@@ -57,6 +60,7 @@ class Group:
     """What the streams of one subscription have in common.
 
     form      in which they are written
+    compression   of what they are sent; None for streams without gzip
     live      streams that have been sent everything through :meth:`position`; unordered, a stream knows its index
     waiters   generator streams, which pull from the window when they are woken (a dict, as an empty set takes 230 B)
     pending   frames that entered the worker and are not sent yet
@@ -73,6 +77,7 @@ class Group:
 
     __slots__ = (
         "bytes",
+        "compression",
         "deferred",
         "dirty",
         "end",
@@ -88,10 +93,13 @@ class Group:
         "waiters",
     )
 
-    def __init__(self, subscription: Subscription, now: float, form: Form = USUAL) -> None:
+    def __init__(
+        self, subscription: Subscription, now: float, form: Form = USUAL, epochs: Epochs | None = None
+    ) -> None:
         self.subscription = subscription
         self.form = form
         self.live: list[Any] = []
+        self.compression = None if epochs is None else Compression(epochs, self.live)
         self.waiters: dict[Waiter, None] = {}
         self.pending: list[Frame] = []
         self.traced: list[Trace] = []
@@ -116,6 +124,8 @@ class Group:
         self.live.append(stream)
         stream.events -= self.events
         stream.bytes -= self.bytes
+        if self.compression is not None:
+            self.compression.join(stream)
 
     def remove_live(self, stream: Member) -> None:
         last = self.live.pop()
@@ -124,6 +134,8 @@ class Group:
             last.index = stream.index
         stream.events += self.events
         stream.bytes += self.bytes
+        if self.compression is not None:
+            self.compression.leave(stream)
 
 
 class Groups:
@@ -131,6 +143,7 @@ class Groups:
 
     def __init__(self) -> None:
         self.forms = Forms()
+        self.epochs = Epochs()
         self._by_subscription: dict[Subscription, Group] = {}
         self._index: Index[Group] = Index()
 
@@ -153,7 +166,8 @@ class Groups:
         group = self._by_subscription.get(subscription)
         if group is None:
             form = self.forms.of(subscription.envelope, subscription.plain)
-            group = self._by_subscription[subscription] = Group(subscription, time.monotonic(), form)
+            epochs = self.epochs if subscription.gzip else None
+            group = self._by_subscription[subscription] = Group(subscription, time.monotonic(), form, epochs)
             self._index.add(group, subscription.channels)
         group.members += 1
         return group
@@ -164,4 +178,6 @@ class Groups:
         if group.members:
             return
         del self._by_subscription[group.subscription]
+        if group.compression is not None:
+            group.compression.close()
         self._index.remove(group, group.subscription.channels)

@@ -74,6 +74,8 @@ class Stats:
         "connections_closed",
         "delivered",
         "delivery",
+        "gzip_sent",
+        "gzip_text",
         "opened",
         "passes",
         "published",
@@ -96,6 +98,8 @@ class Stats:
         self.delivered = 0
         self.replayed = 0
         self.bytes_sent = 0
+        self.gzip_text = 0  # bytes of text that was sent compressed, and of what it became
+        self.gzip_sent = 0
         self.settings_refused = 0  # 1 while the settings file cannot be used
         self.closed: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()

@@ -24,6 +24,8 @@ from enum import StrEnum
 from sys import intern
 from typing import Final, NamedTuple
 
+from ..events.chunked import LAST_CHUNK, encode_chunk
+from .compression import BODY, CHUNKED
 from .group import Group
 
 
@@ -92,7 +94,7 @@ class Stream:
     ends_at    when it ends cleanly, monotonic seconds
     ends_as    the close reason then: lease or token
     beat       when it was last sent something of its own (opening, heartbeat), monotonic seconds
-    chunked    True with HTTP/1.1's chunked coding; else closing the connection ends the body
+    coding     how its bytes are coded (`sse.streams.compression`)
     client     the client's address, for limits and the access log
     owner      whose it is, by which it can be revoked (`sse.auth.revoked.subject_name`); "" if nobody is known
     request_id of the request that opened it, for the access log
@@ -103,8 +105,8 @@ class Stream:
         "backlog",
         "beat",
         "bytes",
-        "chunked",
         "client",
+        "coding",
         "cursor",
         "ends_as",
         "ends_at",
@@ -142,7 +144,7 @@ class Stream:
         self.ends_at = ends_at
         self.ends_as = ends_as
         self.beat = now
-        self.chunked = chunked
+        self.coding: int = CHUNKED if chunked else BODY
         self.client = client
         self.owner = intern(owner)  # somebody may have many streams
         self.request_id = request_id
@@ -153,6 +155,22 @@ class Stream:
         if state not in TRANSITIONS[self.state]:
             raise IllegalTransition(f"a stream that is {self.state} cannot become {state}")
         self.state = state
+
+    @property
+    def chunked(self) -> bool:
+        """False: closing the connection ends the body (HTTP/1.0)."""
+        return self.coding != BODY
+
+    def opening(self, text: bytes) -> bytes:
+        """Return the body's first bytes: this text as it is sent, without chunked coding."""
+        return text
+
+    def count(self, text: bytes) -> None:
+        """Account for text that was sent to this stream alone, while it is not live."""
+
+    def last(self, block: bytes) -> bytes:
+        """Return the bytes that end the stream after this block."""
+        return encode_chunk(block) + LAST_CHUNK if self.chunked else block
 
 
 class Backlog:

@@ -14,14 +14,16 @@ from ..events.model import format_id
 from ..events.names import INJECTED_CHANNELS
 from ..events.patterns import reduced
 from ..log import LogUnavailable
-from ..observe.environ import HUNG_UP, STREAM, TAKEOVER, WHY_LOST
+from ..observe.environ import GZIP, HUNG_UP, STREAM, TAKEOVER, WHY_LOST
 from ..observe.request_id import request_id
 from ..streams.group import Subscription
+from ..streams.gzip_stream import GzipStream
 from ..streams.hub import Hub
 from ..streams.pull import PullStream
 from ..streams.stream import Backlog, CloseReason, Stream, lease, spread_retry
 from .access import allowed
 from .answers import NoContent, check_log
+from .compression import wants_gzip
 from .problems import Problem
 from .query import (
     accepts_stream,
@@ -124,7 +126,7 @@ def _open(
         return _send_away(service, asked, subscription)
     if hub.admission.admit(client, count=False) is not None:
         return _send_away(service, asked, subscription)
-    return _serve(service, request.environ, subscription, client, grant.owner, expires_in, asked, began)
+    return _serve(service, request.environ, subscription, client, grant, expires_in, asked, began)
 
 
 def _serve(
@@ -132,7 +134,7 @@ def _serve(
     environ: dict[str, Any],
     subscription: Subscription,
     client: str,
-    owner: str,
+    grant: Grant,
     expires_in: float | None,
     asked: tuple[str | None, int | None],
     began: float,
@@ -147,8 +149,12 @@ def _serve(
         yield from _send_away(service, asked, subscription)
         return
     ends_at, ends_as = lease(time.monotonic(), service.settings.sse_max_stream_age, expires_in)
+    ask: Callable[[], Callable[[], None] | None] | None = environ.get(GZIP)
+    gzip = ask() if ask is not None and wants_gzip(service.settings, environ, grant) else None
+    if gzip is not None:
+        subscription = subscription._replace(gzip=True)
     # A PullStream replaces it below, unless the worker takes the connection over.
-    stream = Stream(
+    stream = (Stream if gzip is None else GzipStream)(
         hub.join(subscription),
         0,
         now=began,
@@ -156,7 +162,7 @@ def _serve(
         ends_as=ends_as,
         client=client,
         chunked=environ.get("SERVER_PROTOCOL") != "HTTP/1.0",
-        owner=owner,
+        owner=grant.owner,
         request_id=request_id(environ),
     )
     try:
@@ -175,7 +181,9 @@ def _serve(
     hub.stats.opened += 1
     environ[STREAM] = True
     opening = stream.group.form.opening(start.cursor, service.settings.sse_retry, time.time_ns() // 1_000_000)
-    opening += start.reset or b""
+    opening = stream.opening(opening + (start.reset or b""))
+    if gzip is not None:
+        gzip()
     try:
         yield opening
     except BaseException:
@@ -184,6 +192,9 @@ def _serve(
         raise
     takeover: Callable[[Hub, Stream, int], bool] | None = environ.get(TAKEOVER)
     if takeover is None or not takeover(hub, stream, len(opening)):
+        if gzip is not None:
+            hub.closed(stream, CloseReason.ERROR)
+            raise RuntimeError("a stream that was declared to be gzip was not taken over")
         hung_up, why_lost = environ.get(HUNG_UP), environ.get(WHY_LOST)
         yield from PullStream.instead_of(stream, hub, hung_up=hung_up, why_lost=why_lost).chunks()
 

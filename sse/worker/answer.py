@@ -11,7 +11,7 @@ from gunicorn.util import write_error
 from gunicorn.workers.base_async import ALREADY_HANDLED
 
 from ..observe import access as accesslog
-from ..observe.environ import HEALTH_LISTENER, HUNG_UP, STREAM, TAKEOVER, WHY_LOST
+from ..observe.environ import GZIP, HEALTH_LISTENER, HUNG_UP, STREAM, TAKEOVER, WHY_LOST
 from ..observe.request_id import request_id
 from ..runtime.redaction import redact
 from .connection import Connection, why_lost
@@ -73,6 +73,7 @@ def answer(worker: Worker, connection: Connection, req: Any) -> bool:
         environ[WHY_LOST] = connection.why_lost
         if worker.takes_over:
             environ[TAKEOVER] = resp.take_over
+            environ[GZIP] = resp.may_gzip
         if "HTTP_UPGRADE" in environ:
             # The app may use the socket for a websocket, which the header's time-out must not end.
             sock.settimeout(None)

@@ -68,6 +68,7 @@ class Response(GunicornResponse):
         self._head = b""
         self._deadline = 0.0
         self.event_stream = False
+        self._gzip = False  # we have declared it to be gzip
         # For a header and the log line; empty if the answer has no such header, or the app's own.
         self.request_id = ""
         self._prepared = False
@@ -117,18 +118,37 @@ class Response(GunicornResponse):
         False if the app has changed the response, so that the fan-out would send other bytes than the response does:
         the generator must then serve the stream itself.
         """
-        if not self._is_untouched(stream, written):
+        if not self._is_untouched(stream.chunked, written):
             return False
         self._hand_over(hub, stream)
         return True
 
-    def _is_untouched(self, stream: Stream, written: int) -> bool:
-        """Return whether this is a plain event stream whose body the server itself iterates."""
+    def may_gzip(self) -> Callable[[], None] | None:
+        """``environ["sse.gzip"]``: return a function that declares the response to be gzip; None if it cannot be.
+
+        A stream's generator calls it before its first item, and must then hand the connection over: only the fan-out
+        can compress.
+        """
+        if self.headers_sent or not self._is_untouched(True, 0):
+            return None
+        return self._declare_gzip
+
+    def _declare_gzip(self) -> None:
+        self.headers += [("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding")]
+        self._gzip = True
+
+    def _is_untouched(self, chunked: bool, written: int) -> bool:
+        """Return whether this is a plain event stream whose body the server itself iterates.
+
+        Called by what a stream's generator calls.
+        """
         names = {name.lower() for name, _ in self.headers}
+        if self._gzip:
+            names.remove("content-encoding")
         if not (
             self.event_stream
             and self.status_code == 200
-            and self.chunked == stream.chunked
+            and self.chunked == chunked
             and self.sent == written
             and all(name in _CONTENT for name in names if name.startswith("content-"))
             and "trailer" not in names
