@@ -7,17 +7,20 @@ import json
 import socket
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from sse.auth.address import address_bucket
+from sse.events.gzipped import HEAD
 from sse.events.model import Event, Record, parse_id, parse_since
 from sse.fanout import Fanout
 from sse.log import Bounds, ChannelInfo, Erased, Log, LogUnavailable, RetainRule, open_log
 from sse.log.base import ANY, Expected, LogReplaced
 from sse.settings import Settings
 from sse.streams.group import Group, Subscription
+from sse.streams.gzip_stream import GzipStream
 from sse.streams.hub import Hub
 from sse.streams.pull import PullStream
 from sse.streams.replay import Start
@@ -295,6 +298,10 @@ class SocketClient:
         self.sock, self.stream, self.begin = sock, stream, begin
         self.sock.setblocking(False)
         self.decoder, self.parser = ChunkedDecoder(), EventParser()
+        self.gunzip: Any = None
+        if isinstance(stream, GzipStream):
+            self.gunzip = zlib.decompressobj(wbits=31)
+            self.gunzip.decompress(HEAD)
         self.blocks: list[StreamEvent] = []
         self.finished = False
 
@@ -306,7 +313,11 @@ class SocketClient:
         if not data:
             self.finished = True
             return 0
-        self.blocks += self.parser.feed(self.decoder.feed(data))
+        text = self.decoder.feed(data)
+        if self.gunzip is not None:
+            text = self.gunzip.decompress(text)  # checks what the end says of the whole text
+            assert not self.gunzip.unused_data and self.gunzip.eof == self.decoder.terminated
+        self.blocks += self.parser.feed(text)
         return len(data)
 
 
@@ -345,7 +356,8 @@ class Stepped:
     ) -> SocketClient:
         """A stream that has been served through here; ``send_buffer`` bytes of it wait for its client at most."""
         group = group or self.hub.join(Subscription(frozenset({"a"})))
-        stream = Stream(group, cursor, now=time.monotonic(), ends_at=float("inf"), client=client, owner=owner)
+        kind = Stream if group.compression is None else GzipStream
+        stream = kind(group, cursor, now=time.monotonic(), ends_at=float("inf"), client=client, owner=owner)
         ours, theirs = socket.socketpair()
         if send_buffer is not None:
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)

@@ -20,8 +20,8 @@ def test_none_leaves_the_decision_to_keys_and_tokens() -> None:
 
 
 def test_true_allows_without_a_name_or_an_end() -> None:
-    assert asked(True) == ("address:192.0.2.1", None, "")
-    assert asked(Grant()) == ("address:192.0.2.1", None, "")
+    assert asked(True) == ("address:192.0.2.1", None, "", False)
+    assert asked(Grant()) == ("address:192.0.2.1", None, "", False)
 
 
 def test_false_refuses() -> None:
@@ -37,7 +37,7 @@ def test_anything_else_is_an_error_even_if_it_looks_true(answer: Any) -> None:
 
 
 def test_a_grant_names_the_subject() -> None:
-    assert asked(Grant("alice")) == ("app:alice", None, "alice")
+    assert asked(Grant("alice")) == ("app:alice", None, "alice", False)
     forged = asked(Grant("x\nforged line" + "y" * 500))
     assert "\n" not in forged.subject and len(forged.subject) < 200
     assert forged.owner == subject_name("x\nforged line" + "y" * 500)

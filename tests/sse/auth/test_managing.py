@@ -137,7 +137,7 @@ def test_a_token_must_cover_the_whole_pattern_of_a_stream(granted: str, asked: s
 def test_a_public_channel_does_not_make_a_pattern_public() -> None:
     settings = FakeSettings(sse_jwt_key=SecretStr(SECRET), sse_public_channels=("news", "open:*"))
     checker = Authenticator(settings, loopback_only=lambda: True)
-    assert checker.may_subscribe(request("GET"), ["open:a:*", "news"]) == Grant("address:127.0.0.1")
+    assert checker.may_subscribe(request("GET"), ["open:a:*", "news"]) == Grant("address:127.0.0.1", public=True)
     for pattern in ("news*", "open*", "*"):
         with pytest.raises(AccessDenied):
             checker.may_subscribe(request("GET"), [pattern])

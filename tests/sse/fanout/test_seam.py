@@ -39,6 +39,11 @@ class World(Stepped):
         window = self.random.choice([1024, 20_000, 10_000_000])
         monkeypatch.setattr("sse.streams.window.LOOK", self.random.choice([1, 7, 2000]))
         super().__init__(closing, SSE_WINDOW_BYTES=window, SSE_HEARTBEAT=0.01, SSE_MAX_STREAM_AGE=0)
+        self.gzip = self.random.choice([0.0, 0.7, 1.0])  # the share of streams with gzip
+        monkeypatch.setattr("sse.streams.compression.EPOCH_BYTES", self.random.choice([300, 5000]))
+        monkeypatch.setattr("sse.streams.compression.MAX_EPOCHS", self.random.choice([2, 64]))
+        monkeypatch.setattr("sse.streams.compression.EPOCH_IDLE", self.random.choice([0.002, 30]))
+        monkeypatch.setattr("sse.events.gzipped.SLICE_BYTES", self.random.choice([100, 65536]))
         self.clients: list[SocketClient] = []
         self.cut: list[SocketClient] = []  # clients whose stream had no clean end
         self.events: list[tuple[int, Event]] = []
@@ -102,7 +107,7 @@ class World(Stepped):
         known = [self.start] + [position for position, _ in self.events if position <= self.hub.window.position]
         cursor = self.random.choice([None, known[-1], self.random.choice(known)])
         envelope, plain = self.random.random() < 0.3, self.random.random() < 0.3
-        group = self.hub.join(Subscription(channels, types, envelope, plain))
+        group = self.hub.join(Subscription(channels, types, envelope, plain, self.random.random() < self.gzip))
         text = None if cursor is None else format_id(cursor)
         begin = self.hub.replay.resolve(group, text, cursor)
         assert begin.reset is None
