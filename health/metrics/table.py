@@ -93,6 +93,8 @@ ROWS: Final = (
     ),
     Row("sse_events_delivered_total", "counter", "delivered", "Events handed to streams' sockets."),
     Row("sse_bytes_sent_total", "counter", "bytes_sent", "Bytes of events that the kernel took."),
+    Row("sse_gzip_text_bytes_total", "counter", "gzip_text", "Bytes of events that were sent compressed, before that."),
+    Row("sse_gzip_sent_bytes_total", "counter", "gzip_sent", "Bytes that these events were compressed to."),
     Row("sse_resets_total", "counter", "resets", "stream-reset events, by reason.", "reason", RESETS),
     Row("sse_replayed_events_total", "counter", "replayed", "Events sent again to clients that resumed."),
     Row("sse_delivery_seconds", "histogram", "delivery", "From append to written, by event and group of streams."),

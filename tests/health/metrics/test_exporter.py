@@ -246,7 +246,8 @@ def test_workers_of_an_older_generation_are_not_shown(tmp_path: Path) -> None:
 
 def test_every_metric_of_the_contract_is_exported_with_its_help(tmp_path: Path) -> None:
     contract = """sse_streams{state} sse_streams_opened_total sse_streams_closed_total{reason}
-        sse_events_published_total sse_events_delivered_total sse_bytes_sent_total sse_resets_total{reason}
+        sse_events_published_total sse_events_delivered_total sse_bytes_sent_total sse_gzip_text_bytes_total
+        sse_gzip_sent_bytes_total sse_resets_total{reason}
         sse_replayed_events_total sse_delivery_seconds sse_fanout_pass_seconds sse_log_tail_age_seconds
         health_loop_lag_seconds health_canary_age_seconds sse_connections{state}"""
     ours = {row.name: row.label for row in ROWS} | dict.fromkeys(BOARD_ROWS, "")
