@@ -15,14 +15,11 @@ follows from the group's running sums (:class:`sse.streams.gzip_stream.GzipStrea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ..events import gzipped
 from ..events.chunked import encode_chunk
 from ..events.gzipped import Sums
-
-if TYPE_CHECKING:
-    from .gzip_stream import GzipStream
 
 # How a stream's bytes are coded: the index of those that it is sent, in a chunk's ``wires``.
 BODY: Final = 0  # as they are; the connection's end is their end (HTTP/1.0)
@@ -49,6 +46,8 @@ MAX_EPOCHS: Final = 64
 class Compression:
     """The compression of one group.
 
+    live: the group's live streams, all of them GzipStreams.
+
     sums    of all that the live streams were sent since the group began
     before  the same without the newest chunk
     inside  how many live streams were sent the whole epoch
@@ -57,7 +56,7 @@ class Compression:
 
     __slots__ = ("_began", "_compressor", "_epochs", "_live", "_size", "beat", "before", "inside", "sums")
 
-    def __init__(self, epochs: Epochs, live: Sequence[GzipStream]) -> None:
+    def __init__(self, epochs: Epochs, live: Sequence[Any]) -> None:
         self._epochs = epochs
         self._live = live
         self._compressor: Any = None
