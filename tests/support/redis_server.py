@@ -28,13 +28,21 @@ class RedisServer:
     sentinel: start it with ``--sentinel``; ``config`` then holds whole lines as values of any name.
     tls: listen on a second port, for TLS only (``tls_url``).
     program: the server's path, if not the machine's redis-server.
+    directory: where its files are and stay, if not in a temporary one.
     """
 
     def __init__(
-        self, *, sentinel: bool = False, tls: bool = False, program: str | None = None, **config: str | int
+        self,
+        *,
+        sentinel: bool = False,
+        tls: bool = False,
+        program: str | None = None,
+        directory: Path | None = None,
+        **config: str | int,
     ) -> None:
         self._program = program or require_program("redis-server", "redis-server")
-        self.directory = Path(tempfile.mkdtemp(prefix="headwater-redis-"))
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="headwater-redis-"))
+        self._keep = directory is not None
         self._reserved = ReservedPort()
         self.port = self._reserved.number
         self._tls = ReservedPort() if tls else None
@@ -100,7 +108,8 @@ class RedisServer:
         self._reserved.release()
         if self._tls is not None:
             self._tls.release()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if not self._keep:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def __enter__(self) -> Self:
         try:

@@ -62,7 +62,10 @@ def check(link: Link, keys: Keys, target: RedisUrl) -> None:
 
 
 def _check_sync(link: Link, info: dict[str, str], where: str) -> None:
-    """Raise ``LogRefused`` unless this Redis can say that a write is on its disk (WAITAOF)."""
+    """Raise ``LogRefused`` unless this Redis syncs each write, and can say that it did (WAITAOF).
+
+    WAITAOF alone is not enough: with ``appendfsync everysec`` Valkey 9.1.2 answers it up to a second before the sync.
+    """
     version = info.get("redis_version", "unknown")
     if _below(version, OLDEST_SYNC):
         raise LogRefused(
@@ -73,10 +76,11 @@ def _check_sync(link: Link, info: dict[str, str], where: str) -> None:
         raise LogRefused(f"Redis {where} has no append-only file: ?sync=full needs appendonly yes")
     try:
         policy = link.call([("CONFIG", "GET", "appendfsync")])[0]
-    except redis.ResponseError:
-        policy = []  # a user without that right; a Redis that never syncs then answers each publish too late
-    if policy[1:] == [b"no"]:
-        raise LogRefused(f"Redis {where} has appendfsync no: ?sync=full needs always, or everysec")
+    except redis.ResponseError as error:
+        raise LogRefused(f"Redis {where} does not tell its appendfsync (?sync=full): {error}") from error
+    if policy[1:] != [b"always"]:
+        found = policy[1].decode() if policy[1:] else "unknown"
+        raise LogRefused(f"Redis {where} has appendfsync {found}: ?sync=full needs appendfsync always")
     link.call([("WAITAOF", 0, 0, 1)])  # returns at once; may this user?
 
 

@@ -39,8 +39,7 @@ ALL: Final[frozenset[bytes]] = frozenset()
 REPLICA_TIMEOUT_MS: Final = 1000  # how long a write waits for ?replicas=
 MISSING_TIMEOUT_MS: Final = 100  # and how long while they are known to be missing: a connection is held meanwhile
 
-# How long a write waits for ?sync=full: up to a second and the sync with appendfsync everysec. Below COMMAND_TIMEOUT.
-SYNC_TIMEOUT_MS: Final = 1750
+SYNC_TIMEOUT_MS: Final = 1000  # how long a write waits for ?sync=full; Redis has synced before it answers at all
 
 # Connections with ?sync=full, each held by one write until its sync. Redis makes one sync for all that wait.
 SYNC_POOL_SIZE: Final = 64

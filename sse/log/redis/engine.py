@@ -26,9 +26,9 @@ Only waiting for replicas (``?replicas=1``, the default with Sentinel) keeps eve
 
 **Durable** means: in Redis's append-only file (``appendonly yes``). With ``appendfsync everysec``, its default, the
 death of the machine can lose a second of events, and so can ``kill -9`` of Redis on a slow disk: during a sync, Redis
-answers before it has written. ``always`` prevents both. With ``?sync=full`` a publish is acknowledged only after Redis
-has synced it (``WAITAOF``); with ``always`` Redis also delivers nothing before. Without that file Redis starts with its
-last dump. Clients are told of losses as above.
+answers before it has written. ``always`` prevents both. ``?sync=full`` asks for it, and for Redis's word that each
+write was synced (``WAITAOF``); followers get nothing before either. Without that file Redis starts with its last dump.
+Clients are told of losses as above.
 """
 
 from __future__ import annotations

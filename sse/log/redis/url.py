@@ -9,16 +9,16 @@
                             newest events of a master that dies can be missing on the replica that takes its place;
                             clients are told. Default: 1 with Sentinel, which is there for failovers, else 0.
     ?sync=full              an event counts as stored once it is in the append-only file on the master's disk (WAITAOF;
-                            Redis 7.2 or newer, or Valkey, with appendonly yes). What replicas have on their disks it
-                            does not say
+                            Redis 7.2 or newer, or Valkey, with appendonly yes and appendfsync always). What replicas
+                            have on their disks it does not say
     ?ssl_ca_certs=, ssl_certfile=, ssl_keyfile=     files, PEM
     ?ssl_check_hostname=0, ?ssl_cert_reqs=none      weaken the check of the server's certificate
 
 The user needs the keys ``~{prefix}:*`` (braces included) and these commands: info type time ping scan eval evalsha
 exists del unlink rename set get pexpire pttl xadd xdel xlen xread xrange xrevrange xtrim xinfo xsetid zadd zcard
 zlexcount zrange zrangebylex zrangebyscore zrem zremrangebylex zrevrange zrevrangebylex zscan hdel hexists hget hgetall
-hincrby hlen hmget hset; unless ``replicas`` is 0, wait as well; with ``sync``, waitaof.
-(role, if allowed, is used with Sentinel, and config get with ``sync``.)
+hincrby hlen hmget hset; unless ``replicas`` is 0, wait as well; with ``sync``, waitaof
+and config|get. (role, if allowed, is used with Sentinel.)
 
 Anything else in a URL is refused: silently ignoring an option would silently break what it promises.
 """
