@@ -143,7 +143,7 @@ def is_not_go(name: str) -> bool:
 
 def is_durable(name: str) -> bool:
     """Say whether this peer has an event on disk before it acknowledges it."""
-    return peers.KNOWN[name].is_durable
+    return name in peers.KNOWN and peers.KNOWN[name].is_durable
 
 
 def of_the_ceiling(results: Results) -> Measured | None:

@@ -61,9 +61,19 @@ def _digest(paths: Iterable[Path], *words: str) -> str:
 
 
 def _run(arguments: list[str], what: str, *, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
-    done = subprocess.run(
-        arguments, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=BUILD_DEADLINE
-    )
+    """Run a command; raises Unavailable with the last words of its output if it fails or takes too long."""
+    try:
+        done = subprocess.run(
+            arguments,
+            cwd=cwd,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=BUILD_DEADLINE,
+        )
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"{what} took more than {BUILD_DEADLINE} s") from None
     if done.returncode != 0:
         raise Unavailable(f"{what} failed: {' '.join(done.stdout.split()[-40:])}")
 

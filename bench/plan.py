@@ -165,7 +165,7 @@ ROWS = [
     Row(THIRD, "slow-readers", CORE, 5, {"never": 50}),
     Row(THIRD, "slow-readers", HUBS[:2], 3, {"never": 1}),
     Row(THIRD, "probes", ("mercure", "centrifugo"), 3, {}),
-    Row(THIRD, "idle", ("mercure", "centrifugo"), 8, {"streams": 10000}),
+    Row(THIRD, "idle", ("mercure", "centrifugo", "durable-streams"), 8, {"streams": 10000}),
     # what nobody would choose for many streams: the main case, and one of them in the other tables
     Row(LAST, "saturation", SLOW, 2, MAIN),
     Row(LAST, "latency", ("flask-gevent",), 4, {"streams": 2000}),

@@ -143,7 +143,7 @@ ABOUT = """\
     .venv/bin/python -m bench.runs      six minutes; --write writes this section
 
 One worker makes a model's tokens for many streams, {rate:g} a second for each, {size} bytes, each with one reader; the
-log is {log}. [runs.md](runs.md#what-it-costs) says what follows from it. Medians of {rounds} rounds in turns,
+log is {log}. [runs.md](runs.md#what-it-costs) says what follows from it. Medians of {rounds} in turns,
 {seconds:g} s each, on {date}, load average {load:.1f}. A run takes the CPU time of a response times: {ratios}.
 """
 
@@ -186,7 +186,11 @@ def main() -> None:
         for one in rows[-len(WAYS) :]:
             print(" | ".join(one), flush=True)
     about = ABOUT.format(
-        **{**vars(options), "log": "SQLite" if options.log == "sqlite" else options.log},
+        rate=options.rate,
+        size=options.size,
+        seconds=options.seconds,
+        log="SQLite" if options.log == "sqlite" else options.log,
+        rounds=f"{options.rounds} round{'s' if options.rounds > 1 else ''}",
         ratios=", ".join(ratios),
         date=time.strftime("%Y-%m-%d", time.gmtime()),
         load=os.getloadavg()[0],

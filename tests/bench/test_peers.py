@@ -31,6 +31,12 @@ def test_without_go_a_peer_is_unavailable(tmp_path: Path) -> None:
         build.newest_go([str(tmp_path)])
 
 
+def test_a_build_that_hangs_makes_a_peer_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "BUILD_DEADLINE", 0.05)
+    with pytest.raises(build.Unavailable, match="the build took more than 0.05 s"):
+        build._run(["sleep", "30"], "the build")
+
+
 def test_another_compiler_builds_the_program_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "server"
     source.mkdir()

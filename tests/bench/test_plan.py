@@ -107,6 +107,12 @@ def test_the_servers_take_turns_in_alternating_order() -> None:
     assert orders == [["go", "nchan"], ["nchan", "go"], ["go", "nchan"]]
 
 
+def test_the_variant_that_syncs_is_measured_where_it_differs() -> None:
+    for steps in (plan.within(120 * 60, READY), plan.everything(scenarios.KNOWN.values(), READY)):
+        found = {step.scenario.name for step in steps if peers.KNOWN["headwater-sync"] in step.peers}
+        assert found == {"publish"}
+
+
 def test_without_a_budget_everything_is_run() -> None:
     steps = plan.everything(scenarios.KNOWN.values(), READY)
     assert all(Clock(None).fits(step, 1e9) for step in steps)
