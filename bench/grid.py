@@ -1,8 +1,8 @@
 """Latency at every load: each server at shares of its own saturation, and Headwater at the same rates.
 
-    python -m bench.grid                       twelve minutes; writes its section of docs/benchmarks.md
-    python -m bench.grid --minutes 60 --rounds 3
-    python -m bench.grid --peers go,nchan --streams 100,2000 --minutes 4 --out build/bench
+    python -m bench.grid --write               twelve minutes; writes its section of docs/benchmarks.md
+    python -m bench.grid --write --minutes 60 --rounds 3
+    python -m bench.grid --peers go,nchan --streams 100,2000 --minutes 4       writes into build/bench
 
 For each peer and number of streams, both servers are started on one core; only the one that is measured has streams.
 First the peer's saturation: the greatest rate of an open loop that it holds (`gridpoints.saturation`). Then the peer at
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,8 +24,8 @@ from typing import Any
 from bench import build, gridpoints, load, methods, peers, plot, sections, tables
 from bench.gridpoints import OURS, Cell, Pair, Point, Run
 from bench.peers.base import Peer, PeerFailed, Running
+from bench.sections import ROOT
 
-ROOT = build.BENCH.parent
 STREAMS = (1, 10, 100, 1000, 2000, 10000)
 NAMES = ("go", "nchan", "mercure-local", "centrifugo", "mercure", "centrifugo-redis")
 SIZE = 100  # bytes of data an event
@@ -59,9 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             grid.measure(cell)
         else:
             left_out.append(cell.title())
-    words = f"python -m bench.grid --minutes {options.minutes:g}"
-    text = grid.report(words, left_out, options.out / "plots")
-    document = options.out / "benchmarks.md"
+    words = " ".join(["python -m bench.grid", *(sys.argv[1:] if arguments is None else arguments)])
+    folder = ROOT / "docs" if options.write else ROOT / "build" / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = grid.report(words, left_out, folder / "plots")
+    document = folder / "benchmarks.md"
     if not document.exists():
         document.write_text("# Benchmarks\n")
     sections.write("grid", text, document)
@@ -78,7 +81,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="measured seconds a run")
     parser.add_argument("--peers", type=lambda text: text.split(","), default=known, help=f"of {', '.join(known)}")
     parser.add_argument("--streams", type=lambda text: [int(word) for word in text.split(",")], default=STREAMS)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="write into docs/benchmarks.md")
     return parser.parse_args(arguments)
 
 

@@ -63,6 +63,7 @@ class Cell:
         return f"{self.peer} with {self.streams:,} stream{'s' if self.streams > 1 else ''} at {shares}"
 
 
+FIRST_STREAMS: tuple[int, ...] = (2000, 100, 1000, 10000)
 FIRST_SHARES = (0.1, 0.5, 0.9)
 MORE_SHARES = (0.25, 0.75)
 
@@ -70,7 +71,7 @@ MORE_SHARES = (0.25, 0.75)
 def plan(peers: Iterable[str], streams: Iterable[int], rounds: int) -> list[Cell]:
     """Return all cells, what decides the bar first: a budget cuts the list at its end."""
     streams = sorted(streams)
-    barred = [count for count in (2000, 100, 1000, 10000) if count in streams]
+    barred = [count for count in FIRST_STREAMS if count in streams]
     barred += [count for count in streams if count >= BAR_FROM and count not in barred]
     few = [count for count in streams if count < BAR_FROM]
     peers = [peer for peer in peers if peer != OURS]
@@ -141,8 +142,11 @@ def points(pairs: Iterable[Pair]) -> list[Point]:
 
 def median(runs: list[Run]) -> Run:
     """Return the median of each figure; what went wrong in any round."""
-    figures = [statistics.median(values) for values in zip(*(run[:-1] for run in runs), strict=True)]
-    return Run(*figures, tuple(dict.fromkeys(fault for run in runs for fault in run.faults)))
+    rate, arrived, p50, p99, longest, cpu = (
+        statistics.median(values) for values in zip(*(run[:-1] for run in runs), strict=True)
+    )
+    faults = tuple(dict.fromkeys(fault for run in runs for fault in run.faults))
+    return Run(rate, arrived, p50, p99, longest, cpu, faults)
 
 
 def judged(found: Iterable[Point]) -> tuple[int, int]:
