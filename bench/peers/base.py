@@ -7,6 +7,7 @@ is per core.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import http.client
 import os
 import resource
@@ -25,6 +26,8 @@ SERVER_CPU = 0
 LOAD_CPU = 1
 START_DEADLINE = 30.0  # seconds until a peer must answer
 STOP_DEADLINE = 5.0  # seconds after SIGTERM until SIGKILL
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1  # linux/prctl.h: the signal for a child whose parent died
 NOTHING = "nothing"  # what a peer has stored that only passes events on
 
 
@@ -130,6 +133,7 @@ class Peer(ABC):
         cpus = set(self.cpus) & os.sched_getaffinity(0) or os.sched_getaffinity(0)
 
         def child() -> None:
+            LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # nobody else would end it then
             os.sched_setaffinity(0, cpus)
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

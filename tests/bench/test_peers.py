@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -89,6 +93,22 @@ def test_an_override_that_is_no_program_is_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("CENTRIFUGO_BIN", str(tmp_path))
     with pytest.raises(build.Unavailable, match="CENTRIFUGO_BIN"):
         peers.KNOWN["centrifugo"].prepare()
+
+
+def test_a_server_ends_with_the_benchmark_that_started_it() -> None:
+    script = (
+        "from bench import peers; import time\n"
+        "with peers.KNOWN['flask-gthread'].started(1) as running: print(running.port, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], cwd=build.BENCH.parent, stdout=subprocess.PIPE) as benchmark:
+        assert benchmark.stdout is not None
+        port = int(benchmark.stdout.readline())
+        benchmark.kill()
+    deadline = time.monotonic() + 10
+    with pytest.raises(OSError):
+        while time.monotonic() < deadline:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            time.sleep(0.05)
 
 
 @pytest.mark.parametrize("name", [name for name in plan.MATTER if name not in ("headwater", "nchan")])
