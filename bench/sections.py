@@ -52,7 +52,7 @@ class Section:
 KNOWN = [
     Section("grid", 12.5, ("--minutes", "5"), 5.5),
     Section("channels", 3.0, ("--short",), 1.0),
-    Section("runs", 5.5, ("--rounds", "1", "--streams", "20", "100", "400", "--seconds", "3"), 1.5),
+    Section("runs", 5.5, ("--rounds", "1", "--streams", "20", "100", "400", "--seconds", "2"), 1.2),
 ]
 
 

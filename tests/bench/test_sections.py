@@ -74,3 +74,8 @@ def test_only_a_run_that_writes_the_documentation_runs_the_sections() -> None:
     assert run._has_sections(parse([])) and run._has_sections(parse(["--budget", "30"]))
     for narrowed in (["--quick"], ["--peers", "go"], ["--tables"], ["--budget", "30", "--out", "/tmp"]):
         assert not run._has_sections(parse(narrowed))
+
+
+def test_all_sections_fit_into_the_budget_that_the_documentation_names() -> None:
+    choices = sections.choose(35 * 60 * (1 - sections.TABLES_SHARE), sections.KNOWN)
+    assert all(choice.as_it_is or choice.is_short for choice in choices)
