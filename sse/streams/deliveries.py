@@ -15,21 +15,23 @@ import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from ..events.model import SEQUENCE_BITS, format_id
 from ..events.trace import Trace
 from ..events.wire import Frame
 from ..runtime.lines import Line
 from .group import Group
-from .window import matches
+from .window import Item, matches
 
 logger = logging.getLogger("headwater.delivery")
 
 # Limit on the traces that have events still to be read; and, for each group, on those with events that wait for a pass.
 MOST_TRACES: Final = 100
 
-_position = itemgetter(0)  # a frame's
+_position = itemgetter(0)  # an event's
+
+T = TypeVar("T", bound=Item)
 
 
 class Delivered(NamedTuple):
@@ -68,14 +70,14 @@ class Deliveries:
         self._suppressed += len(self.reading[MOST_TRACES:])
         del self.reading[MOST_TRACES:]
 
-    def mark(self, frames: Sequence[Frame], groups_of: Callable[[str], Iterable[Group]]) -> None:
-        """Note the traces of these frames in the groups that got them. groups_of: returns a channel's groups."""
+    def mark(self, items: Sequence[Item], groups_of: Callable[[str], Iterable[Group]]) -> None:
+        """Note the traces of these events in the groups that got them. groups_of: returns a channel's groups."""
         for trace in self.reading:
-            for frame in _of(trace, frames):
-                for group in groups_of(frame.channel):
-                    if (group.pending or group.waiters) and matches(frame, group.subscription.types):
+            for item in _of(trace, items):
+                for group in groups_of(item.channel):
+                    if (group.pending or group.waiters) and matches(item, group.subscription.types):
                         self._note(group, trace)
-        through = frames[-1].position
+        through = items[-1].position
         self.reading = [trace for trace in self.reading if trace.last > through]
 
     def _note(self, group: Group, trace: Trace) -> None:
@@ -138,7 +140,7 @@ class Deliveries:
                 logger.info(Line("deliveries", suppressed=suppressed))
 
 
-def _of(trace: Trace, frames: Sequence[Frame]) -> Sequence[Frame]:
-    """Return those of some frames in order that belong to a trace."""
-    begin = bisect_left(frames, trace.first, key=_position)
-    return frames[begin : bisect_right(frames, trace.last, begin, key=_position)]
+def _of(trace: Trace, items: Sequence[T]) -> Sequence[T]:
+    """Return those of some events in order that belong to a trace."""
+    begin = bisect_left(items, trace.first, key=_position)
+    return items[begin : bisect_right(items, trace.last, begin, key=_position)]

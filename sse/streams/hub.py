@@ -16,8 +16,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from itertools import accumulate
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -40,13 +41,14 @@ from .serving import Pulling, SocketStreams
 from .stats import Stats
 from .stream import OWN_CLIENT, CloseReason, Stream
 from .tailer import Tailer
-from .window import Window, matches
+from .window import Item, Window, matches
 
 # A large batch enters the worker in steps, and the event loop runs between them. A step ends after this many events, or
 # once its events were given to this many groups; both take about 2 ms.
 RECORDS_PER_STEP = 500
 GIVEN_PER_STEP = 10_000
 
+_channel = itemgetter(1)  # a record's
 _kind = itemgetter(2)  # a record's event type
 
 
@@ -243,26 +245,26 @@ class Hub:
 
         Threat: ten thousand streams, each with a channel of its own and one that all share, are ten thousand groups.
         """
-        given = 0
         end = min(begin + RECORDS_PER_STEP, len(records))
+        channels = list(map(_channel, records[begin:end]))
         with self.lock:
-            for index in range(begin, end):
-                given += len(self.groups.of(records[index].channel))
-                if given >= GIVEN_PER_STEP:
-                    return index + 1
-        return end
+            groups = {channel: len(self.groups.of(channel)) for channel in set(channels)}
+        if sum(map(groups.__getitem__, channels)) < GIVEN_PER_STEP:
+            return end
+        given = accumulate(map(groups.__getitem__, channels))
+        return next(end for end, total in enumerate(given, begin + 1) if total >= GIVEN_PER_STEP)
 
     def dispatch(self, records: list[Record]) -> None:
-        """Take in what follows the window's position: encode it once, keep it, and give it to the groups."""
-        frames = encode_frames(records)
+        """Take in what follows the window's position: encode what is wanted, keep all, and give it to the groups."""
         usual = self.control.kinds.isdisjoint(map(_kind, records))
         with self.lock:
+            items, frames = self._encode(records)
             try:
                 if usual:
-                    self.window.extend(frames)
+                    self.window.extend(items)
                     self._give_all(frames)
                 else:
-                    self._take_in_and_obey(records, frames)
+                    self._take_in_and_obey(records, items)
             except Exception:
                 # Some groups lack frames that the window has. Their streams end here and read them when they resume.
                 self._end_live()
@@ -272,17 +274,30 @@ class Hub:
                 self.advanced.notify_all()
                 self._wake_sockets()
             if self.deliveries.reading:
-                self.deliveries.mark(frames, self.groups.of)
+                self.deliveries.mark(items, self.groups.of)
         if not usual:
             self.control.call_back(records)
 
-    def _take_in_and_obey(self, records: list[Record], frames: list[Frame]) -> None:
+    def _encode(self, records: list[Record]) -> tuple[Sequence[Item], list[Frame]]:
+        """Encode the records of channels that some group covers; return what the window keeps, and the frames in it."""
+        channels = set(map(_channel, records))
+        wanted = {channel for channel in channels if self.groups.of(channel)}
+        if not wanted:
+            return records, []
+        if len(wanted) == len(channels):
+            frames = encode_frames(records)
+            return frames, frames
+        frames = encode_frames([record for record in records if record.channel in wanted])
+        rest = iter(frames)
+        return [next(rest) if record.channel in wanted else record for record in records], frames
+
+    def _take_in_and_obey(self, records: list[Record], items: Sequence[Item]) -> None:
         """Take in a batch, and act on each marker once it was given to the groups."""
         begin = 0
         for end, record in enumerate(records, 1):
             if record.event in MARKERS or end == len(records):
-                self.window.extend(frames[begin:end])
-                self._give_all(frames[begin:end])
+                self.window.extend(items[begin:end])
+                self._give_all([item for item in items[begin:end] if isinstance(item, Frame)])
                 begin = end
                 try:
                     self.control.act(record)

@@ -14,9 +14,9 @@ import logging
 import random
 import threading
 import time
+from operator import itemgetter
 from typing import Protocol
 
-from ..events.batch import encode_frames
 from ..events.model import Record, format_id
 from ..log import Log, LogError
 from ..log.base import FOLLOW_CHARS, FOLLOW_RECORDS, Batch, LogReplaced
@@ -43,6 +43,9 @@ CATCH_UP = 1.0
 
 # After so many seconds without an answer from the log, the tailer checks whether retention has overtaken it.
 STALL = 5.0
+
+
+_data = itemgetter(4)  # a record's
 
 
 class Receiver(Protocol):
@@ -190,7 +193,7 @@ class Tailer:
         window.reset(min(trimmed, first - 1) if whole else first - 1)
         window.trimmed = trimmed
         for begin in range(0, len(records), WARMED_PER_STEP):
-            window.extend(encode_frames(records[begin : begin + WARMED_PER_STEP]))
+            window.extend(records[begin : begin + WARMED_PER_STEP])
             breathe()
         window.position = max(window.position, bounds.latest)
         window.lost = bounds.lost
@@ -213,7 +216,7 @@ class Tailer:
         silent = time.monotonic() - self.answered_at
         events, seconds = hub.retention.least()
         full = not hub.log.notices_gaps and (
-            len(batch) >= min(FOLLOW_RECORDS, events) or sum(len(r.data) for r in batch) >= FOLLOW_CHARS
+            len(batch) >= min(FOLLOW_RECORDS, events) or sum(map(len, map(_data, batch))) >= FOLLOW_CHARS
         )
         if not full and silent < min(STALL, seconds / 2):
             return batch

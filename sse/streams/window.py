@@ -1,4 +1,4 @@
-"""The window: the newest frames of the log, in memory and bounded in bytes.
+"""The window: the newest events of the log, in memory and bounded in bytes.
 
 It answers nearly every resume without the log, so that ten thousand clients which return after a rolling restart do not
 each read it. Four positions describe it:
@@ -8,29 +8,38 @@ each read it. Four positions describe it:
     trimmed   a cursor below it may have missed events that the log had trimmed before the window was filled
     lost      a cursor below it may have missed events that the log has lost (`sse.log.Bounds`)
 
-A cursor at or above ``floor`` is served from here, an older one from the log. Frames are stored once, in order, and
+A cursor at or above ``floor`` is served from here, an older one from the log. Events are stored once, in order, and
 indexed by channel: reading a quiet channel costs as much as that channel has, not as much as the window has. Patterns
-have no index, because a name may match any number of them: for a pattern, the frames of all channels are looked at, a
+have no index, because a name may match any number of them: for a pattern, the events of all channels are looked at, a
 bounded number for each page.
+
+An *item* of the window is an event's frame, or its record while nobody in this worker has asked for it. Most events of
+a busy log are for other workers' streams, and encoding is a good part of what they cost here. The first page that has
+such an event encodes it, and the frame takes the record's place.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from heapq import merge
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from ..events.markers import MARKERS
+from ..events.model import Record
 from ..events.patterns import is_pattern, matcher
-from ..events.wire import Frame
+from ..events.wire import Frame, encode_frame
 
-# What a frame costs beside its wire bytes (tuple, ints, index entries); without it the bound would be wrong for small
-# events.
+# Both begin with position, channel and type.
+Item: TypeAlias = Frame | Record
+
+# What an event costs beside its wire bytes or its data (tuple, ints, index entries); without it the bound would be
+# wrong for small events.
 FRAME_OVERHEAD_BYTES = 320
 
-# Frames whose type or channel is checked in a row: 0.1 to 0.3 ms.
+# Events whose type or channel is checked in a row: 0.1 to 0.3 ms.
 LOOK = 2000
 
 # A list drops its evicted head once that is this long and more than half of the list: amortised constant time for an
@@ -38,7 +47,10 @@ LOOK = 2000
 COMPACT_AFTER = 256
 
 _EVICTED: Final = Frame(0, "", None, b"")
-_position = itemgetter(0)  # a frame's
+_position = itemgetter(0)  # an item's
+_channel = itemgetter(1)  # an item's
+_wire = itemgetter(3)  # a frame's
+_last = itemgetter(4)  # a record's data, or a frame's original
 
 
 class Page(NamedTuple):
@@ -49,51 +61,65 @@ class Page(NamedTuple):
 
 
 class _Run:
-    """One channel's frames, oldest first; those before the index ``start`` are evicted."""
+    """One channel's items, oldest first; those before the index ``start`` are evicted."""
 
-    __slots__ = ("frames", "positions", "start")
+    __slots__ = ("items", "start")
 
     def __init__(self) -> None:
-        self.frames: list[Frame] = []
-        self.positions: list[int] = []
+        self.items: list[Item] = []
         self.start = 0
 
     def after(self, position: int) -> int:
-        return bisect_right(self.positions, position, self.start)
+        """Return the index of the first item beyond a position."""
+        return bisect_right(self.items, position, self.start, key=_position)
 
-    def drop_through(self, position: int) -> bool:
-        """Evict the frames through that position; return whether none is left."""
-        self.start = self.after(position)
-        if self.start == len(self.frames):
+    def evict(self, count: int) -> bool:
+        """Evict the oldest so many items; return whether none is left."""
+        self.start += count
+        if self.start == len(self.items):
             return True
-        if self.start >= COMPACT_AFTER and self.start * 2 > len(self.frames):
-            del self.frames[: self.start], self.positions[: self.start]
+        if self.start >= COMPACT_AFTER and self.start * 2 > len(self.items):
+            del self.items[: self.start]
             self.start = 0
         return False
 
 
-def _cost(frame: Frame) -> int:
-    """Return what a frame counts in the window's bound."""
-    original = 0 if frame.original is None else frame.original.__sizeof__()
-    return len(frame.wire) + original + FRAME_OVERHEAD_BYTES
+def size_of(item: Item) -> int:
+    """Return the bytes of an item that depend on its content: of its wire, or of its data if it is not encoded."""
+    if isinstance(item, Record):
+        return item.data.__sizeof__()
+    return len(item.wire) if item.original is None else len(item.wire) + item.original.__sizeof__()
 
 
-def matches(frame: Frame, types: frozenset[str] | None) -> bool:
-    """Tell whether a stream that asked for these event types (None = all) gets this frame.
+def _size_of_all(items: Sequence[Item]) -> int:
+    """Return what these items count in the window's bound: `size_of` of each, at a fifth of the cost."""
+    frames = [item for item in items if type(item) is Frame]
+    if not frames:
+        size = sum(map(str.__sizeof__, map(_last, items)))
+    elif len(frames) == len(items):
+        originals = filter(None, map(_last, frames))
+        size = sum(map(len, map(_wire, frames))) + sum(map(str.__sizeof__, originals))
+    else:
+        size = sum(map(size_of, items))
+    return size + FRAME_OVERHEAD_BYTES * len(items)
 
-    A frame without a type is a ``message`` (WHATWG HTML §9.2.6: an empty event type buffer dispatches as ``message``).
+
+def matches(item: Item, types: frozenset[str] | None) -> bool:
+    """Tell whether a stream that asked for these event types (None = all) gets this event.
+
+    An event without a type is a ``message`` (WHATWG HTML §9.2.6: an empty event type buffer dispatches as ``message``).
     Every stream gets the service's own markers.
     """
-    return types is None or (frame.event or "message") in types or frame.event in MARKERS
+    return types is None or (item[2] or "message") in types or item[2] in MARKERS
 
 
 class Window:
     """See the module's text. It takes no lock: the hub does.
 
-    max_bytes: bound on wire bytes plus :data:`FRAME_OVERHEAD_BYTES` for each frame.
+    max_bytes: bound on the :func:`size_of` all items, plus :data:`FRAME_OVERHEAD_BYTES` for each.
     """
 
-    __slots__ = ("_frames", "_max_bytes", "_runs", "_start", "floor", "lost", "position", "size", "trimmed")
+    __slots__ = ("_items", "_max_bytes", "_runs", "_start", "floor", "lost", "position", "size", "trimmed")
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -102,7 +128,7 @@ class Window:
 
     def reset(self, position: int) -> None:
         """Empty the window; floor, position and trimmed are ``position`` then."""
-        self._frames: list[Frame] = []
+        self._items: list[Item] = []
         self._start = 0  # those before this index are evicted
         self._runs: dict[str, _Run] = {}
         self.size = 0
@@ -112,53 +138,64 @@ class Window:
 
     def become(self, other: Window) -> None:
         """Take over the content of another window, which must not be used any more."""
-        self._frames, self._start, self._runs, self.size = other._frames, other._start, other._runs, other.size
+        self._items, self._start, self._runs, self.size = other._items, other._start, other._runs, other.size
         self.floor, self.position = other.floor, other.position
         self.trimmed, self.lost = other.trimmed, other.lost
 
     def __len__(self) -> int:
-        return len(self._frames) - self._start
+        return len(self._items) - self._start
 
-    def extend(self, frames: Iterable[Frame]) -> None:
-        """Add frames that follow ``position``, in ascending order, and evict the oldest beyond the bound."""
-        frames = list(frames)
-        if not frames:
+    def extend(self, items: Iterable[Item]) -> None:
+        """Add what follows ``position``, in ascending order, and evict the oldest beyond the bound."""
+        items = list(items)
+        if not items:
             return
-        held, runs, size = self._frames, self._runs, self.size
-        held.extend(frames)
-        size += FRAME_OVERHEAD_BYTES * len(frames)
-        for frame in frames:
-            position, channel, _, wire, original = frame
-            run = runs.get(channel)
-            if run is None:
-                run = runs[channel] = _Run()
-            run.frames.append(frame)
-            run.positions.append(position)
-            size += len(wire)
-            if original is not None:
-                size += original.__sizeof__()
-        self.position, self.size = position, size
-        if size > self._max_bytes:
+        runs = self._runs
+        self._items.extend(items)
+        last = None
+        for item in items:
+            channel = item[1]
+            if channel != last:
+                run = runs.get(channel)
+                if run is None:
+                    run = runs[channel] = _Run()
+                add = run.items.append
+                last = channel
+            add(item)
+        self.size += _size_of_all(items)
+        self.position = item[0]
+        if self.size > self._max_bytes:
             self._evict()
 
     def _evict(self) -> None:
-        held, runs, size, start = self._frames, self._runs, self.size, self._start
-        gone = set()
-        while size > self._max_bytes and start < len(held):
-            self.floor, channel, _, wire, original = held[start]
-            held[start] = _EVICTED
-            start += 1
-            size -= len(wire) + FRAME_OVERHEAD_BYTES
-            if original is not None:
-                size -= original.__sizeof__()
-            gone.add(channel)
-        if start >= COMPACT_AFTER and start * 2 > len(held):
-            del held[:start]
-            start = 0
-        self.size, self._start = size, start
-        for channel in gone:
-            if runs[channel].drop_through(self.floor):
-                del runs[channel]
+        held, surplus, start = self._items, self.size - self._max_bytes, self._start
+        end, most = start, len(held)
+        while surplus > 0 and end < most:
+            item = held[end]
+            surplus -= (item[4].__sizeof__() if isinstance(item, Record) else size_of(item)) + FRAME_OVERHEAD_BYTES
+            end += 1
+        self.size = self._max_bytes + surplus
+        self.floor = held[end - 1][0]
+        gone = Counter(map(_channel, held[start:end]))
+        if end >= COMPACT_AFTER and end * 2 > most:
+            del held[:end]
+            end = 0
+        else:
+            held[start:end] = [_EVICTED] * (end - start)
+        self._start = end
+        for channel, count in gone.items():
+            if self._runs[channel].evict(count):
+                del self._runs[channel]
+
+    def _frame(self, item: Item) -> Frame:
+        """Return an item's frame; a record is encoded, and the frame takes its place."""
+        if isinstance(item, Frame):
+            return item
+        frame = encode_frame(item)
+        run = self._runs[item.channel]
+        run.items[run.after(item.position) - 1] = self._items[self._after(item.position) - 1] = frame
+        self.size += size_of(frame) - size_of(item)
+        return frame
 
     def read(
         self,
@@ -170,8 +207,9 @@ class Window:
     ) -> Page:
         """Return a subscription's frames with ``after < position <= through``, in order.
 
-        max_bytes: stop after the frame that reaches so many wire bytes, of all types. A page may be empty and still
-        advance, if ``types`` excludes all that was read, or no frame that was looked at matches a pattern.
+        max_bytes: stop after the event that reaches so many bytes, with those that ``types`` excludes. A page may be
+        empty and still advance, if ``types`` excludes all that was read, or no event that was looked at matches a
+        pattern.
         """
         if any(map(is_pattern, channels)):
             return self._scan(channels, types, after, through, max_bytes)
@@ -181,17 +219,9 @@ class Window:
             if run is not None:
                 first, last = run.after(after), run.after(through)
                 if first < last:
-                    parts.append(map(run.frames.__getitem__, range(first, last)))
-        # merge is lazy, and few of a thousand busy channels have a frame in this page.
-        frames, size = [], 0
-        for frame in parts[0] if len(parts) == 1 else merge(*parts):
-            if types is None or matches(frame, types):
-                frames.append(frame)
-            size += len(frame.wire)
-            if size >= max_bytes:
-                through = frame.position
-                break
-        return Page(frames, through)
+                    parts.append(map(run.items.__getitem__, range(first, last)))
+        # merge is lazy, and few of a thousand busy channels have an event in this page.
+        return self._page(parts[0] if len(parts) == 1 else merge(*parts), types, through, max_bytes)
 
     def _scan(
         self, channels: Collection[str], types: frozenset[str] | None, after: int, through: int, max_bytes: int
@@ -202,62 +232,70 @@ class Window:
         end = self._after(through)
         if end > begin + LOOK:
             end = begin + LOOK
-            through = self._frames[end - 1].position
+            through = self._items[end - 1][0]
+        found = [item for item in self._items[begin:end] if wanted(item[1])]
+        return self._page(found, types, through, max_bytes)
+
+    def _page(self, items: Iterable[Item], types: frozenset[str] | None, through: int, max_bytes: int) -> Page:
+        """Encode what a page has of these items; ``read`` has the bound."""
         frames, size = [], 0
-        for frame in self._frames[begin:end]:
-            if wanted(frame.channel):
-                if types is None or matches(frame, types):
-                    frames.append(frame)
+        for item in items:
+            if types is None or matches(item, types):
+                frame = item if isinstance(item, Frame) else self._frame(item)
+                frames.append(frame)
                 size += len(frame.wire)
-                if size >= max_bytes:
-                    through = frame.position
-                    break
+            else:
+                size += size_of(item)
+            if size >= max_bytes:
+                through = item[0]
+                break
+        if self.size > self._max_bytes:  # a frame may be larger than its record was
+            self._evict()
         return Page(frames, through)
 
     def _after(self, position: int) -> int:
-        """Return the index of the first frame beyond a position."""
-        return bisect_right(self._frames, position, self._start, key=_position)
+        """Return the index of the first item beyond a position."""
+        return bisect_right(self._items, position, self._start, key=_position)
 
     def newest(self, channel: str) -> Frame | None:
         """Return a channel's newest frame."""
         run = self._runs.get(channel)
-        return None if run is None else run.frames[-1]
+        if run is None:
+            return None
+        item = run.items[-1]
+        return encode_frame(item) if isinstance(item, Record) else item
 
     def drop(self, channel: str, before: int) -> None:
-        """Drop a channel's frames below a position. It costs as much as lies between the first and the last of them."""
+        """Drop a channel's events below a position. It costs as much as lies between the first and the last of them."""
         run = self._runs.get(channel)
         if run is None:
             return
-        end = bisect_left(run.positions, before, run.start)
-        erased = run.frames[run.start : end]
-        if end == len(run.frames):
+        end = bisect_left(run.items, before, run.start, key=_position)
+        erased = run.items[run.start : end]
+        if end == len(run.items):
             del self._runs[channel]
         else:
-            del run.frames[:end], run.positions[:end]
+            del run.items[:end]
             run.start = 0
         if erased:
-            begin, through = self._after(erased[0].position - 1), self._after(erased[-1].position)
-            held = self._frames[begin:through]
-            self._frames[begin:through] = [
-                frame for frame in held if frame.channel != channel or frame.position >= before
-            ]
-            self.size -= sum(map(_cost, erased))
+            begin, through = self._after(erased[0][0] - 1), self._after(erased[-1][0])
+            held = self._items[begin:through]
+            self._items[begin:through] = [item for item in held if item[1] != channel or item[0] >= before]
+            self.size -= _size_of_all(erased)
 
     def following(self, channels: Collection[str], after: int) -> Following:
         """Return a copy of what follows this position in some channels, to be searched without the lock."""
         if any(map(is_pattern, channels)):
-            return Following([self._frames[self._after(after) :]], matcher(channels))
+            return Following([self._items[self._after(after) :]], matcher(channels))
         runs = [run for channel in channels if (run := self._runs.get(channel)) is not None]
-        return Following([run.frames[run.after(after) :] for run in runs])
+        return Following([run.items[run.after(after) :] for run in runs])
 
     def keep_newest(self, channels: Collection[str], after: int, keep: int) -> int | None:
         """Return the position after which exactly ``keep`` frames of these channels, no patterns, follow.
 
         None if no more than ``keep`` follow ``after``.
         """
-        return newest(
-            [run.positions for channel in channels if (run := self._runs.get(channel)) is not None], after, keep
-        )
+        return newest([run.items for channel in channels if (run := self._runs.get(channel)) is not None], after, keep)
 
 
 class Following:
@@ -267,7 +305,7 @@ class Following:
     wanted: tells for which channels; None if the frames are of these channels only.
     """
 
-    def __init__(self, runs: list[list[Frame]], wanted: Callable[[str], bool] | None = None) -> None:
+    def __init__(self, runs: list[list[Item]], wanted: Callable[[str], bool] | None = None) -> None:
         self._runs = runs
         self._wanted = wanted
 
@@ -280,33 +318,33 @@ class Following:
         pause: lets others run; called about every :data:`LOOK` frames.
         """
         wanted = self._wanted or (lambda channel: True)
-        found: list[list[int]] = []
+        found: list[list[Item]] = []
         looked = 0
         for run in self._runs:
-            positions: list[int] = []
+            matching: list[Item] = []
             for begin in range(0, len(run), LOOK):
-                frames = run[begin : begin + LOOK]
-                positions += [frame.position for frame in frames if wanted(frame.channel) and matches(frame, types)]
-                looked += len(frames)
+                items = run[begin : begin + LOOK]
+                matching += [item for item in items if wanted(item[1]) and matches(item, types)]
+                looked += len(items)
                 if looked >= LOOK:
                     looked = 0
                     pause()
-            found.append(positions)
+            found.append(matching)
         return newest(found, after, keep)
 
 
-def newest(runs: Sequence[Sequence[int]], after: int, keep: int) -> int | None:
-    """Return the position above which exactly ``keep`` of these positions lie; None if no more lie above ``after``.
+def newest(runs: Sequence[Sequence[Item]], after: int, keep: int) -> int | None:
+    """Return the position above which exactly ``keep`` of these items lie; None if no more lie above ``after``.
 
     runs: each ascending. A binary search over positions: a few dozen steps, however long the runs are.
     """
 
     def above(position: int) -> int:
-        return sum(len(run) - bisect_right(run, position) for run in runs)
+        return sum(len(run) - bisect_right(run, position, key=_position) for run in runs)
 
     if above(after) <= keep:
         return None
-    low, high = after, max(run[-1] for run in runs if run)
+    low, high = after, max(run[-1][0] for run in runs if run)
     while high - low > 1:
         middle = (low + high) // 2
         if above(middle) > keep:

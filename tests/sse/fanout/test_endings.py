@@ -17,6 +17,7 @@ from sse.fanout import endings, passes
 from sse.fanout.passes import MAX_CHUNK_BYTES
 from sse.streams.group import Subscription
 from sse.streams.stream import OWN_CLIENT, State
+from sse.streams.window import size_of
 from tests.sse.worker_parts import SocketClient, Stepped, numbers
 from tests.support.wait import eventually
 
@@ -321,7 +322,7 @@ def test_erasing_a_channel_drops_its_frames_from_the_window_and_no_others(site: 
     through = erase(site, "a")
     window = site.hub.window
     assert len(window) == count - 10 + 1
-    assert window.size < size and window.size == sum(320 + len(frame.wire) for frame in window._frames)
+    assert window.size < size and window.size == sum(320 + size_of(item) for item in window._items)
     page = window.read({"*"}, None, 0, through, 10**9)
     assert [frame.text() for frame in page.frames[:-1]] == [n for n in numbers(1, 30) if int(n) % 3]
     assert window.newest("a") is page.frames[-1]
