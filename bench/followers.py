@@ -4,7 +4,7 @@ Each worker reads every event of the log. Here each has ten streams of one chann
 to 200 other channels at a fixed rate. The CPU time of the workers, without what they take when nothing is published, is
 divided by the events and the workers. From that follows at how many events a second a worker is busy: a whole core.
 
-``--against TREE`` compares with another checkout of the repository: both are measured in turns (A B B A …), and the last
+``--against TREE`` compares with another checkout of the repository: both are measured in turns (A B B A …), and the
 table has the ratio. ``--listened`` publishes to the streams' own channel instead, which is the price of events that are
 wanted.
 """

@@ -157,6 +157,10 @@ class Groups:
         """Return the groups that cover this channel; their types may still exclude an event."""
         return self._index.of(channel)
 
+    def among(self, channels: Collection[str]) -> dict[str, Collection[Group]]:
+        """Return those of some channels that groups cover, with these groups."""
+        return self._index.among(channels)
+
     def named(self, channel: str) -> Collection[Group]:
         """Return the groups that name this channel."""
         return self._index.named(channel)

@@ -248,10 +248,10 @@ class Hub:
         end = min(begin + RECORDS_PER_STEP, len(records))
         channels = list(map(_channel, records[begin:end]))
         with self.lock:
-            groups = {channel: len(self.groups.of(channel)) for channel in set(channels)}
-        if sum(map(groups.__getitem__, channels)) < GIVEN_PER_STEP:
+            groups = {channel: len(found) for channel, found in self.groups.among(set(channels)).items()}
+        if not groups or sum(groups.get(channel, 0) for channel in channels) < GIVEN_PER_STEP:
             return end
-        given = accumulate(map(groups.__getitem__, channels))
+        given = accumulate(groups.get(channel, 0) for channel in channels)
         return next(end for end, total in enumerate(given, begin + 1) if total >= GIVEN_PER_STEP)
 
     def dispatch(self, records: list[Record]) -> None:
@@ -281,7 +281,7 @@ class Hub:
     def _encode(self, records: list[Record]) -> tuple[Sequence[Item], list[Frame]]:
         """Encode the records of channels that some group covers; return what the window keeps, and the frames in it."""
         channels = set(map(_channel, records))
-        wanted = {channel for channel in channels if self.groups.of(channel)}
+        wanted = self.groups.among(channels)
         if not wanted:
             return records, []
         if len(wanted) == len(channels):

@@ -64,6 +64,12 @@ class Index(Generic[T]):
         """Return the values filed under this very name."""
         return self._by_name.get(channel, ())
 
+    def among(self, channels: Collection[str]) -> dict[str, Collection[T]]:
+        """Return the channels that some selector matches, with the values of each."""
+        if not self._lengths:
+            return {channel: self._by_name[channel] for channel in self._by_name.keys() & channels}
+        return {channel: values for channel in channels if (values := self.of(channel))}
+
     def of(self, channel: str) -> Collection[T]:
         """Return the values whose selectors match a channel."""
         named = self._by_name.get(channel, ())

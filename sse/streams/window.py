@@ -42,9 +42,12 @@ FRAME_OVERHEAD_BYTES = 320
 # Events whose type or channel is checked in a row: 0.1 to 0.3 ms.
 LOOK = 2000
 
-# A list drops its evicted head once that is this long and more than half of the list: amortised constant time for an
+# A list longer than this drops its evicted head once that is more than half of it: amortised constant time for an
 # eviction, and at most twice the pointers.
 COMPACT_AFTER = 256
+
+# An eviction makes room for this part of the window: it looks once at each channel that it evicts something of.
+EVICTED_SHARE = 64
 
 _EVICTED: Final = Frame(0, "", None, b"")
 _position = itemgetter(0)  # an item's
@@ -60,28 +63,12 @@ class Page(NamedTuple):
     position: int
 
 
-class _Run:
-    """One channel's items, oldest first; those before the index ``start`` are evicted."""
+class _Runs(dict[str, list[Item]]):
+    """Each channel's items, oldest first. A channel without any begins with an empty list."""
 
-    __slots__ = ("items", "start")
-
-    def __init__(self) -> None:
-        self.items: list[Item] = []
-        self.start = 0
-
-    def after(self, position: int) -> int:
-        """Return the index of the first item beyond a position."""
-        return bisect_right(self.items, position, self.start, key=_position)
-
-    def evict(self, count: int) -> bool:
-        """Evict the oldest so many items; return whether none is left."""
-        self.start += count
-        if self.start == len(self.items):
-            return True
-        if self.start >= COMPACT_AFTER and self.start * 2 > len(self.items):
-            del self.items[: self.start]
-            self.start = 0
-        return False
+    def __missing__(self, channel: str) -> list[Item]:
+        run = self[channel] = []
+        return run
 
 
 def size_of(item: Item) -> int:
@@ -119,7 +106,7 @@ class Window:
     max_bytes: bound on the :func:`size_of` all items, plus :data:`FRAME_OVERHEAD_BYTES` for each.
     """
 
-    __slots__ = ("_items", "_max_bytes", "_runs", "_start", "floor", "lost", "position", "size", "trimmed")
+    __slots__ = ("_items", "_max_bytes", "_runs", "_start", "_starts", "floor", "lost", "position", "size", "trimmed")
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -130,7 +117,8 @@ class Window:
         """Empty the window; floor, position and trimmed are ``position`` then."""
         self._items: list[Item] = []
         self._start = 0  # those before this index are evicted
-        self._runs: dict[str, _Run] = {}
+        self._runs = _Runs()
+        self._starts: dict[str, int] = {}  # the same for the channels' items; 0 for those that are not here
         self.size = 0
         self.floor = position
         self.position = position
@@ -138,7 +126,8 @@ class Window:
 
     def become(self, other: Window) -> None:
         """Take over the content of another window, which must not be used any more."""
-        self._items, self._start, self._runs, self.size = other._items, other._start, other._runs, other.size
+        self._items, self._start, self.size = other._items, other._start, other.size
+        self._runs, self._starts = other._runs, other._starts
         self.floor, self.position = other.floor, other.position
         self.trimmed, self.lost = other.trimmed, other.lost
 
@@ -152,40 +141,43 @@ class Window:
             return
         runs = self._runs
         self._items.extend(items)
-        last = None
         for item in items:
-            channel = item[1]
-            if channel != last:
-                run = runs.get(channel)
-                if run is None:
-                    run = runs[channel] = _Run()
-                add = run.items.append
-                last = channel
-            add(item)
+            runs[item[1]].append(item)
         self.size += _size_of_all(items)
-        self.position = item[0]
+        self.position = items[-1][0]
         if self.size > self._max_bytes:
             self._evict()
 
     def _evict(self) -> None:
-        held, surplus, start = self._items, self.size - self._max_bytes, self._start
-        end, most = start, len(held)
-        while surplus > 0 and end < most:
+        """Evict the oldest items, so many that a 64th of the window is free."""
+        held, start, runs = self._items, self._start, self._runs
+        target = self._max_bytes - self._max_bytes // EVICTED_SHARE
+        size, end = self.size, start
+        while size > target and end < len(held):
             item = held[end]
-            surplus -= (item[4].__sizeof__() if isinstance(item, Record) else size_of(item)) + FRAME_OVERHEAD_BYTES
+            size -= (item[4].__sizeof__() if type(item) is Record else size_of(item)) + FRAME_OVERHEAD_BYTES
             end += 1
-        self.size = self._max_bytes + surplus
+        self.size = size
         self.floor = held[end - 1][0]
-        gone = Counter(map(_channel, held[start:end]))
-        if end >= COMPACT_AFTER and end * 2 > most:
+        for channel, count in Counter(map(_channel, held[start:end])).items():
+            run, first = runs[channel], self._starts.pop(channel, 0) + count
+            if first == len(run):
+                del runs[channel]
+            elif len(run) <= COMPACT_AFTER or first * 2 > len(run):
+                del run[:first]
+            else:
+                run[first - count : first] = [_EVICTED] * count
+                self._starts[channel] = first
+        if len(held) <= COMPACT_AFTER or end * 2 > len(held):
             del held[:end]
-            end = 0
+            self._start = 0
         else:
             held[start:end] = [_EVICTED] * (end - start)
-        self._start = end
-        for channel, count in gone.items():
-            if self._runs[channel].evict(count):
-                del self._runs[channel]
+            self._start = end
+
+    def _after_in(self, channel: str, run: list[Item], position: int) -> int:
+        """Return the index of a channel's first item beyond a position."""
+        return bisect_right(run, position, self._starts.get(channel, 0), key=_position)
 
     def _frame(self, item: Item) -> Frame:
         """Return an item's frame; a record is encoded, and the frame takes its place."""
@@ -193,7 +185,8 @@ class Window:
             return item
         frame = encode_frame(item)
         run = self._runs[item.channel]
-        run.items[run.after(item.position) - 1] = self._items[self._after(item.position) - 1] = frame
+        run[self._after_in(item.channel, run, item.position) - 1] = frame
+        self._items[self._after(item.position) - 1] = frame
         self.size += size_of(frame) - size_of(item)
         return frame
 
@@ -217,9 +210,9 @@ class Window:
         for channel in channels:
             run = self._runs.get(channel)
             if run is not None:
-                first, last = run.after(after), run.after(through)
+                first, last = self._after_in(channel, run, after), self._after_in(channel, run, through)
                 if first < last:
-                    parts.append(map(run.items.__getitem__, range(first, last)))
+                    parts.append(map(run.__getitem__, range(first, last)))
         # merge is lazy, and few of a thousand busy channels have an event in this page.
         return self._page(parts[0] if len(parts) == 1 else merge(*parts), types, through, max_bytes)
 
@@ -262,7 +255,7 @@ class Window:
         run = self._runs.get(channel)
         if run is None:
             return None
-        item = run.items[-1]
+        item = run[-1]
         return encode_frame(item) if isinstance(item, Record) else item
 
     def drop(self, channel: str, before: int) -> None:
@@ -270,13 +263,13 @@ class Window:
         run = self._runs.get(channel)
         if run is None:
             return
-        end = bisect_left(run.items, before, run.start, key=_position)
-        erased = run.items[run.start : end]
-        if end == len(run.items):
+        start = self._starts.pop(channel, 0)
+        end = bisect_left(run, before, start, key=_position)
+        erased = run[start:end]
+        if end == len(run):
             del self._runs[channel]
         else:
-            del run.items[:end]
-            run.start = 0
+            del run[:end]
         if erased:
             begin, through = self._after(erased[0][0] - 1), self._after(erased[-1][0])
             held = self._items[begin:through]
@@ -287,15 +280,15 @@ class Window:
         """Return a copy of what follows this position in some channels, to be searched without the lock."""
         if any(map(is_pattern, channels)):
             return Following([self._items[self._after(after) :]], matcher(channels))
-        runs = [run for channel in channels if (run := self._runs.get(channel)) is not None]
-        return Following([run.items[run.after(after) :] for run in runs])
+        runs = [(channel, run) for channel in channels if (run := self._runs.get(channel)) is not None]
+        return Following([run[self._after_in(channel, run, after) :] for channel, run in runs])
 
     def keep_newest(self, channels: Collection[str], after: int, keep: int) -> int | None:
         """Return the position after which exactly ``keep`` frames of these channels, no patterns, follow.
 
         None if no more than ``keep`` follow ``after``.
         """
-        return newest([run.items for channel in channels if (run := self._runs.get(channel)) is not None], after, keep)
+        return newest([run for channel in channels if (run := self._runs.get(channel)) is not None], after, keep)
 
 
 class Following:

@@ -7,6 +7,8 @@ import logging
 import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from ...events.model import MAX_POSITION, MAX_SEQUENCE, SEQUENCE_BITS, Record
@@ -17,6 +19,10 @@ logger = logging.getLogger("headwater.log.redis")
 Entry: TypeAlias = Sequence[Any]  # [id, [field, value, …]], all of them bytes
 
 _tuple_new = tuple.__new__  # what Record() calls, without the cost of the call between
+
+FEW: Final = 4  # fewer entries are decoded one by one: making columns would cost as much
+_data = itemgetter(4)  # a record's
+_UNTYPED: Final = (b"e", b"", b"r", b"")  # what an entry without a type lacks
 
 PREFIX: Final = re.compile(r"[A-Za-z0-9{][A-Za-z0-9._:{}-]{0,63}")
 PREFIX_ALLOWED: Final = "1 to 64 letters, digits and . _ : - { }, beginning with a letter, a digit or {"
@@ -73,12 +79,15 @@ def from_members(members: Iterable[bytes]) -> list[int]:
     return list(struct.unpack(f">{len(joined) // 8}Q", joined))
 
 
-def decode(entries: Iterable[Entry], traces: list[Trace] | None = None) -> list[Record]:
+def decode(entries: Sequence[Entry], traces: list[Trace] | None = None) -> list[Record]:
     """Decode stream entries; leave out foreign ones, which must not stop those behind them.
 
     traces: a list to which the traces that begin in these entries are added.
     """
     # The hot path: each event passes here once in every worker.
+    usual = _decode_usual(entries)
+    if usual is not None:
+        return usual
     records = []
     names: dict[bytes, str] = {}  # decode a channel's name once, so that its hash is computed once, too
     last_ms, base = b"", 0
@@ -108,6 +117,43 @@ def decode(entries: Iterable[Entry], traces: list[Trace] | None = None) -> list[
     return records
 
 
+def _decode_usual(entries: Sequence[Entry]) -> list[Record] | None:
+    """Decode by column, at half the cost; None unless all entries are usual ones: without ``retry`` and traces."""
+    if len(entries) < FEW:
+        return None
+    rows: Sequence[Sequence[bytes]]
+    ids, rows = zip(*entries, strict=True)
+    shapes = set(map(len, rows))
+    if shapes == {4, 8}:
+        rows = [row if len(row) == 8 else (*row, *_UNTYPED) for row in rows]
+    kinds: Iterable[str | None] = repeat(None)
+    try:
+        if shapes == {4}:
+            c, channels, d, data = zip(*rows, strict=True)
+        elif shapes <= {4, 8}:
+            c, channels, d, data, _, raw, marks, delays = zip(*rows, strict=True)
+            if set(marks) != {b"r"} or any(delays):
+                return None
+            types = {kind: kind.decode() or None for kind in set(raw)}
+            kinds = map(types.__getitem__, raw)
+        else:
+            return None
+        if set(c) != {b"c"} or set(d) != {b"d"}:
+            return None
+        numbers = list(map(int, b"-".join(ids).split(b"-")))
+        names = {name: name.decode() for name in set(channels)}
+        texts = list(map(bytes.decode, data))
+    except ValueError:
+        return None
+    sequences = numbers[1::2]
+    if len(numbers) != 2 * len(ids) or max(sequences) > MAX_SEQUENCE:
+        return None
+    positions = [ms << SEQUENCE_BITS | n for ms, n in zip(numbers[::2], sequences, strict=True)]
+    columns = zip(positions, map(names.__getitem__, channels), kinds, repeat(None), texts, strict=False)
+    records: Any = map(_tuple_new, repeat(Record), columns)
+    return list(records)
+
+
 def erasures(raw: Sequence[bytes]) -> dict[str, int]:
     """Decode the hash of erased channels: below these positions their records are gone, though Redis still has them."""
     return {channel.decode(): position_of(id) for channel, id in zip(raw[::2], raw[1::2], strict=True)}
@@ -115,6 +161,10 @@ def erasures(raw: Sequence[bytes]) -> dict[str, int]:
 
 def batches(records: list[Record], chars: int) -> Iterator[list[Record]]:
     """Split records into lists of at most ``chars`` characters of data, or of one record."""
+    if sum(map(len, map(_data, records))) <= chars:
+        if records:
+            yield records
+        return
     begin = size = 0
     for i, record in enumerate(records):
         size += len(record.data)

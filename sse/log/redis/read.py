@@ -159,5 +159,5 @@ def floor_of_all(client: Client, wanted: Wanted, after: int, keep: int) -> int |
 
 def fitting(entries: Sequence[Entry], size: int, most: int) -> int:
     """Estimate how many more entries like these fit into so many bytes of data; from 1 to ``most``."""
-    average = sum(len(fields[3]) for _, fields in entries if len(fields) > 3) // max(len(entries), 1)
+    average = sum([len(fields[3]) for _, fields in entries if len(fields) > 3]) // max(len(entries), 1)
     return max(1, min(size // max(average, 1), most))
