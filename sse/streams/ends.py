@@ -19,7 +19,7 @@ from ..runtime.cooperation import offload
 from ..runtime.single_flight import SingleFlight
 from .group import Group, Subscription
 from .replay import FellBehind, Replay
-from .window import Window
+from .window import Window, data_of
 
 # Limit on the channels whose state is kept; at the limit, all are forgotten.
 MOST_KNOWN: Final = 20_000
@@ -84,7 +84,7 @@ class Ends:
             newest = self._window.newest(channel)
             if newest is None:
                 return None
-            known = newest.position if newest.event in MARKERS and is_end(channel, newest.event, newest.text()) else 0
+            known = newest.position if newest.event in MARKERS and is_end(channel, newest.event, data_of(newest)) else 0
         return known
 
     def end_of(self, subscription: Subscription) -> int | None:

@@ -78,6 +78,11 @@ def size_of(item: Item) -> int:
     return len(item.wire) if item.original is None else len(item.wire) + item.original.__sizeof__()
 
 
+def data_of(item: Item) -> str:
+    """Return an event's data as it was published."""
+    return item.data if isinstance(item, Record) else item.text()
+
+
 def _size_of_all(items: Sequence[Item]) -> int:
     """Return what these items count in the window's bound: `size_of` of each, at a fifth of the cost."""
     frames = [item for item in items if type(item) is Frame]
@@ -250,13 +255,10 @@ class Window:
         """Return the index of the first item beyond a position."""
         return bisect_right(self._items, position, self._start, key=_position)
 
-    def newest(self, channel: str) -> Frame | None:
-        """Return a channel's newest frame."""
+    def newest(self, channel: str) -> Item | None:
+        """Return a channel's newest event, encoded or not."""
         run = self._runs.get(channel)
-        if run is None:
-            return None
-        item = run[-1]
-        return encode_frame(item) if isinstance(item, Record) else item
+        return None if run is None else run[-1]
 
     def drop(self, channel: str, before: int) -> None:
         """Drop a channel's events below a position. It costs as much as lies between the first and the last of them."""
