@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import urllib.request
@@ -35,6 +36,7 @@ from sse.events.batch import make_events
 from sse.log import Log, open_log
 
 ROOT = Path(__file__).resolve().parent.parent
+WIDTH = 120
 STREAMS = 10
 MINE = "mine"
 OTHERS = 200  # channels that no stream reads
@@ -271,6 +273,21 @@ def against(other: Path, loads: Sequence[Load], options: argparse.Namespace) -> 
 
 TITLES = {"sqlite": "SQLite", "redis": "Redis"}
 
+ABOUT = """\
+## Events that nobody in a worker listens to
+
+    .venv/bin/python -m bench.followers                     three minutes; --write writes this section
+    .venv/bin/python -m bench.followers --against TREE      beside another checkout, in turns
+
+Each worker reads every event of the log, also those that none of its streams asked for. Here each has {streams}
+streams of one channel, and another process appends {batch} events at once to {others} other channels, 180 bytes each.
+It also does the log's upkeep, which is one process's work. What a worker takes while nothing is published is not
+counted. The last column is the rate at which following alone would fill a core; above it a worker falls behind. A
+follower that is behind reads larger pages, which cost less for each event: at 100 events a wake-up, half of the time
+is the wake-up's. Medians of
+{rounds} rounds of {seconds:g} s, in parentheses the spread, on {date}, load average {load:.1f}.
+"""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -295,8 +312,24 @@ def main() -> None:
         for followers in options.followers
         for rate in options.rates
     ]
-    table = alone(loads, options) if options.against is None else against(options.against.resolve(), loads, options)
-    print("\n".join(table), flush=True)
+    if options.against is not None:
+        print("\n".join(against(options.against.resolve(), loads, options)), flush=True)
+        return
+    about = ABOUT.format(
+        streams=STREAMS,
+        batch=options.batch,
+        others=OTHERS,
+        rounds=options.rounds,
+        seconds=options.seconds,
+        date=time.strftime("%Y-%m-%d", time.gmtime()),
+        load=os.getloadavg()[0],
+    )
+    *heading, prose = about.rstrip().split("\n\n")
+    prose = textwrap.fill(prose, WIDTH, break_on_hyphens=False)
+    text = "\n\n".join([*heading, prose, "\n".join(alone(loads, options))])
+    print(text, flush=True)
+    if options.write:
+        sections.write("followers", text)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ all are taken one by one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import repeat
 from types import NoneType
 from typing import Any, Final
@@ -113,6 +113,20 @@ def encode_frames(records: Sequence[Record]) -> list[Frame]:
     """`encode_frame` of each. Usual records are of one millisecond, without line ends and without ``retry``."""
     frames = _encode_usual(records) if len(records) > FEW else None
     return [encode_frame(record) for record in records] if frames is None else frames
+
+
+def encode_wanted(
+    records: Sequence[Record], channels: Container[str]
+) -> tuple[Sequence[Frame | Record], Sequence[Frame]]:
+    """Encode the records of some channels; return all, with frames in the place of these, and the frames alone."""
+    wanted = [record for record in records if record[1] in channels]
+    if not wanted:
+        return records, []
+    frames = encode_frames(wanted)
+    if len(frames) == len(records):
+        return frames, frames
+    rest = iter(frames)
+    return [next(rest) if record[1] in channels else record for record in records], frames
 
 
 def _encode_usual(records: Sequence[Record]) -> list[Frame] | None:

@@ -22,7 +22,7 @@ from itertools import accumulate
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from ..events.batch import encode_frames
+from ..events.batch import encode_wanted
 from ..events.markers import MARKERS
 from ..events.model import Record
 from ..events.wire import Frame
@@ -258,7 +258,7 @@ class Hub:
         """Take in what follows the window's position: encode what is wanted, keep all, and give it to the groups."""
         usual = self.control.kinds.isdisjoint(map(_kind, records))
         with self.lock:
-            items, frames = self._encode(records)
+            items, frames = encode_wanted(records, self.groups.among(set(map(_channel, records))))
             try:
                 if usual:
                     self.window.extend(items)
@@ -277,19 +277,6 @@ class Hub:
                 self.deliveries.mark(items, self.groups.of)
         if not usual:
             self.control.call_back(records)
-
-    def _encode(self, records: list[Record]) -> tuple[Sequence[Item], list[Frame]]:
-        """Encode the records of channels that some group covers; return what the window keeps, and the frames in it."""
-        channels = set(map(_channel, records))
-        wanted = self.groups.among(channels)
-        if not wanted:
-            return records, []
-        if len(wanted) == len(channels):
-            frames = encode_frames(records)
-            return frames, frames
-        frames = encode_frames([record for record in records if record.channel in wanted])
-        rest = iter(frames)
-        return [next(rest) if record.channel in wanted else record for record in records], frames
 
     def _take_in_and_obey(self, records: list[Record], items: Sequence[Item]) -> None:
         """Take in a batch, and act on each marker once it was given to the groups."""
@@ -323,7 +310,7 @@ class Hub:
         for callback in self._back:
             callback()
 
-    def _give_all(self, frames: list[Frame]) -> None:
+    def _give_all(self, frames: Sequence[Frame]) -> None:
         channel: str | None = None
         groups: Collection[Group] = ()
         for frame in frames:

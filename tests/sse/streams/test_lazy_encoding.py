@@ -11,7 +11,6 @@ from sse.events import batch, wire
 from sse.events.model import Event, Record, format_id
 from sse.events.wire import Frame
 from sse.fanout.passes import MAX_CHUNK_BYTES
-from sse.streams import hub as hub_module
 from sse.streams import window as window_module
 from sse.streams.group import Subscription
 from sse.streams.stream import State
@@ -139,12 +138,12 @@ def test_a_live_event_that_cannot_be_encoded_is_not_passed_over(
 ) -> None:
     start = site.hub.window.position
     client = site.open(start, site.hub.join(Subscription(frozenset({"a"}))))
-    monkeypatch.setattr(hub_module, "encode_frames", lambda records: [failing(record) for record in records])
+    monkeypatch.setattr(batch, "encode_frame", failing)
     site.parts.log.append([Event("a", "0")])
     with pytest.raises(ZeroDivisionError):
         site.dispatch()
     assert site.hub.window.position == start, "the tailer reads it again"
-    monkeypatch.setattr(hub_module, "encode_frames", batch.encode_frames)
+    monkeypatch.undo()
     site.dispatch()
     site.fanout.passes.wake()
     site.fanout.passes.run()
