@@ -45,7 +45,8 @@ def saturation(running: Running, case: Case, seconds: float) -> Metrics:
 def latency(running: Running, case: Case, seconds: float) -> Metrics:
     """Measure latency at a fixed rate, from when each event was due."""
     result = _load(running, case, seconds, publish="open", rate=case["rate"], publishers=2)
-    return {**result, "writes_per_cpu_second": writes_per_cpu_second(result)}
+    held = result["events_per_second"] / (case["rate"] * case["streams"])
+    return {**result, "held": held, "writes_per_cpu_second": writes_per_cpu_second(result)}
 
 
 def writes_per_cpu_second(result: Metrics) -> float:

@@ -15,6 +15,7 @@ from bench.scenarios import Scenario
 
 OURS = "headwater"
 NOISE_FROM = 0.25  # of a core: the prober's own share stays below it
+HELD_FROM = 0.95  # of a fixed rate: what the window's edges cut off is less
 LOST_FROM = 0.0005  # below this share of lost events, their number is shown
 
 Formatter = Callable[[float], str]
@@ -154,6 +155,9 @@ def doubts(runs: list[dict[str, Any]]) -> list[str]:
     found = faults(runs)
     if any(run.get("generator_saturated") for run in runs) and not any("storm" in run for run in runs):
         found.insert(0, "the generator was busy throughout: a lower bound")
+    held = min((run.get("held", 1.0) for run in runs), default=1.0)
+    if held < HELD_FROM:
+        found.append(f"delivered {held:.0%} of the rate; the events that were due meanwhile would have come even later")
     noise = max((run.get("other_cpu", 0.0) for run in runs), default=0.0)
     if noise >= NOISE_FROM:
         found.append(f"other processes used up to {noise:.0%} of a core")

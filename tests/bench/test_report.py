@@ -60,6 +60,7 @@ def test_a_document_without_markers_gets_the_tables_at_its_end(tmp_path: Path) -
         pytest.param({"gaps": 600, "undelivered": 400}, "lost or late: 50.0%", id="events lost"),
         pytest.param({"duplicates": 3}, "3 duplicates", id="duplicates"),
         pytest.param({"closed_early": 2}, "2 streams cut", id="streams cut"),
+        pytest.param({"held": 0.031}, "delivered 3% of the rate", id="a fixed rate that was too much"),
         pytest.param(
             {"other_cpu": 1.5}, "other processes used up to 150% of a core", id="a machine that was not quiet"
         ),
