@@ -7,11 +7,12 @@ import select
 import socket
 import struct
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.support.sse_parser import BrokenFraming, ChunkedDecoder, EventParser, StreamEvent
 
@@ -72,9 +73,11 @@ class SSEClient:
         self.ending = Ending.OPEN
         self._parser = EventParser()
         self._chunked: ChunkedDecoder | None = None
+        self._gunzip: Any = None
         self._length: int | None = None
         self._ready: deque[StreamEvent] = deque()
         self.body = bytearray()  # decoded, from the first byte on
+        self.wire_bytes = 0  # of the body as it came, without chunked coding
         unix = host.startswith("/")
         family = socket.AF_UNIX if unix else socket.AF_INET6 if ":" in host else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM)
@@ -136,6 +139,8 @@ class SSEClient:
             self._length = int(self.headers["content-length"])
         if self._length == 0:
             self.ending = Ending.COMPLETE
+        if self.headers.get("content-encoding") == "gzip":
+            self._gunzip = zlib.decompressobj(wbits=31)
 
     # ── the body ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -159,6 +164,11 @@ class SSEClient:
             octets = self._chunked.feed(octets)
             if self._chunked.terminated:
                 self.ending = Ending.TERMINATED
+        self.wire_bytes += len(octets)
+        if self._gunzip is not None:
+            octets = self._gunzip.decompress(octets)  # at the end it checks CRC and length
+            if self._gunzip.unused_data or self._gunzip.eof != self.terminated:
+                raise BrokenFraming("the end of the gzip stream is not the end of the body")
         self.body += octets
         if self._length is not None and len(self.body) >= self._length:
             if len(self.body) > self._length:
