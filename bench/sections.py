@@ -52,6 +52,7 @@ class Section:
 KNOWN = [
     Section("grid", 12.5, ("--minutes", "5"), 5.5),
     Section("channels", 3.0, ("--short",), 1.0),
+    Section("compression", 4.0, ("--short",), 0.7),
     Section("runs", 5.5, ("--rounds", "1", "--streams", "20", "100", "400", "--seconds", "2"), 1.2),
     Section("followers", 3.0, ("--rounds", "1", "--followers", "1", "--rates", "10000", "30000"), 0.7),
 ]
