@@ -30,8 +30,8 @@ SHARED: Final = 3  # gzip, in one chunk: the shared form
 # For a form that was not made. Writing it raises TypeError, which ends the stream; b"" would count as sent.
 NOT_MADE: Final[Any] = None
 
-# An epoch of this many bytes of text may end if a stream waits for the next one. Its first events compress badly: for an
-# epoch of 200 events of 150 bytes, that costs 4 % more bytes than one without end.
+# An epoch of this many bytes of text may end if a stream waits for the next one. Its first events compress badly:
+# epochs of 200 events of 150 bytes take 4 % more bytes than one without end.
 EPOCH_BYTES: Final = 32 * 1024
 # So may one of this many seconds: with few events, what a new epoch costs is little.
 EPOCH_SECONDS: Final = 10.0
