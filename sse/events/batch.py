@@ -7,7 +7,7 @@ all are taken one by one.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from itertools import repeat
 from types import NoneType
 from typing import Any, Final
@@ -116,12 +116,12 @@ def encode_frames(records: Sequence[Record]) -> list[Frame]:
 
 
 def encode_wanted(
-    records: Sequence[Record], channels: Container[str]
+    records: Sequence[Record], channels: Collection[str]
 ) -> tuple[Sequence[Frame | Record], Sequence[Frame]]:
     """Encode the records of some channels; return all, with frames in the place of these, and the frames alone."""
-    wanted = [record for record in records if record[1] in channels]
-    if not wanted:
+    if not channels:
         return records, []
+    wanted = [record for record in records if record[1] in channels]
     frames = encode_frames(wanted)
     if len(frames) == len(records):
         return frames, frames

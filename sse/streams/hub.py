@@ -246,6 +246,8 @@ class Hub:
         Threat: ten thousand streams, each with a channel of its own and one that all share, are ten thousand groups.
         """
         end = min(begin + RECORDS_PER_STEP, len(records))
+        if end - begin == 1:
+            return end
         channels = list(map(_channel, records[begin:end]))
         with self.lock:
             groups = {channel: len(found) for channel, found in self.groups.among(set(channels)).items()}

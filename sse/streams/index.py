@@ -66,6 +66,10 @@ class Index(Generic[T]):
 
     def among(self, channels: Collection[str]) -> dict[str, Collection[T]]:
         """Return the channels that some selector matches, with the values of each."""
+        if len(channels) == 1:
+            (channel,) = channels
+            values = self.of(channel)
+            return {channel: values} if values else {}
         if not self._lengths:
             return {channel: self._by_name[channel] for channel in self._by_name.keys() & channels}
         return {channel: values for channel in channels if (values := self.of(channel))}
