@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import build, gridpoints, load, methods, peers, plot, sections, tables
-from bench.gridpoints import OURS, Cell, Pair, Point, Run
+from bench.gridpoints import OURS, SEARCH_RUNS, Cell, Pair, Point, Run
 from bench.peers.base import Peer, PeerFailed, Running
 from bench.sections import ROOT
 
@@ -33,11 +33,13 @@ SIZE = 100  # bytes of data an event
 # when it has written the event to all streams.
 PUBLISHERS = 16
 WARM_UP = 0.6  # seconds
-SECONDS = 2.0  # measured, of each run
+SECONDS = 1.5  # measured, of each run
 SEARCH_SECONDS = 1.2  # measured, of each run of the search
-LEAST_EVENTS = 12  # due in the measured time; slower loads are measured for longer
+LEAST_EVENTS = 8  # due in the measured time; slower loads are measured for longer
 START_AND_STOP = 5.0  # seconds, both servers
-RESERVE = 5.0  # seconds for the report
+SEARCH_TAKES = 2.5  # seconds a run of the search; one that is not held ends with its backlog
+USUAL_DELIVERIES = 80_000  # a second, of a server that joins nothing: for estimates before the search
+RESERVE = 15.0  # seconds for the report, and for the last cell's error
 
 EXPLANATION = """\
 An open loop: each event is timed from when it was due until a client has read it, so a stall counts for every event
@@ -112,7 +114,14 @@ class Grid:
         opening = cell.streams / min(peer.opens_per_second, peers.KNOWN[OURS].opens_per_second)
         settling = peer.target.settle + cell.streams * peer.target.settle_each
         runs = cell.runs((cell.peer, cell.streams) in self.saturation)
-        return START_AND_STOP + runs * (opening + settling + WARM_UP + self.seconds)
+        most = self.saturation.get((cell.peer, cell.streams)) or USUAL_DELIVERIES / cell.streams
+        measured = sum(self._seconds(share * most) for share in cell.shares) * (1 if cell.peer == OURS else 2)
+        searching = 0.0 if (cell.peer, cell.streams) in self.saturation else SEARCH_RUNS * SEARCH_TAKES
+        return START_AND_STOP + runs * (opening + settling + WARM_UP) + measured + searching
+
+    def _seconds(self, rate: float, least: float = 0.0) -> float:
+        """Return how long to measure at a rate."""
+        return max(least or self.seconds, LEAST_EVENTS / rate)
 
     def fits(self, cell: Cell, left: float) -> bool:
         """Say whether a cell would end within the seconds left, at the pace so far."""
@@ -158,7 +167,7 @@ class Grid:
         return gridpoints.saturation(lambda rate: self._run(running, streams, rate, SEARCH_SECONDS).held(), guess)
 
     def _run(self, running: Running, streams: int, rate: float, seconds: float = 0.0) -> Run:
-        seconds = max(seconds or self.seconds, LEAST_EVENTS / rate)
+        seconds = self._seconds(rate, seconds)
         found = _load(running, streams, seconds, publish="open", rate=rate, publishers=PUBLISHERS)
         run = _run_of(found, streams, rate)
         print(

@@ -37,7 +37,7 @@ def test_the_plan_has_every_share_of_every_server_and_number_of_streams_once_a_r
 
 
 def test_what_decides_the_bar_is_measured_first() -> None:
-    cells = gridpoints.plan(PEERS, grid.STREAMS, 1)
+    cells = gridpoints.plan([*gridpoints.LATER, *PEERS], grid.STREAMS, 1)
     first = cells[: 4 * len(PEERS)]
     assert {(cell.peer, cell.streams) for cell in first} == {(p, n) for p in PEERS for n in (100, 1000, 2000, 10000)}
     assert all(cell.shares == gridpoints.FIRST_SHARES for cell in first)
