@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sse.events import batch as columns
-from sse.events.batch import FEW, encode_frames, format_ids, make_events
+from sse.events.batch import FEW, encode_frames, encode_wanted, format_ids, make_events
 from sse.events.model import (
     MAX_RETRY_MS,
     MAX_SEQUENCE,
@@ -129,6 +129,14 @@ def test_frames_encoded_at_once_equal_those_encoded_one_by_one(odd: list[Record]
     frames = encode_frames(records)
     assert frames == [encode_frame(record) for record in records]
     assert {type(frame) for frame in frames} <= {Frame}
+
+
+@given(st.lists(odd_records, max_size=12), st.sets(st.sampled_from("abc")))
+def test_only_the_records_of_wanted_channels_are_encoded(records: list[Record], channels: set[str]) -> None:
+    items, frames = encode_wanted(records, channels)
+    assert [type(item) for item in items] == [Frame if record.channel in channels else Record for record in records]
+    assert list(items) == [encode_frame(record) if record.channel in channels else record for record in records]
+    assert list(frames) == [item for item in items if isinstance(item, Frame)]
 
 
 def test_the_records_of_a_batch_are_encoded_at_once() -> None:

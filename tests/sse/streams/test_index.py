@@ -34,6 +34,10 @@ def test_a_channel_finds_each_value_whose_selectors_match_it_once(steps: list[fr
         else:
             filed[number] = step
             index.add(number, step)
+        for channels in ({*NAMES, "abcde", "zzz"}, {"b:1"}, {"zzz"}, set[str]()):
+            assert {name: list(found) for name, found in index.among(channels).items()} == {
+                name: list(found) for name in channels if (found := index.of(name))
+            }
         for channel in (*NAMES, "abcde", "", "zzz"):
             expected = [value for value, given in filed.items() if any(matches(one, channel) for one in given)]
             assert sorted(index.of(channel)) == expected
