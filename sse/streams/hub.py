@@ -251,10 +251,10 @@ class Hub:
         channels = list(map(_channel, records[begin:end]))
         with self.lock:
             groups = {channel: len(found) for channel, found in self.groups.among(set(channels)).items()}
-        if not groups or sum(groups.get(channel, 0) for channel in channels) < GIVEN_PER_STEP:
+        if not groups or max(groups.values()) * len(channels) < GIVEN_PER_STEP:
             return end
         given = accumulate(groups.get(channel, 0) for channel in channels)
-        return next(end for end, total in enumerate(given, begin + 1) if total >= GIVEN_PER_STEP)
+        return next((at for at, total in enumerate(given, begin + 1) if total >= GIVEN_PER_STEP), end)
 
     def dispatch(self, records: list[Record]) -> None:
         """Take in what follows the window's position: encode what is wanted, keep all, and give it to the groups."""
