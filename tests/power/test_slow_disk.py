@@ -22,7 +22,7 @@ from tests.support.server import Server
 from tests.support.wait import eventually
 
 SOURCE: Final = Path(__file__).with_name("slow_sync.c")
-SLOW: Final = 0.4  # seconds a sync
+SLOW: Final = 0.8  # seconds a sync
 
 
 class Disk:
