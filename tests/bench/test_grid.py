@@ -83,6 +83,7 @@ def test_a_load_is_held_if_nearly_all_of_it_arrives_intact() -> None:
     assert run(5).held() and run(5, arrived=0.98).held()
     assert not run(5, arrived=0.96).held()
     assert not run(5, faults=("duplicates",)).held()
+    assert run(2 * gridpoints.HELD_P50).held() and not run(2 * gridpoints.HELD_P50 + 1).held()  # p50 is half of it
 
 
 # ── the bar ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -154,7 +155,8 @@ def test_the_section_says_where_the_bar_holds_and_what_was_left_out(tmp_path: Pa
 
 
 def test_a_run_that_lost_events_is_not_held() -> None:
-    found = {"latency_us": {"p50": 900.0, "p99": 2100.0, "max": 3000.0}, "events_per_second": 2990.0, "server_cpu": 0.25}
-    assert grid._run_of(found, 100, 30.0) == Run(30.0, pytest.approx(0.9967, abs=1e-4), 0.9, 2.1, 3.0, 0.25)
-    assert grid._run_of(found, 100, 30.0).held()
-    assert not grid._run_of({**found, "duplicates": 2}, 100, 30.0).held()
+    latency = {"p50": 900.0, "p99": 2100.0, "max": 3000.0}
+    found = {"latency_us": latency, "events_per_second": 2850.0, "server_cpu": 0.25, "window_seconds": 2.0}
+    assert grid._run_of(found, 100, 30.0) == Run(30.0, pytest.approx(0.95 + 1 / 60), 0.9, 2.1, 3.0, 0.25)
+    assert grid._run_of({**found, "events_per_second": 2900.0}, 100, 30.0).held()
+    assert not grid._run_of({**found, "duplicates": 2, "events_per_second": 2900.0}, 100, 30.0).held()
