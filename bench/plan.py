@@ -17,8 +17,8 @@ from bench.peers.base import Peer
 from bench.scenarios import Scenario
 
 # Seconds, on an idle machine.
-START_AND_STOP = 1.5
-SETTLING = 3.0  # until a server's memory no longer changes
+START_AND_STOP = 0.8
+SETTLING = 1.5  # until a server's memory no longer changes
 CEILING_SECONDS = 3.0  # the most that the bare sender runs
 RESERVE = 10.0  # for the report, and for the last step's error
 
