@@ -36,7 +36,14 @@ TRACE: Final = "sse.trace"
 # Set and read by :mod:`sse.observe.otel`: the request's span.
 SPAN: Final = "sse.span"
 
-# Set by the fast path: the error that the view raises again, so that Flask's error handlers see it. Read by the routes.
+# Set by the worker for a request whose head it may see again on the connection. ``(again: (bytes) -> bytes | None)``:
+# for a request with the same head, the worker may call ``again`` with the body, in place of the app. It returns the
+# body of an answer with the same status and headers; None if the app must answer; and raises an error that the app
+# must answer, with that error as RAISED. Called by the fast path.
+REPEAT: Final = "sse.repeat"
+
+# Set by the fast path, and by the worker (see REPEAT): the error that the view raises again, so that Flask's error
+# handlers see it. Read by the routes.
 RAISED: Final = "sse.raised"
 
 # Set by the worker if health has a listener of its own: whether that one accepted the connection. Read by

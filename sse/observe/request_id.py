@@ -27,8 +27,13 @@ def request_id(environ: dict[str, Any]) -> str:
         if given is not None and GIVEN.fullmatch(given):
             known = given
         else:
-            # Unlike uuid4, this makes no system call. Python reseeds the generator in each worker. A counter would be
-            # as cheap, but would tell every client how many others there are.
-            known = f"{random.getrandbits(64):016x}"
+            known = new_request_id()
         environ[REQUEST_ID] = known
     return known
+
+
+def new_request_id() -> str:
+    """Return a random id."""
+    # Unlike uuid4, this makes no system call. Python reseeds the generator in each worker. A counter would be as cheap,
+    # but would tell every client how many others there are.
+    return f"{random.getrandbits(64):016x}"

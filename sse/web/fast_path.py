@@ -25,12 +25,13 @@ from werkzeug.wrappers import Request
 from werkzeug.wsgi import get_input_stream
 
 from ..events.model import CHANNEL_PATTERN
-from ..observe.environ import RAISED
+from ..observe.environ import RAISED, REPEAT
 from . import routes as views
 from .answers import common_headers
 from .plain_app import Snapshot, is_plain
 from .publishing import publish_event
 from .query import prefers_json
+from .repeated import RepeatedPublish, repeatable
 from .service import Service
 from .streaming import open_stream
 from .view_streams import STREAM_HEADERS
@@ -106,7 +107,7 @@ class FastPath:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
-        if method == "POST" or method == "GET":
+        if (method == "POST" or method == "GET") and RAISED not in environ:
             path: str = environ["PATH_INFO"]
             prefix = self._prefix
             if path.startswith(prefix) and _SELECTOR.fullmatch(path, len(prefix)) and self._takes(environ):
@@ -136,16 +137,30 @@ class FastPath:
             headers.append(("Content-Length", str(sum(map(len, body)))))
         headers += common_headers(service, environ).items()
         start_response(status, headers)
+        if REPEAT in environ:
+            self._offer(environ, channel)
         return body
 
-    def _takes(self, environ: WSGIEnvironment) -> bool:
+    def _offer(self, environ: WSGIEnvironment, channel: str) -> None:
+        """Tell the server, after a publish, how to answer a request with the same head without the app."""
+        head, snapshot = repeatable(environ), self.plain()
+        if environ["REQUEST_METHOD"] == "POST" and head is not None and snapshot is not None:
+            again = RepeatedPublish(self.plain, snapshot, self._service, FastRequest(head), channel)
+            environ[REPEAT](again)
+
+    def plain(self) -> Snapshot | None:
+        """Return what the app looks like now: the same object while nothing changes, None if it is not plain."""
         if self._closed or self._service.may is not None:  # the app's function needs Flask's context
-            return False
+            return None
         snapshot = self._snapshot
         if snapshot is None or not snapshot.matches():
-            snapshot = self._examine(changed=True)
-        elif time.monotonic() >= self._examine_at:
-            snapshot = self._examine(changed=False)
+            return self._examine(changed=True)
+        if time.monotonic() >= self._examine_at:
+            return self._examine(changed=False)
+        return snapshot
+
+    def _takes(self, environ: WSGIEnvironment) -> bool:
+        snapshot = self.plain()
         if snapshot is None:
             return False
         if environ["REQUEST_METHOD"] == "GET" and prefers_json(environ.get("HTTP_ACCEPT")):

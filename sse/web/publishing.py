@@ -81,8 +81,18 @@ def publish_event(service: Service, request: Request, channel: str) -> str:
     events = [] if only_close else [single(channel, body, kind, retry)]
     key = idempotency_key(request.environ.get("HTTP_IDEMPOTENCY_KEY"))
     positions = service.append(events, key=key, trace=_trace(service, request.environ), close=close)
+    return _answer(positions[0], channel)
+
+
+@_counted
+def publish_checked(service: Service, event: Event) -> str:
+    """Publish an event whose publisher was admitted; return the answer's JSON. Raises what the log raises."""
+    return _answer(service.append((event,))[0], event.channel)
+
+
+def _answer(position: int, channel: str) -> str:
     # Neither an id nor a checked channel contains anything that JSON would escape.
-    return f'{{"id": "{format_id(positions[0])}", "channel": "{channel}"}}\n'
+    return f'{{"id": "{format_id(position)}", "channel": "{channel}"}}\n'
 
 
 @_counted
@@ -99,9 +109,7 @@ def publish_batch(service: Service, request: Request) -> str:
         # Before reading megabytes of body, refuse a caller who may not publish at all.
         _admitted(service, allowed(service, request, "publish", ()))
     body = _body(request, limits.sse_max_batch_bytes, "a batch", "SSE_MAX_BATCH_BYTES")
-    events = ndjson.batch(
-        body, max_events=limits.sse_max_batch_events, max_event_bytes=limits.sse_max_event_bytes
-    )
+    events = ndjson.batch(body, max_events=limits.sse_max_batch_events, max_event_bytes=limits.sse_max_event_bytes)
     channels = {*events.closing, *(event.channel for event in events)}
     grant = allowed(service, request, "publish", sorted(channels))
     if asks_app:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
@@ -11,12 +13,13 @@ from gunicorn.util import write_error
 from gunicorn.workers.base_async import ALREADY_HANDLED
 
 from ..observe import access as accesslog
-from ..observe.environ import GZIP, HEALTH_LISTENER, HUNG_UP, STREAM, TAKEOVER, WHY_LOST
+from ..observe.environ import GZIP, HEALTH_LISTENER, HUNG_UP, RAISED, REPEAT, STREAM, TAKEOVER, WHY_LOST
 from ..observe.request_id import request_id
 from ..runtime.redaction import redact
 from .connection import Connection, why_lost
 from .deadlines import ConnState
 from .head_memory import create
+from .repeats import Again, only_ours, repeat_of
 
 if TYPE_CHECKING:
     from .parser import CachedConfig
@@ -77,6 +80,10 @@ def answer(worker: Worker, connection: Connection, req: Any) -> bool:
         if "HTTP_UPGRADE" in environ:
             # The app may use the socket for a websocket, which the header's time-out must not end.
             sock.settimeout(None)
+        if worker.takes_over and not for_health and connection.may_repeat(req, cfg):
+            environ[REPEAT] = partial(_offered, resp)
+        if req.raised is not None:
+            environ[RAISED], req.raised = req.raised, None
         worker.nr += 1
         body = worker.wsgi(environ, resp.start_response)
         if body is ALREADY_HANDLED:
@@ -96,7 +103,10 @@ def answer(worker: Worker, connection: Connection, req: Any) -> bool:
         finally:
             if hasattr(body, "close"):
                 body.close()
-        return not resp.should_close()
+        keep = not resp.should_close()
+        if keep and resp.again is not None:
+            connection.offered = repeat_of(resp.again, resp, redact(req.uri), environ["REMOTE_ADDR"])
+        return keep
     except OSError:
         raise
     except Exception as error:
@@ -117,6 +127,12 @@ def answer(worker: Worker, connection: Connection, req: Any) -> bool:
             target = redact(req.uri)
             accesslog.request_answered(environ, target, str(resp.status), resp.sent, began)
         cfg.post_request(worker, req, environ, resp)
+
+
+def _offered(response: Response, again: Again) -> None:
+    """``environ["sse.repeat"]``: keep what answers the same head again, if the app itself offers it."""
+    if only_ours(sys._getframe(1), answer.__code__):
+        response.again = again
 
 
 def _is_below(path: str, mount: str) -> bool:

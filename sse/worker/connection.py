@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import select
 import socket
 import ssl
@@ -11,10 +12,14 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from greenlet import GreenletExit
+from gunicorn.config import PostRequest
 from gunicorn.http import get_parser
 from gunicorn.http.errors import NoMoreData
 from werkzeug.exceptions import HTTPException
 
+from ..observe import access as accesslog
+from ..observe.environ import REQUEST_ID
+from ..observe.request_id import new_request_id
 from ..runtime.cooperation import breathe
 from ..runtime.redaction import Redaction
 from ..settings import Settings
@@ -24,6 +29,7 @@ from .deadlines import CLOSINGS, ConnState, Deadlines
 from .idle import IdleTimer
 from .parser import Request
 from .reader import HeaderTimeout, Reader
+from .repeats import MAX_REPEATS, Repeat, RepeatFailed, Whole, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +61,7 @@ class Connection(Deadlines):
     listener's address: (host, port, ...), or a Unix socket's path.
     """
 
-    __slots__ = ("_hand_over", "_idle", "addr", "listener", "lost", "sock")
+    __slots__ = ("_hand_over", "_idle", "_repeats", "addr", "listener", "lost", "offered", "sock")
 
     def __init__(
         self,
@@ -73,6 +79,8 @@ class Connection(Deadlines):
         self.lost = CloseReason.CLIENT  # why a response could not be completed
         self._hand_over = hand_over
         self._idle: IdleTimer | None = None
+        self._repeats: dict[bytes, Repeat] = {}
+        self.offered: Repeat | None = None  # by the app, for requests with the head of the one that it has answered
 
     # ── requests ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -95,11 +103,25 @@ class Connection(Deadlines):
         conditions = None if heads is None else heads.conditions(self.listener, self.addr)
         proxied: Any = None
         while True:
-            seen = known = None
+            seen = known = raised = None
             try:
                 data = reader.read()
                 if not data:
                     return
+                if self._repeats and (again := whole(data)) is not None and again.key in self._repeats:
+                    try:
+                        may_continue = self._repeat(again)
+                    except RepeatFailed as error:
+                        raised = error.reason
+                    else:
+                        if may_continue:
+                            parser.req_count += 1
+                            self._await_request(reader)
+                            continue
+                        if may_continue is False:
+                            if self.used_up():
+                                count_closing("keepalive-requests")
+                            return
                 if heads is not None and conditions is not None and (seen := heads.look(conditions, data)) is not None:
                     known = heads.request(seen, reader, self.addr, parser.req_count + 1)
                 if known is None:
@@ -130,6 +152,8 @@ class Connection(Deadlines):
                     heads.learn(seen, data, request)
                 body = Body(request.body, self)
             request.body = body
+            if raised is not None:
+                request.raised = raised
             if not answer(request):
                 if (reason := self._why_last(request)) is not None:
                     count_closing(reason)
@@ -146,6 +170,8 @@ class Connection(Deadlines):
                         count_closing("read-timeout")
                     return
                 self.discard_until = 0.0
+            if self.offered is not None:
+                self._keep(data, self.offered)
             parser.mesg = None  # skip its own check for an unread body before the next request: done above
             self.begin_idle(len(reader.buf.getvalue()))
             try:
@@ -153,6 +179,54 @@ class Connection(Deadlines):
             except HeaderTimeout:
                 count_closing("idle-timeout")
                 return
+
+    def may_repeat(self, request: Any, cfg: Any) -> bool:
+        """Return whether the app may offer how to answer a request with this head again (:mod:`sse.worker.repeats`)."""
+        return request.head is not None and request.method == "POST" and cfg.post_request is PostRequest.default
+
+    def _keep(self, data: bytes, offered: Repeat) -> None:
+        """Keep what answers the head of a request again. ``data``: what was read at once of that request."""
+        self.offered = None
+        if (request := whole(data)) is not None:
+            if len(self._repeats) >= MAX_REPEATS:
+                self._repeats.clear()
+            self._repeats[request.key] = offered
+
+    def forget(self) -> None:
+        """Forget all heads. Call it when :class:`HeadMemory` has forgotten some."""
+        self._repeats.clear()
+
+    def _repeat(self, request: Whole) -> bool | None:
+        """Answer a request whose head is kept; return whether the connection may continue. None: the app must answer.
+
+        Raises RepeatFailed, OSError, TimeoutError.
+        """
+        repeat = self._repeats[request.key]
+        began = time.monotonic()
+        if self.state is ConnState.IDLE:
+            self.begin_request()  # it was read together with the previous request
+        try:
+            body = repeat.again(request.body)
+        except Exception as error:
+            raise RepeatFailed(error) from None
+        if body is None:
+            del self._repeats[request.key]  # the app offers another one if it still can
+            return None
+        self.served += 1
+        name, last = new_request_id(), self.must_close()
+        data = repeat.head(name, len(body), last) + body
+        try:
+            sent = os.write(self.sock.fileno(), data)  # nearly always all of it
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            self.sock.settimeout(self.write_timeout or None)
+            self.sock.sendall(data[sent:])
+        if accesslog.enabled():
+            environ = {"REMOTE_ADDR": repeat.peer, "REQUEST_METHOD": repeat.method, REQUEST_ID: name}
+            accesslog.request_answered(environ, repeat.target, repeat.status, len(body), began)
+        self.begin_idle(0)
+        return not last
 
     def _why_last(self, request: Any) -> str | None:
         """Return why we close the connection after this response; None if we did not decide it, or if it is counted

@@ -279,11 +279,14 @@ class HeadMemory:
         self._bytes = 0
         self._generation_began = time.monotonic()
 
-    def forget(self) -> None:
-        """Forget heads that were not used for a while. Call it about once a second."""
-        if time.monotonic() - self._generation_began >= GENERATION_SECONDS:
-            self._next_generation()
-            self._seen.clear()
+    def forget(self) -> bool:
+        """Forget heads that were not used for a while, and return whether it was time to. Call it about once a
+        second."""
+        if time.monotonic() - self._generation_began < GENERATION_SECONDS:
+            return False
+        self._next_generation()
+        self._seen.clear()
+        return True
 
 
 def _head_of(head: bytes, request: Request) -> RememberedHead | None:

@@ -17,6 +17,8 @@ class Request(GunicornRequest):
 
     # The remembered head that this request was made from, or is remembered as (:mod:`sse.worker.head_memory`).
     head: object | None = None
+    # What ``environ["sse.repeat"]`` raised for this request: the app has to answer it.
+    raised: Exception | None = None
 
     def _peer_is_trusted_proxy(self) -> bool:
         addr = self.peer_addr

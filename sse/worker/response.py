@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 
 @lru_cache(maxsize=2)
-def _date(second: int) -> str:
+def http_date_of(second: int) -> str:
+    """Return the ``Date`` of a Unix second, which is formatted once."""
     date: str = http_date(second)
     return date
 
@@ -72,6 +73,7 @@ class Response(GunicornResponse):
         # For a header and the log line; empty if the answer has no such header, or the app's own.
         self.request_id = ""
         self._prepared = False
+        self.again: Callable[[bytes], bytes | None] | None = None
 
     def process_headers(self, headers: list[tuple[str, str]]) -> None:
         """Do as gunicorn does, and close the connection after a view's ``Connection: close`` and after an event stream,
@@ -173,7 +175,7 @@ class Response(GunicornResponse):
         return [
             f"HTTP/{major}.{minor} {self.status}\r\n",
             f"Server: {server}\r\n" if server else "",
-            f"Date: {_date(int(time.time()))}\r\n",
+            f"Date: {http_date_of(int(time.time()))}\r\n",
             f"Connection: {connection}\r\n",
             "Transfer-Encoding: chunked\r\n" if self.chunked else "",
             f"X-Request-ID: {self.request_id}\r\n" if self.request_id else "",

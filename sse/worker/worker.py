@@ -181,7 +181,9 @@ class SSEWorker(GeventWorker):
         while self.alive:
             self.notify()
             try:
-                self._heads.forget()
+                if self._heads.forget():
+                    for connection in self.connections:
+                        connection.forget()
                 self._evict(servers)
             except Exception:
                 self.failures.report("upkeep of the worker's connections failed; it goes on")
