@@ -212,3 +212,10 @@ class FastPath:
             self._routes = set()
         self._routes.add(route)
         return True
+
+
+# The code between a server and the offer of how to answer a head again. The server compares: any other code there, such
+# as a middleware's, must see each request.
+OFFERING: Final = frozenset(
+    {flask.Flask.__call__.__code__, FastPath.__call__.__code__, FastPath._answer.__code__, FastPath._offer.__code__}
+)

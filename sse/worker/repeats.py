@@ -18,9 +18,7 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from flask import Flask
-
-from ..web.fast_path import FastPath
+from ..web.fast_path import OFFERING
 from .head_memory import MAX_HEAD_BYTES
 from .response import http_date_of
 
@@ -35,12 +33,6 @@ MAX_REPEATS: Final = 8
 
 _LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,10})\r\n")
 _END: Final = b"\r\n\r\n"
-
-# The code between the server and the app's offer. Any other, such as a middleware's, must see each request.
-_OURS: Final[frozenset[CodeType]] = frozenset(
-    {Flask.__call__.__code__, FastPath.__call__.__code__, FastPath._answer.__code__, FastPath._offer.__code__}
-)
-
 
 class RepeatFailed(Exception):
     """The app's function failed; the app must answer with this error."""
@@ -110,6 +102,6 @@ def whole(data: bytes) -> Whole | None:
 
 def only_ours(frame: FrameType | None, caller: CodeType) -> bool:
     """Return whether only our own code stands between a frame and its caller, the worker."""
-    while frame is not None and frame.f_code in _OURS:
+    while frame is not None and frame.f_code in OFFERING:
         frame = frame.f_back
     return frame is not None and frame.f_code is caller
