@@ -1,4 +1,5 @@
 // A client in a few lines of Go's standard library: `client NAME URL` prints one JSON line for each event, and resumes.
+// `client NAME URL once` ends with the stream: status 0 if it was compressed and had a clean end.
 package main
 
 import (
@@ -48,5 +49,11 @@ func main() {
 			}
 		}
 		response.Body.Close()
+		if len(os.Args) > 3 {
+			if scanner.Err() != nil || !response.Uncompressed { // net/http asks for gzip itself, and checks its end
+				os.Exit(1)
+			}
+			os.Exit(0)
+		}
 	}
 }
