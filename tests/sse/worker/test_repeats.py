@@ -21,6 +21,7 @@ from sse.worker.head_memory import MAX_HEAD_BYTES, HeadMemory
 from sse.worker.parser import CachedConfig
 from sse.worker.repeats import MAX_REPEATS, Repeat, only_ours, whole
 from tests.sse.worker.test_head_memory import CFG, LISTENER, PEER, config
+from tests.support.wait import eventually
 
 HEAD = b"POST /events/a HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
 
@@ -181,6 +182,7 @@ def test_an_error_is_answered_by_the_app(site: Site) -> None:
 
 def test_a_known_head_that_was_forgotten_goes_to_the_app(site: Site) -> None:
     site.learn()
+    eventually(lambda: site.connection._repeats)  # the server's thread keeps the head after it has answered
     site.connection.forget()
     assert site.ask(post(b"hello")).endswith(b"app")
     assert site.ask(post(b"hello")).endswith(b"again")
