@@ -41,6 +41,8 @@ GAP_MOST = 0.025
 # two requests still counts as one who needs it.
 GAP_STEP = 0.001
 GAP_USED = 0.2
+# From one round to the next, a process that used this share of the core was short of it.
+BUSY = 0.9
 # The tailer does not read the log for each event in the gap, but once for the next round, this many seconds before the
 # gap ends.
 READ_AHEAD = 0.001
@@ -59,7 +61,8 @@ class Passes:
         self._stats = sockets.stats
         self._work = GeventEvent()
         self._slice_ends = 0.0
-        self._pressed = 0  # consecutive rounds during which new work arrived
+        self._pressed = 0  # consecutive rounds that ended under load
+        self._ended = self._used = 0.0  # when the last round ended: monotonic seconds, and seconds of CPU time
         self._breathed = 0.0  # seconds of the current round that other greenlets had
         self._group: Group | None = None  # of the pass that is under way
         self._recalled = False  # its chunk must not be sent to any more streams
@@ -104,11 +107,22 @@ class Passes:
             if perf_counter() > self._slice_ends:
                 self._breathe()
         took = perf_counter() - began - self._breathed
-        self._pressed = self._pressed + 1 if self._work.is_set() else 0
-        if self._pressed > 1:
-            # Events arrived during this round and the one before: there is load. Once may be chance (one event arrives
-            # while another is written), and must not delay a pass.
-            self._leave_gap(min(took * GAP_SHARE, GAP_MOST))
+        self._pressed = self._pressed + 1 if self._is_under_load() else 0
+        gap = min(took * GAP_SHARE, GAP_MOST)
+        # Once may be chance (one event arrives while another is written), and must not delay a pass. A shorter gap
+        # would join nothing.
+        if self._pressed > 1 and gap > READ_AHEAD:
+            self._leave_gap(gap)
+
+    def _is_under_load(self) -> bool:
+        """Return whether events arrived during the round that ends now, or the core was busy since the one before.
+
+        A round that is shorter than PASS_SLICE lets nothing arrive, so only the core shows that there is load.
+        """
+        now, used = monotonic(), process_time()
+        busy = used - self._used >= BUSY * (now - self._ended)
+        self._ended, self._used = now, used
+        return busy or self._work.is_set()
 
     def _leave_gap(self, most: float) -> None:
         """Leave the core to publishers and all else for as long as they use it; ``most``: seconds."""
