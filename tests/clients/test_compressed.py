@@ -17,6 +17,7 @@ import pytest
 
 from tests.clients.kinds import Go
 from tests.support.browser import chromium, page_of
+from tests.support.firefox import firefox
 from tests.support.programs import require_program
 from tests.support.server import Server
 from tests.support.wait import eventually
@@ -101,7 +102,7 @@ def test_a_program_reads_each_event_at_once_and_ends_well(server: Server, tmp_pa
 
 
 def in_page(server: Server, channel: str, page: Any) -> None:
-    page.goto(server.url("/openapi.json"))
+    page.goto(server.url("/"))
     page.evaluate(PAGE.replace("CHANNEL", channel))
     play(server, channel, lambda: str(page.evaluate("window.text")))
     eventually(lambda: page.evaluate("window.ended"), 10)
@@ -113,3 +114,8 @@ def test_chromium_reads_each_event_at_once_and_ends_well(server: Server) -> None
     with chromium() as browser, page_of(browser) as (page, problems):
         problems.allowed = ["Failed to load resource"]  # an icon
         in_page(server, "chromium", page)
+
+
+def test_firefox_reads_each_event_at_once_and_ends_well(server: Server) -> None:
+    with firefox() as page:
+        in_page(server, "firefox", page)
