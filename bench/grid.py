@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if grid.fits(cell, options.minutes * 60 - RESERVE - (time.monotonic() - began)):
             grid.measure(cell)
         else:
-            left_out.append(cell.title())
+            left_out.append(cell)
     words = " ".join(["python -m bench.grid", *(sys.argv[1:] if arguments is None else arguments)])
     folder = ROOT / "docs" if options.write else ROOT / "build" / "bench"
     folder.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ class Grid:
 
     # ── the report ────────────────────────────────────────────────────────────────────────────────────────
 
-    def report(self, command: str, left_out: list[str], plots: Path) -> str:
+    def report(self, command: str, left_out: list[Cell], plots: Path) -> str:
         """Write the section, and draw its plots."""
         found = gridpoints.points(self.pairs)
         holds, barred = gridpoints.judged(found)
@@ -200,13 +200,14 @@ class Grid:
         for streams in sorted({point.streams for point in found}):
             here = [point for point in found if point.streams == streams]
             text += f"\n{_picture(self._series(here), streams, plots)}\n\n{self._pairs_table(here)}"
-        text += f"\nHeadwater at shares of its own saturation:\n\n{self._own_table()}"
+        if self.own:
+            text += f"\nHeadwater at shares of its own saturation:\n\n{self._own_table()}"
         for title, reason in self.unavailable.items():
             text += f"\nNot run: {title} ({reason}).  "
         if self.failed:
             text += f"\nFailed: {'; '.join(self.failed)}.  "
         if left_out:
-            text += f"\nNot measured, for lack of time: {'; '.join(dict.fromkeys(left_out))}.  "
+            text += f"\nNot measured, for lack of time: {gridpoints.listed(left_out)}.  "
         return text + "\n"
 
     def _pairs_table(self, here: list[Point]) -> str:

@@ -67,6 +67,21 @@ class Cell:
         return f"{self.peer} with {self.streams:,} stream{'s' if self.streams > 1 else ''} at {shares}"
 
 
+def listed(cells: Iterable[Cell]) -> str:
+    """Name cells in few words: by their shares, then by their streams."""
+    groups: dict[tuple[float, ...], dict[int, list[str]]] = {}
+    for cell in dict.fromkeys(cells):
+        groups.setdefault(cell.shares, {}).setdefault(cell.streams, []).append(cell.peer)
+    parts = []
+    for shares, by_streams in groups.items():
+        same: dict[tuple[str, ...], list[str]] = {}  # numbers of streams at which the same peers are missing
+        for streams, missing in by_streams.items():
+            same.setdefault(tuple(missing), []).append(f"{streams:,}")
+        cases = ", ".join(f"{' and '.join(numbers)} streams ({', '.join(names)})" for names, numbers in same.items())
+        parts.append(f"at {', '.join(f'{share:.0%}' for share in shares)}: {cases}")
+    return "; ".join(parts)
+
+
 FIRST_STREAMS: tuple[int, ...] = (2000, 100, 1000, 10000)
 FIRST_SHARES = (0.1, 0.5, 0.9)
 MORE_SHARES = (0.25, 0.75)

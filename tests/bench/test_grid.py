@@ -138,12 +138,17 @@ def test_the_section_says_where_the_bar_holds_and_what_was_left_out(tmp_path: Pa
     site = grid.Grid([], grid.SECONDS)
     site.pairs = [pair(run(10), run(5)), pair(run(10, rate=54), run(15, rate=54), share=0.9)]
     site.own = {(100, 0.5): [run(3, rate=900)]}
-    text = site.report("python -m bench.grid", ["nchan with 1 stream at 10%"], tmp_path / "plots")
+    few = [Cell("go", streams, (0.1, 0.5)) for streams in (1, 10)]
+    left_out = [*few, Cell("nchan", 100, (0.1, 0.5)), Cell("nchan", 10_000, (0.75,))]
+    text = site.report("python -m bench.grid", left_out, tmp_path / "plots")
     assert "at 1 of 2 points | 1 | **no** |" in text
     assert "| Go net/http | 50% | 30 | 5 | 10 | 20 | 50% | 2.5 | 5 | 10 | 50% | 0.50 × | yes |" in text
     assert "| 1.50 × | **no** |" in text
     assert "| 100 | 50% | 900 | 1.5 | 3 | 6 | 50% |" in text
-    assert "Not measured, for lack of time: nchan with 1 stream at 10%." in text
+    assert (
+        "Not measured, for lack of time: at 10%, 50%: 1 and 10 streams (go), 100 streams (nchan); "
+        "at 75%: 10,000 streams (nchan)." in text
+    )
     assert "![p99 by load, 100 streams](plots/grid-100.svg)" in text
     picture = (tmp_path / "plots" / "grid-100.svg").read_text()
     assert picture.count("<polyline") == 2 and "10,000" in picture
