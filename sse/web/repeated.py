@@ -59,7 +59,7 @@ class RepeatedPublish:
         self._call = flask.Flask.__call__
         self._authenticator = service.authenticator
         self._publishing = service.authenticator.publishing()
-        # Without a credential the decision depends on the head, the settings and what publishing needs now, only.
+        # Without a credential, only three things decide: the head, the settings, and what publishing needs now.
         anonymous = self._publishing in (Publishing.OPEN, Publishing.LOCAL)
         self._grant = allowed(service, request, "publish", (channel,)) if anonymous else None
 

@@ -17,7 +17,18 @@ from ...events.model import format_id, make_position
 from ..base import LogRefused
 from ..tools import Occupied
 from .erase import alone
-from .file import APPLICATION_ID, DAMAGE, FORMAT, OtherFormat, code_of, connect, patiently, recognise, size_of_file
+from .file import (
+    APPLICATION_ID,
+    DAMAGE,
+    FORMAT,
+    OtherFormat,
+    code_of,
+    connect,
+    patiently,
+    recognise,
+    size_of_file,
+    sync_path,
+)
 from .others import Others
 from .place import Note, identity, look, note
 from .rewrite import left_over
@@ -89,7 +100,7 @@ class Build:
         if self._traces:
             self.database.execute("VACUUM")
         self.database.close()
-        _sync(self._new)
+        sync_path(self._new)
 
     def put_at(self, mode: int | None = None) -> None:
         """Put the sealed file at its path, whatever is there. mode: its rights."""
@@ -275,11 +286,3 @@ def _mark(database: sqlite3.Connection, latest: int, before: int, noted: Note | 
     mark = max(make_position(time.time_ns() // 1_000_000), given_out + 1)
     database.execute(_LOST, (mark,))
     return mark
-
-
-def _sync(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

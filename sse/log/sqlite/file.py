@@ -248,3 +248,12 @@ def _write_ahead(database: sqlite3.Connection, path: str) -> None:
     (mode,) = patiently(database.execute, "PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise LogRefused(f"{path}: its file system cannot share memory between processes (SQLite's WAL mode)")
+
+
+def sync_path(path: str) -> None:
+    """Bring a file, or the entries of a directory, to the disk. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -17,7 +17,7 @@ from typing import Final
 
 from ...runtime.cooperation import OwnThread
 from ..base import LogUnavailable
-from .file import code_of, connect
+from .file import code_of, connect, sync_path
 
 # How long a checkpoint may wait for readers and for other writers, seconds.
 _WAIT_SECONDS: Final = 0.25
@@ -50,12 +50,12 @@ class Sync:
             database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         for file in (self._path + "-wal", self._path + "-upkeep"):
             with suppress(FileNotFoundError):
-                _sync(file)
+                sync_path(file)
         directory = os.path.dirname(self._path)
-        _sync(directory)
+        sync_path(directory)
         while directory != (directory := os.path.dirname(directory)):
             with suppress(PermissionError):  # then it was not made by us
-                _sync(directory)
+                sync_path(directory)
 
     def note(self, error: Exception) -> None:
         """Note an error of a connection that writes."""
@@ -75,11 +75,3 @@ class Sync:
 
     def _connect(self) -> sqlite3.Connection:
         return connect(self._path, timeout=_WAIT_SECONDS, synchronous="FULL", wal_autocheckpoint=0)
-
-
-def _sync(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
